@@ -1,0 +1,23 @@
+"""Data sets by name and by folder, split and seeded so that a run can be repeated."""
+
+from qprune.data.augment import build_augment
+from qprune.data.datasets import ImageSet, SeededSet
+from qprune.data.info import NAMED, DataInfo
+from qprune.data.loaders import EpochSampler, eval_loader, train_loader
+from qprune.data.own import Splits, wrap_data
+from qprune.data.splits import describe, load_data
+
+__all__ = [
+    "NAMED",
+    "DataInfo",
+    "EpochSampler",
+    "ImageSet",
+    "SeededSet",
+    "Splits",
+    "build_augment",
+    "describe",
+    "eval_loader",
+    "load_data",
+    "train_loader",
+    "wrap_data",
+]

@@ -1,0 +1,118 @@
+"""Augmentation: torchvision's v2 transforms by name, applied to one training image at a time."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from qprune.data.words import nearest
+from qprune.errors import DataError
+
+# Containers, which a table cannot hold; batch transforms; conversions, which are done anyway; what needs boxes.
+_UNFIT = """
+    CenterCrop ClampBoundingBoxes ClampKeyPoints Compose ConvertBoundingBoxFormat ConvertImageDtype CutMix
+    FiveCrop Lambda LinearTransformation MixUp Normalize PILToTensor RandomApply RandomChoice RandomIoUCrop
+    RandomOrder RandomResize RandomShortestSize SanitizeBoundingBoxes SanitizeKeyPoints ScaleJitter
+    SetClampingMode TenCrop ToDtype ToImage ToPILImage ToPureTensor ToTensor Transform
+    UniformTemporalSubsample
+"""
+
+
+@frozen(eq=False)
+class Augment:
+    """Transforms applied one after the other to a uint8 image (C, H, W), drawing from torch's global generator.
+
+    Example:
+        >>> build_augment([{"name": "RandomHorizontalFlip", "p": 1.0}])(torch.tensor([[[1, 2]]], dtype=torch.uint8))
+        tensor([[[2, 1]]], dtype=torch.uint8)
+    """
+
+    transforms: tuple[Any, ...]
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Augment one image."""
+        for transform in self.transforms:
+            image = transform(image)
+        return image
+
+
+def build_augment(tables: Sequence[Mapping[str, Any]], shape: tuple[int, int, int] = (3, 32, 32)) -> Augment | None:
+    """Make the transforms of ``data.augment``, and try each on a blank image.
+
+    Args:
+        tables: ``{"name": class of torchvision.transforms.v2, **its own arguments}``, in the order of application.
+            Enums are given by their value: ``interpolation = "bilinear"``.
+        shape: (channels, height, width) of the images.
+
+    Returns:
+        None where there are no tables.
+
+    Raises:
+        DataError: for an unknown class or argument, a value that torchvision refuses, or a transform that changes the
+            shape or type of images; with key path and nearest name.
+
+    Example:
+        >>> build_augment([{"name": "RandomCrop", "size": 32, "padding": 4}]).transforms
+        (RandomCrop(size=(32, 32), pad_if_needed=False, fill=0, padding_mode=constant),)
+    """
+    if not tables:
+        return None
+    transforms = tuple(_build(table, f"data.augment[{i}]") for i, table in enumerate(tables))
+    for i, transform in enumerate(transforms):
+        _try(transform, shape, f"data.augment[{i}]")
+    return Augment(transforms)
+
+
+def _build(table: Mapping[str, Any], path: str) -> Any:
+    cls = _find(table.get("name"), path)
+    parameters = inspect.signature(cls).parameters
+    arguments = {key: value for key, value in table.items() if key != "name"}
+    for key in arguments:
+        if key not in parameters:
+            near = nearest(key, parameters) or f"; it takes {', '.join(parameters) or 'none'}"
+            raise DataError(f"{path}.{key}: must be an argument of {cls.__name__}{near}.")
+    missing = [key for key, p in parameters.items() if p.default is p.empty and key not in arguments]
+    if missing:
+        raise DataError(f"{path}: {cls.__name__} needs {' and '.join(map(repr, missing))}.")
+    try:
+        return cls(**{key: _enum(parameters[key].default, value) for key, value in arguments.items()})
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: {cls.__name__} refuses {arguments!r}: {error}") from error
+
+
+def _find(name: object, path: str) -> Any:
+    from torchvision.transforms import v2
+
+    classes = {
+        key: value for key, value in vars(v2).items() if inspect.isclass(value) and issubclass(value, v2.Transform)
+    }
+    known = sorted(classes.keys() - set(_UNFIT.split()))
+    if name in known:
+        return classes[str(name)]
+    if name in classes:
+        raise DataError(
+            f"{path}.name: {name!r} cannot augment single images from a table; use one of {', '.join(known)}."
+        )
+    near = nearest(name, known) or f"; known are {', '.join(known)}"
+    raise DataError(f"{path}.name: must be a class of torchvision.transforms.v2; received {name!r}{near}.")
+
+
+def _try(transform: Any, shape: tuple[int, int, int], path: str) -> None:
+    name, state = type(transform).__name__, torch.get_rng_state()
+    try:
+        result = transform(torch.zeros(shape, dtype=torch.uint8))
+    except Exception as error:  # whatever torchvision meets first: a crop that is too large, a channel count
+        raise DataError(f"{path}: {name} fails on images of shape {shape}: {error}") from error
+    finally:
+        torch.set_rng_state(state)
+    if tuple(result.shape) != shape or result.dtype != torch.uint8:
+        made = f"shape {tuple(result.shape)} and type {str(result.dtype).removeprefix('torch.')}"
+        raise DataError(f"{path}: {name} must keep shape {shape} and type uint8, as evaluation does; it made {made}.")
+
+
+def _enum(default: object, value: object) -> object:
+    return type(default)(value) if isinstance(default, Enum) and isinstance(value, str) else value

@@ -1,0 +1,172 @@
+"""Image files to 8-bit RGB pixels, whatever they hold; what cannot be converted is refused by name."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from qprune.errors import DataError
+
+if TYPE_CHECKING:  # Pillow is slow to import; it is loaded when the first file is read
+    from PIL.Image import Image
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+def read_image(path: Path, size: int | None = None) -> Pixels:
+    """Decode one file to RGB.
+
+    Turned upright as its EXIF tag says. Grey values are copied to three channels, 16-bit grey is divided by 257,
+    palettes are looked up, transparent pixels are laid over black.
+
+    Args:
+        path: the file.
+        size: side in pixels of the square that the image is squeezed to (bilinear, antialiased); None keeps its size.
+
+    Returns:
+        uint8, (height, width, 3).
+
+    Raises:
+        DataError: if the file is truncated, no image, animated, or of a pixel type with no 8-bit meaning.
+
+    Example:
+        >>> read_image(Path("cat.png"), size=32).shape
+        (32, 32, 3)
+    """
+    with _named(path), _open(path) as image:
+        rgb = _to_rgb(_upright(image))
+        if size is not None and rgb.size != (size, size):
+            rgb = rgb.resize((size, size), 2)  # 2 is bilinear
+        return np.asarray(rgb)
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """(height, width) of an image once upright, from its header alone.
+
+    Raises:
+        DataError: if the file cannot be read as an image.
+
+    Example:
+        >>> read_size(Path("cat.png"))
+        (240, 320)
+    """
+    with _named(path), _open(path) as image:
+        width, height = image.size
+        turned = image.getexif().get(_ORIENTATION, 1) >= 5
+    return (width, height) if turned else (height, width)
+
+
+def read_images(paths: Sequence[Path], height: int, width: int, size: int | None = None) -> Tensor:
+    """Decode many files of one size into memory.
+
+    Returns:
+        uint8, (len(paths), 3, height, width).
+
+    Raises:
+        DataError: as `read_image`, or if an image has another size and ``size`` is None.
+
+    Example:
+        >>> read_images([Path("a.png"), Path("b.png")], 32, 32).shape
+        torch.Size([2, 3, 32, 32])
+    """
+    # One thread: Pillow's reads wait for each other, and threads took 0.36 ms for a 32x32 JPEG, this 0.14.
+    pixels = np.empty((len(paths), height, width, 3), np.uint8)
+    for index, path in enumerate(paths):
+        image = read_image(path, size)
+        check_size(path, image.shape[:2], (height, width))
+        pixels[index] = image
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+
+
+def check_size(path: Path, received: tuple[int, ...], expected: tuple[int, int]) -> None:
+    """Refuse an image of another size.
+
+    Raises:
+        DataError: with the file, both sizes and the way out.
+
+    Example:
+        >>> check_size(Path("cat.png"), (32, 32), (32, 32))
+    """
+    if tuple(received) != expected:
+        raise DataError(
+            f"{path}: all images must have one size, {expected[0]}x{expected[1]} (height x width) as the first has; "
+            f"received {received[0]}x{received[1]}. Set data.size to resize every image to a square."
+        )
+
+
+@frozen(eq=False)
+class ImageFiles:
+    """Images too many for memory: decoded each time they are indexed.
+
+    Example:
+        >>> ImageFiles(paths, 64, 64)[[0, 2]].shape
+        torch.Size([2, 3, 64, 64])
+    """
+
+    paths: Sequence[Path]
+    height: int
+    width: int
+    size: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, indices: list[int]) -> Tensor:
+        pixels = np.stack([read_image(self.paths[index], self.size) for index in indices])
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+
+
+_ORIENTATION = 0x0112
+
+
+def _open(path: Path) -> "Image":
+    from PIL import Image
+
+    return Image.open(path)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    except Exception as error:  # decoders raise what they like (OSError, SyntaxError, struct.error ...)
+        raise DataError(f"{path}: must be a whole, readable image; {error}. Replace or remove the file.") from error
+
+
+def _upright(image: "Image") -> "Image":
+    from PIL import ImageOps
+
+    if getattr(image, "is_animated", False) and image.format != "MPO":  # phones add a second view to one photo
+        raise DataError(f"must be a single image; received {getattr(image, 'n_frames', 2)} frames. Save one of them.")
+    return ImageOps.exif_transpose(image)
+
+
+def _to_rgb(image: "Image") -> "Image":
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):  # older Pillow says I
+        return _grey(np.asarray(image))
+    if image.mode in ("I", "F"):
+        raise DataError(f"must have 8 or 16 bits per channel; received mode {image.mode!r}. Convert it to 8 bits.")
+    if image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info:
+        return _over_black(image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def _grey(values: np.ndarray) -> "Image":
+    from PIL import Image
+
+    return Image.fromarray((values // 257).astype(np.uint8)).convert("RGB")
+
+
+def _over_black(image: "Image") -> "Image":
+    from PIL import Image
+
+    return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")

@@ -1,0 +1,6 @@
+"""Networks declared layer by layer, as `[[model.layers]]` of a spec does."""
+
+from qprune.declared.build import build_declared
+from qprune.declared.net import DeclaredNet
+
+__all__ = ["DeclaredNet", "build_declared"]

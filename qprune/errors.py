@@ -1,0 +1,25 @@
+"""Every error qprune raises on purpose. Each says what is wrong, the value it met, and the way out."""
+
+
+class QpruneError(Exception):
+    """Base of all errors that qprune raises on purpose."""
+
+
+class SpecError(QpruneError, ValueError):
+    """A spec that cannot be read: every mistake found, one per line."""
+
+
+class PlanError(QpruneError, ValueError):
+    """Rules that cannot work on this network or in this length of training."""
+
+
+class CheckpointError(QpruneError, RuntimeError):
+    """A run folder or checkpoint that cannot be used as asked."""
+
+
+class DataError(QpruneError, ValueError):
+    """A data set that is missing, empty or malformed; the file is named."""
+
+
+class TrainingError(QpruneError, RuntimeError):
+    """Training that stopped because a loss or a score is no longer a number."""

@@ -1,0 +1,237 @@
+"""The arithmetic of pruning and quantizing, as pure tensor functions that can be checked by hand."""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+IMPORTANCES = ("l1", "l0")
+GRADIENTS = ("straight", "clipped")
+
+
+def channel_score(x: Tensor, importance: str = "l1", axis: int = 1) -> Tensor:
+    """Score each channel by the magnitude of its values.
+
+    ``"l1"`` is the mean absolute value. ``"l0"`` is the share of values that are not zero; where the smallest value of
+    the tensor is not 0 (nothing rectified it) the l0 score would not tell channels apart and l1 is taken, as published.
+
+    Args:
+        x: values of shape ``(N, C, ...)``, channels at ``axis``.
+        importance: ``"l1"`` or ``"l0"``.
+        axis: the channel axis.
+
+    Returns:
+        float32 scores of shape ``(C,)``.
+
+    Raises:
+        ValueError: for another importance.
+
+    Source: Zhang, Colbert, Das (2022), section on channel importance.
+
+    Example:
+        >>> channel_score(torch.tensor([[[1.0, -3.0], [0.0, 0.5]]]))
+        tensor([2.0000, 0.2500])
+    """
+    if importance not in IMPORTANCES:
+        raise ValueError(f'importance must be "l1" or "l0"; received {importance!r}')
+    x, axis = (x.float(), axis) if x.dim() > 1 else (x.float()[None], 1)
+    others = [d for d in range(x.dim()) if d != axis % x.dim()]
+    magnitude = x.abs().mean(others)
+    if importance == "l1":
+        return magnitude
+    return torch.where(x.amin() == 0, (x != 0).float().mean(others), magnitude)
+
+
+def keep_top(score: Tensor, sparsity: float, multiple_of: int = 1) -> Tensor:
+    """Choose the channels to keep: all but the ``floor(sparsity * C + 1e-9)`` lowest scores, and always at least one.
+
+    Of equal scores the lower index is kept.
+
+    Args:
+        score: one number per channel, shape ``(C,)``.
+        sparsity: share of channels to drop, in [0, 1).
+        multiple_of: the kept count is rounded up to a multiple of this (at most C), for kernels that want one.
+
+    Returns:
+        bool of shape ``(C,)``, true for kept channels.
+
+    Raises:
+        ValueError: for a sparsity outside [0, 1), ``multiple_of`` below 1, or scores with NaN.
+
+    Example:
+        >>> keep_top(torch.tensor([0.1, 0.4, 0.4, 0.2]), 0.75)
+        tensor([False,  True, False, False])
+    """
+    channels = score.numel()
+    kept = kept_channels(channels, sparsity, multiple_of)
+    if torch.isnan(score).any():
+        raise ValueError("scores hold NaN: the network's values are no longer numbers; lower the learning rate")
+    order = torch.sort(score, descending=True, stable=True).indices
+    keep = torch.zeros(channels, dtype=torch.bool, device=score.device)
+    keep[order[:kept]] = True
+    return keep
+
+
+def kept_channels(channels: int, sparsity: float, multiple_of: int = 1) -> int:
+    """How many of ``channels`` remain at ``sparsity``; see `keep_top`.
+
+    Example:
+        >>> kept_channels(10, 0.75), kept_channels(10, 0.75, multiple_of=8)
+        (3, 8)
+    """
+    if not 0 <= sparsity < 1:
+        raise ValueError(f"sparsity must be in [0, 1); received {sparsity!r}")
+    if multiple_of < 1:
+        raise ValueError(f"multiple_of must be at least 1; received {multiple_of!r}")
+    # 1e-9: 0.7 * 10 is 6.999... in floating point and must drop 7
+    kept = max(1, channels - int(sparsity * channels + 1e-9))
+    return min(channels, -(-kept // multiple_of) * multiple_of)
+
+
+def code_bounds(bits: int, symmetric: bool) -> tuple[int, int]:
+    """The smallest and largest integer of a quantizer: narrow around zero if symmetric, else from 0 up.
+
+    Raises:
+        ValueError: unless ``bits`` is 2 to 8.
+
+    Example:
+        >>> code_bounds(4, symmetric=True), code_bounds(4, symmetric=False)
+        ((-7, 7), (0, 15))
+    """
+    if bits not in range(2, 9):
+        raise ValueError(f"bits must be 2 to 8; received {bits!r}")
+    top = 2 ** (bits - 1) - 1
+    return (-top, top) if symmetric else (0, 2**bits - 1)
+
+
+def scale_and_zero_point(low: Tensor, high: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor]:
+    """The step size and the integer that stands for 0, for values between ``low`` and ``high``.
+
+    The range is widened to contain 0, which is therefore represented exactly; the scale is never 0. Values beyond half
+    of the largest float count as that half, so that no point of the grid overflows.
+
+    Args:
+        low: smallest values, any shape (one per tensor or per channel).
+        high: largest values, same shape.
+        bits: 2 to 8.
+        symmetric: whether the integers lie symmetrically around 0.
+
+    Returns:
+        float32 scale and int32 zero point of that shape.
+
+    Example:
+        >>> scale_and_zero_point(torch.tensor(-1.0), torch.tensor(2.0), 2, symmetric=False)
+        (tensor(1.), tensor(1, dtype=torch.int32))
+    """
+    first, last = code_bounds(bits, symmetric)
+    largest = torch.finfo(torch.float32).max / 2
+    low, high = low.float().clamp(-largest, 0), high.float().clamp(0, largest)
+    scale = torch.maximum(-low, high) / last if symmetric else (high - low) / last
+    scale = scale.clamp(min=torch.finfo(torch.float32).tiny)
+    zero_point = torch.zeros_like(scale) if symmetric else (first - low / scale).round()
+    return scale, zero_point.to(torch.int32)
+
+
+def power_of_two(scale: Tensor) -> Tensor:
+    """The smallest power of two that is not below each positive ``scale``.
+
+    Example:
+        >>> power_of_two(torch.tensor([0.3, 0.5, 3.0]))
+        tensor([0.5000, 0.5000, 4.0000])
+    """
+    mantissa, exponent = torch.frexp(scale)
+    return torch.ldexp(torch.ones_like(scale), exponent - (mantissa == 0.5).int())
+
+
+def quantize(x: Tensor, scale: Tensor, zero_point: Tensor, low: int, high: int) -> Tensor:
+    """The integer codes ``clamp(round(x / scale) + zero_point, low, high)`` as float32, halves rounded to even.
+
+    Shapes must broadcast.
+
+    Example:
+        >>> quantize(torch.tensor([-1.0, 0.1, 9.0]), torch.tensor(0.5), torch.tensor(2), 0, 15)
+        tensor([ 0.,  2., 15.])
+    """
+    # Division, not a product with 1 / scale: it is what QuantizeLinear of ONNX computes.
+    return x.float().div(scale).round_().add_(zero_point).clamp_(low, high)
+
+
+def fake_quantize(
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor,
+    low: int,
+    high: int,
+    *,
+    axis: int | None = None,
+    keep: Tensor | None = None,
+    gradient: str = "straight",
+) -> Tensor:
+    """Round to the grid of a quantizer: ``(quantize(x) - zero_point) * scale``, at most ``high - low + 1`` values.
+
+    Args:
+        x: values of any shape; arithmetic is in float32, the result in the dtype of ``x``.
+        scale: positive step size, shape ``()`` or ``(C,)``.
+        zero_point: the integer that stands for 0, same shape.
+        low: smallest integer.
+        high: largest integer.
+        axis: the axis of ``x`` that ``(C,)`` arguments run along.
+        keep: bool ``(C,)``; channels that are not kept come out as 0 and pass no gradient.
+        gradient: ``"straight"`` passes the gradient through unchanged, ``"clipped"`` only where nothing was clamped.
+
+    Raises:
+        ValueError: for another gradient, or per-channel arguments without ``axis``.
+
+    Source: the straight-through estimator of Bengio, Leonard, Courville (2013), arXiv:1308.3432.
+
+    Example:
+        >>> fake_quantize(torch.tensor([-1.0, 0.1, 0.3, 9.0]), torch.tensor(0.5), torch.tensor(0), -7, 7)
+        tensor([-1.0000,  0.0000,  0.5000,  3.5000])
+    """
+    if gradient not in GRADIENTS:
+        raise ValueError(f'gradient must be "straight" or "clipped"; received {gradient!r}')
+    if axis is None and (scale.dim() > 0 or keep is not None):
+        raise ValueError("per-channel scale or keep needs axis, the channel axis of x")
+    if axis is not None:
+        scale, zero_point = along(scale, x, axis), along(zero_point, x, axis)
+        keep = None if keep is None else along(keep, x, axis)
+    result: Tensor = _FakeQuantize.apply(x, scale, zero_point, low, high, keep, gradient == "clipped")
+    return result
+
+
+def along(values: Tensor, x: Tensor, axis: int) -> Tensor:
+    """View ``(C,)`` values so that they broadcast along ``axis`` of ``x``; a single value stays as it is.
+
+    Example:
+        >>> along(torch.ones(3), torch.zeros(2, 3, 5, 7), 1).shape
+        torch.Size([3, 1, 1])
+    """
+    return values if values.dim() == 0 else values.view([-1] + [1] * (x.dim() - 1 - axis % x.dim()))
+
+
+class _FakeQuantize(torch.autograd.Function):
+    # A function of its own, because x + (q - x).detach() neither gives q to the bit nor runs in few passes over memory.
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        x: Tensor,
+        scale: Tensor,
+        zero_point: Tensor,
+        low: int,
+        high: int,
+        keep: Tensor | None,
+        clipped: bool,
+    ) -> Tensor:
+        codes = x.float().div(scale).round_().add_(zero_point)
+        inside = (codes >= low) & (codes <= high) if clipped else None
+        ctx.save_for_backward(keep, inside)  # type: ignore[arg-type]  # None is allowed
+        # The mask rides on the scale: after the clamp every value is finite, so the product with 0 is 0.
+        step = scale if keep is None else scale * keep
+        return codes.clamp_(low, high).sub_(zero_point).mul_(step).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        for gate in ctx.saved_tensors:  # type: ignore[attr-defined]
+            grad = grad if gate is None else torch.where(gate, grad, 0)
+        return grad, None, None, None, None, None, None

@@ -1,0 +1,66 @@
+"""Drop-in layers that can be pruned and quantized, and the compressors inside them."""
+
+from qprune.layers.compressor import Compressor
+from qprune.layers.hosts import (
+    HOSTS,
+    Compressed,
+    CompressedAdaptiveAvgPool2d,
+    CompressedAdd,
+    CompressedAvgPool2d,
+    CompressedBatchNorm2d,
+    CompressedConcat,
+    CompressedConv2d,
+    CompressedConvTranspose2d,
+    CompressedInstanceNorm2d,
+    CompressedLeakyReLU,
+    CompressedLinear,
+    CompressedReLU,
+    CompressedReLU6,
+    CompressedWeight,
+)
+from qprune.layers.mask import ChannelMask
+from qprune.layers.quantizer import FakeQuant
+from qprune.layers.sites import Site, sites
+from qprune.layers.weighted import (
+    PrunedConv2d,
+    PrunedConvTranspose2d,
+    PrunedLinear,
+    PrunedQuantConv2d,
+    PrunedQuantConvTranspose2d,
+    PrunedQuantLinear,
+    QuantConv2d,
+    QuantConvTranspose2d,
+    QuantLinear,
+)
+
+__all__ = [
+    "HOSTS",
+    "ChannelMask",
+    "Compressed",
+    "CompressedAdaptiveAvgPool2d",
+    "CompressedAdd",
+    "CompressedAvgPool2d",
+    "CompressedBatchNorm2d",
+    "CompressedConcat",
+    "CompressedConv2d",
+    "CompressedConvTranspose2d",
+    "CompressedInstanceNorm2d",
+    "CompressedLeakyReLU",
+    "CompressedLinear",
+    "CompressedReLU",
+    "CompressedReLU6",
+    "CompressedWeight",
+    "Compressor",
+    "FakeQuant",
+    "PrunedConv2d",
+    "PrunedConvTranspose2d",
+    "PrunedLinear",
+    "PrunedQuantConv2d",
+    "PrunedQuantConvTranspose2d",
+    "PrunedQuantLinear",
+    "QuantConv2d",
+    "QuantConvTranspose2d",
+    "QuantLinear",
+    "Site",
+    "sites",
+]

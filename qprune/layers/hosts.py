@@ -1,0 +1,325 @@
+"""Drop-in hosts: torch layers with slots for a mask and a quantizer on their input, weight and output.
+
+Every slot is empty until it is filled, and a host with empty slots is its torch layer to the bit.
+"""
+
+from collections.abc import Container, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qprune.functional import along, channel_score
+from qprune.layers.mask import ChannelMask
+from qprune.layers.quantizer import FakeQuant
+from qprune.zoo import Add, Concat
+
+
+class Compressed:
+    """Mixed in before a torch layer: the slots ``<side>_mask`` and ``<side>_quant`` for each of its sides."""
+
+    sides: tuple[str, ...] = ("output",)
+    channel_axis = 1
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.open_slots()
+
+    def open_slots(self) -> None:
+        """Register every slot, empty."""
+        for side in self.sides:
+            self.register_module(f"{side}_mask", None)  # type: ignore[attr-defined]
+            self.register_module(f"{side}_quant", None)  # type: ignore[attr-defined]
+
+    def channels_at(self, side: str) -> int | None:
+        """Channels of the tensor at ``side``; None where the layer itself does not know."""
+        return getattr(self, "num_features", None)
+
+    def slot(self, side: str, kind: str) -> Any:
+        """The ``"mask"`` or ``"quant"`` at ``side``, or None.
+
+        Raises:
+            ValueError: if the layer has no such side.
+        """
+        if side not in self.sides:
+            raise ValueError(f"{type(self).__name__} has sites at {', '.join(self.sides)}; received {side!r}")
+        return getattr(self, f"{side}_{kind}")
+
+    def add_mask(self, side: str, *, channels: int | None = None, **options: Any) -> ChannelMask:
+        """Fill the mask slot at ``side``; ``options`` are those of `ChannelMask`.
+
+        Raises:
+            ValueError: if the slot is taken, the side does not exist, or ``channels`` is needed and not given.
+        """
+        mask = ChannelMask(self._count(side, "mask", channels), axis=self._axis(side), device=self._device(), **options)
+        setattr(self, f"{side}_mask", mask.train(self.training))  # type: ignore[attr-defined]
+        return mask
+
+    def add_quant(
+        self, side: str, bits: int, *, per: str = "tensor", channels: int | None = None, **options: Any
+    ) -> FakeQuant:
+        """Fill the quantizer slot at ``side``; ``options`` are those of `FakeQuant`.
+
+        Args:
+            side: ``"input"``, ``"weight"`` or ``"output"``.
+            bits: 2 to 8.
+            per: one range for the whole ``"tensor"`` or one per ``"channel"``.
+            channels: number of channels, where the layer does not know it.
+            **options: of `FakeQuant`; symmetric by default at the weight only.
+
+        Raises:
+            ValueError: if the slot is taken, the side does not exist, or ``channels`` is needed and not given.
+        """
+        if per not in ("tensor", "channel"):
+            raise ValueError(f'per must be "tensor" or "channel"; received {per!r}')
+        self._free(side, "quant")
+        count = self._count(side, "quant", channels) if per == "channel" else None
+        options = {"symmetric": side == "weight"} | options
+        quant = FakeQuant(bits, channels=count, axis=self._axis(side), device=self._device(), **options)
+        setattr(self, f"{side}_quant", quant.train(self.training))  # type: ignore[attr-defined]
+        return quant
+
+    def _free(self, side: str, kind: str) -> None:
+        if self.slot(side, kind) is not None:
+            raise ValueError(f"{type(self).__name__} already has a {kind} at its {side}")
+
+    def _count(self, side: str, kind: str, channels: int | None) -> int:
+        self._free(side, kind)
+        count = channels or self.channels_at(side)
+        if count is None:
+            raise ValueError(f"{type(self).__name__} does not know its channels: pass channels=")
+        return count
+
+    def _axis(self, side: str) -> int:
+        return 0 if side == "weight" else self.channel_axis
+
+    def _device(self) -> torch.device | None:
+        return next((p.device for p in self.parameters()), None)  # type: ignore[attr-defined]
+
+    def _at_output(self, y: Tensor) -> Tensor:
+        return compress(y, self.output_mask, self.output_quant)  # type: ignore[attr-defined]
+
+    def kept_entries(self, masks: Container[ChannelMask] | None = None) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """Each parameter with a bool tensor that broadcasts to it, false where a dropped channel has its entries.
+
+        Args:
+            masks: the masks that count; all of them if None.
+        """
+        (keep,) = self._keeps(masks, "output")
+        if keep is not None:
+            for parameter in self.parameters(recurse=False):  # type: ignore[attr-defined]
+                yield parameter, keep
+
+    def _keeps(self, masks: Container[ChannelMask] | None, *sides: str) -> list[Tensor | None]:
+        found = [self.slot(side, "mask") for side in sides]
+        return [None if mask is None or (masks is not None and mask not in masks) else mask.keep for mask in found]
+
+    def extra_repr(self) -> str:
+        """The torch layer's own line and the filled slots."""
+        slots = [f"{side}_{kind}={_brief(self.slot(side, kind))}" for side in self.sides for kind in ("mask", "quant")
+                 if self.slot(side, kind) is not None]  # fmt: skip
+        return ", ".join(filter(None, [super().extra_repr(), *slots]))  # type: ignore[misc]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.extra_repr()})"
+
+
+def compress(x: Tensor, mask: ChannelMask | None, quant: FakeQuant | None) -> Tensor:
+    """Mask, then quantizer; empty slots pass through."""
+    if quant is not None:
+        return quant(x, mask)  # one pass over memory does both
+    return x if mask is None else mask(x)
+
+
+def _brief(slot: ChannelMask | FakeQuant) -> str:
+    if isinstance(slot, ChannelMask):
+        return f"{int(slot.keep.sum())}/{slot.channels}"
+    return f"{slot.bits}bit" + ("" if slot.active else "(off)")
+
+
+class CompressedOutput(Compressed):
+    """A host whose output alone is a site."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """The torch layer, then the output's mask and quantizer."""
+        return self._at_output(super().forward(*inputs))  # type: ignore[misc]
+
+
+class CompressedWeight(Compressed):
+    """A host with a weight: sites at its input, weight and output."""
+
+    sides = ("input", "weight", "output")
+    channel_axis = -3
+    weight: Any
+    bias: Any
+    input_mask: ChannelMask | None
+    input_quant: FakeQuant | None
+    weight_mask: ChannelMask | None
+    weight_quant: FakeQuant | None
+    output_mask: ChannelMask | None
+    output_quant: FakeQuant | None
+
+    def channels_at(self, side: str) -> int:
+        """Input channels, or output channels for the weight and output sides."""
+        return self.in_channels if side == "input" else self.out_channels  # type: ignore[attr-defined]
+
+    def rows(self, weight: Tensor) -> Tensor:
+        """View a tensor of the weight's shape as ``(out, in / groups, ...)``; its own inverse."""
+        return weight
+
+    def weight_score(self) -> Tensor:
+        """The mean magnitude of each output channel's weights, shape ``(out,)``."""
+        return channel_score(self.rows(self.weight.detach()), "l1", axis=0)
+
+    def int_weight(self) -> tuple[Tensor, Tensor]:
+        """The integer weights and their float32 scale, both in the weight's shape.
+
+        Their product, in the layer's dtype, is the weight that forward uses, to the bit. Integers are int8; int16 where
+        the quantizer is not symmetric, because its zero point is subtracted already.
+
+        Raises:
+            ValueError: if there is no weight quantizer, or it does not quantize yet.
+
+        Example:
+            >>> layer = QuantConv2d(2, 3, 1, weight_bits=4)
+            >>> _ = layer.weight_quant.calibrate(layer.weight)
+            >>> layer.int_weight()[0].abs().max() <= 7
+            tensor(True)
+        """
+        if self.weight_quant is None or not self.weight_quant.active:
+            raise ValueError(
+                f"{type(self).__name__} has no active weight quantizer: train past its start, or calibrate it"
+            )
+        rows = self.rows(self.weight.detach())
+        if self.weight_mask is not None:
+            rows = torch.where(along(self.weight_mask.keep, rows, 0), rows, 0)
+        quant = self.weight_quant
+        integers = (quant.codes(rows) - along(quant.zero_point, rows, 0)).to(
+            torch.int8 if quant.symmetric else torch.int16
+        )
+        return self.rows(integers), self.rows(along(quant.scale, rows, 0).expand_as(rows))
+
+    def _weight_and_bias(self) -> tuple[Tensor, Tensor | None]:
+        mask, quant, bias = self.weight_mask, self.weight_quant, self.bias
+        if mask is None and quant is None:
+            return self.weight, bias
+        if mask is not None and bias is not None:
+            bias = torch.where(mask.keep, bias, 0)
+        return self.rows(compress(self.rows(self.weight), mask, quant)), bias
+
+    def _at_input(self, x: Tensor) -> Tensor:
+        return compress(x, self.input_mask, self.input_quant)
+
+    def kept_entries(self, masks: Container[ChannelMask] | None = None) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """Each parameter with a bool tensor that broadcasts to it, false where a dropped channel has its entries.
+
+        Args:
+            masks: the masks that count; all of them if None.
+        """
+        rows = self.rows(self.weight)
+        into, *outs = self._keeps(masks, "input", "weight", "output")
+        keep = torch.ones_like(rows, dtype=torch.bool)
+        if into is not None:
+            keep &= self._input_keep(into).view(*rows.shape[:2], *[1] * (rows.dim() - 2))
+        for out in outs:
+            if out is not None:
+                keep &= along(out, rows, 0)
+                if self.bias is not None:
+                    yield self.bias, out
+        yield self.weight, self.rows(keep)
+
+    def _input_keep(self, keep: Tensor) -> Tensor:
+        # (in,) -> (out, in / groups): output row o reads the input channels of its own group
+        groups = getattr(self, "groups", 1)
+        return keep.view(groups, -1).repeat_interleave(self.channels_at("output") // groups, 0)
+
+
+class CompressedConv2d(CompressedWeight, nn.Conv2d):
+    """`torch.nn.Conv2d` with sites at input, weight and output. Input ``(N, C, H, W)`` or ``(C, H, W)``."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Compress the input, convolve with the compressed weight, compress the output."""
+        return self._at_output(self._conv_forward(self._at_input(input), *self._weight_and_bias()))
+
+
+class CompressedConvTranspose2d(CompressedWeight, nn.ConvTranspose2d):
+    """`torch.nn.ConvTranspose2d` with sites at input, weight and output. Input ``(N, C, H, W)`` or ``(C, H, W)``."""
+
+    def rows(self, weight: Tensor) -> Tensor:
+        """Swap the channel axes of each group: ``(in, out / groups, ...)`` to ``(out, in / groups, ...)`` and back."""
+        return weight.unflatten(0, (self.groups, -1)).transpose(1, 2).flatten(0, 1)
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Compress the input, convolve with the compressed weight, compress the output."""
+        x, (weight, bias) = self._at_input(input), self._weight_and_bias()
+        shape = (self.stride, self.padding, self.kernel_size, 2, self.dilation)
+        padding = self._output_padding(x, output_size, *shape)  # type: ignore[arg-type]
+        arguments = (self.stride, self.padding, padding, self.groups, self.dilation)
+        return self._at_output(F.conv_transpose2d(x, weight, bias, *arguments))  # type: ignore[arg-type]
+
+
+class CompressedLinear(CompressedWeight, nn.Linear):
+    """`torch.nn.Linear` with sites at input, weight and output. Input ``(*, in_features)``."""
+
+    channel_axis = -1
+
+    def channels_at(self, side: str) -> int:
+        """Input features, or output features for the weight and output sides."""
+        return self.in_features if side == "input" else self.out_features
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Compress the input, multiply with the compressed weight, compress the output."""
+        return self._at_output(F.linear(self._at_input(input), *self._weight_and_bias()))
+
+
+class CompressedBatchNorm2d(CompressedOutput, nn.BatchNorm2d):
+    """`torch.nn.BatchNorm2d` whose output is a site."""
+
+
+class CompressedInstanceNorm2d(CompressedOutput, nn.InstanceNorm2d):
+    """`torch.nn.InstanceNorm2d` whose output is a site."""
+
+
+class CompressedReLU(CompressedOutput, nn.ReLU):
+    """`torch.nn.ReLU` whose output is a site."""
+
+
+class CompressedReLU6(CompressedOutput, nn.ReLU6):
+    """`torch.nn.ReLU6` whose output is a site."""
+
+
+class CompressedLeakyReLU(CompressedOutput, nn.LeakyReLU):
+    """`torch.nn.LeakyReLU` whose output is a site."""
+
+
+class CompressedAvgPool2d(CompressedOutput, nn.AvgPool2d):
+    """`torch.nn.AvgPool2d` whose output is a site."""
+
+
+class CompressedAdaptiveAvgPool2d(CompressedOutput, nn.AdaptiveAvgPool2d):
+    """`torch.nn.AdaptiveAvgPool2d` whose output is a site."""
+
+
+class CompressedAdd(CompressedOutput, Add):
+    """`qprune.zoo.Add` whose output is a site."""
+
+
+class CompressedConcat(CompressedOutput, Concat):
+    """`qprune.zoo.Concat` whose output is a site."""
+
+
+HOSTS: dict[type[nn.Module], type[Compressed]] = {
+    nn.Conv2d: CompressedConv2d,
+    nn.ConvTranspose2d: CompressedConvTranspose2d,
+    nn.Linear: CompressedLinear,
+    nn.BatchNorm2d: CompressedBatchNorm2d,
+    nn.InstanceNorm2d: CompressedInstanceNorm2d,
+    nn.ReLU: CompressedReLU,
+    nn.ReLU6: CompressedReLU6,
+    nn.LeakyReLU: CompressedLeakyReLU,
+    nn.AvgPool2d: CompressedAvgPool2d,
+    nn.AdaptiveAvgPool2d: CompressedAdaptiveAvgPool2d,
+    Add: CompressedAdd,
+    Concat: CompressedConcat,
+}

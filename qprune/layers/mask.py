@@ -1,0 +1,119 @@
+"""`ChannelMask`: keeps or drops whole channels."""
+
+import torch
+from torch import Tensor
+
+from qprune.functional import along, channel_score, keep_top
+from qprune.layers.compressor import Compressor
+from qprune.schedules import PruneSchedule
+
+IMPORTANCES = ("activation-l1", "activation-l0", "weight-l1", "random", "tied")
+
+
+class ChannelMask(Compressor):
+    """Sets dropped channels to exactly 0 and keeps a running mean of every channel's magnitude.
+
+    Input ``(N, C, ...)`` with channels at ``axis``, output the same shape and dtype. In training, while ``measuring``,
+    each forward adds the channel scores of its input, taken before masking so that a dropped channel may return until
+    the mask freezes. Only activation importances are measured so; the driver sets the scores of the others.
+
+    Args:
+        channels: number of channels C.
+        axis: the channel axis of the input.
+        importance: ``"activation-l1"``, ``"activation-l0"``, ``"weight-l1"``, ``"random"`` (the control) or ``"tied"``
+            (follows the masks named in ``tied``).
+        multiple_of: the kept count is rounded up to a multiple of this.
+        schedule: when to measure and choose; asked by `ScheduleDriver`.
+        tied: for ``"tied"``, pairs ``(weight site, offset)`` of the masks that this one follows.
+        device: where the buffers live.
+
+    Attributes:
+        keep: bool ``(C,)``, true for kept channels; all true at first.
+        score: float32 ``(C,)``, running mean of the batches' scores.
+        seen: how many batches it holds.
+
+    Raises:
+        ValueError: if ``channels`` or ``multiple_of`` is below 1 or ``importance`` is unknown.
+
+    Source: Zhang, Colbert, Das (2022).
+
+    Example:
+        >>> mask = ChannelMask(4)
+        >>> mask.refresh(0.5)
+        >>> mask(torch.ones(1, 4, 1))[0, :, 0]
+        tensor([1., 1., 0., 0.])
+    """
+
+    keep: Tensor
+    score: Tensor
+    seen: Tensor
+    pending_score: Tensor
+    pending_seen: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        axis: int = 1,
+        importance: str = "activation-l1",
+        multiple_of: int = 1,
+        schedule: PruneSchedule | None = None,
+        tied: tuple[tuple[str, int], ...] = (),
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        if channels < 1 or multiple_of < 1:
+            raise ValueError(f"channels and multiple_of must be at least 1; received {channels} and {multiple_of}")
+        if importance not in IMPORTANCES:
+            raise ValueError(f"importance must be one of {', '.join(IMPORTANCES)}; received {importance!r}")
+        self.channels, self.axis = channels, axis
+        self.importance, self.multiple_of, self.schedule, self.tied = importance, multiple_of, schedule, tied
+        for name, value in self.fresh().items():
+            self.register_buffer(name, value.to(device))
+        self.register_buffer("pending_score", torch.zeros(channels, device=device), persistent=False)
+        self.register_buffer("pending_seen", torch.zeros((), dtype=torch.int64, device=device), persistent=False)
+
+    def fresh(self) -> dict[str, Tensor]:
+        """Everything kept, nothing seen."""
+        return {
+            "keep": torch.ones(self.channels, dtype=torch.bool),
+            "score": torch.zeros(self.channels),
+            "seen": torch.zeros((), dtype=torch.int64),
+        }
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Measure if asked to, then zero the dropped channels."""
+        self.observe(x)
+        return torch.where(along(self.keep, x, self.axis), x, 0)
+
+    @torch.no_grad()
+    def observe(self, x: Tensor) -> None:
+        """Add the channel scores of ``x`` to the accumulators, in training while ``measuring``."""
+        if self.training and self.measuring and self.importance.startswith("activation"):
+            self.pending_score += channel_score(x, self.importance[-2:], self.axis)
+            self.pending_seen += 1
+
+    @torch.no_grad()
+    def commit(self) -> None:
+        """Move what the step's forwards measured into the running mean; every batch counts the same."""
+        seen = self.seen + self.pending_seen
+        mean = (self.score * self.seen + self.pending_score) / seen.clamp(min=1)
+        # where: score * seen / seen is not always score
+        self.score.copy_(torch.where(self.pending_seen > 0, mean, self.score))
+        self.seen.copy_(seen)
+        self.pending_score.zero_()
+        self.pending_seen.zero_()
+
+    @torch.no_grad()
+    def refresh(self, sparsity: float) -> None:
+        """Choose anew which channels to keep, by the present scores; see `qprune.functional.keep_top`."""
+        self.keep.copy_(keep_top(self.score, sparsity, self.multiple_of))
+
+    @property
+    def sparsity(self) -> float:
+        """The share of channels dropped now; reads the mask back from its device."""
+        return 1 - self.keep.sum().item() / self.channels
+
+    def extra_repr(self) -> str:
+        """Channels, importance and schedule."""
+        return f"{self.channels}, importance={self.importance!r}, schedule={self.schedule}"

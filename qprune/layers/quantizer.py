@@ -1,0 +1,211 @@
+"""`FakeQuant`: rounds values to the grid of a b-bit integer."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qprune.functional import GRADIENTS, along, code_bounds, fake_quantize, quantize, scale_and_zero_point
+from qprune.layers.compressor import Compressor
+from qprune.layers.mask import ChannelMask
+from qprune.schedules import QuantizeFrom
+
+NUMERICS = ("default", "paper")
+
+
+class FakeQuant(Compressor):
+    """Quantizes to ``bits`` once active; passes values through before that.
+
+    Input of any shape, output the same shape and dtype. In training, while ``measuring``, each forward widens the range
+    seen in this step; `commit` folds it into a running mean with weight ``max(1 / seen, 0.01)``. The numerics
+    ``"paper"`` follow the published rules: 2^b steps over the range, a running mean of equal weights, and for
+    activations a zero point that is an integer only in eval.
+
+    Args:
+        bits: 2 to 8.
+        channels: one range per channel if given, else one for the whole tensor.
+        axis: the channel axis of the input.
+        symmetric: integers around 0 (weights) instead of 0 to 2^bits - 1 (activations).
+        numerics: ``"default"`` or ``"paper"``.
+        gradient: ``"straight"`` or ``"clipped"``, see `qprune.functional.fake_quantize`.
+        schedule: when to start; asked by `ScheduleDriver`.
+        device: where the buffers live.
+
+    Attributes:
+        range: float32 ``(2,)`` or ``(2, C)``, the running mean of the smallest and largest values.
+        scale: float32 ``()`` or ``(C,)``, the step size; never 0.
+        zero_point: int32, same shape, the integer that stands for 0.
+        seen: how many steps were measured.
+        active: whether it quantizes.
+
+    Raises:
+        ValueError: for bits outside 2 to 8, or an unknown numerics or gradient.
+
+    Source: Jacob et al. (2018), arXiv:1712.05877, for the affine form; Zhang, Colbert, Das (2022) for ``"paper"``.
+
+    Example:
+        >>> quant = FakeQuant(2).calibrate(torch.tensor([-1.0, 2.0]))
+        >>> quant(torch.tensor([-3.0, 0.4, 0.6, 5.0]))
+        tensor([-1., 0., 1., 2.])
+    """
+
+    range: Tensor
+    scale: Tensor
+    zero_point: Tensor
+    seen: Tensor
+    active: Tensor
+    pending: Tensor
+
+    def __init__(
+        self,
+        bits: int,
+        *,
+        channels: int | None = None,
+        axis: int = 1,
+        symmetric: bool = False,
+        numerics: str = "default",
+        gradient: str = "straight",
+        schedule: QuantizeFrom | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        code_bounds(bits, symmetric)
+        if numerics not in NUMERICS:
+            raise ValueError(f'numerics must be "default" or "paper"; received {numerics!r}')
+        if gradient not in GRADIENTS:
+            raise ValueError(f'gradient must be "straight" or "clipped"; received {gradient!r}')
+        self.bits, self.channels, self.axis, self.symmetric = bits, channels, axis, symmetric
+        self.numerics, self.gradient, self.schedule = numerics, gradient, schedule
+        self.known: bool | None = None
+        for name, value in self.fresh().items():
+            self.register_buffer(name, value.to(device))
+        self.register_buffer("pending", torch.empty_like(self.range), persistent=False)
+        self._forget_step()
+
+    def fresh(self) -> dict[str, Tensor]:
+        """Inactive, nothing seen, scale 1."""
+        shape = () if self.channels is None else (self.channels,)
+        return {
+            "range": torch.zeros(2, *shape),
+            "scale": torch.ones(shape),
+            "zero_point": torch.zeros(shape, dtype=torch.int32),
+            "seen": torch.zeros((), dtype=torch.int64),
+            "active": torch.zeros((), dtype=torch.bool),
+        }
+
+    def _forget_step(self) -> None:
+        self.pending[0].fill_(torch.inf)
+        self.pending[1].fill_(-torch.inf)
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        self.known = None  # the loaded buffer decides
+        super()._load_from_state_dict(*arguments)
+
+    def forward(self, x: Tensor, mask: ChannelMask | None = None) -> Tensor:
+        """Mask (if there is one), measure (if asked to), quantize (if active)."""
+        if mask is not None:
+            mask.observe(x)
+        self.observe(x, mask)
+        known = self._known_now()
+        if known is None:
+            return torch.where(self.active, self._quantized(x, mask), _masked(x, mask))
+        return self._quantized(x, mask) if known else _masked(x, mask)
+
+    def _known_now(self) -> bool | None:
+        # The driver's word spares eager training a pass over memory; compiled code and eval always ask the buffer.
+        return self.known if self.training and not torch.compiler.is_compiling() else None
+
+    def _quantized(self, x: Tensor, mask: ChannelMask | None) -> Tensor:
+        low, high = self.code_bounds
+        axis = self.axis if mask is None else mask.axis
+        if self.numerics == "paper" and not self.symmetric and self.training:
+            offset, zero = along(self.range[0], x, axis), torch.zeros_like(self.zero_point)
+            y = fake_quantize(x - offset, self.scale, zero, low, high, axis=axis, gradient=self.gradient) + offset
+            return _masked(y.to(x.dtype), mask)
+        keep = None if mask is None else mask.keep
+        return fake_quantize(x, self.scale, self.zero_point, low, high, axis=axis, keep=keep, gradient=self.gradient)
+
+    @property
+    def code_bounds(self) -> tuple[int, int]:
+        """The smallest and largest integer code."""
+        if self.numerics == "paper" and self.symmetric:
+            return -(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1
+        return code_bounds(self.bits, self.symmetric)
+
+    def codes(self, x: Tensor) -> Tensor:
+        """The integer codes of ``x`` (eval arithmetic), int16, same shape."""
+        scale, zero_point = along(self.scale, x, self.axis), along(self.zero_point, x, self.axis)
+        return quantize(x, scale, zero_point, *self.code_bounds).to(torch.int16)
+
+    @torch.no_grad()
+    def observe(self, x: Tensor, mask: ChannelMask | None = None) -> None:
+        """Widen the range seen in this step by ``x``, in training while ``measuring``.
+
+        A range of the whole tensor leaves out the channels that ``mask`` drops. Ranges of channels do not, so that a
+        channel which returns has one.
+        """
+        if self.training and self.measuring:
+            low, high = self._extremes(x.float(), mask)
+            self.pending.copy_(torch.stack([low.minimum(self.pending[0]), high.maximum(self.pending[1])]))
+
+    def _extremes(self, x: Tensor, mask: ChannelMask | None) -> tuple[Tensor, Tensor]:
+        if mask is None and self.channels is None:
+            return x.amin(), x.amax()  # together 7 times as fast as torch.aminmax on two cores
+        axis = (self.axis if mask is None else mask.axis) % x.dim()
+        others = [d for d in range(x.dim()) if d != axis]
+        low, high = (x.amin(others), x.amax(others)) if others else (x, x)
+        if self.channels is not None or mask is None:
+            return low, high
+        return torch.where(mask.keep, low, torch.inf).amin(), torch.where(mask.keep, high, -torch.inf).amax()
+
+    @torch.no_grad()
+    def commit(self) -> None:
+        """Fold the range seen in this step into the running mean, and derive scale and zero point from it."""
+        if self.numerics == "paper" and self.symmetric:  # the published mean is one of magnitudes
+            self.pending[1] = torch.maximum(-self.pending[0], self.pending[1])
+        measured = self.pending.isfinite().all(0)
+        self.seen += measured.any()
+        floor = 0.01 if self.numerics == "default" else 0.0
+        weight = (1 / self.seen.clamp(min=1)).clamp(min=floor)
+        self.range.copy_(torch.where(measured, torch.lerp(self.range, self.pending, weight), self.range))
+        self._forget_step()
+        scale, zero_point = self._scale_and_zero_point()
+        self.scale.copy_(scale)
+        self.zero_point.copy_(zero_point)
+
+    def _scale_and_zero_point(self) -> tuple[Tensor, Tensor]:
+        low, high = self.range
+        if self.numerics == "default":
+            return scale_and_zero_point(low, high, self.bits, self.symmetric)
+        if self.symmetric:
+            scale = high / 2 ** (self.bits - 1)
+            scale = scale.clamp(min=torch.finfo(torch.float32).tiny)
+            return scale, torch.zeros_like(self.zero_point)
+        scale = (high - low) / 2**self.bits
+        scale = torch.where(scale == 0, 1e-4, scale)  # the published rule for a constant tensor
+        return scale, -(low / scale).round().to(torch.int32)
+
+    @torch.no_grad()
+    def calibrate(self, x: Tensor) -> "FakeQuant":
+        """Take the range of ``x`` as it is and activate; for quantizers outside of training.
+
+        Raises:
+            ValueError: if ``x`` holds NaN or infinities.
+        """
+        if not x.isfinite().all():
+            raise ValueError("a range is taken of finite values; received NaN or infinities")
+        self.pending.copy_(torch.stack(self._extremes(x.float(), None)))
+        self.seen.zero_()
+        self.commit()
+        self.active.fill_(True)
+        self.known = None
+        return self
+
+    def extra_repr(self) -> str:
+        """Bits, granularity and schedule."""
+        per = "tensor" if self.channels is None else "channel"
+        return f"bits={self.bits}, per={per!r}, symmetric={self.symmetric}, schedule={self.schedule}"
+
+
+def _masked(x: Tensor, mask: ChannelMask | None) -> Tensor:
+    return x if mask is None else torch.where(along(mask.keep, x, mask.axis), x, 0)

@@ -1,0 +1,258 @@
+"""Rules applied to one network and one length of training: every site with its events in steps."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+from attrs import frozen
+from torch import nn
+
+from qprune.errors import PlanError
+from qprune.flow import Flow
+from qprune.functional import kept_channels
+from qprune.layers import ChannelMask, FakeQuant, Site, sites
+from qprune.schedules import Inherited, Layerwise, Timeline
+from qprune.schedules.durations import in_epochs
+
+Key = tuple[str, str]
+
+
+@frozen
+class SitePlan:
+    """What happens to one mask or quantizer.
+
+    Attributes:
+        site: ``<module path>.<side>``.
+        kind: ``"mask"`` or ``"quant"``.
+        timeline: its events in steps.
+        channels: channels of the mask (0 for a quantizer).
+        kept: channels that the last refresh keeps.
+        importance: importance of the mask; empty for a quantizer.
+        bits: bits of the quantizer (0 for a mask).
+        inherited: whether its mask is taken over as it is.
+    """
+
+    site: str
+    kind: str
+    timeline: Timeline
+    channels: int = 0
+    kept: int = 0
+    importance: str = ""
+    bits: int = 0
+    inherited: bool = False
+
+    def frozen_at(self, step: int) -> bool:
+        """Whether the mask never changes from ``step`` on."""
+        return self.inherited or (self.timeline.freeze is not None and self.timeline.freeze <= step)
+
+    def line(self, steps_per_epoch: int | None) -> str:
+        """One row of the printed time line."""
+        at = in_epochs(self.timeline.end, steps_per_epoch)
+        if self.kind == "quant":
+            return f"{at:>18}  {self.site}: {self.bits} bits from here on"
+        if self.inherited:
+            return f"{'from the start':>18}  {self.site}: mask taken over"
+        at = in_epochs(self.timeline.freeze or 0, steps_per_epoch)
+        return f"{at:>18}  {self.site}: {self.kept} of {self.channels} channels kept ({self.importance})"
+
+
+@frozen
+class Plan:
+    """Every site of a network with what happens to it, in the order in which it happens; prints as a time line.
+
+    Attributes:
+        sites: one entry for each mask and quantizer, by its last event.
+        steps: steps of training; None if open.
+        steps_per_epoch: steps of one epoch; None if unknown.
+        notes: remarks that are no mistakes.
+        cost: totals before and after, where they were asked for.
+    """
+
+    sites: tuple[SitePlan, ...]
+    steps: int | None = None
+    steps_per_epoch: int | None = None
+    notes: tuple[str, ...] = ()
+    cost: dict[str, Any] = attrs.field(factory=dict)
+
+    @property
+    def pruned_by(self) -> int:
+        """The step at which every mask is frozen and its sequence is over."""
+        return max((s.timeline.end for s in self.sites if s.kind == "mask"), default=0)
+
+    @property
+    def finished_by(self) -> int:
+        """The step from which on every mask is frozen and every quantizer active."""
+        return max((site.timeline.end for site in self.sites), default=0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return attrs.asdict(self)
+
+    def __str__(self) -> str:
+        masks = sum(s.kind == "mask" for s in self.sites)
+        head = f"{masks} masks, {len(self.sites) - masks} quantizers, finished by step "
+        head += in_epochs(self.finished_by, self.steps_per_epoch)
+        if self.steps is not None:
+            head += f" of {in_epochs(self.steps, self.steps_per_epoch)}"
+        rows = [site.line(self.steps_per_epoch) for site in self.sites]
+        costs = [f"{name}: {value}" for name, value in self.cost.items()]
+        return "\n".join([head, *rows, *costs, *(f"note: {note}" for note in self.notes)])
+
+
+def make_plan(
+    net: nn.Module, flow: Flow | None = None, *, steps_per_epoch: int | None = None, steps: int | None = None
+) -> Plan:
+    """Resolve the schedules of all compressors in ``net`` and refuse what cannot work.
+
+    Args:
+        net: a network with compressors in place.
+        flow: its traced picture; needed for layerwise order by data flow.
+        steps_per_epoch: optimizer steps of one epoch, needed for durations in epochs.
+        steps: length of training, if it is known.
+
+    Raises:
+        PlanError: with one line for every mistake: a compressor without a schedule, a refresh that nothing was measured for,
+            events past the end, rules that prune nothing.
+    """
+    times = timelines(net, flow, steps_per_epoch)
+    tied = [s for s in sites(net) if s.mask is not None and s.mask.importance == "tied"]
+    entries = [_entry(site, kind, timeline) for (site, kind), timeline in _by_site(net, times)]
+    mistakes = [line for entry in entries for line in _mistakes(entry, steps, steps_per_epoch)]
+    if any(e.kind == "mask" for e in entries) and all(_drops_nothing(e) for e in entries if e.kind == "mask"):
+        mistakes.append("The rules prune nothing: every mask keeps all of its channels. Raise sparsity.")
+    if mistakes:
+        raise PlanError("\n".join(mistakes))
+    entries.sort(key=lambda entry: entry.timeline.end)
+    notes = (*_notes(net, entries, flow), *(f"{s.name} follows {_sources(s)}" for s in tied))
+    return Plan(tuple(entries), steps, steps_per_epoch, notes)
+
+
+def timelines(net: nn.Module, flow: Flow | None, steps_per_epoch: int | None) -> dict[Key, Timeline]:
+    """The timeline of every mask and quantizer with a schedule, by site and ``"mask"`` or ``"quant"``.
+
+    `Layerwise` masks with equal start, interval, refresh and order are one sequence; each gets its slot.
+
+    Raises:
+        PlanError: for a compressor without a schedule, epochs without ``steps_per_epoch``, or order by data flow without a
+            flow; every mistake is one line.
+    """
+    found: dict[Key, Timeline] = {}
+    mistakes: list[str] = []
+    slots = _slots(net, flow)
+    for site in sites(net):
+        for kind, part in (("mask", site.mask), ("quant", site.quant)):
+            if part is None or getattr(part, "importance", "") == "tied":
+                continue
+            try:
+                found[site.name, kind] = _timeline(site, part, slots, steps_per_epoch)
+            except ValueError as error:
+                mistakes.append(f"{site.name}: {error}.")
+    if mistakes:
+        raise PlanError("\n".join(mistakes))
+    return found
+
+
+def _timeline(
+    site: Site, part: ChannelMask | FakeQuant, slots: dict[str, int], steps_per_epoch: int | None
+) -> Timeline:
+    schedule = part.schedule
+    if schedule is None:
+        raise ValueError(
+            f"its {type(part).__name__} has no schedule, so it would never act; give it one or leave it out"
+        )
+    if isinstance(schedule, Layerwise):
+        schedule = schedule.slot(slots[site.name], steps_per_epoch)
+    return schedule.timeline(steps_per_epoch)
+
+
+def _slots(net: nn.Module, flow: Flow | None) -> dict[str, int]:
+    sequences: dict[Any, list[Site]] = {}
+    for site in sites(net):
+        schedule = site.mask.schedule if site.mask is not None else None
+        if isinstance(schedule, Layerwise):
+            sequences.setdefault(attrs.evolve(schedule, sparsity=0.0), []).append(site)
+    slots = {}
+    for schedule, members in sequences.items():
+        for index, site in enumerate(_in_order(members, schedule.order, flow)):
+            slots[site.name] = index
+    return slots
+
+
+def _in_order(members: list[Site], order: str, flow: Flow | None) -> list[Site]:
+    if order == "registration" or len(members) == 1:
+        return members
+    if order == "reversed":
+        return members[::-1]
+    if flow is None:
+        raise PlanError(
+            "Layerwise order by data flow needs the network to run once: pass example=, an input of it "
+            '(only its shape matters), or use Layerwise(order="registration").'
+        )
+    sides = ("input", "weight", "output")
+    return sorted(members, key=lambda site: (flow.position(site.path), sides.index(site.side)))
+
+
+def _by_site(net: nn.Module, times: dict[Key, Timeline]) -> Iterable[tuple[tuple[Site, str], Timeline]]:
+    return [((site, kind), times[site.name, kind]) for site in sites(net) for kind in ("mask", "quant")
+            if (site.name, kind) in times]  # fmt: skip
+
+
+def _entry(site: Site, kind: str, timeline: Timeline) -> SitePlan:
+    if kind == "quant":
+        return SitePlan(site.name, kind, timeline, bits=site.quant.bits)  # type: ignore[union-attr]
+    mask = site.mask
+    assert mask is not None
+    final = timeline.refreshes[-1][1] if timeline.refreshes else 0.0
+    kept = kept_channels(mask.channels, final, mask.multiple_of)
+    inherited = isinstance(mask.schedule, Inherited)
+    return SitePlan(site.name, kind, timeline, mask.channels, kept, mask.importance, inherited=inherited)
+
+
+def _drops_nothing(entry: SitePlan) -> bool:
+    return not entry.inherited and entry.kept == entry.channels
+
+
+def _mistakes(entry: SitePlan, steps: int | None, steps_per_epoch: int | None) -> Iterable[str]:
+    first_refresh = entry.timeline.refreshes[0][0] if entry.timeline.refreshes else None
+    if first_refresh == 0 and entry.importance.startswith("activation"):
+        yield f"{entry.site}: its mask is chosen at step 0, before anything was measured; start at step 1 or later."
+    if steps is not None and entry.timeline.end > steps:
+        end, length = in_epochs(entry.timeline.end, steps_per_epoch), in_epochs(steps, steps_per_epoch)
+        what = "pruning ends" if entry.kind == "mask" else "quantization starts"
+        yield (
+            f"{entry.site}: {what} at step {end}, but training ends at step {length}; "
+            "train longer (train.length) or start earlier, with shorter intervals."
+        )
+
+
+def _notes(net: nn.Module, entries: list[SitePlan], flow: Flow | None) -> Iterable[str]:
+    for entry in entries:
+        if entry.kind == "mask" and _drops_nothing(entry):
+            yield f"{entry.site} keeps all of its {entry.channels} channels at this sparsity"
+    if flow is not None:
+        yield from _fallbacks(net, flow)
+        yield from _differing(net, flow)
+
+
+def _fallbacks(net: nn.Module, flow: Flow) -> Iterable[str]:
+    for site in sites(net):
+        if site.mask is None or site.mask.importance != "activation-l0":
+            continue
+        call = flow.of(site.path)[0]
+        maker = flow.source(call) if site.side == "input" else call
+        if maker is None or not flow.rectified(maker):
+            yield f"{site.name} is not rectified: activation-l0 falls back to activation-l1 there"
+
+
+def _differing(net: nn.Module, flow: Flow) -> Iterable[str]:
+    readers: dict[int, list[str]] = {}
+    for site in sites(net):
+        if site.side == "input" and site.mask is not None and flow.of(site.path):
+            readers.setdefault(flow.of(site.path)[0].inputs[0], []).append(site.name)
+    for names in readers.values():
+        if len(names) > 1:
+            yield f"one tensor is masked separately by {', '.join(names)}"
+
+
+def _sources(site: Site) -> str:
+    return ", ".join(name for name, _ in site.mask.tied) if site.mask is not None else ""

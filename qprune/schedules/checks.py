@@ -1,0 +1,40 @@
+"""Validators of the schedules' fields; each sentence names the field, the rule and the value received."""
+
+from typing import Any
+
+from qprune.schedules.durations import check_duration, to_steps
+
+ORDERS = ("flow", "registration", "reversed")
+
+
+def is_sparsity(_: object, __: object, value: Any) -> None:
+    """Refuse a sparsity outside [0, 1)."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise ValueError(f"sparsity must be in [0, 1); received {value!r}")
+
+
+def is_duration(_: object, attribute: Any, value: Any) -> None:
+    """Refuse what is no duration."""
+    try:
+        check_duration(value)
+    except ValueError as error:
+        raise ValueError(f"{attribute.name} {error}") from None
+
+
+def is_positive(_: object, attribute: Any, value: Any) -> None:
+    """Refuse what is no duration, or one of no steps."""
+    is_duration(_, attribute, value)
+    if to_steps(value, 1) == 0:
+        raise ValueError(f"{attribute.name} must be at least one step; received {value!r}")
+
+
+def is_times(_: object, __: object, value: Any) -> None:
+    """Refuse what is no whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"times must be a whole number of at least 1; received {value!r}")
+
+
+def is_order(_: object, __: object, value: Any) -> None:
+    """Refuse an unknown order."""
+    if value not in ORDERS:
+        raise ValueError(f'order must be "flow", "registration" or "reversed"; received {value!r}')

@@ -1,0 +1,28 @@
+"""What a run is, as frozen values, and the TOML files they are read from."""
+
+from qprune.spec.finding import find_spec, list_specs
+from qprune.spec.network import LayerSpec, ModelSpec
+from qprune.spec.reading import read_spec
+from qprune.spec.recipe import DataSpec, LrSpec, OptimizerSpec, TrainSpec
+from qprune.spec.rules import PruneRule, QuantizeRule, Selector
+from qprune.spec.spec import Spec
+from qprune.spec.values import Table
+from qprune.spec.writing import spec_to_toml
+
+__all__ = [
+    "DataSpec",
+    "LayerSpec",
+    "LrSpec",
+    "ModelSpec",
+    "OptimizerSpec",
+    "PruneRule",
+    "QuantizeRule",
+    "Selector",
+    "Spec",
+    "Table",
+    "TrainSpec",
+    "find_spec",
+    "list_specs",
+    "read_spec",
+    "spec_to_toml",
+]

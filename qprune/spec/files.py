@@ -1,0 +1,67 @@
+"""One file of a spec as a table, or the sentence that says why it cannot be read."""
+
+import tomllib
+from pathlib import Path
+
+from qprune.spec.document import SpecMistakesError
+from qprune.spec.finding import nearest_spec
+from qprune.spec.values import Table, nearest
+
+
+def read_table(path: Path, asked: str = "") -> Table:
+    """Read a TOML file.
+
+    Args:
+        path: the file.
+        asked: who asked for it, for the sentence, such as ``"extends in specs/mine.toml"``.
+
+    Raises:
+        SpecError: if it is missing, a folder, unreadable, empty, not UTF-8 or not TOML; the sentence names the nearest
+            spec that exists.
+
+    Example:
+        >>> read_table(Path("nowhere.toml"))
+        Traceback (most recent call last):
+        qprune.spec.document.SpecMistakesError: nowhere.toml does not exist; `qprune list` shows the specs.
+    """
+    try:
+        return _parsed(path.read_bytes())
+    except FileNotFoundError:
+        reason = f"does not exist{_nearest_sibling(path)}"
+    except IsADirectoryError:
+        reason = "is a folder, and a spec is a file"
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror})"
+    except UnicodeDecodeError as error:
+        reason = f"is not UTF-8 text (byte {error.object[error.start]:#04x} at position {error.start})"
+    except ValueError as error:
+        reason = str(error)
+    near = "" if "; nearest" in reason else nearest_spec(path)
+    raise SpecMistakesError(f"{label(path)} {reason}{near}{f' ({asked})' if asked else ''}.")
+
+
+def _parsed(content: bytes) -> Table:
+    text = content.decode("utf-8-sig")  # some editors write a byte-order mark
+    if not text.strip():
+        raise ValueError("is empty")
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        last = f"at line {text.rstrip().count(chr(10)) + 1}, the end of the file"
+        raise ValueError(f"is not TOML: {str(error).replace('at end of document', last)}") from None
+
+
+def _nearest_sibling(path: Path) -> str:
+    siblings = sorted(file.name for file in path.parent.glob("*.toml")) if path.parent.is_dir() else []
+    return nearest(path.name, siblings)
+
+
+def label(path: Path) -> str:
+    """The path as a sentence shows it: relative where it lies below the current folder.
+
+    Example:
+        >>> label(Path.cwd() / "specs" / "mine.toml")
+        'specs/mine.toml'
+    """
+    below = path.absolute().is_relative_to(Path.cwd())
+    return str(path.absolute().relative_to(Path.cwd()) if below else path)

@@ -1,0 +1,118 @@
+"""The network of a spec: one of the zoo by name, or one declared layer by layer."""
+
+from typing import Any
+
+from attrs import field, frozen
+
+from qprune.errors import SpecError
+from qprune.spec.values import STRINGS, TABLE, WORD, Table, as_float, as_tuple, items, listed, number, whole
+
+# a layer's options of these names are schedules, written as tables with a kind
+SCHEDULE_OPTIONS = ("schedule", "prune_schedule", "quant_schedule")
+
+
+def _optional(check: Any) -> Any:
+    return lambda instance, attribute, value: None if value is None else check(instance, attribute, value)
+
+
+def _one_or_more(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else as_tuple(value)
+
+
+def _check_sources(instance: Any, attribute: Any, value: Any) -> None:
+    STRINGS(instance, attribute, _one_or_more(value))
+
+
+@frozen
+class LayerSpec:
+    """A ``[[model.layers]]`` table: one layer, or a block of layers.
+
+    Every key not named below is an argument of the layer's own constructor and lands in ``options``; the number of
+    input channels is inferred.
+
+    Attributes:
+        type: the layer's class, such as ``"Conv2d"``, ``"ReLU"``, ``"PrunedConv2d"``, ``"Add"``; none for a block.
+        name: the module's name, which other layers name in ``from``; numbered by default.
+        sources: TOML key ``from``: names of the layers whose outputs this one receives (a string or a list); by default
+            the layer before it.
+        repeat: how many times the layer or block is made, one after the other.
+        layers: the layers of a block.
+        options: arguments of the layer, such as ``out_channels = 32``. A table under ``schedule``, ``prune_schedule``
+            or ``quant_schedule`` is a schedule.
+
+    Raises:
+        SpecError: for a wrong type, a layer with both or neither of ``type`` and ``layers``, options on a block, or a
+            name used twice in one block.
+
+    Example:
+        >>> LayerSpec("Conv2d", name="stem", options={"out_channels": 32, "kernel_size": 3}).repeat
+        1
+    """
+
+    type: str | None = field(default=None, validator=_optional(WORD))
+    name: str | None = field(default=None, validator=_optional(WORD))
+    sources: tuple[str, ...] | None = field(
+        default=None, converter=_one_or_more, validator=_optional(_check_sources), metadata={"key": "from"}
+    )
+    repeat: int = field(default=1, validator=whole(1))
+    layers: "tuple[LayerSpec, ...]" = field(
+        default=(), converter=as_tuple, validator=items(lambda v: isinstance(v, LayerSpec), "a list of tables")
+    )
+    options: Table = field(factory=dict, validator=TABLE, hash=False, metadata={"free": True})
+
+    def __attrs_post_init__(self) -> None:
+        if (self.type is None) == (not self.layers):
+            received = f"; received {listed(self.options, 'and')}" if self.options else ""
+            raise SpecError(f'A layer needs either "type" or, as a block, "layers"{received}')
+        if self.layers and self.options:
+            raise SpecError(f"A block of layers has no options of its own; received {listed(self.options, 'and')}")
+        check_names(self.layers)
+
+
+def check_names(layers: tuple[LayerSpec, ...]) -> None:
+    """Refuse two layers of one name side by side.
+
+    Raises:
+        SpecError: naming the first name that appears twice.
+    """
+    names = [layer.name for layer in layers if layer.name is not None]
+    for name in names:
+        if names.count(name) > 1:
+            raise SpecError(f'Names of layers must differ; "{name}" appears {names.count(name)} times')
+
+
+@frozen
+class ModelSpec:
+    """The ``[model]`` table: ``arch`` names a network of the zoo, or ``[[model.layers]]`` declare one.
+
+    Every key not named below is an option of the zoo's entry and lands in ``options``.
+
+    Attributes:
+        arch: name of a network of the zoo.
+        width: share of the channels of the full-size network, in (0, 1].
+        layers: the layers of a declared network, which has no ``arch``, ``width`` or options.
+        options: further options of the zoo's entry.
+
+    Raises:
+        SpecError: for a wrong type, a width outside (0, 1], both or neither of ``arch`` and ``layers``, width or
+            options beside ``layers``, or a name used twice.
+
+    Example:
+        >>> ModelSpec("mobilenetv2", width=0.5).width
+        0.5
+    """
+
+    arch: str | None = field(default=None, validator=_optional(WORD))
+    width: float = field(default=1.0, converter=as_float, validator=number("a number in (0, 1]", lambda v: 0 < v <= 1))
+    layers: tuple[LayerSpec, ...] = field(
+        default=(), converter=as_tuple, validator=items(lambda v: isinstance(v, LayerSpec), "a list of tables")
+    )
+    options: Table = field(factory=dict, validator=TABLE, hash=False, metadata={"free": True})
+
+    def __attrs_post_init__(self) -> None:
+        if (self.arch is None) == (not self.layers):
+            raise SpecError('A model needs either "arch", a name of the zoo, or "layers"')
+        unused = [*(["width"] if self.width != 1 else []), *self.options]
+        if self.layers and unused:
+            raise SpecError(f"A net declared by layers states its own channels; it has no {listed(unused)}")
+        check_names(self.layers)

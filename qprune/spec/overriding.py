@@ -1,0 +1,86 @@
+"""Overrides: ``train.batch=32`` on top of whatever the files say."""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from qprune.spec.document import Document, KeyPath, SpecMistakesError, replaced
+from qprune.spec.lines import dotted
+from qprune.spec.values import shown
+
+
+def override(document: Document, overrides: Mapping[str, Any] | Sequence[str]) -> Document:
+    """Set values in a document; the same document comes back.
+
+    A misspelt key is found afterwards, when the document is checked.
+
+    Args:
+        document: what the files say.
+        overrides: ``["train.batch=32"]`` or ``{"train.batch": "32"}``; text is read as TOML, or as a string if it is
+            none.
+
+    Raises:
+        SpecError: if an override has no ``=``, or leads into something that is no table or a list without that entry.
+
+    Example:
+        >>> override(Document.of({"train": {"batch": 64}}, "mine.toml"), ["train.batch=32"]).table
+        {'train': {'batch': 32}}
+    """
+    wrong = []
+    for key, value, origin in _pairs(overrides):
+        try:
+            _set(document, key, value, origin)
+        except LookupError as error:
+            wrong.append(f"{error.args[0]} ({origin}).")
+    if wrong:
+        raise SpecMistakesError("\n".join(wrong))
+    return document
+
+
+def _pairs(overrides: Mapping[str, Any] | Sequence[str]) -> Iterator[tuple[str, Any, str]]:
+    if isinstance(overrides, Mapping):
+        for key, value in overrides.items():
+            yield key, _parsed(value) if isinstance(value, str) else value, f"override {key}={value}"
+        return
+    for text in [overrides] if isinstance(overrides, str) else overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise SpecMistakesError(f"An override must read key.path=value; received {shown(text)}.")
+        yield key.strip(), _parsed(value.strip()), f"override {text}"
+
+
+def _parsed(text: str) -> Any:
+    try:
+        table = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return table["value"] if len(table) == 1 else text
+
+
+def _set(document: Document, key: str, value: Any, origin: str) -> None:
+    target: Any = document.table
+    path: KeyPath = ()
+    *above, last = re.sub(r"\[(-?\d+)\]", r".\1", key).split(".")
+    for text in above:
+        step = _step(target, text, path)
+        path = (*path, step)
+        if not document.has(path):
+            target[step] = {}
+            document.origins[path] = origin
+        target = target[step]
+    step = _step(target, last, path)
+    for other in replaced(target, step) if isinstance(target, dict) else ():
+        del target[other]
+    target[step] = value
+    document.origins[(*path, step)] = origin
+
+
+def _step(target: Any, text: str, path: KeyPath) -> Any:
+    if isinstance(target, dict):
+        return text
+    if not isinstance(target, list):
+        raise LookupError(f'{dotted(path)} is no table and has no "{text}"')
+    if not text.isdecimal() or int(text) >= len(target):
+        raise LookupError(f'{dotted(path)} has {len(target)} entries, counted from 0, and none is "{text}"')
+    return int(text)

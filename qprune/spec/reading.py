@@ -1,0 +1,96 @@
+"""Reading a spec: a name, a file and the files it extends, a dict, and overrides on top."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from qprune.spec.checking import check
+from qprune.spec.document import Document, SpecMistakesError
+from qprune.spec.files import label, read_table
+from qprune.spec.finding import find_spec, name_below_specs
+from qprune.spec.overriding import override
+from qprune.spec.spec import Spec
+from qprune.spec.values import shown
+
+FORMAT = 1
+Overrides: TypeAlias = Mapping[str, Any] | Sequence[str]
+
+
+def read_spec(source: Path | str | Mapping[str, Any] | Spec, overrides: Overrides = ()) -> Spec:
+    """Read a spec and check it; every mistake is found and told at once.
+
+    Args:
+        source: a path, the name of a spec or a unique part of one (see `find_spec`), a table, or a `Spec`.
+        overrides: values that replace those of the source, ``["train.batch=32"]`` or ``{"train.batch": "32"}``. Entries
+            of lists are counted from 0 (``"prune.0.sparsity=0.5"``); text is read as TOML, or as a string if it is
+            none.
+
+    Raises:
+        SpecError: with one line for each mistake, as text and as the tuple ``mistakes``.
+
+    Example:
+        >>> read_spec("digits/baseline", ["train.batch=32"]).train.batch
+        32
+    """
+    if isinstance(source, Spec) and not overrides:
+        return source
+    return check(override(_document(source), overrides))
+
+
+def _document(source: Path | str | Mapping[str, Any] | Spec) -> Document:
+    if isinstance(source, Spec):
+        return Document.of(source.to_dict() | {"name": source.name}, "")
+    if isinstance(source, Mapping):
+        table = {"format": FORMAT} | deepcopy(dict(source))
+        return _complete(Document.of(table, ""), Path.cwd(), ())
+    path = _path(source)
+    document = _load(path, ())
+    document.table.setdefault("name", name_below_specs(path))
+    return document
+
+
+def _path(source: Path | str) -> Path:
+    path = Path(source).expanduser()
+    if isinstance(source, Path) or path.suffix == ".toml" or path.is_file():
+        return path
+    try:
+        return find_spec(source)
+    except SpecMistakesError:
+        if path.is_dir():
+            return path  # reading it says that it is a folder
+        raise
+
+
+def _load(path: Path, chain: tuple[Path, ...]) -> Document:
+    if path.resolve() in [file.resolve() for file in chain]:
+        circle = " -> ".join(label(file) for file in (*chain, path))
+        raise SpecMistakesError(f"extends goes in a circle: {circle}.")
+    asked = f"extends in {label(chain[-1])}" if chain else ""
+    return _complete(Document.of(read_table(path, asked), label(path)), path.parent, (*chain, path))
+
+
+def _complete(document: Document, folder: Path, chain: tuple[Path, ...]) -> Document:
+    document.mistakes += _format_mistakes(document)
+    document.table.pop("format", None)
+    base = document.table.pop("extends", None)
+    if base is None:
+        return document
+    if not isinstance(base, str) or not base:
+        document.mistakes.append(_line(document, "extends", "extends must be the relative path of a file", base))
+        return document
+    return document.on(_load(folder / base, chain))
+
+
+def _format_mistakes(document: Document) -> list[str]:
+    found = document.table.get("format")
+    if found is None:
+        return [f"A spec must begin with format = {FORMAT} ({document.origin(('format',))})."]
+    if found is True or found != FORMAT:
+        return [_line(document, "format", f"format must be {FORMAT}, the only one this version reads", found)]
+    return []
+
+
+def _line(document: Document, key: str, rule: str, value: object) -> str:
+    place = " in ".join(filter(None, (key, document.origin((key,)))))
+    return f"{rule}; received {shown(value)} ({place})."

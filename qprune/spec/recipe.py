@@ -1,0 +1,197 @@
+"""The rest of the recipe: data, optimizer, learning rate and the length of training."""
+
+from typing import Any
+
+from attrs import Factory, field, fields, frozen, validators
+
+from qprune.errors import SpecError
+from qprune.schedules import Duration
+from qprune.spec.values import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    SWITCH,
+    WORD,
+    Table,
+    as_float,
+    as_tuple,
+    duration,
+    durations,
+    is_number,
+    items,
+    must,
+    number,
+    one_of,
+    shown,
+    whole,
+)
+
+_TRANSFORMS = items(
+    lambda v: isinstance(v, dict) and isinstance(v.get("name"), str),
+    'a list of tables with a name, such as [{ name = "RandomHorizontalFlip" }]',
+)
+_MEANS = validators.optional(items(is_number, "a list of numbers, one per channel"))
+_STDS = validators.optional(
+    items(lambda v: is_number(v) and v > 0, "a list of numbers greater than 0, one per channel")
+)
+_BETAS = must(
+    lambda v: isinstance(v, list | tuple) and len(v) == 2 and all(is_number(b) and 0 <= b < 1 for b in v),
+    "two numbers in [0, 1)",
+)
+
+
+def _refuse_unused(spec: Any, names: tuple[str, ...]) -> None:
+    for name in names:
+        value = getattr(spec, name)
+        if value != getattr(fields(type(spec)), name).default:
+            raise SpecError(f'{name} has no effect with name = "{spec.name}": leave it out; received {shown(value)}')
+
+
+@frozen
+class DataSpec:
+    """The ``[data]`` table: which images, how they are augmented and how many are kept for choosing.
+
+    Attributes:
+        name: ``"digits"``, ``"cifar10"``, ``"cifar100"`` or ``"folder"``.
+        root: folder of the data; by default the one the command line gives.
+        size: images of a folder are resized to this many pixels a side; by default they keep their size.
+        augment: transforms of torchvision.transforms.v2 for training images, in order: ``name`` is the class, the other
+            keys are its arguments.
+        mean: per channel, subtracted from images in [0, 1]; by default the data set's own.
+        std: per channel, images are divided by it; by default the data set's own.
+        validation: share of the training images kept for choosing the best epoch, in [0, 1); 0 keeps none. Not used
+            where the data set has a validation split of its own.
+        train_images: use only this many training images, drawn evenly from the classes; by default all.
+        workers: processes that load images; 0 loads in the training process.
+        download: fetch a named data set that is not there yet.
+
+    Raises:
+        SpecError: for a wrong type, a value out of range, or ``mean`` and ``std`` of different lengths.
+
+    Example:
+        >>> DataSpec("cifar10", augment=[{"name": "RandomCrop", "size": 32, "padding": 4}]).validation
+        0.1
+    """
+
+    name: str = field(validator=WORD)
+    root: str | None = field(default=None, validator=validators.optional(WORD))
+    size: int | None = field(default=None, validator=validators.optional(whole(1)))
+    augment: tuple[Table, ...] = field(default=(), converter=as_tuple, validator=_TRANSFORMS, hash=False)
+    mean: tuple[float, ...] | None = field(default=None, converter=as_float, validator=_MEANS)
+    std: tuple[float, ...] | None = field(default=None, converter=as_float, validator=_STDS)
+    validation: float = field(default=0.1, converter=as_float, validator=SHARE)
+    train_images: int | None = field(default=None, validator=validators.optional(whole(1)))
+    workers: int = field(default=0, validator=whole(0))
+    download: bool = field(default=False, validator=SWITCH)
+
+    def __attrs_post_init__(self) -> None:
+        if len(self.mean or ()) != len(self.std or ()):
+            raise SpecError(
+                f"mean and std must have one number per channel each; received {shown(self.mean)} and {shown(self.std)}"
+            )
+
+
+@frozen
+class OptimizerSpec:
+    """The ``train.optimizer`` table.
+
+    Attributes:
+        name: ``"sgd"``, ``"adam"`` or ``"adamw"``.
+        lr: learning rate, greater than 0.
+        momentum: of sgd, in [0, 1).
+        weight_decay: at least 0.
+        nesterov: of sgd with momentum.
+        betas: of adam and adamw, each in [0, 1).
+
+    Raises:
+        SpecError: for a wrong type, a value out of range, or an option that the optimizer does not have.
+
+    Example:
+        >>> OptimizerSpec("sgd", lr=0.1, momentum=0.9).weight_decay
+        0.0
+    """
+
+    name: str = field(validator=one_of("sgd", "adam", "adamw"))
+    lr: float = field(converter=as_float, validator=POSITIVE)
+    momentum: float = field(default=0.0, converter=as_float, validator=SHARE)
+    weight_decay: float = field(default=0.0, converter=as_float, validator=NOT_NEGATIVE)
+    nesterov: bool = field(default=False, validator=SWITCH)
+    betas: tuple[float, float] = field(default=(0.9, 0.999), converter=as_float, validator=_BETAS)
+
+    def __attrs_post_init__(self) -> None:
+        _refuse_unused(self, ("betas",) if self.name == "sgd" else ("momentum", "nesterov"))
+        if self.nesterov and not self.momentum:
+            raise SpecError("nesterov needs a momentum greater than 0; received momentum = 0.0")
+
+
+_UNUSED = {
+    "constant": ("milestones", "gamma", "decay_from", "final"),
+    "multistep": ("decay_from", "final"),
+    "cosine": ("milestones", "gamma", "decay_from"),
+    "linear": ("milestones", "gamma"),
+}
+
+
+@frozen
+class LrSpec:
+    """The ``train.lr_schedule`` table: how the learning rate changes.
+
+    Attributes:
+        name: ``"constant"``, ``"multistep"`` (times ``gamma`` at each milestone), ``"cosine"`` (half a cosine down to
+            ``final``) or ``"linear"`` (a line down to ``final``).
+        milestones: of multistep.
+        gamma: of multistep, in (0, 1].
+        warmup: the rate rises linearly for so long from (nearly) 0.
+        decay_from: of linear: constant until then.
+        final: of cosine and linear: the rate at the end of training as a share of ``lr``, in [0, 1].
+
+    Raises:
+        SpecError: for a wrong type, a value out of range, multistep without milestones, or an option that the schedule
+            does not have.
+
+    Example:
+        >>> LrSpec("multistep", milestones=["45ep", "65ep"], gamma=0.2).milestones
+        ('45ep', '65ep')
+    """
+
+    name: str = field(default="constant", validator=one_of("constant", "multistep", "cosine", "linear"))
+    milestones: tuple[Duration, ...] = field(default=(), converter=as_tuple, validator=durations)
+    gamma: float = field(default=0.1, converter=as_float, validator=number("a number in (0, 1]", lambda v: 0 < v <= 1))
+    warmup: Duration = field(default=0, validator=duration())
+    decay_from: Duration = field(default=0, validator=duration())
+    final: float = field(default=0.0, converter=as_float, validator=number("a number in [0, 1]", lambda v: 0 <= v <= 1))
+
+    def __attrs_post_init__(self) -> None:
+        _refuse_unused(self, _UNUSED[self.name])
+        if self.name == "multistep" and not self.milestones:
+            raise SpecError('A multistep schedule needs "milestones", such as ["60ep", "120ep"]')
+
+
+@frozen(kw_only=True)
+class TrainSpec:
+    """The ``[train]`` table.
+
+    Attributes:
+        length: how long to train, ``"15ep"`` or ``"45000it"``.
+        batch: images per step.
+        validate_every: how often the scores are taken.
+        optimizer: see `OptimizerSpec`.
+        lr_schedule: see `LrSpec`; constant by default.
+        label_smoothing: share of each target spread over all classes, in [0, 1).
+        channels_last: keep images and weights in channels-last memory layout, which is faster for convolutions.
+
+    Raises:
+        SpecError: for a wrong type or a value out of range.
+
+    Example:
+        >>> TrainSpec(length="15ep", batch=128, optimizer=OptimizerSpec("sgd", lr=0.1)).validate_every
+        '1ep'
+    """
+
+    length: Duration = field(validator=duration(1))
+    batch: int = field(validator=whole(1))
+    validate_every: Duration = field(default="1ep", validator=duration(1))
+    optimizer: OptimizerSpec = field(validator=must(lambda v: isinstance(v, OptimizerSpec), "a table"))
+    lr_schedule: LrSpec = field(default=Factory(LrSpec), validator=must(lambda v: isinstance(v, LrSpec), "a table"))
+    label_smoothing: float = field(default=0.0, converter=as_float, validator=SHARE)
+    channels_last: bool = field(default=True, validator=SWITCH)

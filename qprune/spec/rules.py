@@ -1,0 +1,144 @@
+"""The rules of a spec: which sites are pruned or quantized, how much, and when."""
+
+from typing import Any, get_args
+
+from attrs import field, frozen
+
+from qprune.errors import SpecError
+from qprune.schedules import PruneSchedule, QuantizeFrom
+from qprune.spec.values import STRINGS, WHOLES, as_tuple, items, must, one_of, shown, whole
+
+PLACES = ("input", "weight", "output")
+IMPORTANCES = ("activation-l1", "activation-l0", "weight-l1", "random")
+
+
+@frozen
+class Selector:
+    """Names sites: modules of some types, or under some paths, and the side on which the compressor acts.
+
+    A module is selected if its class name is in ``types`` and its path matches one of ``paths``; where one of the two
+    is empty, the other decides alone; both may not be empty.
+
+    Attributes:
+        types: class names such as ``"Conv2d"`` or ``"ReLU6"``.
+        paths: patterns on module paths, ``*`` and ``?`` as in file names (``"*.post_residual.*"``).
+        at: ``"input"``, ``"weight"`` or ``"output"`` of the module.
+        skip: places in this selector's own matches, in data-flow order, that are left out: ``[0, -1]`` leaves out the
+            first and the last.
+        exclude: patterns on module paths that are left out.
+
+    Raises:
+        SpecError: for a wrong type, an unknown ``at``, or neither types nor paths.
+
+    Example:
+        >>> Selector(types=("Conv2d",), at="weight", skip=(-1,)).at
+        'weight'
+    """
+
+    types: tuple[str, ...] = field(default=(), converter=as_tuple, validator=STRINGS)
+    paths: tuple[str, ...] = field(default=(), converter=as_tuple, validator=STRINGS)
+    at: str = field(kw_only=True, validator=one_of(*PLACES))
+    skip: tuple[int, ...] = field(default=(), converter=as_tuple, validator=WHOLES)
+    exclude: tuple[str, ...] = field(default=(), converter=as_tuple, validator=STRINGS)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.types and not self.paths:
+            raise SpecError('A site needs "types" or "paths"; paths = ["*"] selects every module')
+
+
+_SITES = items(lambda v: isinstance(v, Selector), 'a list of tables such as [{ types = ["ReLU"], at = "output" }]')
+
+
+def _check_sites(instance: Any, attribute: Any, value: Any) -> None:
+    _SITES(instance, attribute, value)
+    if not value:
+        raise SpecError("sites must name at least one selector; received []")
+
+
+@frozen
+class PruneRule:
+    """A ``[[prune]]`` table: drop channels at these sites.
+
+    In TOML the schedule's ``sparsity`` and ``start`` may stand on the rule itself.
+
+    Attributes:
+        sites: the selectors, whose matches are united.
+        schedule: when and how much: ``kind`` is ``"layerwise"``, ``"one-shot"``, ``"stepwise"`` or ``"inherited"``
+            (keep the frozen masks that come with ``init``), the other keys are the arguments of that schedule.
+        importance: how channels are ranked: ``"activation-l1"`` (mean magnitude), ``"activation-l0"`` (share of values
+            that are not zero), ``"weight-l1"`` (mean magnitude of the weights), ``"random"`` (the control).
+        multiple_of: kept channels are rounded up to a multiple of this, for kernels that need it.
+        exclude: patterns on module paths that are left out of all selectors.
+
+    Raises:
+        SpecError: for a wrong type, a value out of range, or an importance that does not fit the sites: activation
+            importances rank inputs and outputs, ``"weight-l1"`` ranks weights, ``"random"`` anything.
+
+    Example:
+        >>> from qprune.schedules import OneShot
+        >>> PruneRule((Selector(("ReLU",), at="output"),), OneShot(sparsity=0.5, at="2ep")).importance
+        'activation-l1'
+    """
+
+    sites: tuple[Selector, ...] = field(converter=as_tuple, validator=_check_sites)
+    schedule: PruneSchedule = field(
+        validator=must(lambda v: isinstance(v, get_args(PruneSchedule)), 'a table such as { kind = "layerwise", ... }')
+    )
+    importance: str = field(default="activation-l1", validator=one_of(*IMPORTANCES))
+    multiple_of: int = field(default=1, validator=whole(1))
+    exclude: tuple[str, ...] = field(default=(), converter=as_tuple, validator=STRINGS)
+
+    def __attrs_post_init__(self) -> None:
+        if self.importance == "random":
+            return
+        ranks_weights = self.importance == "weight-l1"
+        for site in self.sites:
+            if ranks_weights != (site.at == "weight"):
+                fitting = (
+                    '"weight-l1" or "random"' if site.at == "weight" else '"activation-l1", "activation-l0" or "random"'
+                )
+                raise SpecError(
+                    f'importance must be {fitting} for a site at = "{site.at}"; received {shown(self.importance)}'
+                )
+
+
+@frozen
+class QuantizeRule:
+    """A ``[[quantize]]`` table: round the values at these sites to ``2**bits`` levels.
+
+    In TOML, ``start = "0.5ep"`` on the rule stands for ``schedule = { kind = "quantize-from", start = "0.5ep" }``.
+
+    Attributes:
+        sites: the selectors, whose matches are united.
+        bits: 2 to 8.
+        per: one range for the whole ``"tensor"`` or one for each ``"channel"``.
+        symmetric: zero point 0 and a range of equal sides; None: true at weight sites, false at the others.
+        gradient: ``"straight"`` (passes unchanged) or ``"clipped"`` (zero outside the range).
+        schedule: when values begin to be quantized, and how long the range is measured before.
+        exclude: patterns on module paths that are left out of all selectors.
+
+    Raises:
+        SpecError: for a wrong type or a value out of range.
+
+    Example:
+        >>> sites = (Selector(("Conv2d",), at="weight"),)
+        >>> QuantizeRule(sites, bits=4, per="channel", schedule=QuantizeFrom("0.5ep")).bits
+        4
+    """
+
+    sites: tuple[Selector, ...] = field(converter=as_tuple, validator=_check_sites)
+    bits: int = field(validator=whole(2, 8))
+    per: str = field(default="tensor", validator=one_of("tensor", "channel"))
+    symmetric: bool | None = field(
+        default=None, validator=must(lambda v: v is None or isinstance(v, bool), "true or false")
+    )
+    gradient: str = field(default="straight", validator=one_of("straight", "clipped"))
+    schedule: QuantizeFrom = field(
+        kw_only=True,
+        validator=must(lambda v: isinstance(v, QuantizeFrom), 'a table such as { kind = "quantize-from", ... }'),
+    )
+    exclude: tuple[str, ...] = field(default=(), converter=as_tuple, validator=STRINGS)
+
+
+# keys that stand on a rule and belong to its schedule
+LIFTED: dict[type, tuple[str, ...]] = {PruneRule: ("sparsity", "start"), QuantizeRule: ("start",)}

@@ -1,0 +1,84 @@
+"""The spec of a run: one value that says everything."""
+
+from pathlib import PurePosixPath
+from typing import Any
+
+from attrs import field, frozen, validators
+
+from qprune.spec.network import ModelSpec
+from qprune.spec.recipe import DataSpec, TrainSpec
+from qprune.spec.rules import PruneRule, QuantizeRule
+from qprune.spec.values import SWITCH, WORD, as_tuple, items, must, one_of, whole
+
+
+def _is_run_name(value: Any) -> bool:
+    if not isinstance(value, str) or not value.strip() or "\\" in value or not value.isprintable():
+        return False
+    path = PurePosixPath(value)
+    return not path.is_absolute() and ".." not in path.parts and str(path) == value and value != "."
+
+
+_ONE_LINE = must(lambda v: isinstance(v, str) and "\n" not in v, "one line of text")
+
+
+@frozen(kw_only=True)
+class Spec:
+    """Everything about one run. The fields are the keys of its TOML file, in the same order.
+
+    Attributes:
+        name: the run's name and its folder below the root of runs, such as ``"digits/a75_w4a4"``; by default the file's
+            path below the folder ``specs``.
+        about: one line that says what the run shows.
+        init: name of the run whose model this one starts from.
+        published: whether it reproduces an experiment of the paper.
+        aka: the name that the experiment has there.
+        seed: of everything random, at least 0.
+        numerics: of the quantizers: ``"default"``, or ``"paper"`` for the published rules.
+        data: see `DataSpec`.
+        model: see `ModelSpec`.
+        train: see `TrainSpec`.
+        prune: the ``[[prune]]`` rules.
+        quantize: the ``[[quantize]]`` rules.
+
+    Raises:
+        SpecError: for a wrong type or a value out of range.
+
+    Example:
+        >>> from qprune.spec import read_spec
+        >>> read_spec("digits/baseline", {"train.batch": "32"}).train.batch
+        32
+    """
+
+    name: str = field(default="unnamed", validator=must(_is_run_name, 'a relative path such as "digits/baseline"'))
+    about: str = field(default="", validator=_ONE_LINE)
+    init: str | None = field(default=None, validator=validators.optional(WORD))
+    published: bool = field(default=False, validator=SWITCH)
+    aka: str | None = field(default=None, validator=validators.optional(WORD))
+    seed: int = field(default=0, validator=whole(0))
+    numerics: str = field(default="default", validator=one_of("default", "paper"))
+    data: DataSpec = field(validator=must(lambda v: isinstance(v, DataSpec), "a table"))
+    model: ModelSpec = field(validator=must(lambda v: isinstance(v, ModelSpec), "a table"))
+    train: TrainSpec = field(validator=must(lambda v: isinstance(v, TrainSpec), "a table"))
+    prune: tuple[PruneRule, ...] = field(
+        default=(),
+        converter=as_tuple,
+        validator=items(lambda v: isinstance(v, PruneRule), "a list of tables ([[prune]])"),
+    )
+    quantize: tuple[QuantizeRule, ...] = field(
+        default=(),
+        converter=as_tuple,
+        validator=items(lambda v: isinstance(v, QuantizeRule), "a list of tables ([[quantize]])"),
+    )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The spec as plain tables, as a TOML file would hold it; values at their default are left out.
+
+        Example:
+            >>> from qprune.spec import read_spec
+            >>> spec = read_spec("digits/baseline")
+            >>> read_spec(spec.to_dict()) == spec
+            True
+        """
+        from qprune.spec.writing import to_table  # writing needs this class
+
+        return to_table(self)

@@ -1,0 +1,169 @@
+"""What a value of a spec may be, and the sentence for what it may not: validators and converters."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from math import isfinite
+from typing import Any, TypeAlias
+
+from qprune.errors import SpecError
+from qprune.schedules.durations import check_duration
+
+Table: TypeAlias = dict[str, Any]
+Validator: TypeAlias = Callable[[Any, Any, Any], None]
+
+
+def shown(value: object) -> str:
+    """Write a value for a sentence as TOML would, cut after 80 characters.
+
+    Example:
+        >>> shown(["a", True, 1.5])
+        '["a", true, 1.5]'
+    """
+    text = _written(value)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def _written(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_written, value))}]"
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_written(item)}" for key, item in value.items()) + " }"
+    return "nothing" if value is None else str(value)
+
+
+def nearest(word: object, known: Iterable[str]) -> str:
+    """End a sentence with the known word that looks most like ``word``; an empty string if none does.
+
+    Example:
+        >>> nearest("outputs", ["input", "output"])
+        '; nearest: "output"'
+    """
+    word = closest(word, known)
+    return f'; nearest: "{word}"' if word else ""
+
+
+def closest(word: object, known: Iterable[str]) -> str:
+    """The known word that looks most like ``word``; an empty string if none does.
+
+    Example:
+        >>> closest("outputs", ["input", "output"])
+        'output'
+    """
+    return next(iter(get_close_matches(str(word), list(known), n=1, cutoff=0.5)), "")
+
+
+def listed(words: Iterable[str], last: str = "or") -> str:
+    """Write words as a list in a sentence.
+
+    Example:
+        >>> listed(["a", "b", "c"])
+        '"a", "b" or "c"'
+    """
+    *first, final = [f'"{word}"' for word in words]
+    return f"{', '.join(first)} {last} {final}" if first else final
+
+
+def key_of(attribute: Any) -> str:
+    """The TOML key of an attrs field: its name, unless the metadata holds another ``key``."""
+    return str(attribute.metadata.get("key", attribute.name))
+
+
+def must(holds: Callable[[Any], bool], be: str) -> Validator:
+    """A validator from a test and the words for it: ``<key> must be <be>; received <value>``."""
+
+    def validate(_: Any, attribute: Any, value: Any) -> None:
+        if not holds(value):
+            raise SpecError(f"{key_of(attribute)} must be {be}; received {shown(value)}")
+
+    return validate
+
+
+def is_whole(value: object) -> bool:
+    """Whether it is an int and no bool."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """Whether it is an int or a finite float, and no bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def whole(low: int, high: int | None = None) -> Validator:
+    """An int from ``low`` to ``high`` (without end where None)."""
+    span = f"of at least {low}" if high is None else f"from {low} to {high}"
+    return must(lambda v: is_whole(v) and low <= v and (high is None or v <= high), f"a whole number {span}")
+
+
+def number(be: str, holds: Callable[[float], bool] = lambda _: True) -> Validator:
+    """An int or finite float for which ``holds`` is true."""
+    return must(lambda v: is_number(v) and holds(v), be)
+
+
+def items(holds: Callable[[Any], bool], be: str) -> Validator:
+    """A list or tuple whose entries all pass ``holds``."""
+    return must(lambda v: isinstance(v, list | tuple) and all(map(holds, v)), be)
+
+
+def one_of(*words: str) -> Validator:
+    """One of a few words; the sentence names the nearest."""
+
+    def validate(_: Any, attribute: Any, value: Any) -> None:
+        if value not in words:
+            neighbour = nearest(value, words)
+            raise SpecError(f"{key_of(attribute)} must be {listed(words)}; received {shown(value)}{neighbour}")
+
+    return validate
+
+
+def duration(least: int = 0) -> Validator:
+    """A duration (an int, ``"800it"`` or ``"0.5ep"``); ``least = 1`` refuses one of no steps."""
+
+    def validate(_: Any, attribute: Any, value: Any) -> None:
+        try:
+            check_duration(value)
+        except ValueError as error:
+            raise SpecError(f"{key_of(attribute)} {error}") from None
+        if least and _is_zero(value):
+            raise SpecError(f"{key_of(attribute)} must be at least one step; received {shown(value)}")
+
+    return validate
+
+
+def durations(_: Any, attribute: Any, value: Any) -> None:
+    """A list or tuple of durations."""
+    if not isinstance(value, list | tuple):
+        raise SpecError(f'{key_of(attribute)} must be a list of durations such as ["60ep"]; received {shown(value)}')
+    for item in value:
+        duration()(None, attribute, item)
+
+
+def _is_zero(value: int | str) -> bool:
+    return float(value[:-2] if isinstance(value, str) else value) == 0
+
+
+def as_tuple(value: Any) -> Any:
+    """A list becomes a tuple; anything else stays for the validator to judge."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def as_float(value: Any) -> Any:
+    """An int becomes a float (or a list a tuple of floats); anything else stays for the validator to judge."""
+    if isinstance(value, list | tuple):
+        return tuple(map(as_float, value))
+    return float(value) if is_whole(value) and abs(value) < 1e300 else value
+
+
+STRING = must(lambda v: isinstance(v, str), "a string")
+WORD = must(lambda v: isinstance(v, str) and v.strip() != "", "a string that is not empty")
+STRINGS = items(lambda v: isinstance(v, str) and v != "", "a list of strings")
+WHOLES = items(is_whole, "a list of whole numbers")
+SWITCH = must(lambda v: isinstance(v, bool), "true or false")
+TABLE = must(lambda v: isinstance(v, dict) and all(isinstance(key, str) for key in v), "a table")
+SHARE = number("a number in [0, 1)", lambda v: 0 <= v < 1)
+POSITIVE = number("a number greater than 0", lambda v: v > 0)
+NOT_NEGATIVE = number("a number of at least 0", lambda v: v >= 0)

@@ -1,0 +1,121 @@
+"""Spec to plain tables and to TOML; reading either gives an equal spec."""
+
+import json
+import re
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any, get_args
+
+import attrs
+import toml
+
+from qprune.errors import SpecError
+from qprune.schedules import Schedule
+from qprune.schedules import to_table as schedule_to_table
+from qprune.spec.rules import LIFTED, QuantizeRule
+from qprune.spec.spec import Spec
+from qprune.spec.values import Table, key_of
+
+
+def spec_to_toml(spec: Spec) -> str:
+    """Write a spec as one self-contained TOML file; values at their default are left out.
+
+    Raises:
+        SpecError: if an option is None, which TOML cannot hold.
+
+    Example:
+        >>> from qprune.spec import read_spec
+        >>> spec_to_toml(read_spec("digits/baseline")).splitlines()[:2]
+        ['format = 1', 'name = "digits/baseline"']
+    """
+    table = {"format": 1, "name": spec.name} | to_table(spec)
+    heads = {key: value for key, value in table.items() if not isinstance(value, dict | list)}
+    sections = [{key: value} for key, value in table.items() if key not in heads]
+    # one call each: toml would write all lists of tables before all tables
+    return "\n".join(toml.dumps(_flat(part), _Encoder()).strip() + "\n" for part in [heads, *sections])
+
+
+def to_table(spec: Any) -> Table:
+    """A spec class as a plain table, in the form in which people write it."""
+    table: Table = {}
+    for attribute in attrs.fields(type(spec)):
+        value = getattr(spec, attribute.name)
+        if value != _default(attribute):
+            table |= _plain(value) if attribute.metadata.get("free") else {key_of(attribute): _plain(value)}
+    return _lifted(type(spec), table)
+
+
+def _default(attribute: Any) -> Any:
+    default = attribute.default
+    return default.factory() if isinstance(default, attrs.Factory) else default  # type: ignore[arg-type]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, get_args(Schedule)):
+        return schedule_to_table(value)
+    if attrs.has(type(value)):
+        return to_table(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else deepcopy(value)
+
+
+def _lifted(cls: type, table: Table) -> Table:
+    if cls not in LIFTED:
+        return table
+    schedule = table.pop("schedule")
+    key = LIFTED[cls][0]
+    on_rule = {key: schedule.pop(key)} if key in schedule else {}
+    rest = {} if cls is QuantizeRule and len(schedule) == 1 else {"schedule": schedule}
+    return {"sites": table["sites"]} | on_rule | table | rest
+
+
+class _Inline(tuple):
+    """The items of a table that is to be written in one line; no dict, so that toml asks its encoder."""
+
+
+class _Encoder(toml.TomlEncoder):
+    """toml's encoder with inline tables, and with strings that tomllib reads back (toml's own writes \\x as \\\\x)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dump_funcs.update({str: _string, float: repr, _Inline: self._inline})
+
+    def _inline(self, items: Any) -> str:
+        return "{ " + ", ".join(f"{_key(key)} = {self.dump_value(value)}" for key, value in items) + " }"
+
+    def dump_list(self, v: Any) -> str:
+        texts = [str(self.dump_value(item)) for item in v]
+        tables = len(texts) > 1 and isinstance(v[0], _Inline)
+        return "[\n    " + ",\n    ".join(texts) + ",\n]" if tables else "[" + ", ".join(texts) + "]"
+
+
+def _flat(part: Table) -> Table:
+    """Leave [key], [[key]] and [[key.layers]] as sections; everything below becomes inline."""
+    return {key: _section(value, layers=True) for key, value in part.items()}
+
+
+def _section(value: Any, layers: bool = False) -> Any:
+    if isinstance(value, list):
+        return [_section(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: _section(item) if layers and key == "layers" else _inlined(item) for key, item in value.items()}
+
+
+def _inlined(value: Any) -> Any:
+    if isinstance(value, dict):
+        return _Inline((key, _inlined(item)) for key, item in value.items())
+    return tuple(map(_inlined, value)) if isinstance(value, list) else _refuse(value) if value is None else value
+
+
+def _refuse(_: None) -> Any:
+    raise SpecError("TOML cannot hold None: leave the option out")
+
+
+def _string(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _string(key)

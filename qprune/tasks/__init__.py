@@ -1,0 +1,6 @@
+"""What is minimized and measured: one file per kind of problem."""
+
+from qprune.tasks.classification import Classification
+from qprune.tasks.task import Task
+
+__all__ = ["Classification", "Task"]

@@ -1,0 +1,40 @@
+"""What training asks of a task. Anything with these five names is one; there is nothing to inherit from."""
+
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+
+@runtime_checkable
+class Task(Protocol):
+    """A loss, a step and the metrics of one kind of problem.
+
+    Attributes:
+        monitor: the metric by which the best epoch is chosen, a name in `metrics` or ``"loss"``.
+        mode: ``"max"`` if more of it is better, ``"min"`` if less.
+
+    Example:
+        >>> class Regression:
+        ...     monitor, mode = "error", "min"
+        ...     def loss(self, output, target):
+        ...         return nn.functional.mse_loss(output, target)
+        ...     def step(self, net, batch):
+        ...         output = net(batch[0])
+        ...         return self.loss(output, batch[1]), output
+        ...     def metrics(self):
+        ...         return torchmetrics.MetricCollection({"error": torchmetrics.MeanAbsoluteError()})
+        >>> isinstance(Regression(), Task)
+        True
+    """
+
+    monitor: str
+    mode: str
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """The loss that is reported: the mean over a batch, a scalar, without what only helps training."""
+
+    def step(self, net: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
+        """One forward pass over ``(input, target)``: the loss to minimize (where ``net.training``) and the output."""
+
+    def metrics(self) -> Any:
+        """Fresh metrics as a torchmetrics.MetricCollection, updated with ``(output, target)``; keys name results."""

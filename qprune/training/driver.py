@@ -1,0 +1,206 @@
+"""`ScheduleDriver`: asks the schedules and tells the compressors, between steps and nowhere else."""
+
+import zlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from qprune.errors import PlanError, TrainingError
+from qprune.flow import trace
+from qprune.layers import ChannelMask, Compressor, CompressedWeight, Site, sites
+from qprune.plan import make_plan
+from qprune.schedules import Timeline
+
+Event = dict[str, Any]
+
+
+class ScheduleDriver:
+    """Carries out the schedules of all masks and quantizers of a network.
+
+    Construct it before the first step, and call `step` after every ``optimizer.step()``: it commits what the forwards of
+    the step measured, then refreshes, freezes and activates what is due. Step s acts before forward s, counted from 0; step
+    0 is applied on construction. Forwards are never counted, so several of them may belong to one step.
+
+    Args:
+        net: a network with compressors in place, hand-built or from `qprune.swap` or `qprune.build`.
+        example: an input of it (only its shape matters); needed for `Layerwise` in data-flow order.
+        steps_per_epoch: optimizer steps of one epoch; needed for durations in epochs.
+        optimizer: if given, the moments of dropped entries are zeroed at freeze; if not, the entries are zeroed again after
+            every step, because old moments still move them.
+        steps: length of training, if known: schedules past it are refused.
+        seed: seeds the importance ``"random"``.
+
+    Attributes:
+        steps_done: how many steps were taken.
+        plan: the `Plan` that it carries out.
+
+    Raises:
+        PlanError: if the schedules cannot work; see `qprune.plan`.
+
+    Example:
+        >>> net = nn.Sequential(PrunedConv2d(3, 8, 3, at="output", schedule=OneShot(sparsity=0.5, at=1)))
+        >>> driver = ScheduleDriver(net)
+        >>> _ = net(torch.ones(2, 3, 5, 7))
+        >>> driver.step()
+        [{'step': 1, 'site': '0.output', 'sparsity': 0.5, 'frozen': True}]
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        example: Any = None,
+        steps_per_epoch: int | None = None,
+        *,
+        optimizer: Optimizer | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        flow = None if example is None else trace(net, example)
+        self.plan = make_plan(net, flow, steps_per_epoch=steps_per_epoch, steps=steps)
+        self.net, self.optimizer, self.seed = net, optimizer, seed
+        self.sites = list(sites(net))
+        self.timelines: dict[tuple[str, str], Timeline] = {(s.site, s.kind): s.timeline for s in self.plan.sites}
+        self.steps_done = 0
+        self._measuring: list[Compressor] = []
+        self._start()
+
+    def _start(self) -> None:
+        for site in self.sites:
+            self._check_inherited(site)
+        self._apply()
+        self.zero_dropped()
+
+    @property
+    def finished(self) -> bool:
+        """Whether every mask is frozen and every quantizer active."""
+        return self.steps_done >= self.plan.finished_by
+
+    def step(self) -> list[Event]:
+        """Commit what the step measured and carry out what the next one begins with.
+
+        Returns:
+            one dict per event: ``{"step", "site", "sparsity", "frozen"}`` or ``{"step", "site", "bits"}``.
+
+        Raises:
+            TrainingError: if scores hold NaN; the site is named.
+            PlanError: if a site is due that no forward ever reached.
+        """
+        for part in self._measuring:
+            part.commit()
+        self.steps_done += 1
+        events = self._apply()
+        if any(event.get("frozen") for event in events) or self.optimizer is None:
+            self.zero_dropped()
+        return events
+
+    def _apply(self) -> list[Event]:
+        events = [event for site in self.sites for event in self._act(site)]
+        self._follow()
+        self._set_modes()
+        return events
+
+    def _act(self, site: Site) -> list[Event]:
+        events: list[Event] = []
+        for at, sparsity in self._timeline(site, "mask").refreshes:
+            if at == self.steps_done:
+                events.append(self._refresh(site, sparsity))
+        if self._timeline(site, "quant").activate == self.steps_done:
+            events.append(self._activate(site))
+        return events
+
+    def _timeline(self, site: Site, kind: str) -> Timeline:
+        return self.timelines.get((site.name, kind), Timeline())
+
+    def _refresh(self, site: Site, sparsity: float) -> Event:
+        mask = site.mask
+        assert mask is not None
+        self._score(site, mask)
+        try:
+            mask.refresh(sparsity)
+        except ValueError as error:
+            raise TrainingError(f"{site.name}, step {self.steps_done}: {error}") from error
+        frozen = self._timeline(site, "mask").freeze == self.steps_done
+        return {"step": self.steps_done, "site": site.name, "sparsity": mask.sparsity, "frozen": frozen}
+
+    def _score(self, site: Site, mask: ChannelMask) -> None:
+        if mask.importance == "weight-l1":
+            assert isinstance(site.host, CompressedWeight)
+            mask.score.copy_(site.host.weight_score())
+        elif mask.importance == "random":
+            generator = torch.Generator().manual_seed(self.seed ^ zlib.crc32(site.name.encode()))
+            mask.score.copy_(torch.rand(mask.channels, generator=generator))
+        elif mask.seen == 0:
+            raise PlanError(
+                f"{site.name} is due at step {self.steps_done}, but no training forward has reached it yet."
+            )
+
+    def _activate(self, site: Site) -> Event:
+        quant = site.quant
+        assert quant is not None
+        if quant.seen == 0:
+            raise PlanError(
+                f"{site.name} is due at step {self.steps_done}, but no training forward has reached it yet."
+            )
+        quant.active.fill_(True)
+        return {"step": self.steps_done, "site": site.name, "bits": quant.bits}
+
+    def _follow(self) -> None:
+        masks = {site.name: site.mask for site in self.sites}
+        for mask in masks.values():
+            for source, offset in mask.tied if mask is not None else ():
+                keep = masks[source].keep  # type: ignore[union-attr]
+                mask.keep[offset : offset + len(keep)] = keep  # type: ignore[union-attr]
+
+    def _set_modes(self) -> None:
+        self._measuring = []
+        for site in self.sites:
+            for kind, part in (("mask", site.mask), ("quant", site.quant)):
+                if part is not None:
+                    part.measuring = self._timeline(site, kind).measuring(self.steps_done)
+                    self._measuring += [part] if part.measuring else []
+            if site.quant is not None:
+                activate = self._timeline(site, "quant").activate
+                site.quant.known = activate is not None and activate <= self.steps_done
+
+    def _check_inherited(self, site: Site) -> None:
+        if any(entry.inherited and entry.site == site.name for entry in self.plan.sites):
+            assert site.mask is not None
+            if site.mask.keep.all():
+                raise PlanError(
+                    f"{site.name} inherits its mask, but the mask drops nothing: load a pruned network first "
+                    "(init in a spec, load_state_dict in a loop), or give it another schedule."
+                )
+
+    @torch.no_grad()
+    def zero_dropped(self) -> None:
+        """Zero the entries that belong to dropped channels of frozen masks, and the optimizer's moments of them."""
+        frozen = self._frozen_masks()
+        for host in {id(site.host): site.host for site in self.sites if site.mask in frozen}.values():
+            for parameter, keep in host.kept_entries(frozen):
+                for tensor in (parameter, *self._moments(parameter)):
+                    tensor.copy_(torch.where(keep, tensor, 0))
+
+    def _frozen_masks(self) -> set[ChannelMask]:
+        plans = {entry.site: entry for entry in self.plan.sites if entry.kind == "mask"}
+        frozen = {name for name, entry in plans.items() if entry.frozen_at(self.steps_done)}
+        return {
+            site.mask
+            for site in self.sites
+            if site.mask is not None
+            and (site.name in frozen or (site.mask.tied and all(source in frozen for source, _ in site.mask.tied)))
+        }
+
+    def _moments(self, parameter: nn.Parameter) -> list[Tensor]:
+        state = self.optimizer.state.get(parameter, {}) if self.optimizer is not None else {}
+        return [value for value in state.values() if isinstance(value, Tensor) and value.shape == parameter.shape]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is needed to go on: the clock. Masks and ranges are part of the network's own state."""
+        return {"steps_done": self.steps_done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from ``state``, after the network and the optimizer were loaded."""
+        self.steps_done = int(state["steps_done"])
+        self._set_modes()

@@ -1,0 +1,6 @@
+"""Plain networks in the forms of their papers, made by name: `create("mobilenetv2", classes=10, width=0.5)`."""
+
+from qprune.zoo.create import create, names
+from qprune.zoo.joints import Add, Concat
+
+__all__ = ["Add", "Concat", "create", "names"]

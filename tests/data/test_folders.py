@@ -1,0 +1,178 @@
+import logging
+import shutil
+from itertools import count
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from qprune.data import describe, folders, load_data, train_loader
+from qprune.data.decode import ImageFiles
+from qprune.errors import DataError
+from qprune.spec import DataSpec
+
+SIZES = {"train": {"ant": 6, "bee": 4}, "test": {"ant": 3, "bee": 2}}
+
+
+def write(path, number, shape=(5, 7)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((*shape, 3), number, np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def root(tmp_path):
+    numbers = count()
+    for split, classes in SIZES.items():
+        for name, images in classes.items():
+            for i in range(images):
+                write(tmp_path / "insects" / split / name / f"{i}.png", next(numbers))
+    return tmp_path / "insects"
+
+
+def spec(root, **options):
+    return DataSpec(name="folder", root=str(root), **{"validation": 0.0} | options)
+
+
+def message(root, read=describe, **options):
+    with pytest.raises(DataError) as caught:
+        read(spec(root, **options))
+    return str(caught.value)
+
+
+def test_a_folder_is_described_without_reading_its_images(root):
+    write(root / "train" / "bee" / "9.png", 0).write_bytes(b"broken")
+    info = describe(spec(root))
+    assert info.classes == ("ant", "bee")
+    assert info.shape == (3, 5, 7)
+    assert info.sizes == {"train": 11, "val": 0, "test": 5}
+
+
+def test_images_come_with_their_labels(root):
+    splits = load_data(spec(root))
+    grey = [round(float(image.mean() * 0.5 + 0.5) * 255) for image, _ in splits.train]
+    assert grey == list(range(10))
+    assert splits.train.labels.tolist() == [0] * 6 + [1] * 4
+    assert splits.test.labels.tolist() == [0] * 3 + [1] * 2
+    assert splits.val is None
+    assert splits.info == describe(spec(root))
+
+
+def test_pixels_are_centred_with_a_half_unless_told(root):
+    assert load_data(spec(root)).test[0][0][0, 0, 0] == pytest.approx((10 / 255 - 0.5) / 0.5)
+    told = load_data(spec(root, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)))
+    assert told.test[0][0][2, 4, 6] == pytest.approx((10 / 255 - 0.3) / 0.6)
+
+
+def test_a_folder_may_have_its_own_validation_images(root):
+    for i, name in enumerate(("ant", "bee", "bee")):
+        write(root / "val" / name / f"{i}.png", 100 + i)
+    splits = load_data(spec(root, validation=0.5))
+    assert splits.info.sizes == {"train": 10, "val": 3, "test": 5} == describe(spec(root, validation=0.5)).sizes
+    assert splits.val.labels.tolist() == [0, 1, 1]
+
+
+def test_size_takes_images_of_differing_sizes(root):
+    write(root / "train" / "bee" / "9.png", 0, shape=(3, 11))
+    splits = load_data(spec(root, size=4))
+    assert splits.train[10][0].shape == splits.info.shape == (3, 4, 4)
+
+
+def test_differing_sizes_without_size_name_the_file(root):
+    path = write(root / "train" / "bee" / "9.png", 0, shape=(3, 11))
+    sentence = (
+        f"{path}: all images must have one size, 5x7 (height x width) as the first has; received 3x11. "
+        "Set data.size to resize every image to a square."
+    )
+    assert message(root, load_data) == sentence
+
+
+def test_a_large_set_is_decoded_as_it_is_used(root, monkeypatch):
+    small = load_data(spec(root))
+    monkeypatch.setattr(folders, "MEMORY_LIMIT", 0)
+    large = load_data(spec(root))
+    assert isinstance(large.train.images, ImageFiles)
+    for (ours, _), (theirs, _) in zip(
+        train_loader(small.train, batch=4), train_loader(large.train, batch=4), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_large_set_is_checked_for_its_sizes_before_training(root, monkeypatch):
+    path = write(root / "test" / "bee" / "9.png", 0, shape=(3, 11))
+    monkeypatch.setattr(folders, "MEMORY_LIMIT", 0)
+    assert message(root, load_data).startswith(f"{path}: all images must have one size, 5x7")
+
+
+def test_a_broken_file_is_named_before_training(root):
+    path = write(root / "test" / "bee" / "9.png", 0)
+    path.write_bytes(path.read_bytes()[:40])
+    assert message(root, load_data).startswith(f"{path}: must be a whole, readable image; ")
+
+
+def test_a_missing_root_is_named(root):
+    assert message(root / "none") == (
+        f"{root / 'none'}: data.root must be a folder with root/train/CLASS/NAME and root/test/CLASS/NAME "
+        "(root/val is optional); there is no such folder."
+    )
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_missing_split_is_named(root, split):
+    shutil.rmtree(root / split)
+    other = {"train": "test", "test": "train"}[split]
+    assert message(root) == (
+        f"{root}: an image folder needs root/train/CLASS/NAME and root/test/CLASS/NAME (root/val is optional); "
+        f"{split} is missing, found {other}."
+    )
+
+
+def test_val_alone_does_not_report(root):
+    (root / "test").rename(root / "val")
+    assert message(root).endswith("test is missing, found train, val. Rename val to test to report on it.")
+
+
+@pytest.mark.parametrize("name", ["valid", "validation", "dev"])
+def test_a_validation_folder_of_another_name_is_refused(root, name):
+    (root / name).mkdir()
+    assert message(root) == f"{root / name}: the validation folder must be named val; rename it or move it away."
+
+
+def test_a_split_without_classes_is_refused(root):
+    shutil.rmtree(root / "train")
+    (root / "train").mkdir()
+    assert message(root).startswith(f"{root / 'train'}: must hold one folder per class; found none.")
+    shutil.rmtree(root / "test")
+    (root / "test").mkdir()
+    (root / "train" / "ant").mkdir()
+    write(root / "train" / "ant" / "0.png", 0)
+    assert message(root).startswith(f"{root / 'test'}: must hold images in class folders; found none.")
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_an_empty_class_is_refused(root, split):
+    (root / split / "ant" / "notes").mkdir()
+    for path in (root / split / "ant").glob("*.png"):
+        path.unlink()
+    assert message(root).startswith(f"{root / split / 'ant'}: a class folder must hold images (.bmp .jpeg .jpg ")
+
+
+def test_a_class_that_training_never_sees_is_refused(root):
+    path = write(root / "test" / "wasp" / "0.png", 0)
+    assert message(root) == (
+        f"{path.parent}: every class must be in train too; 'wasp' is not. Add or remove the folder."
+    )
+
+
+def test_files_that_are_no_images_are_counted_in_the_log(root, caplog):
+    (root / "train" / "ant" / "notes.txt").write_text("six ants")
+    (root / "train" / "ant" / ".hidden").write_text("")
+    with caplog.at_level(logging.WARNING):
+        describe(spec(root))
+    path = root / "train" / "ant" / "notes.txt"
+    assert caplog.messages == [f"1 files are no images and are not used, for example {path}"]
+
+
+def test_statistics_need_one_number_per_channel(root):
+    assert message(root, mean=(0.5,), std=(0.5,)) == ("data.mean must have one number per channel, 3; received [0.5].")

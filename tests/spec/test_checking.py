@@ -1,0 +1,354 @@
+"""Every kind of mistake inside a spec has its sentence, and all are told at once."""
+
+import pytest
+
+from qprune.schedules import Inherited, Layerwise, OneShot, QuantizeFrom
+from qprune.spec import read_spec
+
+SITE = {"types": ["ReLU"], "at": "output"}
+AT_ONCE = {"kind": "one-shot", "at": "2ep"}
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"seed": "3"}, 'seed must be a whole number of at least 0; received "3" (seed).'),
+        ({"seed": 1.5}, "seed must be a whole number of at least 0; received 1.5 (seed)."),
+        ({"seed": True}, "seed must be a whole number of at least 0; received true (seed)."),
+        ({"seed": -1}, "seed must be a whole number of at least 0; received -1 (seed)."),
+        ({"published": 1}, "published must be true or false; received 1 (published)."),
+        ({"about": "a\nb"}, 'about must be one line of text; received "a\\nb" (about).'),
+        ({"init": 3}, "init must be a string that is not empty; received 3 (init)."),
+        ({"name": "../up"}, 'name must be a relative path such as "digits/baseline"; received "../up" (name).'),
+        (
+            {"numerics": "papers"},
+            'numerics must be "default" or "paper"; received "papers"; nearest: "paper" (numerics).',
+        ),
+        ({"prune": 3}, "prune must be a list of tables ([[prune]]); received 3 (prune)."),
+        ({"prune": [3]}, "An entry of this list must be a table; received 3 (prune[0])."),
+        ({"data": "digits"}, 'data must be a table; received "digits" (data).'),
+        ({"sed": 3}, 'Unknown key "sed"; nearest: "seed" (sed).'),
+    ],
+)
+def test_a_mistake_at_the_top_has_its_sentence(told, table, change, line):
+    assert told(table | change) == [line]
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"size": 0}, "size must be a whole number of at least 1; received 0 (data.size)."),
+        ({"validation": 1}, "validation must be a number in [0, 1); received 1 (data.validation)."),
+        ({"validation": float("nan")}, "validation must be a number in [0, 1); received nan (data.validation)."),
+        ({"workers": -1}, "workers must be a whole number of at least 0; received -1 (data.workers)."),
+        (
+            {"mean": [0.5]},
+            "mean and std must have one number per channel each; received [0.5] and nothing (data).",
+        ),
+        (
+            {"mean": [0.5], "std": [0]},
+            "std must be a list of numbers greater than 0, one per channel; received [0] (data.std).",
+        ),
+        (
+            {"augment": [{"size": 3}]},
+            'augment must be a list of tables with a name, such as [{ name = "RandomHorizontalFlip" }]; '
+            "received [{ size = 3 }] (data.augment).",
+        ),
+    ],
+)
+def test_a_mistake_in_the_data_has_its_sentence(told, table, change, line):
+    table["data"] |= change
+    assert told(table) == [line]
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"batch": 0}, "batch must be a whole number of at least 1; received 0 (train.batch)."),
+        (
+            {"length": "0.5 epochs"},
+            'length must be a duration such as "0.5ep", "800it" or 800; received \'0.5 epochs\' (train.length).',
+        ),
+        ({"length": "0ep"}, 'length must be at least one step; received "0ep" (train.length).'),
+        ({"label_smoothing": 1}, "label_smoothing must be a number in [0, 1); received 1 (train.label_smoothing)."),
+        ({"optimizer": {"lr": 1}}, 'An optimizer needs "name" (train.optimizer).'),
+        (
+            {"optimizer": {"name": "sgd", "lr": 0}},
+            "lr must be a number greater than 0; received 0 (train.optimizer.lr).",
+        ),
+        (
+            {"optimizer": {"name": "sgd", "lr": float("inf")}},
+            "lr must be a number greater than 0; received inf (train.optimizer.lr).",
+        ),
+        (
+            {"optimizer": {"name": "adam", "lr": 1, "momentum": 0.9}},
+            'momentum has no effect with name = "adam": leave it out; received 0.9 (train.optimizer).',
+        ),
+        (
+            {"optimizer": {"name": "adam", "lr": 1, "betas": [0.9, 1]}},
+            "betas must be two numbers in [0, 1); received [0.9, 1] (train.optimizer.betas).",
+        ),
+        (
+            {"optimizer": {"name": "sgd", "lr": 1, "nesterov": True}},
+            "nesterov needs a momentum greater than 0; received momentum = 0.0 (train.optimizer).",
+        ),
+        (
+            {"lr_schedule": {"name": "multistep"}},
+            'A multistep schedule needs "milestones", such as ["60ep", "120ep"] (train.lr_schedule).',
+        ),
+        (
+            {"lr_schedule": {"name": "multistep", "milestones": ["5 ep"]}},
+            'milestones must be a duration such as "0.5ep", "800it" or 800; received \'5 ep\' '
+            "(train.lr_schedule.milestones).",
+        ),
+        (
+            {"lr_schedule": {"name": "multistep", "milestones": "5ep"}},
+            'milestones must be a list of durations such as ["60ep"]; received "5ep" (train.lr_schedule.milestones).',
+        ),
+        (
+            {"lr_schedule": {"name": "cosine", "gamma": 0.5}},
+            'gamma has no effect with name = "cosine": leave it out; received 0.5 (train.lr_schedule).',
+        ),
+        (
+            {"lr_schedule": {"name": "cosine", "final": 2}},
+            "final must be a number in [0, 1]; received 2 (train.lr_schedule.final).",
+        ),
+    ],
+)
+def test_a_mistake_in_the_training_has_its_sentence(told, table, change, line):
+    table["train"] |= change
+    assert told(table) == [line]
+
+
+@pytest.mark.parametrize(
+    ("model", "line"),
+    [
+        ({}, 'A model needs either "arch", a name of the zoo, or "layers" (model).'),
+        (
+            {"arch": "unet", "width": 0},
+            "width must be a number in (0, 1]; received 0 (model.width).",
+        ),
+        (
+            {"width": 0.5, "layers": [{"type": "ReLU"}]},
+            'A net declared by layers states its own channels; it has no "width" (model).',
+        ),
+        (
+            {"layers": [{"typ": "ReLU"}]},
+            'A layer needs either "type" or, as a block, "layers"; received "typ" (model.layers[0]).',
+        ),
+        (
+            {"layers": [{"layers": [{"type": "ReLU"}], "bias": False}]},
+            'A block of layers has no options of its own; received "bias" (model.layers[0]).',
+        ),
+        (
+            {"layers": [{"layers": [{"type": "ReLU", "repeat": 0}]}]},
+            "repeat must be a whole number of at least 1; received 0 (model.layers[0].layers[0].repeat).",
+        ),
+        (
+            {"layers": [{"type": "Add", "from": 3}]},
+            "from must be a list of strings; received 3 (model.layers[0].from).",
+        ),
+        (
+            {"layers": [{"type": "ReLU", "name": "a"}, {"type": "Tanh", "name": "a"}]},
+            'Names of layers must differ; "a" appears 2 times (model).',
+        ),
+        (
+            {"layers": [{"type": "PrunedConv2d", "schedule": {"kind": "one-shot", "sparsity": 2, "at": 3}}]},
+            "sparsity must be in [0, 1); received 2 (model.layers[0].schedule.sparsity).",
+        ),
+    ],
+)
+def test_a_mistake_in_the_model_has_its_sentence(told, table, model, line):
+    assert told(table | {"model": model}) == [line]
+
+
+@pytest.mark.parametrize(
+    ("rule", "line"),
+    [
+        (
+            {"sites": [SITE], "sparsity": 1.5, "schedule": AT_ONCE},
+            "sparsity must be in [0, 1); received 1.5 (prune[0].sparsity).",
+        ),
+        (
+            {"sites": [SITE], "sparcity": 0.5, "schedule": AT_ONCE},
+            'Unknown key "sparcity"; nearest: "sparsity" (prune[0].sparcity).',
+        ),
+        ({"sites": [SITE], "schedule": AT_ONCE}, 'A one-shot schedule needs "sparsity" (prune[0].schedule).'),
+        ({"sites": [SITE], "sparsity": 0.5}, 'A prune rule needs "schedule" (prune[0]).'),
+        (
+            {"sites": [SITE], "sparsity": 0.5, "schedule": "one-shot"},
+            'schedule must be a table such as { kind = "layerwise", ... }; received "one-shot" (prune[0].schedule).',
+        ),
+        (
+            {"sites": [SITE], "sparsity": 0.5, "schedule": {"kind": "oneshot"}},
+            'kind must be "inherited", "layerwise", "one-shot" or "stepwise"; received "oneshot"; '
+            'nearest: "one-shot" (prune[0].schedule.kind).',
+        ),
+        (
+            {"sites": [SITE], "sparsity": 0.5, "schedule": {"kind": ["a"]}},
+            'kind must be "inherited", "layerwise", "one-shot" or "stepwise"; received ["a"] (prune[0].schedule.kind).',
+        ),
+        (
+            {"sites": [SITE], "sparsity": 0.5, "schedule": {"kind": "inherited"}},
+            'Unknown key "sparsity"; an inherited schedule has no options (prune[0].sparsity).',
+        ),
+        (
+            {"sites": [SITE], "sparsity": 0.5, "schedule": AT_ONCE | {"sparsity": 0.5}},
+            "sparsity must be given once; received one on the rule and one in its schedule (prune[0]).",
+        ),
+        (
+            {"sites": [SITE], "sparsity": 0.5, "start": "1 ep", "schedule": {"kind": "stepwise", "every": "1ep"}},
+            'start must be a duration such as "0.5ep", "800it" or 800; received \'1 ep\' (prune[0].start).',
+        ),
+        (
+            {"sites": [], "sparsity": 0.5, "schedule": AT_ONCE},
+            "sites must name at least one selector; received [] (prune[0].sites).",
+        ),
+        (
+            {"sites": ["ReLU"], "sparsity": 0.5, "schedule": AT_ONCE},
+            'An entry of this list must be a table; received "ReLU" (prune[0].sites[0]).',
+        ),
+        (
+            {"sites": [{"types": "ReLU", "at": "output"}], "sparsity": 0.5, "schedule": AT_ONCE},
+            'types must be a list of strings; received "ReLU" (prune[0].sites[0].types).',
+        ),
+        (
+            {"sites": [{"types": ["ReLU"]}], "sparsity": 0.5, "schedule": AT_ONCE},
+            'A site needs "at" (prune[0].sites[0]).',
+        ),
+        (
+            {"sites": [{"at": "output"}], "sparsity": 0.5, "schedule": AT_ONCE},
+            'A site needs "types" or "paths"; paths = ["*"] selects every module (prune[0].sites[0]).',
+        ),
+        (
+            {"sites": [{"types": ["ReLU"], "at": "outputs"}], "sparsity": 0.5, "schedule": AT_ONCE},
+            'at must be "input", "weight" or "output"; received "outputs"; nearest: "output" (prune[0].sites[0].at).',
+        ),
+        (
+            {"sites": [SITE | {"skip": [0.5]}], "sparsity": 0.5, "schedule": AT_ONCE},
+            "skip must be a list of whole numbers; received [0.5] (prune[0].sites[0].skip).",
+        ),
+        (
+            {"sites": [SITE], "sparsity": 0.5, "multiple_of": 0, "schedule": AT_ONCE},
+            "multiple_of must be a whole number of at least 1; received 0 (prune[0].multiple_of).",
+        ),
+        (
+            {"sites": [SITE], "sparsity": 0.5, "importance": "weight-l1", "schedule": AT_ONCE},
+            'importance must be "activation-l1", "activation-l0" or "random" for a site at = "output"; '
+            'received "weight-l1" (prune[0]).',
+        ),
+        (
+            {"sites": [{"types": ["Conv2d"], "at": "weight"}], "sparsity": 0.5, "schedule": AT_ONCE},
+            'importance must be "weight-l1" or "random" for a site at = "weight"; received "activation-l1" (prune[0]).',
+        ),
+    ],
+)
+def test_a_mistake_in_a_prune_rule_has_its_sentence(told, table, rule, line):
+    assert told(table | {"prune": [rule]}) == [line]
+
+
+@pytest.mark.parametrize(
+    ("rule", "line"),
+    [
+        ({"bits": 1, "start": 3}, "bits must be a whole number from 2 to 8; received 1 (quantize[0].bits)."),
+        ({"bits": 9, "start": 3}, "bits must be a whole number from 2 to 8; received 9 (quantize[0].bits)."),
+        ({"bits": 4.0, "start": 3}, "bits must be a whole number from 2 to 8; received 4.0 (quantize[0].bits)."),
+        ({"bits": 4}, 'A quantize-from schedule needs "start" (quantize[0]).'),
+        (
+            {"bits": 4, "start": -3},
+            'start must be a duration such as "0.5ep", "800it" or 800; received -3 (quantize[0].start).',
+        ),
+        (
+            {"bits": 4, "schedule": {"kind": "layerwise"}},
+            'kind must be "quantize-from"; received "layerwise" (quantize[0].schedule.kind).',
+        ),
+        (
+            {"bits": 4, "start": 3, "per": "chanel"},
+            'per must be "tensor" or "channel"; received "chanel"; nearest: "channel" (quantize[0].per).',
+        ),
+        (
+            {"bits": 4, "start": 3, "symmetric": "yes"},
+            'symmetric must be true or false; received "yes" (quantize[0].symmetric).',
+        ),
+        (
+            {"bits": 4, "start": 3, "gradient": "clip"},
+            'gradient must be "straight" or "clipped"; received "clip"; nearest: "clipped" (quantize[0].gradient).',
+        ),
+    ],
+)
+def test_a_mistake_in_a_quantize_rule_has_its_sentence(told, table, rule, line):
+    assert told(table | {"quantize": [{"sites": [SITE]} | rule]}) == [line]
+
+
+def test_all_mistakes_are_told_at_once_with_file_and_key_path(told, complete):
+    tail = """
+        [[prune]]
+        sites = [{ types = ["ReLU"], at = "outputs" }, { at = "input" }]
+        sparsity = 1.5
+        schedule = { kind = "layerwise", start = "1 epoch", interval = "1ep", refrsh = "1it" }
+        [[quantize]]
+        sites = "all"
+        bits = 9
+    """
+    complete("specs/mine.toml", 'seed = "3"\nbogus = 1\n', tail)
+    paths = [line[line.rindex("(") :] for line in told("specs/mine.toml")]
+    assert paths == [
+        "(seed in specs/mine.toml).",
+        "(prune[0].sites[0].at in specs/mine.toml).",
+        "(prune[0].sites[1] in specs/mine.toml).",
+        "(prune[0].sparsity in specs/mine.toml).",
+        "(prune[0].schedule.start in specs/mine.toml).",
+        "(prune[0].schedule.refrsh in specs/mine.toml).",
+        "(quantize[0].sites in specs/mine.toml).",
+        "(quantize[0].bits in specs/mine.toml).",
+        "(quantize[0] in specs/mine.toml).",
+        "(bogus in specs/mine.toml).",
+    ]
+
+
+def test_what_is_missing_is_named(told):
+    assert told({}) == ['A spec needs "data".', 'A spec needs "model".', 'A spec needs "train".']
+
+
+def test_an_unknown_key_without_a_neighbour_shows_the_known_ones(told, table):
+    table["data"]["zzz"] = 1
+    (line,) = told(table)
+    assert line.startswith('Unknown key "zzz"; a [data] table has "name", "root", ')
+
+
+def test_an_int_is_fine_where_a_number_is_wanted(table):
+    table["train"]["optimizer"]["lr"] = 1
+    assert read_spec(table).train.optimizer.lr == 1.0
+
+
+def test_sparsity_and_start_on_the_rule_reach_the_schedule(table):
+    rule = {"sites": [SITE], "sparsity": 0.5, "start": "1ep"}
+    rule["schedule"] = {"kind": "layerwise", "interval": "2it", "refresh": 1}
+    (made,) = read_spec(table | {"prune": [rule]}).prune
+    assert made.schedule == Layerwise(sparsity=0.5, start="1ep", interval="2it", refresh=1)
+
+
+def test_an_inherited_rule_needs_no_sparsity(table):
+    (rule,) = read_spec(table | {"prune": [{"sites": [SITE], "schedule": {"kind": "inherited"}}]}).prune
+    assert rule.schedule == Inherited()
+
+
+def test_a_quantize_rule_takes_start_or_a_schedule(table):
+    rules = [{"start": "2it"}, {"schedule": {"kind": "quantize-from", "start": "2it", "measure": 3}}]
+    read = read_spec(table | {"quantize": [{"sites": [SITE], "bits": 4} | rule for rule in rules]}).quantize
+    assert [rule.schedule for rule in read] == [QuantizeFrom("2it"), QuantizeFrom("2it", measure=3)]
+
+
+def test_every_other_key_of_a_model_or_a_layer_is_an_option(table):
+    schedule = {"kind": "one-shot", "sparsity": 0.5, "at": 3}
+    layer = {"type": "PrunedConv2d", "from": "input", "out_channels": 5, "schedule": schedule}
+    (read,) = read_spec(table | {"model": {"layers": [layer]}}).model.layers
+    assert read.sources == ("input",)
+    assert read.options == {"out_channels": 5, "schedule": OneShot(0.5, 3)}
+    assert read_spec(table | {"model": {"arch": "unet", "chained": False}}).model.options == {"chained": False}
+
+
+@pytest.mark.parametrize("at", ["input", "output", "weight"])
+def test_random_importance_fits_every_site(table, at):
+    rule = {"sites": [{"types": ["Conv2d"], "at": at}], "importance": "random", "sparsity": 0.5, "schedule": AT_ONCE}
+    assert read_spec(table | {"prune": [rule]}).prune[0].importance == "random"
