@@ -134,8 +134,9 @@ def compress(x: Tensor, mask: ChannelMask | None, quant: FakeQuant | None) -> Te
 
 def _brief(slot: ChannelMask | FakeQuant) -> str:
     if isinstance(slot, ChannelMask):
-        return f"{int(slot.keep.sum())}/{slot.channels}"
-    return f"{slot.bits}bit" + ("" if slot.active else "(off)")
+        kept = "?" if slot.keep.is_meta else int(slot.keep.sum())
+        return f"{kept}/{slot.channels}"
+    return f"{slot.bits}bit" + ("" if slot.active.is_meta or slot.active else "(off)")
 
 
 class CompressedOutput(Compressed):

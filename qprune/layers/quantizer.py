@@ -170,8 +170,8 @@ class FakeQuant(Compressor):
         self.range.copy_(torch.where(measured, torch.lerp(self.range, self.pending, weight), self.range))
         self._forget_step()
         scale, zero_point = self._scale_and_zero_point()
-        self.scale.copy_(scale)
-        self.zero_point.copy_(zero_point)
+        self.scale.copy_(torch.where(measured, scale, self.scale))
+        self.zero_point.copy_(torch.where(measured, zero_point, self.zero_point))
 
     def _scale_and_zero_point(self) -> tuple[Tensor, Tensor]:
         low, high = self.range

@@ -41,13 +41,17 @@ def override(document: Document, overrides: Mapping[str, Any] | Sequence[str]) -
 def _pairs(overrides: Mapping[str, Any] | Sequence[str]) -> Iterator[tuple[str, Any, str]]:
     if isinstance(overrides, Mapping):
         for key, value in overrides.items():
-            yield key, _parsed(value) if isinstance(value, str) else value, f"override {key}={value}"
+            yield key, _parsed(value) if isinstance(value, str) else value, _origin(f"{key}={value}")
         return
     for text in [overrides] if isinstance(overrides, str) else overrides:
         key, equals, value = text.partition("=")
         if not equals:
             raise SpecMistakesError(f"An override must read key.path=value; received {shown(text)}.")
-        yield key.strip(), _parsed(value.strip()), f"override {text}"
+        yield key.strip(), _parsed(value.strip()), _origin(text)
+
+
+def _origin(text: str) -> str:
+    return f"override {' '.join(text.split())}"  # a mistake is one line
 
 
 def _parsed(text: str) -> Any:
@@ -82,5 +86,6 @@ def _step(target: Any, text: str, path: KeyPath) -> Any:
     if not isinstance(target, list):
         raise LookupError(f'{dotted(path)} is no table and has no "{text}"')
     if not text.isdecimal() or int(text) >= len(target):
-        raise LookupError(f'{dotted(path)} has {len(target)} entries, counted from 0, and none is "{text}"')
+        entries = "1 entry" if len(target) == 1 else f"{len(target)} entries"
+        raise LookupError(f'{dotted(path)} has {entries}, counted from 0, and none is "{text}"')
     return int(text)

@@ -44,7 +44,8 @@ def test_building_leaves_the_global_generator_alone():
 
 def test_unknown_name_gives_the_nearest():
     assert message([FLIP, {"name": "RandomCorp", "size": 5}]) == (
-        "data.augment[1].name: must be a class of torchvision.transforms.v2; received 'RandomCorp'; nearest: 'RandomCrop'."
+        "data.augment[1].name: must be a class of torchvision.transforms.v2; "
+        "received 'RandomCorp'; nearest: 'RandomCrop'."
     )
 
 

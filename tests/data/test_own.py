@@ -37,7 +37,8 @@ def test_splits_pass_through():
 
 def test_another_form_is_refused():
     assert message(TRAIN) == (
-        'data must be {"train": ..., "val": ..., "test": ...}, (train, val) or (train, val, test); received TensorDataset.'
+        'data must be {"train": ..., "val": ..., "test": ...}, (train, val) or (train, val, test); '
+        "received TensorDataset."
     )
 
 
@@ -59,6 +60,7 @@ def test_an_iterable_dataset_needs_a_loader():
             return iter(range(3))
 
     assert message((Stream(), VAL)) == (
-        "data['train'] must be a DataLoader or a dataset with a length and items; received Stream. Put it into a DataLoader."
+        "data['train'] must be a DataLoader or a dataset with a length and items; "
+        "received Stream. Put it into a DataLoader."
     )
     assert isinstance(wrap_data((DataLoader(Stream()), VAL)).train, DataLoader)

@@ -1,5 +1,6 @@
 """A folder to write specs into, and the lines that reading one gives."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ TRAIN = {"length": "3ep", "batch": 7, "optimizer": {"name": "sgd", "lr": 0.1}}
 @pytest.fixture
 def table():
     """The smallest complete spec."""
-    return {"data": {"name": "digits"}, "model": {"arch": "mobilenetv2"}, "train": TRAIN | {}}
+    return {"data": {"name": "digits"}, "model": {"arch": "mobilenetv2"}, "train": deepcopy(TRAIN)}
 
 
 @pytest.fixture

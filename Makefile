@@ -1,0 +1,35 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: quickstart test test-all check bench clean
+
+quickstart: $(BIN)/.installed  ## install, then train the chain dense -> pruned -> quantized on real digits
+	$(BIN)/qprune fit digits/a75_w4a4 --chain
+
+test: $(BIN)/.installed-dev  ## install, then run the tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-all: $(BIN)/.installed-dev  ## the slow tests too
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+check: $(BIN)/.installed-dev  ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(BIN)/.installed  ## time of a training step, as ratios to the dense step
+	$(BIN)/python benchmarks/training_step.py
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+$(BIN)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(BIN)/.installed-dev: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@ $(BIN)/.installed

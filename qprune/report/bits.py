@@ -1,0 +1,93 @@
+"""At how many bits the tensors of a network arrive and are kept, followed from quantizer to reader."""
+
+from typing import Any
+
+from torch import nn
+
+from qprune.flow import NORMS, Call, Flow
+from qprune.layers import FakeQuant
+from qprune.report.channels import WEIGHTED, reshapes
+
+FLOAT = 32
+
+# What leaves these is on the grid of what entered them.
+ON_GRID = (nn.ReLU, nn.Identity, nn.Dropout, nn.Dropout2d, nn.MaxPool2d, nn.ZeroPad2d, nn.ReflectionPad2d)
+ON_GRID_FUNCTIONS = ("relu", "relu_", "dropout", "max_pool2d", "contiguous")
+ACTIVATIONS = (nn.ReLU6, nn.LeakyReLU)
+ACTIVATION_FUNCTIONS = ("relu6", "leaky_relu")
+
+
+def slot_bits(layer: Any, side: str) -> int | None:
+    """Bits of the active quantizer at ``side`` of ``layer``; None where there is none, or it does not quantize yet.
+
+    Example:
+        >>> from qprune.layers import QuantConv2d
+        >>> layer = QuantConv2d(2, 3, 1, weight_bits=4)
+        >>> _ = layer.weight_quant.calibrate(layer.weight)
+        >>> slot_bits(layer, "weight"), slot_bits(layer, "input")
+        (4, None)
+    """
+    quant = getattr(layer, f"{side}_quant", None)
+    return quant.bits if isinstance(quant, FakeQuant) and bool(quant.active) else None
+
+
+def arriving_bits(flow: Flow) -> list[int]:
+    """For every call the bits of its first argument as its arithmetic sees it, the quantizer at its own input included.
+
+    A quantized tensor stays so through ReLU, max pooling, padding with zeros or reflections, flattening, dropout (in
+    evaluation) and, at the most bits among its parts, concatenation. An average or a sum of quantized values is float.
+
+    Example:
+        >>> import torch
+        >>> from qprune.flow import trace
+        >>> arriving_bits(trace(nn.Conv2d(3, 4, 1), torch.zeros(1, 3, 5, 7)))
+        [32]
+    """
+    made: list[int] = []
+    arriving = []
+    for call in flow.calls:
+        sources = [made[maker] if maker >= 0 else FLOAT for maker in call.inputs]
+        arriving.append(slot_bits(call.layer, "input") or sources[0])
+        through = max(sources) if call.concatenates() else sources[0] if _on_grid(call) else FLOAT
+        made.append(slot_bits(call.layer, "output") or through)
+    return arriving
+
+
+def stored_bits(flow: Flow) -> list[int]:
+    """For every call the bits at which its result is kept for those who read it.
+
+    These are the bits of the quantizer that every reader meets first, behind normalization, activation, max pooling or
+    concatenation (which run before the tensor is written), and the most bits where readers differ. What is read without
+    a quantizer, by a sum, or outside of the network, is float.
+
+    Example:
+        >>> import torch
+        >>> from qprune.flow import trace
+        >>> stored_bits(trace(nn.Conv2d(3, 4, 1), torch.zeros(1, 3, 5, 7)))
+        [32]
+    """
+    demands: list[list[int]] = [[] for _ in flow.calls]
+    for index in flow.outputs:
+        if index >= 0:
+            demands[index].append(FLOAT)
+    stored = [FLOAT] * len(flow.calls)
+    for call in reversed(flow.calls):
+        stored[call.index] = slot_bits(call.layer, "output") or max(demands[call.index], default=FLOAT)
+        for maker in call.inputs:
+            if maker >= 0:
+                demands[maker].append(_demand(call, stored[call.index]))
+    return stored
+
+
+def _demand(call: Call, stored: int) -> int:
+    if isinstance(call.layer, WEIGHTED):
+        return slot_bits(call.layer, "input") or FLOAT
+    rectifies = isinstance(call.layer, ACTIVATIONS) or (call.layer is None and call.name in ACTIVATION_FUNCTIONS)
+    fused = isinstance(call.layer, NORMS) or rectifies or call.concatenates() or _on_grid(call)
+    return stored if fused else FLOAT
+
+
+def _on_grid(call: Call) -> bool:
+    if call.layer is None:
+        return call.name in ON_GRID_FUNCTIONS or reshapes(call)
+    return isinstance(call.layer, ON_GRID) or reshapes(call)

@@ -1,0 +1,220 @@
+"""`summarize`: what a network costs, layer by layer and in total."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from attrs import asdict, evolve, frozen
+from torch import nn
+
+from qprune.flow import Shape, trace
+from qprune.layers import sites
+from qprune.report.bits import FLOAT
+from qprune.report.costs import LayerCost, layer_costs, uncounted
+from qprune.report.density import performance_density, performance_density_legacy
+from qprune.report.tables import bits_list, kept, short, table
+
+HEADER = ("layer", "type", "output", "in", "out", "parameters", "W bits", "A bits", "MACs", "bit ops", "packed")
+
+
+@frozen
+class TotalCost:
+    """The sums over a network's layers. ``kept`` counts are by the masks; the others are those of the dense network.
+
+    Attributes:
+        parameters: elements of all parameters, shared ones once.
+        parameters_kept: of these, the ones that kept channels use.
+        macs: multiply-accumulates of one image.
+        macs_kept: multiply-accumulates between kept channels.
+        bit_operations: kept multiply-accumulates times weight bits times activation bits.
+        packed_bytes: kept weights at their bits; biases, normalization and scales in float32.
+        features: output elements of convolutions and linear layers, each counted once.
+        features_kept: of these, the ones in kept channels.
+        features_with_norms: the same count as ``features``, outputs of normalizations included.
+        feature_bytes: kept features at the bits at which they are stored.
+        megabytes: ``(packed_bytes + feature_bytes) / 1e6``.
+        weight_bits: the different bit widths of convolution and linear weights, rising; 32 is float.
+        activation_bits: the different bit widths of what convolutions and linear layers read, the image apart.
+        sparsity: share of channels that masks drop, over the masks of all sites (tied ones apart).
+        metric: the score handed to `summarize`.
+        performance_density: see `qprune.report.performance_density`; None without a metric.
+        performance_density_legacy: see `qprune.report.performance_density_legacy`, from ``parameters``,
+            ``features_with_norms``, the fewest bits and ``sparsity``; None without a metric.
+    """
+
+    parameters: int
+    parameters_kept: int
+    macs: int
+    macs_kept: int
+    bit_operations: int
+    packed_bytes: int
+    features: int
+    features_kept: int
+    features_with_norms: int
+    feature_bytes: int
+    megabytes: float
+    weight_bits: tuple[int, ...]
+    activation_bits: tuple[int, ...]
+    sparsity: float
+    metric: float | None = None
+    performance_density: float | None = None
+    performance_density_legacy: float | None = None
+
+
+@frozen
+class Summary:
+    """A network's cost ledger; printed, it is a table.
+
+    Attributes:
+        input_size: shape of the image, without the batch.
+        layers: one `LayerCost` per layer, in registration order.
+        total: the sums.
+        notes: what the numbers leave out, in sentences; usually empty.
+    """
+
+    input_size: Shape
+    layers: tuple[LayerCost, ...]
+    total: TotalCost
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain dicts, lists and numbers, ready for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        rows = [_cells(row) for row in self.layers]
+        lines = [table(HEADER, [*rows, _total_cells(self.total)], right="lllrrrrrrrr", footer=1), ""]
+        return "\n".join([*lines, *_facts(self.total, self.input_size), *self.notes])
+
+
+def summarize(net: nn.Module, input_size: Shape = (3, 32, 32), metric: float | None = None) -> Summary:
+    """Count what ``net`` costs for one image, as it is now: by its masks, and at the bits of its active quantizers.
+
+    The network runs once on the meta device, on a copy; it is not changed in any way.
+
+    - MACs are the multiply-accumulates of convolutions and linear layers at batch 1, products with padding included; no
+      bias, no normalization, no activation, no pooling, no matrix products outside of layers. One MAC is two of the
+      operations that `torch.utils.flop_counter` counts.
+    - A channel is kept if it is not known to be zero and somebody reads it. So a mask on a tensor also relieves the
+      layers on both of its sides, through activations, pooling, normalization, sums and concatenation, wherever all
+      readers agree. These are the sizes after the removal of everything that masks make useless; indices are not counted.
+    - Bit operations are kept MACs times weight bits times the bits of the tensor that the layer reads; float counts as
+      32 bits, whatever its dtype. A quantizer that is not active yet counts as float, and a note says so.
+    - Packed bytes are kept weights at their bits, rounded up to whole bytes per layer, plus biases, normalization
+      parameters and scales in float32. Running statistics are not counted.
+    - Performance density is ``metric / megabytes`` with ``megabytes = (packed bytes + kept output activations of
+      convolutions and linear layers, each counted once, at the bits at which they are stored) / 1e6``. The legacy
+      figure beside it is per Mbit, with one global sparsity and features counted twice; see `performance_density_legacy`.
+
+    Args:
+        net: any network of one input, dense or compressed, on any device.
+        input_size: shape of one image, ``(C, H, W)``, without the batch.
+        metric: a score of the network, for the performance density.
+
+    Raises:
+        PlanError: if the network does not accept an image of this size, or cannot run without data.
+
+    Example:
+        >>> summarize(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), input_size=(3, 5, 7)).total.macs
+        3240
+    """
+    flow = trace(net, torch.zeros(1, *input_size, dtype=_dtype(net), device="meta"))
+    rows = layer_costs(net, flow)
+    notes = (*_inactive(net), *uncounted(flow, rows))
+    return Summary(tuple(input_size), rows, _total(rows, _sparsity(net), metric), notes)
+
+
+def _dtype(net: nn.Module) -> torch.dtype:
+    return next((p.dtype for p in net.parameters() if p.is_floating_point()), torch.float32)
+
+
+def _inactive(net: nn.Module) -> Iterator[str]:
+    names = [site.name for site in sites(net) if site.quant is not None and not bool(site.quant.active)]
+    if names:
+        yield f"{len(names)} quantizers do not quantize yet and count as float ({names[0]} is the first)."
+
+
+def _sparsity(net: nn.Module) -> float:
+    masks = [site.mask for site in sites(net) if site.mask is not None and site.mask.importance != "tied"]
+    channels = sum(mask.channels for mask in masks)
+    dropped = sum(mask.channels - int(mask.keep.sum()) for mask in masks)
+    return dropped / channels if channels else 0.0
+
+
+def _total(rows: Sequence[LayerCost], sparsity: float, metric: float | None) -> TotalCost:
+    weighted = [row for row in rows if row.weight_bits is not None]
+    packed, stored = _sum(rows, "packed_bytes"), _sum(rows, "feature_bytes")
+    total = TotalCost(
+        **{name: _sum(rows, name) for name in ("parameters", "parameters_kept", "macs", "macs_kept", "bit_operations")},
+        packed_bytes=packed,
+        features=_sum(weighted, "features"),
+        features_kept=_sum(weighted, "features_kept"),
+        features_with_norms=_sum(rows, "features"),
+        feature_bytes=stored,
+        megabytes=(packed + stored) / 1e6,
+        weight_bits=_different(weighted, "weight_bits"),
+        activation_bits=_different([row for row in weighted if not row.reads_image], "activation_bits"),
+        sparsity=sparsity,
+    )
+    return total if metric is None else _with_densities(total, float(metric))
+
+
+def _sum(rows: Sequence[LayerCost], name: str) -> int:
+    return sum(getattr(row, name) for row in rows)
+
+
+def _different(rows: Sequence[LayerCost], name: str) -> tuple[int, ...]:
+    return tuple(sorted({getattr(row, name) for row in rows if row.output_shape is not None}))
+
+
+def _with_densities(total: TotalCost, metric: float) -> TotalCost:
+    if not total.megabytes:
+        return evolve(total, metric=metric)
+    legacy = performance_density_legacy(
+        metric,
+        weights=total.parameters,
+        features=total.features_with_norms,
+        weight_bits=min(total.weight_bits, default=FLOAT),
+        feature_bits=min(total.activation_bits, default=FLOAT),
+        weight_sparsity=total.sparsity,
+        feature_sparsity=total.sparsity,
+    )
+    density = performance_density(metric, total.megabytes)
+    return evolve(total, metric=metric, performance_density=density, performance_density_legacy=legacy)
+
+
+def _cells(row: LayerCost) -> list[str]:
+    return [
+        row.path or "(network)",
+        row.type,
+        "-" if row.output_shape is None else "x".join(map(str, row.output_shape[1:])) or "1",
+        _channels(row.channels_in_kept, row.channels_in),
+        _channels(row.channels_out_kept, row.channels_out),
+        kept(row.parameters_kept, row.parameters),
+        "" if row.weight_bits is None else str(row.weight_bits),
+        "" if row.activation_bits is None else str(row.activation_bits),
+        "" if row.weight_bits is None else short(row.macs_kept),
+        "" if row.weight_bits is None else short(row.bit_operations),
+        short(row.packed_bytes, "B"),
+    ]
+
+
+def _channels(part: int | None, whole: int | None) -> str:
+    return "" if part is None or whole is None else kept(part, whole)
+
+
+def _total_cells(total: TotalCost) -> list[str]:
+    bits = [bits_list(total.weight_bits), bits_list(total.activation_bits)]
+    costs = [short(total.macs_kept), short(total.bit_operations), short(total.packed_bytes, "B")]
+    return ["total", "", "", "", "", kept(total.parameters_kept, total.parameters), *bits, *costs]
+
+
+def _facts(total: TotalCost, input_size: Shape) -> Iterator[str]:
+    share = 100 * total.parameters_kept / max(1, total.parameters)
+    size = "x".join(map(str, input_size))
+    yield f"Parameters kept: {total.parameters_kept:,} of {total.parameters:,} ({share:.1f} %)."
+    yield f"MACs for one image of {size}: {short(total.macs_kept)} by the masks, {short(total.macs)} dense."
+    yield f"Memory: {short(total.packed_bytes, 'B')} of weights and {short(total.feature_bytes, 'B')} of activations."
+    if total.performance_density is not None:
+        yield f"Performance density: {total.performance_density:.4g} per MB (metric {total.metric:.4g})."
+        yield f"Legacy performance density: {total.performance_density_legacy:.4g} per Mbit, features counted twice."

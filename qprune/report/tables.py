@@ -1,0 +1,78 @@
+"""Plain-text tables: aligned columns, and numbers that people can read."""
+
+from collections.abc import Sequence
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = "", footer: int = 0) -> str:
+    """Lines of aligned columns, two spaces apart, with a rule under the header.
+
+    Args:
+        header: the columns' names.
+        rows: the cells, as many as there are columns.
+        right: one character per column, ``"r"`` for right-aligned; the rest is left-aligned.
+        footer: how many of the last rows (totals) stand under a second rule.
+
+    Raises:
+        ValueError: if a row has another number of cells than the header.
+
+    Example:
+        >>> print(table(["layer", "MACs"], [["stem", "1,024"], ["head", "64"]], right="lr"))
+        layer   MACs
+        ------------
+        stem   1,024
+        head      64
+    """
+    for row in rows:
+        if len(row) != len(header):
+            raise ValueError(f"a row needs one cell per column ({len(header)}); received {len(row)}: {list(row)!r}")
+    widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
+    lines = [_line(row, widths, right) for row in (header, *rows)]
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    lines.insert(1, rule)
+    if footer:
+        lines.insert(len(lines) - footer, rule)
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], right: str) -> str:
+    sides = right.ljust(len(cells))
+    aligned = [
+        cell.rjust(width) if side == "r" else cell.ljust(width)
+        for cell, width, side in zip(cells, widths, sides, strict=True)
+    ]
+    return "  ".join(aligned).rstrip()
+
+
+def short(number: float, unit: str = "") -> str:
+    """A number with three or four digits and a power of a thousand: ``k``, ``M``, ``G``, ``T``.
+
+    Example:
+        >>> short(888_400_000), short(1536, "B"), short(12)
+        ('888.4 M', '1.536 kB', '12')
+    """
+    scaled, prefix = float(number), ""
+    for prefix in ("", "k", "M", "G", "T", "P"):  # noqa: B007
+        if abs(scaled) < 999.95:
+            break
+        scaled /= 1000
+    return f"{scaled:.4g} {prefix}{unit}".rstrip()
+
+
+def kept(part: int, whole: int) -> str:
+    """``"16/64"``, or just ``"64"`` where nothing is gone.
+
+    Example:
+        >>> kept(16, 64), kept(64, 64)
+        ('16/64', '64')
+    """
+    return f"{whole:,}" if part == whole else f"{part:,}/{whole:,}"
+
+
+def bits_list(bits: Sequence[int]) -> str:
+    """Different bit widths as text, ``"4, 8"``; ``"-"`` without any.
+
+    Example:
+        >>> bits_list([4, 8]), bits_list([])
+        ('4, 8', '-')
+    """
+    return ", ".join(map(str, bits)) or "-"

@@ -1,0 +1,302 @@
+"""What every compressible layer promises, as one call: ``run_layer_contract(PrunedConv2d, 6, 4, 3)``."""
+
+import copy
+import inspect
+import io
+import pickle
+import unittest
+
+import pytest
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+from qprune.layers import HOSTS, ChannelMask, Compressor, FakeQuant
+from qprune.zoo import Add, Concat
+
+STAGES = ("measuring", "active", "eval")
+
+
+def run_layer_contract(cls, *args, **kwargs):
+    """Check every promise on layers of ``cls``; of a bare host, with every slot filled by a mask and a quantizer."""
+    subject = Subject(cls, args, kwargs)
+    for check in CHECKS:
+        torch.manual_seed(0)
+        check(subject)
+
+
+class Subject:
+    def __init__(self, cls, args, kwargs):
+        self.cls, self.args, self.kwargs = cls, args, kwargs
+        self.dense_cls = next(dense for dense, host in HOSTS.items() if issubclass(cls, host))
+        known = inspect.signature(self.dense_cls.__init__).parameters
+        self.dense_kwargs = {name: value for name, value in kwargs.items() if name in known}
+
+    def dense(self):
+        return self.dense_cls(*self.args, **self.dense_kwargs)
+
+    def new(self):
+        layer = self.cls(*self.args, **self.kwargs)
+        for side in layer.sides if self.cls in HOSTS.values() else ():
+            channels = layer.channels_at(side) or self.channels() * (2 if self.dense_cls is Concat else 1)
+            layer.add_mask(side, channels=channels, importance="weight-l1" if side == "weight" else "activation-l1")
+            layer.add_quant(side, 4, per="channel" if side == "weight" else "tensor")
+        return layer
+
+    def at(self, stage):
+        """A layer that was measured, pruned to half and quantized, ready for a forward of ``stage``."""
+        layer = self.new().train()
+        for part in compressors(layer):
+            part.measuring = True
+        layer(*self.inputs())
+        for part in compressors(layer):
+            part.commit()
+            part.measuring = stage == "measuring"
+        if stage != "measuring":
+            activate(layer)
+        return layer.train(stage != "eval")
+
+    def channels(self):
+        layer = self.cls(*self.args, **self.kwargs)
+        names = ("in_channels", "in_features", "num_features")
+        return next((getattr(layer, name) for name in names if hasattr(layer, name)), 6)
+
+    def inputs(self, n=3, h=7, w=9):
+        shape = (n, h, self.channels()) if self.dense_cls is nn.Linear else (n, self.channels(), h, w)
+        return tuple(torch.randn(shape) for _ in range(2 if self.dense_cls in (Add, Concat) else 1))
+
+
+def compressors(layer):
+    return [part for part in layer.modules() if isinstance(part, Compressor)]
+
+
+def activate(layer):
+    for part in compressors(layer):
+        if isinstance(part, FakeQuant):
+            part.active.fill_(True)
+        else:
+            part.score.copy_(torch.randperm(part.channels))
+            part.refresh(0.5)
+
+
+def everything(layer):
+    """Parameters and all buffers, the unsaved ones too."""
+    return {name: tensor.clone() for name, tensor in [*layer.named_parameters(), *layer.named_buffers()]}
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def run(layer, inputs):
+    """Output, gradients and state after one forward and backward."""
+    inputs = [x.clone().requires_grad_() for x in inputs]
+    y = layer(*inputs)
+    # squares: with the plain sum as loss many gradients would be equal and an exchange of two go unseen
+    y.square().sum().backward()
+    grads = {f"input {i}": x.grad for i, x in enumerate(inputs)}
+    grads |= {name: p.grad for name, p in layer.named_parameters()}
+    return {"output": y.detach()} | grads | everything(getattr(layer, "_orig_mod", layer))
+
+
+def equals_dense_at_birth(subject):
+    torch.manual_seed(3)
+    dense = subject.dense()
+    torch.manual_seed(3)
+    layer = subject.new()
+    for name, value in dense.state_dict().items():
+        assert torch.equal(layer.state_dict()[name], value), f"{name}: another use of the random numbers"
+    inputs = subject.inputs()
+    for mode in (True, False):
+        assert torch.equal(layer.train(mode)(*inputs), dense.train(mode)(*inputs))
+
+
+def is_an_instance_of_its_torch_class(subject):
+    assert isinstance(subject.new(), subject.dense_cls)
+
+
+def loads_a_dense_state_dict_strictly(subject):
+    dense, layer = subject.dense(), subject.at("eval")
+    with unittest.TestCase().assertLogs("qprune.layers", "INFO") as logs:
+        layer.load_state_dict(dense.state_dict())
+    assert sum("starts fresh" in line for line in logs.output) == len(compressors(layer))
+    inputs = subject.inputs()
+    assert torch.equal(layer.eval()(*inputs), dense.eval()(*inputs))
+
+
+def refuses_partial_compressor_state(subject):
+    layer = subject.at("eval")
+    saved = [name for name in layer.state_dict() if "_mask." in name or "_quant." in name]
+    for name in saved:
+        state = {other: value for other, value in layer.state_dict().items() if other != name}
+        for strict in (True, False):
+            with pytest.raises(RuntimeError, match="is incomplete.*missing.*Load all of its entries, or none"):
+                layer.load_state_dict(state, strict=strict)
+
+
+def keeps_the_shape_and_type_of_every_buffer(subject):
+    def shapes(layer):
+        return {name: (buffer.shape, buffer.dtype) for name, buffer in layer.named_buffers()}
+
+    born = shapes(subject.new())
+    for stage in STAGES:
+        layer = subject.at(stage)
+        layer(*subject.inputs(2, 8, 6))
+        assert shapes(layer) == born
+
+
+def survives_copying_and_saving(subject):
+    layer, inputs = subject.at("eval"), subject.inputs()
+    file = io.BytesIO()
+    torch.save(layer.state_dict(), file)
+    file.seek(0)
+    loaded = subject.new().eval()
+    loaded.load_state_dict(torch.load(file, weights_only=True))
+    for twin in (loaded, copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert_same(twin.state_dict(), layer.state_dict())
+        assert torch.equal(twin(*inputs), layer(*inputs))
+        assert repr(twin) == repr(layer)
+
+
+def follows_to_dtype(subject):
+    for dtype in (torch.bfloat16, torch.float64):
+        for stage in STAGES:
+            layer = subject.at(stage)
+            before = {name: b.clone() for part in compressors(layer) for name, b in part.named_buffers()}
+            layer.to(dtype)
+            assert_same(before, {name: b for part in compressors(layer) for name, b in part.named_buffers()})
+            y = layer(*(x.to(dtype) for x in subject.inputs()))
+            assert y.dtype == dtype
+            assert y.isfinite().all()
+            for part in compressors(layer):
+                part.commit()
+
+
+def compiles_whole_and_equals_eager(subject):
+    for stage in STAGES:
+        torch._dynamo.reset()
+        layer, inputs = subject.at(stage), subject.inputs()
+        compiled = torch.compile(copy.deepcopy(layer), fullgraph=True, backend="aot_eager")
+        results = run(compiled, inputs)
+        results = {name.removeprefix("_orig_mod."): value for name, value in results.items()}
+        assert_same(run(layer, inputs), results)
+    torch._dynamo.reset()
+
+
+def exports_and_equals_eager(subject):
+    layer, inputs = subject.at("eval"), subject.inputs()
+    program = torch.export.export(layer, inputs)
+    assert torch.equal(program.module()(*inputs), layer(*inputs))
+
+
+def never_reads_back_from_the_device(subject):
+    for stage in STAGES:
+        layer, inputs = subject.at(stage), subject.inputs()
+        with profile(activities=[ProfilerActivity.CPU]) as seen:
+            layer(*inputs)
+        assert not {event.name for event in seen.events()} & {"aten::item", "aten::_local_scalar_dense"}
+
+
+def eval_changes_nothing(subject):
+    layer = subject.at("measuring").eval()  # measuring is still on: eval outranks it
+    activate(layer)
+    before = everything(layer)
+    layer(*subject.inputs(2, 5, 6))
+    assert_same(before, everything(layer))
+
+
+def reading_changes_nothing(subject):
+    layer = subject.at("active")
+    before = everything(layer)
+    for module in layer.modules():
+        for name in dir(module):
+            getattr(module, name)
+    assert_same(before, everything(layer))
+
+
+def prints_one_line_without_empty_slots(subject):
+    for layer in (subject.new(), subject.at("active")):
+        before = everything(layer)
+        line = repr(layer)
+        assert_same(before, everything(layer))
+        assert "\n" not in line
+        assert line.startswith(f"{subject.cls.__name__}(")
+        for side in layer.sides:
+            for kind in ("mask", "quant"):
+                assert (f"{side}_{kind}=" in line) == (layer.slot(side, kind) is not None)
+
+
+def takes_at_most_2_to_the_b_values_under_autocast(subject):
+    for stage in STAGES:
+        layer, inputs = subject.at(stage), subject.inputs()
+        seen = {}
+        for part in compressors(layer):
+            part.register_forward_hook(lambda part, _, y: seen.__setitem__(part, y.detach()))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = layer(*(x.bfloat16() for x in inputs))
+        assert y.dtype == torch.bfloat16
+        assert y.isfinite().all()
+        for part, values in seen.items():
+            if isinstance(part, FakeQuant) and stage != "measuring":
+                whole = part.channels is None
+                rows = values.reshape(1, -1) if whole else values.movedim(part.axis, 0).flatten(1)
+                assert max(row.unique().numel() for row in rows) <= 2**part.bits
+
+
+def keeps_channels_last(subject):
+    if subject.dense_cls is nn.Linear:
+        return
+    for stage in STAGES:
+        layer = subject.at(stage).to(memory_format=torch.channels_last)
+        y = layer(*(x.contiguous(memory_format=torch.channels_last) for x in subject.inputs()))
+        assert y.is_contiguous(memory_format=torch.channels_last)
+
+
+def takes_any_batch_and_image_size(subject):
+    for stage in STAGES:
+        layer, dense = subject.at(stage), subject.dense().train(stage != "eval")
+        for n, h, w in [(1, 7, 9), (4, 12, 8), (2, 6, 11)]:
+            inputs = subject.inputs(n, h, w)
+            y = layer(*inputs)
+            assert y.shape == dense(*inputs).shape
+            assert y.isfinite().all()
+
+
+def passes_finite_gradients_to_every_parameter(subject):
+    for stage in STAGES:
+        results = run(subject.at(stage), subject.inputs())
+        assert all(value is not None and value.isfinite().all() for value in results.values() if value is not None)
+        assert results["input 0"].abs().sum() > 0
+
+
+def masked_channels_are_zero(subject):
+    layer = subject.at("eval")
+    if layer.output_mask is not None:
+        y = layer(*subject.inputs()).movedim(layer.channel_axis, 0)
+        keep = layer.output_mask.keep
+        assert (y[~keep] == 0).all()
+        assert (y[keep] != 0).any()
+
+
+CHECKS = [
+    equals_dense_at_birth,
+    is_an_instance_of_its_torch_class,
+    loads_a_dense_state_dict_strictly,
+    refuses_partial_compressor_state,
+    keeps_the_shape_and_type_of_every_buffer,
+    survives_copying_and_saving,
+    follows_to_dtype,
+    compiles_whole_and_equals_eager,
+    exports_and_equals_eager,
+    never_reads_back_from_the_device,
+    eval_changes_nothing,
+    reading_changes_nothing,
+    prints_one_line_without_empty_slots,
+    takes_at_most_2_to_the_b_values_under_autocast,
+    keeps_channels_last,
+    takes_any_batch_and_image_size,
+    passes_finite_gradients_to_every_parameter,
+    masked_channels_are_zero,
+]

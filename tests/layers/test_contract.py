@@ -1,0 +1,131 @@
+import pytest
+import torch
+from contract import Subject, assert_same, run, run_layer_contract
+
+import qprune.layers as layers
+from qprune.layers import HOSTS
+from qprune.schedules import QuantizeFrom, Stepwise
+
+CONV = {
+    "plain": ((6, 4, 3), {}),
+    "strided": ((5, 4, (3, 2)), {"stride": 2, "padding": (1, 0), "bias": False}),
+    "grouped": ((6, 4, 3), {"groups": 2, "padding": 1}),
+    "depthwise": ((6, 6, 3), {"groups": 6}),
+    "depthwise_multiplied": ((4, 8, 3), {"groups": 4}),
+    "dilated": ((5, 4, 3), {"dilation": 2, "padding": 2}),
+    "pointwise": ((5, 4, 1), {}),
+    "same": ((5, 4, 3), {"padding": "same"}),
+}
+PADDED = {mode: ((5, 4, 3), {"padding": 1, "padding_mode": mode}) for mode in ("reflect", "replicate", "circular")}
+TRANSPOSED = {
+    "plain": ((6, 4, 3), {}),
+    "strided": ((5, 4, 3), {"stride": 2, "padding": 1, "output_padding": 1, "bias": False}),
+    "grouped": ((6, 4, 3), {"groups": 2}),
+    "depthwise": ((6, 6, 3), {"groups": 6}),
+    "dilated": ((5, 4, 3), {"dilation": 2}),
+}
+LINEAR = {"plain": ((6, 4), {}), "without_bias": ((5, 3), {"bias": False})}
+FORMS = {"Conv2d": CONV | PADDED, "ConvTranspose2d": TRANSPOSED, "Linear": LINEAR}
+SCHEDULE = Stepwise(sparsity=0.5, start=2, every=1)
+OPTIONS = {
+    "Pruned": {
+        "input": {"schedule": SCHEDULE},
+        "weight": {"at": "weight"},
+        "output": {"at": "output", "importance": "activation-l0"},
+        "random": {"importance": "random", "multiple_of": 2},
+    },
+    "Quant": {
+        "default": {"schedule": QuantizeFrom(2), "weight_bits": 4, "act_bits": 3},
+        "output": {"at": "output", "weight_bits": None, "act_bits": 4},
+        "weight": {"act_bits": None, "weight_bits": 2, "per": "tensor"},
+        "paper": {"numerics": "paper", "weight_bits": 4, "act_bits": 4},
+        "clipped": {"gradient": "clipped", "weight_bits": 4, "act_bits": 4, "at": "output"},
+    },
+    "PrunedQuant": {
+        "default": {"prune_schedule": SCHEDULE, "quant_schedule": QuantizeFrom(2), "weight_bits": 4, "act_bits": 4},
+        "weight": {"at": "weight", "act_at": "output"},
+        "output": {"at": "output", "act_at": "output", "act_bits": 4},
+        "paper": {"numerics": "paper", "act_bits": 4},
+        "clipped": {"gradient": "clipped", "act_bits": 3},
+    },
+}
+
+
+def cases():
+    """Each class with every option once and every form of the dense layer once: the two rows, not their product."""
+    for dense, forms in FORMS.items():
+        for family, options in OPTIONS.items():
+            names, shapes = list(options), list(forms)
+            for i in range(max(len(names), len(shapes))):
+                name, form = names[i % len(names)], shapes[i % len(shapes)]
+                args, kwargs = forms[form]
+                yield pytest.param(f"{family}{dense}", args, kwargs | options[name], id=f"{family}{dense}-{name}-{form}")
+
+
+HOST_CASES = {
+    "CompressedConv2d": ((6, 4, 3), {"groups": 2}),
+    "CompressedConvTranspose2d": ((6, 4, 3), {"groups": 2}),
+    "CompressedLinear": ((6, 4), {}),
+    "CompressedBatchNorm2d": ((6,), {}),
+    "CompressedInstanceNorm2d": ((6,), {"affine": True, "track_running_stats": True}),
+    "CompressedReLU": ((), {}),
+    "CompressedReLU6": ((), {}),
+    "CompressedLeakyReLU": ((0.2,), {}),
+    "CompressedAvgPool2d": ((2,), {}),
+    "CompressedAdaptiveAvgPool2d": (((2, 3),), {}),
+    "CompressedAdd": ((), {}),
+    "CompressedConcat": ((), {}),
+}
+
+
+@pytest.mark.parametrize(("name", "args", "kwargs"), list(cases()))
+def test_layer_keeps_the_contract(name, args, kwargs):
+    run_layer_contract(getattr(layers, name), *args, **kwargs)
+
+
+@pytest.mark.parametrize(("name", "args", "kwargs"), [(name, *case) for name, case in HOST_CASES.items()])
+def test_host_keeps_the_contract(name, args, kwargs):
+    run_layer_contract(getattr(layers, name), *args, **kwargs)
+
+
+def test_every_host_is_under_contract():
+    assert {host.__name__ for host in HOSTS.values()} == HOST_CASES.keys()
+
+
+@pytest.mark.parametrize("at", ["input", "weight", "output"])
+@pytest.mark.parametrize(("dense", "args"), [("Conv2d", (6, 4, 3)), ("ConvTranspose2d", (6, 4, 3)), ("Linear", (6, 4))])
+def test_pruned_state_loads_into_joint_layer(dense, args, at):
+    pruned = Subject(getattr(layers, f"Pruned{dense}"), args, {"at": at})
+    layer, inputs = pruned.at("eval"), pruned.inputs()
+    joint = getattr(layers, f"PrunedQuant{dense}")(*args, at=at, weight_bits=4, act_bits=4)
+    joint.load_state_dict(layer.state_dict())
+    assert torch.equal(joint.eval()(*inputs), layer(*inputs))
+    assert repr(joint).count("3/6" if at == "input" else "2/4") == 1
+
+
+def test_joint_state_does_not_load_into_pruned_layer():
+    joint = layers.PrunedQuantConv2d(6, 4, 3)
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*weight_quant\.scale"):
+        layers.PrunedConv2d(6, 4, 3).load_state_dict(joint.state_dict())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["measuring", "active", "eval"])
+def test_inductor_equals_eager_to_tolerance(stage):
+    torch.manual_seed(0)
+    subject = Subject(layers.PrunedQuantConv2d, (6, 4, 3), {"weight_bits": 4, "act_bits": 4})
+    layer, inputs = subject.at(stage), subject.inputs()
+    torch._dynamo.reset()
+    compiled = torch.compile(subject.new(), fullgraph=True)
+    compiled.load_state_dict(layer.state_dict())
+    compiled.train(layer.training)
+    for twin, part in zip(compiled.modules(), layer.modules(), strict=False):
+        twin.measuring = getattr(part, "measuring", False)
+    eager, fast = run(layer, inputs), run(compiled, inputs)
+    for name, value in eager.items():
+        torch.testing.assert_close(fast[name], value)
+
+
+def test_assert_same_notices_a_change():
+    with pytest.raises(AssertionError, match="weight"):
+        assert_same({"weight": torch.ones(2)}, {"weight": torch.zeros(2)})

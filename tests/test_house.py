@@ -1,0 +1,77 @@
+"""The house rules that a machine can see: imports point down, the public names, what import costs, no print."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import qprune
+
+PACKAGE = Path(str(qprune.__file__)).parent
+
+# A room may import from itself and from lower floors; on its own floor only from the rooms named here.
+FLOORS = {
+    "errors": 0, "functional": 0, "schedules": 0, "zoo": 0,
+    "layers": 1, "spec": 1,
+    "flow": 2, "declared": 2, "selection": 2, "assemble": 2, "dense": 2, "plan": 2, "data": 2, "tasks": 2,
+    "training": 3, "report": 3,
+    "api": 4, "cli": 5, "__main__": 6, "__init__": 7,
+}  # fmt: skip
+SAME_FLOOR = {
+    "functional": {"errors"},
+    "schedules": {"errors"},
+    "zoo": {"errors"},
+    "selection": {"flow"},
+    "assemble": {"flow", "declared", "selection"},
+    "dense": {"flow", "assemble", "selection"},
+    "plan": {"flow"},
+}
+
+
+def _room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def _imported_rooms(path: Path) -> set[str]:
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "qprune":
+            parts = node.module.split(".")
+            rooms |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+        if isinstance(node, ast.Import):
+            rooms |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("qprune.")}
+    return rooms
+
+
+SOURCES = sorted(path for path in PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path) -> None:
+    room = _room(path)
+    for other in _imported_rooms(path) - {room}:
+        lower = FLOORS[other] < FLOORS[room]
+        assert lower or other in SAME_FLOOR.get(room, ()), f"{room} must not import {other}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_library_code_does_not_print(path: Path) -> None:
+    calls = [n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]
+    assert not [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
+
+
+def test_public_names() -> None:
+    assert sorted(qprune.__all__) == [
+        "PlanError", "QpruneError", "ScheduleDriver", "SpecError", "build", "evaluate", "fit", "load", "plan", "predict",
+        "summary", "swap", "to_dense",
+    ]  # fmt: skip
+    assert all(hasattr(qprune, name) for name in qprune.__all__)
+
+
+def test_import_leaves_the_heavy_packages_alone() -> None:
+    heavy = ("torchvision", "torchmetrics", "tensorboard", "matplotlib", "onnx", "PIL", "torch._dynamo")
+    code = f"import torch, sys; before = set(sys.modules); import qprune; print([m for m in {heavy} if m in set(sys.modules) - before])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
