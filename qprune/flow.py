@@ -1,7 +1,8 @@
 """One traced picture of a network: which layer feeds which, with which shapes, in which order.
 
-The network runs once on the meta device, where tensors have shapes and no data, and every layer and tensor function that
-runs is written down. Running it, rather than analysing its source, follows any Python control flow and knows every shape.
+The network runs once on the meta device, where tensors have shapes and no data, and every layer and tensor function
+that runs is written down. Running it, rather than analysing its source, follows any Python control flow and knows every
+shape.
 """
 
 import copy
@@ -22,12 +23,13 @@ Shape = tuple[int, ...]
 
 # A channel that is zero before these is the same channel, and zero, after them.
 PASSING = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Identity, nn.Dropout, nn.Dropout2d, nn.MaxPool2d, nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Upsample, nn.ZeroPad2d, nn.ReflectionPad2d,
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish, nn.ELU, nn.Tanh, nn.Identity, nn.Dropout,
+    nn.Dropout2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Upsample, nn.ZeroPad2d,
+    nn.ReflectionPad2d,
 )  # fmt: skip
 PASSING_FUNCTIONS = (
-    "relu", "relu_", "relu6", "leaky_relu", "dropout", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "interpolate",
-    "contiguous",
+    "relu", "relu_", "relu6", "leaky_relu", "silu", "gelu", "hardswish", "elu", "tanh", "dropout", "max_pool2d",
+    "avg_pool2d", "adaptive_avg_pool2d", "interpolate", "contiguous",
 )  # fmt: skip
 NORMS = (nn.BatchNorm2d, nn.InstanceNorm2d)
 MIXING = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -58,8 +60,13 @@ class Call:
     shape: Shape
 
     def mixes(self) -> bool:
-        """Whether each of its output channels reads every input channel (of its group)."""
-        return isinstance(self.layer, MIXING) or (self.layer is None and self.name in MIXING_FUNCTIONS)
+        """Whether its output channels are new ones, made of several input channels."""
+        if self.layer is None:
+            return self.name in MIXING_FUNCTIONS
+        return isinstance(self.layer, MIXING) and not self._is_depthwise()
+
+    def _is_depthwise(self) -> bool:
+        return getattr(self.layer, "groups", 1) == getattr(self.layer, "in_channels", 0) > 1
 
     def passes(self) -> bool:
         """Whether it has one input and leaves zero channels zero, in their place."""
@@ -108,12 +115,10 @@ class Flow:
 
     def rectified(self, call: Call) -> bool:
         """Whether the result of ``call`` comes from a ReLU or ReLU6 through layers that keep zeros at its floor."""
-        at: Call | None = call
-        while at is not None:
-            if isinstance(at.layer, RECTIFIERS) or at.name in ("relu", "relu_", "relu6"):
-                return True
-            at = self.source(at) if at.passes() else None
-        return False
+        if isinstance(call.layer, RECTIFIERS) or call.name in ("relu", "relu_", "relu6"):
+            return True
+        follows = call.passes() or call.concatenates()
+        return follows and all(index >= 0 and self.rectified(self.calls[index]) for index in call.inputs)
 
     def output_paths(self) -> set[str]:
         """Layers whose output channels are the network's own: nothing mixes channels between them and the output."""
@@ -129,18 +134,20 @@ class Flow:
     def norms_reading(self, path: str) -> Iterator[tuple[str, int]]:
         """Normalizations that read the output of the layer at ``path`` unsummed, each with its channel offset there.
 
-        Activations, pooling and concatenation in between are followed; sums, flattening and whatever is not known end it.
+        Activations, pooling, concatenation and other normalizations in between are followed; sums, flattening and
+        whatever is not known end it.
         """
         ahead = [(call.index, 0) for call in self.of(path)]
         seen = set(ahead)
         while ahead:
             index, offset = ahead.pop(0)
             for reader, shift in self._readers(index):
-                if isinstance(reader.layer, NORMS) and reader.path is not None:
-                    yield reader.path, offset + shift
-                elif (reader.passes() or reader.concatenates()) and (reader.index, offset + shift) not in seen:
-                    seen.add((reader.index, offset + shift))
-                    ahead.append((reader.index, offset + shift))
+                at, is_norm = (reader.index, offset + shift), isinstance(reader.layer, NORMS)
+                if at not in seen and (is_norm or reader.passes() or reader.concatenates()):
+                    seen.add(at)
+                    ahead.append(at)
+                    if is_norm and reader.path is not None:
+                        yield reader.path, offset + shift
 
     def _readers(self, index: int) -> Iterator[tuple[Call, int]]:
         for call in self.calls[index + 1 :]:
@@ -165,22 +172,31 @@ def trace(net: nn.Module, example: Any) -> Flow:
         >>> [call.name for call in flow.calls], flow.calls[-1].shape
         (['Conv2d', 'ReLU'], (1, 8, 3, 5))
     """
-    shadow = copy.deepcopy(net).to("meta").eval()
+    shadow = _shadow(net)
     arguments = tree_map_only(Tensor, lambda t: t.detach().to("meta"), example)
     arguments = arguments if isinstance(arguments, tuple) else (arguments,)
     recorder = _Recorder(dict(_leaves(shadow)), dict(net.named_modules()))
     recorder.know(arguments)
     try:
-        with torch.no_grad(), recorder:
+        with torch.no_grad(), torch.device("meta"), recorder:
             result = shadow(*arguments)
     except Exception as error:
         raise PlanError(
-            f"The network could not be followed on an example of shape {_shapes(arguments)}: {error}. Its forward must run "
-            "on the meta device, that is, without reading values; check the example's shape first."
+            f"The network could not be followed on an example of shape {_shapes(arguments)}: {error}. Its forward "
+            "must run on the meta device, that is, without reading values; check the example's shape first."
         ) from error
     finally:
         recorder.remove()
     return Flow(tuple(recorder.calls), tuple(recorder.sources(result)))
+
+
+def _shadow(net: nn.Module) -> nn.Module:
+    shadow = copy.deepcopy(net).to("meta").eval()
+    for module in shadow.modules():
+        # People's hooks collect and count real values: they are not to see this run.
+        module._forward_hooks.clear()
+        module._forward_pre_hooks.clear()
+    return shadow
 
 
 def _leaves(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -194,8 +210,10 @@ def _leaves(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def _is_leaf(module: nn.Module) -> bool:
     if isinstance(module, (Compressed, Add, Concat)):
         return True
-    containers = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-    return type(module).__module__.startswith("torch.nn") and not isinstance(module, containers)
+    # the class that wrote the forward decides: a subclass of nn.Conv2d may be as plain as nn.Conv2d
+    forward = getattr(type(module), "forward", None)
+    of_torch = getattr(forward, "__module__", "").startswith("torch.nn.modules")
+    return of_torch and forward not in (nn.Module.forward, nn.Sequential.forward)
 
 
 def _shapes(arguments: Any) -> str:
@@ -227,9 +245,9 @@ class _Recorder(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
+        result, name = func(*args, **(kwargs or {})), getattr(func, "__name__", str(func))
         if self.depth == 0:
-            self._note(None, None, getattr(func, "__name__", str(func)), (args, kwargs), result)
+            self._note(None, None, name, (args, kwargs), args[0] if name == "__setitem__" else result)
         return result
 
     def _note(self, path: str | None, layer: nn.Module | None, name: str, arguments: Any, result: Any) -> None:

@@ -245,7 +245,7 @@ def uncounted(flow: Flow, rows: Sequence[LayerCost]) -> Iterator[str]:
     for name, count in Counter(
         call.name for call in flow.calls if call.layer is None and call.name in functions
     ).items():
-        yield f"Not counted in the MACs: {name} outside of layers ({count} times)."
+        yield f"Not counted in the MACs: {count} x {name} outside of layers."
     for row in rows:
         if row.weight_bits is not None and row.output_shape is None:
             yield f"Not counted in the MACs: {row.path}, which never ran as a layer of its own."

@@ -34,10 +34,10 @@ def performance_density_legacy(
     """Metric per Mbit as the published experiments computed it: kept for comparison with their numbers alone.
 
     The metric over ``(weights * weight_bits * (1 - weight_sparsity) + 2 * features * feature_bits * (1 -
-    feature_sparsity)) / 1e6``. It differs from `performance_density` in four ways: bits for bytes; features are the outputs
-    of convolutions, normalizations and linear layers, and count twice (the tool that counted them added a backward
-    pass); one bit width for everything; and one sparsity for the whole network, although weights between two layers with
-    half of their channels pruned fall to a quarter.
+    feature_sparsity)) / 1e6``. It differs from `performance_density` in four ways: bits for bytes; features are the
+    outputs of convolutions, normalizations and linear layers, and count twice (the tool that counted them added a
+    backward pass); one bit width for everything; and one sparsity for the whole network, although weights between two
+    layers with half of their channels pruned fall to a quarter.
 
     Args:
         metric: a score, better when larger.

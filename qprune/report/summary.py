@@ -79,7 +79,7 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain dicts, lists and numbers, ready for JSON."""
-        return asdict(self)
+        return asdict(self, value_serializer=lambda _, __, value: list(value) if isinstance(value, tuple) else value)
 
     def __str__(self) -> str:
         rows = [_cells(row) for row in self.layers]
@@ -97,14 +97,15 @@ def summarize(net: nn.Module, input_size: Shape = (3, 32, 32), metric: float | N
       operations that `torch.utils.flop_counter` counts.
     - A channel is kept if it is not known to be zero and somebody reads it. So a mask on a tensor also relieves the
       layers on both of its sides, through activations, pooling, normalization, sums and concatenation, wherever all
-      readers agree. These are the sizes after the removal of everything that masks make useless; indices are not counted.
+      readers agree. These are the sizes once everything that masks make useless is removed; indices are not counted.
     - Bit operations are kept MACs times weight bits times the bits of the tensor that the layer reads; float counts as
       32 bits, whatever its dtype. A quantizer that is not active yet counts as float, and a note says so.
     - Packed bytes are kept weights at their bits, rounded up to whole bytes per layer, plus biases, normalization
       parameters and scales in float32. Running statistics are not counted.
     - Performance density is ``metric / megabytes`` with ``megabytes = (packed bytes + kept output activations of
       convolutions and linear layers, each counted once, at the bits at which they are stored) / 1e6``. The legacy
-      figure beside it is per Mbit, with one global sparsity and features counted twice; see `performance_density_legacy`.
+      figure beside it is per Mbit, with one global sparsity and double-counted features; see
+      `performance_density_legacy`.
 
     Args:
         net: any network of one input, dense or compressed, on any device.

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+PREFIXES = ("", "k", "M", "G", "T", "P")
+
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = "", footer: int = 0) -> str:
     """Lines of aligned columns, two spaces apart, with a rule under the header.
@@ -50,12 +52,10 @@ def short(number: float, unit: str = "") -> str:
         >>> short(888_400_000), short(1536, "B"), short(12)
         ('888.4 M', '1.536 kB', '12')
     """
-    scaled, prefix = float(number), ""
-    for prefix in ("", "k", "M", "G", "T", "P"):  # noqa: B007
-        if abs(scaled) < 999.95:
-            break
-        scaled /= 1000
-    return f"{scaled:.4g} {prefix}{unit}".rstrip()
+    power = 0
+    while abs(number) >= 999.95 and power < len(PREFIXES) - 1:
+        number, power = number / 1000, power + 1
+    return f"{number:.4g} {PREFIXES[power]}{unit}".rstrip()
 
 
 def kept(part: int, whole: int) -> str:

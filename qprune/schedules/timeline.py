@@ -41,5 +41,6 @@ class Timeline:
     def steps(self) -> tuple[int, ...]:
         """Every step at which something begins, changes or ends, sorted, none twice."""
         first, last = self.measure
-        marks = {at for at, _ in self.refreshes} | {self.activate, first, last}
+        measure = {first, last} if first != last else set()
+        marks = {at for at, _ in self.refreshes} | {self.activate} | measure
         return tuple(sorted(mark for mark in marks if mark is not None))

@@ -35,7 +35,7 @@ def check(document: Document) -> Spec:
     try:
         spec: Spec | None = _converter().structure(document.table, Spec)
         found: list[Mistake] = []
-    except (ClassValidationError, SpecError) as error:
+    except ClassValidationError as error:
         spec, found = None, list(_mistakes(error))
     all_lines = document.mistakes + lines(found, document)
     if spec is None or all_lines:

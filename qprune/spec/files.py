@@ -5,7 +5,7 @@ from pathlib import Path
 
 from qprune.spec.document import SpecMistakesError
 from qprune.spec.finding import nearest_spec
-from qprune.spec.values import Table, nearest
+from qprune.spec.values import Table, closest
 
 
 def read_table(path: Path, asked: str = "") -> Table:
@@ -52,8 +52,9 @@ def _parsed(content: bytes) -> Table:
 
 
 def _nearest_sibling(path: Path) -> str:
-    siblings = sorted(file.name for file in path.parent.glob("*.toml")) if path.parent.is_dir() else []
-    return nearest(path.name, siblings)
+    siblings = sorted(file.stem for file in path.parent.glob("*.toml")) if path.parent.is_dir() else []
+    close = closest(path.stem, siblings)
+    return f'; nearest: "{close}.toml"' if close else ""
 
 
 def label(path: Path) -> str:

@@ -61,7 +61,7 @@ def find_spec(name: str) -> Path:
     specs = list_specs()
     for fits in (_equals, _ends, _contains):
         matches = [spec for spec in specs if any(fits(full, name) for full in spec.names)]
-        if matches:
+        if name and matches:
             return _only(name, matches).path
     raise SpecMistakesError(f"No spec is named {shown(name)}{nearest_spec(Path(name))}.")
 
@@ -70,13 +70,13 @@ def nearest_spec(path: Path) -> str:
     """End a sentence with the name of the spec that looks most like ``path``, or with where to see them all.
 
     Example:
-        >>> nearest_spec(Path("digits/a75_w4a5.toml"))
-        '; nearest spec: "digits/a75_w4a4"'
+        >>> nearest_spec(Path("digits/basline.toml"))
+        '; nearest spec: "digits/baseline"'
     """
     others = [spec for spec in list_specs() if spec.path.absolute() != path.absolute()]
     words = {full.split("/")[-1]: spec.name for spec in others for full in spec.names}
     words |= {full: spec.name for spec in others for full in spec.names}
-    for word in (name_below_specs(path), path.with_suffix("").as_posix(), path.stem):
+    for word in (name_below_specs(path), path.as_posix().removesuffix(".toml"), path.stem):
         for close in get_close_matches(word, words, n=1):
             return f'; nearest spec: "{words[close]}"'
     return "; `qprune list` shows the specs"
@@ -89,7 +89,7 @@ def name_below_specs(path: Path) -> str:
         >>> name_below_specs(Path("specs/digits/baseline.toml"))
         'digits/baseline'
     """
-    parts = path.absolute().with_suffix("").parts
+    parts = Path(str(path.absolute()).removesuffix(".toml")).parts
     folders = [place for place, part in enumerate(parts[:-1]) if part == "specs"]
     return "/".join(parts[folders[-1] + 1 :]) if folders else path.stem
 

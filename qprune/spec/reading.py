@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from os.path import realpath
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,6 +20,11 @@ Overrides: TypeAlias = Mapping[str, Any] | Sequence[str]
 
 def read_spec(source: Path | str | Mapping[str, Any] | Spec, overrides: Overrides = ()) -> Spec:
     """Read a spec and check it; every mistake is found and told at once.
+
+    A file begins with ``format = 1``. With ``extends = "../base/mine.toml"`` it builds on another: tables merge key by
+    key and arrays replace, except that a table with another ``name`` or ``kind`` (another optimizer, another data set)
+    replaces the inherited one, and so do ``arch`` and ``layers`` each other. ``name``, ``about``, ``aka`` and
+    ``published`` describe one file and are not inherited.
 
     Args:
         source: a path, the name of a spec or a unique part of one (see `find_spec`), a table, or a `Spec`.
@@ -63,7 +69,7 @@ def _path(source: Path | str) -> Path:
 
 
 def _load(path: Path, chain: tuple[Path, ...]) -> Document:
-    if path.resolve() in [file.resolve() for file in chain]:
+    if realpath(path) in map(realpath, chain):
         circle = " -> ".join(label(file) for file in (*chain, path))
         raise SpecMistakesError(f"extends goes in a circle: {circle}.")
     asked = f"extends in {label(chain[-1])}" if chain else ""

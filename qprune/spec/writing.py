@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any, get_args
 
@@ -30,9 +30,27 @@ def spec_to_toml(spec: Spec) -> str:
     """
     table = {"format": 1, "name": spec.name} | to_table(spec)
     heads = {key: value for key, value in table.items() if not isinstance(value, dict | list)}
-    sections = [{key: value} for key, value in table.items() if key not in heads]
-    # one call each: toml would write all lists of tables before all tables
-    return "\n".join(toml.dumps(_flat(part), _Encoder()).strip() + "\n" for part in [heads, *sections])
+    texts = [
+        _lines(heads),
+        *(text for key, value in table.items() if key not in heads for text in _sections(key, value)),
+    ]
+    return "\n".join(texts)
+
+
+def _sections(key: str, value: Any) -> Iterator[str]:
+    if isinstance(value, list):
+        yield from (f"[[{key}]]\n{_lines(item)}" for item in value)
+        return
+    layers = value.get("layers", []) if key == "model" else []
+    rest = {name: item for name, item in value.items() if item is not layers}
+    if rest:
+        yield f"[{key}]\n{_lines(rest)}"
+    yield from _sections(f"{key}.layers", layers)
+
+
+def _lines(table: Table) -> str:
+    encoder = _Encoder()
+    return "".join(f"{_key(key)} = {encoder.dump_value(value)}\n" for key, value in table.items())
 
 
 def to_table(spec: Any) -> Table:
@@ -67,49 +85,28 @@ def _lifted(cls: type, table: Table) -> Table:
     key = LIFTED[cls][0]
     on_rule = {key: schedule.pop(key)} if key in schedule else {}
     rest = {} if cls is QuantizeRule and len(schedule) == 1 else {"schedule": schedule}
-    return {"sites": table["sites"]} | on_rule | table | rest
-
-
-class _Inline(tuple):
-    """The items of a table that is to be written in one line; no dict, so that toml asks its encoder."""
+    first = {name: table[name] for name in ("sites", "bits") if name in table}
+    return first | on_rule | table | rest
 
 
 class _Encoder(toml.TomlEncoder):
-    """toml's encoder with inline tables, and with strings that tomllib reads back (toml's own writes \\x as \\\\x)."""
+    """toml's values, with tables in one line and strings as JSON writes them (toml loses control characters)."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.dump_funcs.update({str: _string, float: repr, _Inline: self._inline})
+        self.dump_funcs.update({str: _string, float: repr, dict: self._inline, type(None): _refuse})
 
-    def _inline(self, items: Any) -> str:
-        return "{ " + ", ".join(f"{_key(key)} = {self.dump_value(value)}" for key, value in items) + " }"
+    def _inline(self, table: Table) -> str:
+        return "{ " + ", ".join(f"{_key(key)} = {self.dump_value(value)}" for key, value in table.items()) + " }"
 
     def dump_list(self, v: Any) -> str:
         texts = [str(self.dump_value(item)) for item in v]
-        tables = len(texts) > 1 and isinstance(v[0], _Inline)
-        return "[\n    " + ",\n    ".join(texts) + ",\n]" if tables else "[" + ", ".join(texts) + "]"
+        if len(texts) > 1 and isinstance(v[0], dict):
+            return "[\n    " + ",\n    ".join(texts) + ",\n]"
+        return "[" + ", ".join(texts) + "]"
 
 
-def _flat(part: Table) -> Table:
-    """Leave [key], [[key]] and [[key.layers]] as sections; everything below becomes inline."""
-    return {key: _section(value, layers=True) for key, value in part.items()}
-
-
-def _section(value: Any, layers: bool = False) -> Any:
-    if isinstance(value, list):
-        return [_section(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    return {key: _section(item) if layers and key == "layers" else _inlined(item) for key, item in value.items()}
-
-
-def _inlined(value: Any) -> Any:
-    if isinstance(value, dict):
-        return _Inline((key, _inlined(item)) for key, item in value.items())
-    return tuple(map(_inlined, value)) if isinstance(value, list) else _refuse(value) if value is None else value
-
-
-def _refuse(_: None) -> Any:
+def _refuse(_: None) -> str:
     raise SpecError("TOML cannot hold None: leave the option out")
 
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from contract import Subject, assert_same, run, run_layer_contract
+from contract import Subject, assert_same, run, run_graph_contract, run_layer_contract
 
 import qprune.layers as layers
 from qprune.layers import HOSTS
@@ -62,6 +62,17 @@ def cases():
                 yield pytest.param(f"{family}{dense}", args, kwargs | options[name], id=f"{family}{dense}-{name}-{form}")
 
 
+GRAPH_CASES = {
+    "PrunedConv2d": ((6, 4, 3), {"padding": 1, "padding_mode": "circular"}),
+    "PrunedConvTranspose2d": ((6, 4, 3), {"at": "output", "importance": "activation-l0"}),
+    "PrunedLinear": ((6, 4), {"at": "weight"}),
+    "QuantConv2d": ((6, 4, 3), {"groups": 2, "numerics": "paper", "weight_bits": 4, "act_bits": 4}),
+    "QuantConvTranspose2d": ((6, 4, 3), {"groups": 2, "weight_bits": 4, "act_bits": 4}),
+    "QuantLinear": ((6, 4), {"gradient": "clipped", "weight_bits": 4, "act_bits": 4, "at": "output"}),
+    "PrunedQuantConv2d": ((6, 4, 3), {"weight_bits": 4, "act_bits": 4}),
+    "PrunedQuantConvTranspose2d": ((6, 4, 3), {"gradient": "clipped", "act_bits": 3}),
+    "PrunedQuantLinear": ((6, 4), {"numerics": "paper", "at": "output", "act_at": "output"}),
+}
 HOST_CASES = {
     "CompressedConv2d": ((6, 4, 3), {"groups": 2}),
     "CompressedConvTranspose2d": ((6, 4, 3), {"groups": 2}),
@@ -83,12 +94,27 @@ def test_layer_keeps_the_contract(name, args, kwargs):
     run_layer_contract(getattr(layers, name), *args, **kwargs)
 
 
-@pytest.mark.parametrize(("name", "args", "kwargs"), [(name, *case) for name, case in HOST_CASES.items()])
-def test_host_keeps_the_contract(name, args, kwargs):
+@pytest.mark.parametrize("name", GRAPH_CASES)
+def test_compiled_and_exported_layer_equals_eager(name):
+    args, kwargs = GRAPH_CASES[name]
+    run_graph_contract(getattr(layers, name), *args, **kwargs)
+
+
+@pytest.mark.parametrize("name", HOST_CASES)
+def test_compiled_and_exported_host_equals_eager(name):
+    args, kwargs = HOST_CASES[name]
+    run_graph_contract(getattr(layers, name), *args, **kwargs)
+
+
+@pytest.mark.parametrize("name", HOST_CASES)
+def test_host_keeps_the_contract(name):
+    args, kwargs = HOST_CASES[name]
     run_layer_contract(getattr(layers, name), *args, **kwargs)
 
 
-def test_every_host_is_under_contract():
+def test_every_class_is_under_contract():
+    made = {name for name in layers.__all__ if name.startswith(("Pruned", "Quant"))}
+    assert made == {f"{family}{dense}" for family in OPTIONS for dense in FORMS} == GRAPH_CASES.keys()
     assert {host.__name__ for host in HOSTS.values()} == HOST_CASES.keys()
 
 

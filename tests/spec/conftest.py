@@ -39,7 +39,6 @@ def told():
         try:
             read_spec(source, overrides)
         except SpecError as error:
-            assert str(error) == "\n".join(error.mistakes)
             return list(error.mistakes)
         return []
 

@@ -1,7 +1,12 @@
 """Every kind of mistake inside a spec has its sentence, and all are told at once."""
 
-import pytest
+import re
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qprune.errors import SpecError
 from qprune.schedules import Inherited, Layerwise, OneShot, QuantizeFrom
 from qprune.spec import read_spec
 
@@ -352,3 +357,26 @@ def test_every_other_key_of_a_model_or_a_layer_is_an_option(table):
 def test_random_importance_fits_every_site(table, at):
     rule = {"sites": [{"types": ["Conv2d"], "at": at}], "importance": "random", "sparsity": 0.5, "schedule": AT_ONCE}
     assert read_spec(table | {"prune": [rule]}).prune[0].importance == "random"
+
+
+WORDS = """data model train prune quantize sites types paths at skip schedule kind sparsity start optimizer name lr
+    layers lr_schedule milestones betas mean std augment from repeat type arch width length batch bits options zzz"""
+KEYS = st.sampled_from(sorted(set(WORDS.split())))
+SCALARS = (
+    st.none() | st.booleans() | st.integers(-3, 70) | st.floats() | st.sampled_from(["sgd", "1ep", "layerwise", "at"])
+)
+ANYTHING = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5), max_leaves=9
+)
+TABLE = st.dictionaries(KEYS, ANYTHING, max_size=5)
+TABLES = st.fixed_dictionaries(
+    {"model": TABLE, "train": TABLE, "prune": st.lists(TABLE, max_size=3)},
+    optional={"data": TABLE, "quantize": st.lists(TABLE, max_size=3), "seed": ANYTHING},
+)
+
+
+@given(found=TABLES)
+def test_any_table_gives_sentences(found):
+    with pytest.raises(SpecError) as error:
+        read_spec(found | {"numerics": "none"})
+    assert all(re.fullmatch(r"\S.* .*\S\.", line) for line in str(error.value).split("\n"))

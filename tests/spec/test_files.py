@@ -16,6 +16,11 @@ def test_a_missing_file_without_neighbours_names_the_nearest_spec(told, complete
     assert told("other/a75_layer.toml") == ['other/a75_layer.toml does not exist; nearest spec: "net/a75_layers".']
 
 
+def test_the_root_and_no_name_are_folders(told, write):
+    assert told(Path("/"))[0].startswith("/ is a folder, and a spec is a file; ")
+    assert told("")[0].startswith(". is a folder, and a spec is a file; ")
+
+
 def test_a_folder_is_told(told, complete):
     complete("specs/net/mine.toml")
     assert told("specs/net") == ["specs/net is a folder, and a spec is a file; `qprune list` shows the specs."]

@@ -16,13 +16,13 @@ def shelf(complete):
     complete("specs/base/shared.toml", 'about = "shared"\n')
     complete("specs/big/a75_w4a4.toml", 'about = "big and small"\npublished = true\naka = "a75_wa4_t_st"\n')
     complete("specs/small/a75_w4a4.toml")
-    complete("specs/small/baseline.toml")
-    complete("specs/small/baseline_half.toml")
+    complete("specs/small/first.toml")
+    complete("specs/small/first_half.toml")
 
 
 def test_names_match_whole_components_from_the_right(shelf):
     assert found("small/a75_w4a4") == "specs/small/a75_w4a4.toml"
-    assert found("baseline") == "specs/small/baseline.toml"
+    assert found("first") == "specs/small/first.toml"
 
 
 def test_the_published_name_matches_too(shelf):
@@ -30,7 +30,7 @@ def test_the_published_name_matches_too(shelf):
 
 
 def test_a_part_of_a_name_matches_last(shelf):
-    assert found("eline_h") == "specs/small/baseline_half.toml"
+    assert found("irst_h") == "specs/small/first_half.toml"
 
 
 def test_among_several_the_published_one_wins(shelf):
@@ -38,17 +38,17 @@ def test_among_several_the_published_one_wins(shelf):
 
 
 def test_several_without_a_published_one_are_listed(told, shelf):
-    assert told("line") == ['"line" fits 2 specs: "small/baseline" and "small/baseline_half". Write more of the name.']
+    assert told("irst") == ['"irst" fits 2 specs: "small/first" and "small/first_half". Write more of the name.']
 
 
 def test_an_unknown_name_names_the_nearest(told, shelf):
-    assert told("small/basline") == ['No spec is named "small/basline"; nearest spec: "small/baseline".']
+    assert told("small/frst") == ['No spec is named "small/frst"; nearest spec: "small/first".']
     assert told("qqqqqq") == ['No spec is named "qqqqqq"; `qprune list` shows the specs.']
 
 
 def test_a_full_name_wins_over_a_longer_one(complete, shelf):
-    complete("specs/more/small/baseline.toml")
-    assert found("small/baseline") == "specs/small/baseline.toml"
+    complete("specs/more/small/first.toml")
+    assert found("small/first") == "specs/small/first.toml"
 
 
 def test_the_list_has_names_and_abouts_and_leaves_base_out(shelf):
@@ -56,8 +56,8 @@ def test_the_list_has_names_and_abouts_and_leaves_base_out(shelf):
     assert [tuple(spec[:3]) for spec in mine] == [
         ("big/a75_w4a4", "a75_wa4_t_st", "big and small"),
         ("small/a75_w4a4", None, ""),
-        ("small/baseline", None, ""),
-        ("small/baseline_half", None, ""),
+        ("small/first", None, ""),
+        ("small/first_half", None, ""),
     ]
     assert mine[0].path.name == "a75_w4a4.toml"
 
@@ -79,5 +79,5 @@ def test_a_spec_of_the_current_folder_hides_the_installed_one(complete, shelf):
 
 
 def test_no_name_is_no_spec(shelf):
-    with pytest.raises(SpecError, match="fits"):
+    with pytest.raises(SpecError, match="No spec is named"):
         find_spec("")

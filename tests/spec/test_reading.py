@@ -147,3 +147,4 @@ def test_the_error_is_a_spec_error_and_a_value_error():
     with pytest.raises(SpecError) as error:
         read_spec({})
     assert isinstance(error.value, ValueError)
+    assert str(error.value) == "\n".join(error.value.mistakes)

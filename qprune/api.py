@@ -1,0 +1,252 @@
+"""The public face: one screen of functions that put the rooms together."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from qprune import assemble as assembling
+from qprune.data import describe
+from qprune.dense import to_dense
+from qprune.flow import trace
+from qprune.plan import Plan, make_plan
+from qprune.report import Summary, summarize
+from qprune.spec import PruneRule, QuantizeRule, Spec, read_rules, read_spec
+from qprune.tasks import Task
+from qprune.training import Callback, Experiment, History, Run, ScheduleDriver, evaluate_run, open_model, runs_root
+
+__all__ = ["ScheduleDriver", "build", "evaluate", "fit", "load", "plan", "predict", "summary", "swap", "to_dense"]
+
+log = logging.getLogger(__name__)
+
+SpecLike = Spec | Path | str | Mapping[str, Any]
+
+
+def fit(
+    spec: SpecLike,
+    *,
+    model: nn.Module | None = None,
+    data: Any = None,
+    task: Task | None = None,
+    callbacks: Sequence[Callback] = (),
+    runs: Path | str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    chain: bool = False,
+    name: str | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    verbose: str | int = "auto",
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+) -> History:
+    """Train what a spec describes, and leave a run folder behind.
+
+    Args:
+        spec: the name of a spec or a part of it, a path, a table, or a `Spec`.
+        model: a network of your own in place of the spec's, with its compressors in place (see `swap`).
+        data: ``{"train": ..., "val": ..., "test": ...}`` of datasets or loaders in place of the spec's.
+        task: an object with loss, metrics and step in place of classification, see `qprune.tasks.Task`.
+        callbacks: run after the built-in ones.
+        runs: where run folders lie; else ``QPRUNE_RUNS``, else ``./runs``.
+        resume: go on with a run that was interrupted.
+        overwrite: replace a run of the same name.
+        chain: train what ``init`` names first, if it has not been trained.
+        name: name of the run, in place of the spec's.
+        seed: another seed; the run is called ``<name>@seed<N>``, and ``init`` is looked for under that name first.
+        device: ``"cpu"``, ``"cuda"``, ...; by default a GPU if there is one.
+        verbose: ``"auto"`` (live on a terminal, else a line per epoch), 1, or 0 for silence.
+        overrides: values of the spec to replace, ``["train.batch=32"]``.
+
+    Returns:
+        the history: ``.history["val_accuracy"]`` has one entry per validation, ``.scores`` the final scores of each split,
+        ``.run`` the folder.
+
+    Raises:
+        SpecError: for a spec with mistakes.
+        PlanError: for rules that cannot work; nothing is trained.
+        CheckpointError: if the run exists already, or ``init`` does not.
+        TrainingError: if the loss is no longer a number.
+
+    Example:
+        >>> history = qprune.fit("digits/a75_w4a4", chain=True)
+        >>> history.scores["test"]["accuracy"]
+        0.98
+    """
+    chosen = _chosen(spec, name, seed, overrides)
+    options: dict[str, Any] = {"runs": runs, "device": device, "verbose": verbose}
+    if chain and chosen.init:
+        _train_first(chosen, seed, resume, options)
+    experiment = Experiment.prepare(chosen, model=model, data=data, task=task, runs=runs, device=device)
+    run = Run.create(runs_root(runs), chosen, resume=resume, overwrite=overwrite)
+    return experiment.train(run, callbacks=callbacks, resume=resume, verbose=verbose)
+
+
+def build(spec: SpecLike) -> nn.Module:
+    """The network of a spec at step 0, with its masks and quantizers in place; weights from the spec's seed.
+
+    Raises:
+        SpecError: for a spec with mistakes.
+        PlanError: for rules that do not fit the network.
+
+    Example:
+        >>> net = qprune.build("digits/a75_w4a4")
+    """
+    chosen = read_spec(spec)
+    info = describe(chosen.data)
+    with torch.random.fork_rng():
+        torch.manual_seed(chosen.seed)
+        return assembling.assemble(chosen, len(info.classes), info.shape)
+
+
+def load(run: Path | str, *, model: nn.Module | None = None, runs: Path | str | None = None) -> nn.Module:
+    """The trained network of a run, in eval mode, from the run folder alone.
+
+    Args:
+        run: a run folder, its name below the runs' root, or a ``model.pt``.
+        model: the network, if the run was trained with a ``model`` of your own.
+        runs: where run folders lie.
+
+    Raises:
+        CheckpointError: if there is no such run, or its file is damaged or of another network.
+
+    Example:
+        >>> model = qprune.load("runs/digits/a75_w4a4")
+    """
+    return open_model(run, runs_root(runs), model).net
+
+
+def evaluate(
+    run: Path | str, *, split: str = "test", data: Any = None, runs: Path | str | None = None, device: str | None = None
+) -> dict[str, float]:
+    """Score a trained run, ``{"accuracy": ..., "loss": ...}``.
+
+    Args:
+        run: as for `load`.
+        split: ``"test"``, ``"val"`` or ``"train"`` (without augmentation).
+        data: as for `fit`.
+        runs: where run folders lie.
+        device: as for `fit`.
+
+    Example:
+        >>> qprune.evaluate("runs/digits/a75_w4a4")["accuracy"]
+        0.98
+    """
+    return evaluate_run(open_model(run, runs_root(runs)), split=split, data=data, device=device)
+
+
+@torch.no_grad()
+def predict(model: nn.Module | Path | str, images: Tensor, *, batch: int = 256) -> Tensor:
+    """The network's outputs for a batch of images, in eval mode; the network's mode is restored.
+
+    Args:
+        model: a network, or a run as for `load`.
+        images: float ``(N, C, H, W)``, normalized as in training.
+        batch: images per forward pass.
+
+    Returns:
+        outputs on the CPU, ``(N, classes)`` for classification.
+
+    Example:
+        >>> qprune.predict(model, images).argmax(1)
+    """
+    net = model if isinstance(model, nn.Module) else load(model)
+    modes = {module: module.training for module in net.modules()}
+    device = next((p.device for p in net.parameters()), torch.device("cpu"))
+    try:
+        net.eval()
+        return torch.cat([net(part.to(device)).cpu() for part in images.split(batch)])
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def summary(
+    model: nn.Module | Path | str, input_size: tuple[int, int, int] = (3, 32, 32), *, metric: float | None = None
+) -> Summary:
+    """What a network costs, per layer and in total: parameters, MACs, bits, bytes; prints as a table.
+
+    Args:
+        model: a network, or a run as for `load` (whose own image shape is taken).
+        input_size: ``(C, H, W)`` of one image.
+        metric: a score, for performance density.
+
+    Example:
+        >>> print(qprune.summary(model, input_size=(3, 32, 32)))
+    """
+    if isinstance(model, nn.Module):
+        return summarize(model, input_size, metric=metric)
+    opened = open_model(model, runs_root(None))
+    return summarize(opened.net, opened.shape, metric=metric)
+
+
+def plan(
+    spec: SpecLike, *, steps_per_epoch: int | None = None, overrides: Mapping[str, Any] | Sequence[str] = ()
+) -> Plan:
+    """Everything that training would do, without training: sites, time line, cost; prints as a time line.
+
+    Args:
+        spec: as for `fit`.
+        steps_per_epoch: optimizer steps of one epoch; by default from the size of the data set.
+        overrides: as for `fit`.
+
+    Raises:
+        SpecError: for a spec with mistakes.
+        PlanError: for rules that match nothing, end after training does, or prune nothing or too much.
+
+    Example:
+        >>> print(qprune.plan("digits/a75_layerwise"))
+    """
+    chosen = read_spec(spec, overrides)
+    return Experiment.plan(chosen, steps_per_epoch)
+
+
+def swap(
+    net: nn.Module,
+    example: Any,
+    *,
+    prune: Sequence[PruneRule | Mapping[str, Any]] = (),
+    quantize: Sequence[QuantizeRule | Mapping[str, Any]] = (),
+    numerics: str = "default",
+) -> nn.Module:
+    """A copy of a network of your own whose chosen layers can be pruned and quantized.
+
+    Every dense key of its ``state_dict`` keeps its name; compressor keys are added. Hooks are kept and shared layers stay
+    shared. ``net`` is not touched: make the optimizer from the copy, and a `ScheduleDriver`.
+
+    Args:
+        net: any network of torch layers.
+        example: an input of it (a tensor or a tuple of arguments); only its shape matters.
+        prune: rules as in a spec, ``{"sites": [{"types": ["Conv2d"], "at": "input"}], "sparsity": 0.75, "schedule": ...}``.
+        quantize: rules as in a spec, ``{"sites": [...], "bits": 4, "start": 200}``.
+        numerics: ``"default"`` or ``"paper"``.
+
+    Raises:
+        SpecError: for rules with mistakes.
+        PlanError: for rules that do not fit the network; every mistake is one line.
+
+    Example:
+        >>> weights = {"sites": [{"types": ["Conv2d"], "at": "weight"}], "bits": 4, "per": "channel", "start": 0}
+        >>> net = qprune.swap(resnet18(), torch.zeros(1, 3, 64, 64), quantize=[weights])
+    """
+    rules = read_rules(prune, quantize)
+    return assembling.swap(net, example, rules.prune, rules.quantize, numerics)
+
+
+def _chosen(spec: SpecLike, name: str | None, seed: int | None, overrides: Any) -> Spec:
+    chosen = read_spec(spec, overrides)
+    if seed is not None:
+        chosen = attrs.evolve(chosen, seed=seed, name=f"{chosen.name}@seed{seed}")
+    return chosen if name is None else attrs.evolve(chosen, name=name)
+
+
+def _train_first(spec: Spec, seed: int | None, resume: bool, options: dict[str, Any]) -> None:
+    assert spec.init is not None
+    first = _chosen(spec.init, None, seed, ())
+    if Run.is_finished(runs_root(options["runs"]), first.name):
+        log.info("%s is trained already", first.name)
+    else:
+        fit(spec.init, chain=True, seed=seed, resume=resume, **options)

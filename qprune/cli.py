@@ -1,0 +1,127 @@
+"""The command line: `qprune fit | plan | evaluate | predict | summary | list`. The only place that prints."""
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from qprune import api
+from qprune.errors import QpruneError
+from qprune.spec import list_specs
+
+SET = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
+                   help='Replace a value of the spec, such as train.batch=32 or prune.0.sparsity=0.5. May be repeated.')  # fmt: skip
+RUNS = click.option("--runs", type=click.Path(path_type=Path), help="Folder of the runs; else QPRUNE_RUNS, else ./runs.")
+DATA = click.option("--data", type=click.Path(path_type=Path), help="Folder of the data; else QPRUNE_DATA.")
+DEVICE = click.option("--device", help='Where to compute: "cpu", "cuda", ...; a GPU if there is one.')
+
+
+def _told(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Tell mistakes in a sentence, with exit code 2 and no traceback."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except (QpruneError, ValueError, OSError) as error:
+            if not isinstance(error, QpruneError) and not isinstance(error, OSError):
+                raise
+            click.echo(f"qprune: {error}", err=True)
+            sys.exit(2)
+
+    return run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="qprune")
+@click.option("-v", "--verbose", is_flag=True, help="Say more about what happens.")
+def main(verbose: bool) -> None:
+    """Train convolutional networks into small, low-precision ones.
+
+    Start with `qprune list`, then `qprune plan SPEC` and `qprune fit SPEC --chain`. SPEC is a name from the list, a part of
+    one, or the path of a TOML file; RUN is a run folder, or its name below ./runs.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.INFO if verbose else logging.WARNING)
+
+
+@main.command()
+@click.argument("spec")
+@click.option("--chain", is_flag=True, help="First train the run that the spec starts from (init), if it is missing.")
+@click.option("--resume", is_flag=True, help="Go on with a run that was interrupted.")
+@click.option("--overwrite", is_flag=True, help="Replace a run of the same name.")
+@click.option("--name", help="Name of the run, in place of the spec's.")
+@click.option("--seed", type=int, help="Another seed; the run is called NAME@seedN, and so is the run it starts from.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@SET
+@DATA
+@RUNS
+@DEVICE
+@_told
+def fit(spec: str, chain: bool, overrides: tuple[str, ...], data: Path | None, quiet: bool, **options: Any) -> None:
+    """Train SPEC and leave a run folder with its model, history and report."""
+    options["verbose"] = 0 if quiet else "auto"
+    history = api.fit(spec, chain=chain, overrides=overrides, data_root=data, **options)
+    if history.interrupted:
+        click.echo(f"Interrupted; everything is saved in {history.run}. Go on with: qprune fit {spec} --resume", err=True)
+        sys.exit(130)
+    click.echo(api.chain_summary(history.run))
+    click.echo(f"\nEverything about the run is in {history.run}")
+
+
+@main.command()
+@click.argument("spec")
+@click.option("--steps-per-epoch", type=int, help="Optimizer steps of one epoch; by default from the size of the data.")
+@SET
+@DATA
+@_told
+def plan(spec: str, steps_per_epoch: int | None, overrides: tuple[str, ...], data: Path | None) -> None:
+    """Show what training SPEC would do, step by step, without training."""
+    click.echo(api.plan(spec, steps_per_epoch=steps_per_epoch, overrides=overrides, data_root=data))
+
+
+@main.command()
+@click.argument("run")
+@click.option("--split", type=click.Choice(["test", "val", "train"]), default="test", show_default=True)
+@DATA
+@RUNS
+@DEVICE
+@_told
+def evaluate(run: str, split: str, data: Path | None, **options: Any) -> None:
+    """Score RUN on its data; prints JSON."""
+    click.echo(json.dumps(api.evaluate(run, split=split, data_root=data, **options), indent=2))
+
+
+@main.command()
+@click.argument("run")
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@RUNS
+@_told
+def predict(run: str, images: tuple[Path, ...], runs: Path | None) -> None:
+    """Classify image files with RUN: class and confidence of each."""
+    width = max(len(str(path)) for path in images)
+    for path, label, confidence in api.classify(run, images, runs=runs):
+        click.echo(f"{path!s:<{width}}  {label:<16} {confidence:6.1%}")
+
+
+@main.command()
+@click.argument("run")
+@RUNS
+@_told
+def summary(run: str, runs: Path | None) -> None:
+    """Show what RUN's network costs, per layer and in total."""
+    click.echo(api.summary(run, runs=runs))
+
+
+@main.command(name="list")
+@_told
+def list_() -> None:
+    """List the specs."""
+    specs = list_specs()
+    width = max((len(spec.name) for spec in specs), default=0)
+    for spec in specs:
+        click.echo(f"{spec.name:<{width}}  {spec.about}" + (f" [{spec.aka}]" if spec.aka else ""))

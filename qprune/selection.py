@@ -1,0 +1,237 @@
+"""From rules to the slots that they fill, or to the sentences that say why they cannot."""
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Any
+
+from attrs import define, field, frozen
+from torch import nn
+from torch.nn.utils import parametrize
+
+from qprune.flow import Flow
+from qprune.layers import HOSTS, Compressed
+from qprune.spec import PruneRule, QuantizeRule, Selector
+
+Options = dict[str, Any]
+
+
+@frozen
+class Filling:
+    """One slot that is to be filled.
+
+    Attributes:
+        path: module path of the host.
+        side: ``"input"``, ``"weight"`` or ``"output"``.
+        kind: ``"mask"`` or ``"quant"``.
+        options: options of the compressor.
+    """
+
+    path: str
+    side: str
+    kind: str
+    options: Options
+
+
+def choose(
+    net: nn.Module,
+    flow: Flow,
+    prune: Sequence[PruneRule],
+    quantize: Sequence[QuantizeRule],
+    *,
+    numerics: str,
+    origin: str,
+) -> tuple[list[Filling], list[str]]:
+    """Every slot that the rules fill, and every mistake in them; the network is only looked at.
+
+    Args:
+        net: the network.
+        flow: its traced picture.
+        prune: rules for masks.
+        quantize: rules for quantizers.
+        numerics: ``"default"`` or ``"paper"``.
+        origin: where the rules were written, named in each mistake.
+    """
+    choice = _Choice(net, flow, origin)
+    for index, rule in enumerate(prune):
+        choice.apply(rule, f"prune[{index}]", "mask", _mask_options(rule))
+    for index, quant_rule in enumerate(quantize):
+        choice.apply(quant_rule, f"quantize[{index}]", "quant", _quant_options(quant_rule, numerics))
+    return choice.fillings, choice.mistakes
+
+
+def _mask_options(rule: PruneRule) -> Options:
+    return {"importance": rule.importance, "multiple_of": rule.multiple_of, "schedule": rule.schedule}
+
+
+def _quant_options(rule: QuantizeRule, numerics: str) -> Options:
+    options = {"bits": rule.bits, "per": rule.per, "gradient": rule.gradient, "schedule": rule.schedule}
+    symmetric = {} if rule.symmetric is None else {"symmetric": rule.symmetric}
+    return options | symmetric | {"numerics": numerics}
+
+
+@define
+class _Choice:
+    net: nn.Module
+    flow: Flow
+    origin: str
+    mistakes: list[str] = field(factory=list)
+    fillings: list[Filling] = field(factory=list)
+    taken: dict[tuple[str, str, str], str] = field(factory=dict)
+
+    def apply(self, rule: PruneRule | QuantizeRule, key: str, kind: str, options: Options) -> None:
+        matched: list[str] = []
+        for index, selector in enumerate(rule.sites):
+            where = f"{key}.sites[{index}]"
+            found = self._find(selector, where)
+            matched += found
+            for path in self._narrow(found, selector, rule.exclude, where):
+                self._claim(path, selector.at, kind, key, where, options)
+        self._check_patterns(rule.exclude, matched, f"{key}.exclude")
+
+    def _wrong(self, sentence: str, where: str) -> None:
+        line = f"{sentence} ({where} in {self.origin})."
+        if line not in self.mistakes:
+            self.mistakes.append(line)
+
+    def _check_patterns(self, patterns: Iterable[str], paths: Sequence[str], where: str) -> None:
+        for pattern in patterns:
+            if paths and not any(fnmatchcase(path, pattern) for path in paths):
+                self._wrong(_no_path(paths, pattern), where)
+
+    def _find(self, selector: Selector, where: str) -> list[str]:
+        modules = dict(self.net.named_modules())
+        for name in selector.types:
+            if not any(_is_a(module, (name,)) for module in modules.values()):
+                self._wrong(_no_type(self.net, name), where)
+        typed = [
+            p for p, m in modules.items() if _is_a(m, selector.types) or (not selector.types and p in selector.paths)
+        ]
+        self._check_patterns(selector.paths, typed or list(modules) * (not selector.types), where)
+        return [p for p in typed if not selector.paths or _matches(p, selector.paths)]
+
+    def _narrow(self, found: list[str], selector: Selector, exclude: Sequence[str], where: str) -> list[str]:
+        self._check_patterns(selector.exclude, found, f"{where}.exclude")
+        kept = [p for p in found if not _matches(p, (*selector.exclude, *exclude))]
+        kept.sort(key=self.flow.position)
+        inside = range(-len(kept), len(kept))
+        for i in selector.skip:
+            if found and i not in inside:
+                self._wrong(f"skip = {i} is out of range: the selector matches {_layers(len(kept))}", where)
+        skipped = {kept[i] for i in selector.skip if i in inside}
+        chosen = [p for p in kept if p not in skipped]
+        if found and not chosen:
+            self._wrong(f"All of the selector's {_layers(len(found))} are excluded or skipped", where)
+        return chosen
+
+    def _claim(self, path: str, side: str, kind: str, key: str, where: str, options: Options) -> None:
+        module, first = self.net.get_submodule(path), self.taken.setdefault((path, side, kind), key)
+        refusal = self._refusal(module, path, side, kind)
+        if refusal:
+            self._wrong(refusal, where)
+        elif first != key:
+            self._wrong(
+                f'"{_site(path, side)}" already has a {kind} by {first}; use exclude in one of the rules', where
+            )
+        elif (filling := self._filling(module, path, side, kind, options)) not in self.fillings:
+            self.fillings.append(filling)
+
+    def _filling(self, module: nn.Module, path: str, side: str, kind: str, options: Options) -> Filling:
+        knows = isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+        return Filling(path, side, kind, options if knows else options | {"channels": self.flow.of(path)[0].shape[1]})
+
+    def _refusal(self, module: nn.Module, path: str, side: str, kind: str) -> str:
+        problem = not_a_host(module)
+        if problem:
+            return f'"{path}" {problem}'
+        if side not in host_of(module).sides:
+            return f'"{path}" ({_name(module)}) has sites at {", ".join(host_of(module).sides)}; received at = "{side}"'
+        if isinstance(module, Compressed) and module.slot(side, kind) is not None:
+            return f'"{_site(path, side)}" already has a {kind} of its own; exclude it'
+        return self._refusal_in_flow(path, side, kind)
+
+    def _refusal_in_flow(self, path: str, side: str, kind: str) -> str:
+        calls = self.flow.of(path)
+        if not calls:
+            return f'"{path}" never runs when the network does; exclude it'
+        if side != "weight" and len(calls) > 1:
+            at = " and ".join(f"{call.index}" for call in calls)
+            return (
+                f'"{path}" runs {len(calls)} times in one forward (operations {at}), so its {side} is no one place; '
+                'use the inputs of the convolutions behind it: types = ["Conv2d"], at = "input"'
+            )
+        if len(calls[0].shape) < 2:
+            return f'"{path}" has an output of shape {calls[0].shape}, without channels; exclude it'
+        if kind == "mask" and side != "input" and path in self.flow.output_paths():
+            return f'"{_site(path, side)}" holds the network\'s output channels, which cannot be pruned; exclude it'
+        return ""
+
+
+def _site(path: str, side: str) -> str:
+    return f"{path}.{side}".lstrip(".")
+
+
+def _layers(count: int) -> str:
+    return f"{count} layer{'s' * (count != 1)}"
+
+
+def _is_a(module: nn.Module, types: Sequence[str]) -> bool:
+    names = {cls.__name__ for cls in type(module).__mro__}
+    return bool(names & set(types)) if types else isinstance(module, (*HOSTS, Compressed))
+
+
+def _matches(path: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(path, pattern) for pattern in patterns)
+
+
+def _no_type(net: nn.Module, name: str) -> str:
+    present = sorted({_name(m) for m in net.modules() if isinstance(m, (*HOSTS, Compressed))})
+    near = get_close_matches(name, present, n=1)
+    hint = f'Nearest: "{near[0]}"' if near else f"It has {', '.join(present) or 'none that can have a site'}"
+    return f"The network has no layer of type {name!r}. {hint}"
+
+
+def _no_path(paths: Sequence[str], pattern: str) -> str:
+    # the nearest pattern is the same pattern with one component taken from a real path
+    candidates = {pattern.replace(_last(pattern), _last(path)) for path in paths} | set(paths)
+    near = [
+        p
+        for p in get_close_matches(pattern, sorted(candidates), n=3, cutoff=0.5)
+        if any(_matches(q, [p]) for q in paths)
+    ]
+    count = sum(fnmatchcase(path, near[0]) for path in paths) if near else 0
+    hint = f'Nearest: "{near[0]}" ({_layers(count)})' if near else f'One of them is "{paths[0]}"'
+    return f'No layer matches "{pattern}". {hint}'
+
+
+def _last(dotted: str) -> str:
+    return dotted.rsplit(".", 1)[-1]
+
+
+def _name(module: nn.Module) -> str:
+    return next((plain.__name__ for plain in HOSTS if isinstance(module, plain)), type(module).__name__)
+
+
+def host_of(module: nn.Module) -> type[Compressed]:
+    """The class that ``module`` is or becomes when it gets a site."""
+    if isinstance(module, Compressed):
+        return type(module)
+    return next(host for plain, host in HOSTS.items() if isinstance(module, plain))
+
+
+def not_a_host(module: nn.Module) -> str:
+    """Why ``module`` cannot have a site; empty if it can."""
+    plain = next((plain for plain in HOSTS if isinstance(module, plain)), None)
+    if plain is None:
+        can = ", ".join(cls.__name__ for cls in HOSTS)
+        return f"is a {type(module).__name__}, which cannot have a site; those that can: {can}"
+    if parametrize.is_parametrized(module):
+        return "has a parametrized weight; remove it first with torch.nn.utils.parametrize.remove_parametrizations"
+    own = [name for name in ("forward", "_conv_forward") if _overrides(module, name, plain)]
+    if own and not isinstance(module, Compressed):
+        return f"is a {type(module).__name__} with its own {own[0]}, which a {plain.__name__} host would not run"
+    return ""
+
+
+def _overrides(module: nn.Module, name: str, plain: type[nn.Module]) -> bool:
+    return name in vars(module) or getattr(type(module), name, None) is not getattr(plain, name, None)

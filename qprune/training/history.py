@@ -1,0 +1,62 @@
+"""`History`: what happened, as lists."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+
+
+@define
+class History:
+    """The record of one training, which the progress line, the CSV file and TensorBoard read as well.
+
+    Attributes:
+        history: name -> list with one entry per validation, all of equal length: ``loss`` and the task's metrics on the
+            training batches since the entry before, the same with ``val_`` on the validation split, ``lr`` (of the last
+            step), ``step`` (steps done), ``epoch`` (passes over the data, a float) and ``seconds`` (since the entry before).
+        events: one dict per refresh of a mask, ``{"step", "site", "sparsity", "frozen"}``, and per start of a quantizer,
+            ``{"step", "site", "bits"}``.
+        run: the run's folder; None without one.
+        scores: final scores per split, such as ``{"test": {"accuracy": 0.98, "loss": 0.07}}``.
+        interrupted: whether Ctrl-C ended the training before its last step.
+
+    Example:
+        >>> history = History()
+        >>> history.add({"step": 19, "loss": 0.7})
+        >>> history.add({"step": 38, "loss": 0.4})
+        >>> history.history["loss"], history.last()
+        ([0.7, 0.4], {'step': 38, 'loss': 0.4})
+    """
+
+    history: dict[str, list[Any]] = field(factory=dict)
+    events: list[dict[str, Any]] = field(factory=list)
+    run: Path | None = None
+    scores: dict[str, dict[str, float]] = field(factory=dict)
+    interrupted: bool = False
+
+    def __len__(self) -> int:
+        return len(next(iter(self.history.values()), []))
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Append one entry.
+
+        Raises:
+            ValueError: if its names are not those of the entries before it.
+        """
+        if self.history and entry.keys() != self.history.keys():
+            raise ValueError(f"entries must have the names {', '.join(self.history)}; received {', '.join(entry)}")
+        for name, value in entry.items():
+            self.history.setdefault(name, []).append(value)
+
+    def last(self) -> dict[str, Any]:
+        """The last entry; empty if there is none."""
+        return {name: values[-1] for name, values in self.history.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Entries and events, as plain data."""
+        return {"history": copy.deepcopy(self.history), "events": copy.deepcopy(self.events)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over the entries and events of ``state``."""
+        self.history, self.events = copy.deepcopy(state["history"]), copy.deepcopy(state["events"])

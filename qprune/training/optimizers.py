@@ -1,0 +1,108 @@
+"""Optimizers and learning-rate schedules from their tables of a spec."""
+
+import math
+
+from torch import nn, optim
+from torch.optim.lr_scheduler import LambdaLR
+
+from qprune.errors import PlanError
+from qprune.schedules.durations import in_epochs, to_steps
+from qprune.spec import LrSpec, OptimizerSpec
+
+
+def make_optimizer(spec: OptimizerSpec, net: nn.Module) -> optim.Optimizer:
+    """Make a torch optimizer over the trainable parameters of ``net``, all in one group.
+
+    Args:
+        spec: which one, and its options.
+        net: the network, with its compressors in place (masks and ranges are buffers, and not trained).
+
+    Example:
+        >>> type(make_optimizer(OptimizerSpec("adam", lr=0.001), nn.Linear(2, 3))).__name__
+        'Adam'
+    """
+    parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    if spec.name == "sgd":
+        return optim.SGD(
+            parameters, spec.lr, spec.momentum, weight_decay=spec.weight_decay, nesterov=spec.nesterov
+        )
+    kind = {"adam": optim.Adam, "adamw": optim.AdamW}[spec.name]
+    return kind(parameters, spec.lr, spec.betas, weight_decay=spec.weight_decay)
+
+
+def make_lr_schedule(spec: LrSpec, optimizer: optim.Optimizer, steps: int, steps_per_epoch: int) -> LambdaLR:
+    """Make a torch schedule that is stepped once after each optimizer step; see `lr_factor` for its values.
+
+    Args:
+        spec: which one, and its options.
+        optimizer: whose learning rates it sets.
+        steps: length of training.
+        steps_per_epoch: what an epoch is, for durations in epochs.
+
+    Raises:
+        PlanError: if a milestone, the warm-up or the decay begins or ends when training is over; one line per mistake.
+
+    Example:
+        >>> sgd = make_optimizer(OptimizerSpec("sgd", lr=0.5), nn.Linear(2, 3))
+        >>> make_lr_schedule(LrSpec(warmup="5it"), sgd, steps=20, steps_per_epoch=4).get_last_lr()
+        [0.1]
+    """
+    check_lr_schedule(spec, steps, steps_per_epoch)
+    # a lambda, because LambdaLR would write the attributes of any other callable into checkpoints
+    return LambdaLR(optimizer, lambda step: lr_factor(spec, step, steps, steps_per_epoch))
+
+
+def lr_factor(spec: LrSpec, step: int, steps: int, steps_per_epoch: int) -> float:
+    """The learning rate in step ``step`` (counted from 0) as a multiple of the optimizer's ``lr``.
+
+    With w steps of warm-up, step s < w has (s + 1) / w, times the milestones passed by then; the cosine and the line start
+    after it and reach ``final`` at ``steps``, so that the last step is just above it.
+
+    Args:
+        spec: the schedule.
+        step: 0 to ``steps``.
+        steps: length of training.
+        steps_per_epoch: what an epoch is.
+
+    Source: Loshchilov and Hutter, 2017, arXiv:1608.03983 (cosine); Goyal et al., 2017, arXiv:1706.02677 (warm-up).
+
+    Example:
+        >>> [lr_factor(LrSpec("multistep", milestones=[2, 3]), step, 4, 1) for step in range(3)]
+        [1.0, 1.0, 0.1]
+    """
+    warmup = _steps(spec.warmup, steps_per_epoch)
+    rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
+    if spec.name == "multistep":
+        return rise * spec.gamma ** sum(to_steps(mark, steps_per_epoch) <= step for mark in spec.milestones)
+    start = max(warmup, _steps(spec.decay_from, steps_per_epoch))
+    share = max(0, step - start) / max(1, steps - start)
+    if spec.name == "cosine":
+        return rise * (spec.final + (1 - spec.final) * (1 + math.cos(math.pi * share)) / 2)
+    if spec.name == "linear":
+        return rise * (1 - (1 - spec.final) * share)
+    return rise
+
+
+def check_lr_schedule(spec: LrSpec, steps: int, steps_per_epoch: int) -> None:
+    """Refuse a learning-rate schedule with a moment that never comes.
+
+    Raises:
+        PlanError: if a milestone, the end of the warm-up or the start of the decay lies past the end of training.
+
+    Example:
+        >>> check_lr_schedule(LrSpec("multistep", milestones=["5ep"]), steps=400, steps_per_epoch=100)
+        Traceback (most recent call last):
+        qprune.errors.PlanError: train.lr_schedule.milestones[0] must come before training ends at step 400 (4.00 ep); \
+received '5ep'. Train longer, or leave it out.
+    """
+    moments = {f"milestones[{index}]": mark for index, mark in enumerate(spec.milestones)}
+    moments |= {"warmup": spec.warmup, "decay_from": spec.decay_from}
+    late = {name: mark for name, mark in moments.items() if _steps(mark, steps_per_epoch) >= steps}
+    if late:
+        end = f"must come before training ends at step {in_epochs(steps, steps_per_epoch)}"
+        lines = [f"train.lr_schedule.{name} {end}; received {mark!r}" for name, mark in late.items()]
+        raise PlanError("\n".join(f"{line}. Train longer, or leave it out." for line in lines))
+
+
+def _steps(duration: int | str, steps_per_epoch: int) -> int:
+    return to_steps(duration, steps_per_epoch) if duration else 0

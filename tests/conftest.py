@@ -1,0 +1,5 @@
+from hypothesis import settings
+
+# the same examples everywhere, no deadline on a busy machine, no files beside the code
+settings.register_profile("qprune", derandomize=True, deadline=None, database=None)
+settings.load_profile("qprune")

@@ -1,0 +1,33 @@
+from torch import nn
+
+from qprune.report import chain_table, performance_density, summarize
+
+
+def run(name: str, accuracy: float | None, width: int) -> dict:
+    costs = summarize(nn.Sequential(nn.Conv2d(3, width, 1), nn.Conv2d(width, 2, 1)), (3, 5, 7)).to_dict()["total"]
+    return {"name": name, "scores": {"test": {"accuracy": accuracy}} if accuracy else {}, "costs": costs}
+
+
+def test_each_run_has_a_line_with_what_it_cost_and_bought():
+    row = run("digits/baseline", 0.9812, 4)
+    lines = chain_table([row, run("digits/a75_w4a4", 0.9641, 7)]).splitlines()
+    assert len(lines) == 4
+    density = performance_density(0.9812, row["costs"]["megabytes"])
+    cells = ["digits/baseline", "98.12", "%", "26", "100.0", "%", "32", "32", "104", "B", f"{density:.4g}"]
+    assert lines[2].split() == cells
+    assert lines[3].startswith("digits/a75_w4a4  ")
+
+
+def test_a_run_without_a_test_score_shows_a_dash():
+    cells = chain_table([run("mine", None, 4)]).splitlines()[2].split()
+    assert (cells[1], cells[-1]) == ("-", "-")
+
+
+def test_a_chain_of_no_runs_is_a_header():
+    assert chain_table([]).splitlines()[0].startswith("run  test accuracy")
+
+
+def test_pruned_parameters_show_as_count_and_share():
+    row = run("a75", 0.5, 4)
+    row["costs"] |= {"parameters_kept": 13, "weight_bits": [4], "activation_bits": [4, 32]}
+    assert chain_table([row]).splitlines()[2].split()[3:9] == ["13", "50.0", "%", "4", "4,", "32"]

@@ -1,0 +1,55 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qprune.schedules import to_steps
+from qprune.schedules.durations import check_duration, in_epochs
+
+
+@pytest.mark.parametrize(
+    ("duration", "epoch", "steps"),
+    [
+        ("0.5ep", 391, 196),  # 195.5: halves go to the even step
+        ("0.125ep", 391, 49),
+        ("0.025ep", 391, 10),
+        ("0.05ep", 391, 20),
+        ("36ep", 391, 14076),
+        ("0.1ep", 2975, 298),
+        ("0.5ep", 2975, 1488),
+        ("0.1ep", 992, 99),
+        ("0.5ep", 1, 1),  # 0.5 would be 0: at least one step
+        ("0.5ep", 5, 2),  # 2.5
+        ("0.5ep", 7, 4),  # 3.5
+        ("0ep", 391, 1),
+    ],
+)
+def test_epochs_become_steps_by_the_published_rounding(duration, epoch, steps):
+    assert to_steps(duration, epoch) == steps
+
+
+@given(st.integers(0, 10**9))
+def test_steps_stay_exact(steps):
+    assert to_steps(steps) == to_steps(f"{steps}it") == to_steps(steps, 391) == steps
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, True, None, "", "5", "ep", "-1ep", "1.5it", "1 ep", "1EP", "1ep\n", ".5ep", "5.ep", "1e3it"])
+def test_anything_else_is_no_duration(wrong):
+    with pytest.raises(ValueError, match=r'^must be a duration such as "0.5ep", "800it" or 800; received ') as error:
+        check_duration(wrong)
+    assert str(error.value).endswith(repr(wrong))
+    with pytest.raises(ValueError, match=r"must be a duration"):
+        to_steps(wrong, 391)
+
+
+def test_epochs_without_their_length_are_refused():
+    sentence = r"^'2ep' counts epochs: pass steps_per_epoch, or give steps such as \"800it\"$"
+    with pytest.raises(ValueError, match=sentence):
+        to_steps("2ep")
+
+
+def test_steps_are_written_in_epochs_where_their_length_is_known():
+    assert in_epochs(196, 391) == "196 (0.50 ep)"
+    assert in_epochs(196, None) == "196"
+    assert in_epochs(math.inf, 391) == "inf"

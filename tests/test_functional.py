@@ -1,0 +1,410 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from qprune.functional import (
+    along,
+    channel_score,
+    code_bounds,
+    fake_quantize,
+    keep_top,
+    kept_channels,
+    power_of_two,
+    quantize,
+    scale_and_zero_point,
+)
+from qprune.layers import FakeQuant
+
+# ---- channel_score
+
+
+def test_l1_score_is_the_mean_magnitude_of_each_channel():
+    x = torch.randn(2, 3, 5, 7)
+    expected = torch.stack([x[:, c].abs().mean() for c in range(3)])
+    torch.testing.assert_close(channel_score(x), expected)
+
+
+def test_l0_score_is_the_share_of_nonzero_values():
+    x = torch.randn(2, 3, 5, 7).relu()
+    expected = torch.stack([(x[:, c] != 0).float().mean() for c in range(3)])
+    torch.testing.assert_close(channel_score(x, "l0"), expected)
+
+
+@pytest.mark.parametrize("shift", [-0.5, 0.5])
+def test_l0_falls_back_to_l1_where_the_smallest_value_is_not_zero(shift):
+    x = torch.rand(2, 3, 5, 7) + shift
+    assert torch.equal(channel_score(x, "l0"), channel_score(x, "l1"))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1, -2, -3])
+def test_score_runs_along_the_given_axis(axis):
+    x = torch.randn(2, 3, 5)
+    torch.testing.assert_close(channel_score(x, axis=axis), x.movedim(axis, 0).flatten(1).abs().mean(1))
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+def test_score_of_a_single_vector_is_its_magnitude(axis):
+    x = torch.tensor([-2.0, 0.0, 3.0])
+    assert channel_score(x, axis=axis).tolist() == [2, 0, 3]
+
+
+def test_score_is_float32_for_bfloat16_values():
+    x = torch.full((2, 3, 64, 64), 1.01, dtype=torch.bfloat16)
+    assert channel_score(x).dtype == torch.float32
+    torch.testing.assert_close(channel_score(x), x[0, :, 0, 0].float())
+
+
+def test_unknown_importance_is_refused():
+    with pytest.raises(ValueError, match=r"^importance must be \"l1\" or \"l0\"; received 'l2'$"):
+        channel_score(torch.ones(1, 2), "l2")
+
+
+# ---- keep_top
+
+
+@pytest.mark.parametrize(
+    ("channels", "sparsity", "dropped"),
+    [(3, 0.5, 1), (3, 0.75, 2), (5, 0.75, 3), (10, 0.75, 7), (48, 0.5, 24), (48, 0.75, 36), (64, 0.5, 32), (64, 0.75, 48)],
+)
+def test_distinct_scores_drop_the_published_count(channels, sparsity, dropped):
+    score = torch.randperm(channels).float()
+    keep = keep_top(score, sparsity)
+    assert (~keep).sum() == dropped
+    assert score[~keep].max() < score[keep].min()
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.floats(0, 1, exclude_max=True))
+def test_exactly_the_floor_is_dropped_whatever_the_ties(score, sparsity):
+    keep = keep_top(torch.tensor(score, dtype=torch.float32), sparsity)
+    assert (~keep).sum() == min(len(score) - 1, math.floor(sparsity * len(score) + 1e-9))
+    kept, dropped = ([s for s, k in zip(score, keep.tolist(), strict=True) if k is which] for which in (True, False))
+    assert not dropped or max(dropped) <= min(kept)
+
+
+def test_rounding_error_does_not_keep_a_channel_too_many():
+    assert 0.7 * 10 < 7 or 0.29 * 100 < 29  # the trap exists
+    assert kept_channels(10, 0.7) == 3
+    assert kept_channels(100, 0.29) == 71
+
+
+def test_of_equal_scores_the_lower_index_is_kept():
+    assert keep_top(torch.ones(5), 0.6).tolist() == [True, True, False, False, False]
+    assert keep_top(torch.tensor([1.0, 2, 1, 2, 1]), 0.4).tolist() == [True, True, False, True, False]
+
+
+@pytest.mark.parametrize(("channels", "sparsity"), [(1, 0.999), (2, 0.99), (7, 0.9999999999)])
+def test_last_channel_is_never_dropped(channels, sparsity):
+    assert keep_top(torch.zeros(channels), sparsity).sum() == 1
+
+
+def test_sparsity_zero_drops_nothing():
+    assert keep_top(torch.zeros(5), 0).all()
+
+
+@pytest.mark.parametrize(("channels", "multiple", "kept"), [(10, 8, 8), (10, 4, 4), (10, 3, 3), (10, 16, 10), (64, 32, 32)])
+def test_kept_count_is_rounded_up_to_a_multiple(channels, multiple, kept):
+    assert kept_channels(channels, 0.75, multiple) == kept
+    assert keep_top(torch.rand(channels), 0.75, multiple).sum() == kept
+
+
+def test_infinite_score_is_kept():
+    assert keep_top(torch.tensor([1.0, math.inf, 2.0]), 0.5).tolist() == [False, True, True]
+
+
+def test_nan_scores_are_refused():
+    with pytest.raises(ValueError, match=r"^scores hold NaN: the network's values .* lower the learning rate$"):
+        keep_top(torch.tensor([1.0, math.nan]), 0.5)
+
+
+@pytest.mark.parametrize("sparsity", [1, 1.5, -0.1, math.nan])
+def test_sparsity_outside_its_range_is_refused(sparsity):
+    with pytest.raises(ValueError, match=rf"^sparsity must be in \[0, 1\); received {sparsity!r}$"):
+        keep_top(torch.ones(3), sparsity)
+
+
+def test_multiple_below_1_is_refused():
+    with pytest.raises(ValueError, match="^multiple_of must be at least 1; received 0$"):
+        keep_top(torch.ones(3), 0.5, multiple_of=0)
+
+
+# ---- the grid
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_symmetric_codes_are_narrow_and_asymmetric_ones_unsigned(bits):
+    assert code_bounds(bits, symmetric=True) == (1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1)
+    assert code_bounds(bits, symmetric=False) == (0, 2**bits - 1)
+
+
+@pytest.mark.parametrize("bits", [1, 9, 0, -4, 2.5])
+def test_bits_outside_2_to_8_are_refused(bits):
+    with pytest.raises(ValueError, match=f"^bits must be 2 to 8; received {bits!r}$"):
+        code_bounds(bits, symmetric=True)
+
+
+def test_range_is_widened_to_contain_zero():
+    for low, high in [(1.0, 3.0), (-3.0, -1.0)]:
+        scale, zero_point = scale_and_zero_point(torch.tensor(low), torch.tensor(high), 2, symmetric=False)
+        assert scale == 1
+        assert zero_point == (0 if low > 0 else 3)
+
+
+def test_scale_divides_the_range_into_2_to_the_b_minus_1_steps():
+    scale, zero_point = scale_and_zero_point(torch.tensor([-1.0, 0.0]), torch.tensor([14.0, 30.0]), 4, symmetric=False)
+    assert (scale.tolist(), zero_point.tolist()) == ([1, 2], [1, 0])
+    scale, zero_point = scale_and_zero_point(torch.tensor([-7.0, -2.0]), torch.tensor([3.5, 14.0]), 4, symmetric=True)
+    assert (scale.tolist(), zero_point.tolist()) == ([1, 2], [0, 0])
+    assert (scale.dtype, zero_point.dtype) == (torch.float32, torch.int32)
+
+
+def test_power_of_two_is_the_smallest_that_is_not_below():
+    exponents = torch.arange(-126, 127)
+    powers = torch.tensor([2.0**e for e in exponents.tolist()])
+    assert torch.equal(power_of_two(powers), powers)
+    above = torch.nextafter(powers, torch.tensor(math.inf))
+    assert torch.equal(power_of_two(above), powers * 2)
+
+
+@given(st.floats(2.0**-126, 2.0**126, width=32))
+def test_power_of_two_bounds_every_scale(scale):
+    power = power_of_two(torch.tensor(scale)).item()
+    assert math.frexp(power)[0] == 0.5
+    assert power / 2 < scale <= power
+
+
+def test_codes_round_halves_to_even_and_saturate():
+    x = torch.tensor([-9.0, -0.75, -0.25, 0.25, 0.75, 1.25, 9.0])
+    assert quantize(x, torch.tensor(0.5), torch.tensor(2), 0, 15).tolist() == [0, 0, 2, 2, 4, 4, 15]
+
+
+# ---- properties of the default numerics
+
+bits = st.integers(2, 8)
+values = arrays("float32", st.tuples(st.integers(1, 4), st.just(3), st.integers(1, 5)), elements=st.floats(-1e4, 1e4, width=32))
+tensors = values.map(torch.from_numpy)
+hard = st.sampled_from([0.0, -0.0, 1e-45, -1e-40, 1e-30, 1.0, -1.0, 3.4e38, -3.4e38, 2.0, 1e20])
+hard_tensors = st.lists(hard, min_size=6, max_size=6).map(lambda v: torch.tensor(v).view(2, 3, 1))
+forms = st.tuples(bits, st.booleans(), st.booleans())  # bits, symmetric, per channel
+
+
+def grid(x, form):
+    n_bits, symmetric, per_channel = form
+    low, high = (x.amin((0, 2)), x.amax((0, 2))) if per_channel else (x.amin(), x.amax())
+    axis = 1 if per_channel else None
+    return (*scale_and_zero_point(low, high, n_bits, symmetric), *code_bounds(n_bits, symmetric)), axis
+
+
+def quantized(x, form, **options):
+    arguments, axis = grid(x, form)
+    return fake_quantize(x, *arguments, axis=axis, **options)
+
+
+@given(tensors, forms)
+def test_b_bits_give_at_most_2_to_the_b_values(x, form):
+    y = quantized(x, form)
+    channels = y.unbind(1) if form[2] else [y]
+    assert max(channel.unique().numel() for channel in channels) <= 2 ** form[0]
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("n_bits", range(2, 9))
+def test_b_bits_use_every_code(n_bits, symmetric):
+    x = torch.linspace(-1 if symmetric else 0, 1, 4096).view(1, 1, -1)
+    y = quantized(x, (n_bits, symmetric, False))
+    assert y.unique().numel() == 2**n_bits - symmetric
+
+
+@given(tensors, forms)
+def test_quantizing_twice_is_quantizing_once(x, form):
+    arguments, axis = grid(x, form)
+    once = fake_quantize(x, *arguments, axis=axis)
+    assert torch.equal(fake_quantize(once, *arguments, axis=axis), once)
+
+
+@given(tensors, forms)
+def test_zero_stays_zero(x, form):
+    arguments, axis = grid(x, form)
+    assert (fake_quantize(torch.zeros_like(x), *arguments, axis=axis) == 0).all()
+
+
+@given(tensors, forms)
+def test_order_is_kept(x, form):
+    arguments, axis = grid(x, form)
+    ordered = x.movedim(1, 0).flatten(1).sort().values.T[:, :, None]  # (values, channels, 1)
+    y = fake_quantize(ordered.contiguous(), *arguments, axis=axis)
+    assert (y.diff(dim=0) >= 0).all()
+
+
+@given(tensors, forms, st.integers(-20, 20))
+def test_power_of_two_factor_goes_through(x, form, exponent):
+    # tiny values are left out: their multiples leave the normal floats
+    x = torch.where(x.abs() < 1e-4, 0, x)
+    factor = 2.0**exponent
+    assert torch.equal(quantized(x * factor, form), quantized(x, form) * factor)
+
+
+@given(tensors, forms)
+def test_error_is_at_most_half_a_step_inside_the_range(x, form):
+    (scale, *_), axis = grid(x, form)
+    scale = scale if axis is None else along(scale, x, axis)
+    # besides the half step, the ends of a range whose zero point was rounded are up to another half away
+    assert ((quantized(x, form) - x).abs() <= scale * 1.001).all()
+
+
+@given(hard_tensors, forms, st.sampled_from(["straight", "clipped"]))
+def test_hard_input_gives_finite_values_and_gradients(x, form, gradient):
+    x.requires_grad_()
+    y = quantized(x, form, gradient=gradient)
+    y.backward(torch.ones_like(y))
+    assert y.isfinite().all()
+    assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -1.0, 3.3e38, -3.3e38, 1e-45])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("n_bits", [2, 4, 8])
+def test_constant_input_gives_finite_values_and_gradients(value, symmetric, n_bits):
+    x = torch.full((2, 3, 4), value, requires_grad=True)
+    y = quantized(x, (n_bits, symmetric, False))
+    y.sum().backward()
+    assert y.isfinite().all()
+    assert torch.equal(x.grad, torch.ones_like(x))
+    if abs(value) == 1:
+        torch.testing.assert_close(y, x)
+
+
+# ---- gradients, dtypes, masks
+
+
+def test_straight_gradient_passes_unchanged():
+    x = torch.tensor([-9.0, 0.1, 9.0], requires_grad=True)
+    fake_quantize(x, torch.tensor(0.5), torch.tensor(0), -7, 7).backward(torch.tensor([1.0, 2.0, 3.0]))
+    assert x.grad.tolist() == [1, 2, 3]
+
+
+def test_clipped_gradient_is_zero_where_values_saturate():
+    x = torch.tensor([-9.0, -3.7, 0.1, 3.7, 9.0], requires_grad=True)
+    fake_quantize(x, torch.tensor(0.5), torch.tensor(0), -7, 7, gradient="clipped").backward(torch.ones(5) * 2)
+    assert x.grad.tolist() == [0, 2, 2, 2, 0]
+
+
+@pytest.mark.parametrize("gradient", ["straight", "clipped"])
+def test_dropped_channels_are_zero_and_pass_no_gradient(gradient):
+    x = torch.randn(2, 3, 5, requires_grad=True)
+    keep = torch.tensor([True, False, True])
+    y = fake_quantize(x, torch.tensor(0.5), torch.tensor(0), -7, 7, axis=1, keep=keep, gradient=gradient)
+    y.backward(torch.full_like(y, math.inf))  # inf * 0 would be NaN
+    assert (y[:, 1] == 0).all()
+    assert (x.grad[:, 1] == 0).all()
+    assert torch.equal(y[:, keep], fake_quantize(x[:, keep], torch.tensor(0.5), torch.tensor(0), -7, 7))
+
+
+def test_result_has_the_dtype_of_its_input():
+    for dtype in (torch.bfloat16, torch.float16, torch.float64):
+        x = torch.randn(7, dtype=dtype)
+        y = fake_quantize(x, torch.tensor(0.5), torch.tensor(0), -7, 7)
+        assert y.dtype == dtype
+        assert torch.equal(y, fake_quantize(x.float(), torch.tensor(0.5), torch.tensor(0), -7, 7).to(dtype))
+
+
+def test_input_is_left_as_it_is():
+    x = torch.randn(7)
+    before = x.clone()
+    fake_quantize(x, torch.tensor(0.5), torch.tensor(0), -7, 7)
+    assert torch.equal(x, before)
+
+
+def test_unknown_gradient_is_refused():
+    with pytest.raises(ValueError, match=r"^gradient must be \"straight\" or \"clipped\"; received 'ste'$"):
+        fake_quantize(torch.ones(2), torch.tensor(1.0), torch.tensor(0), -7, 7, gradient="ste")
+
+
+def test_channel_arguments_without_axis_are_refused():
+    sentence = "^per-channel scale or keep needs axis, the channel axis of x$"
+    with pytest.raises(ValueError, match=sentence):
+        fake_quantize(torch.ones(2, 3), torch.ones(3), torch.zeros(3), -7, 7)
+    with pytest.raises(ValueError, match=sentence):
+        fake_quantize(torch.ones(2, 3), torch.tensor(1.0), torch.tensor(0), -7, 7, keep=torch.ones(3).bool())
+
+
+# ---- torch as oracle: it multiplies with 1 / scale, so values at ties may go the other way and are left out
+
+
+def away_from_ties(x, scale):
+    x = torch.where(((x / scale).frac().abs() - 0.5).abs() < 1e-3, x + 0.1 * scale, x)
+    assert (((x / scale).frac().abs() - 0.5).abs() >= 1e-3).all()
+    return x
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("n_bits", range(2, 9))
+def test_per_tensor_equals_torch(n_bits, symmetric):
+    x = torch.randn(2, 3, 5, 7) * 3
+    (scale, zero_point, low, high), _ = grid(x.flatten(2), (n_bits, symmetric, False))
+    x = away_from_ties(x, scale)
+    expected = torch.fake_quantize_per_tensor_affine(x, scale, zero_point, low, high)
+    assert torch.equal(fake_quantize(x, scale, zero_point, low, high), expected)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 3])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("n_bits", [2, 4, 8])
+def test_per_channel_equals_torch(n_bits, symmetric, axis):
+    x = torch.randn(2, 3, 5, 7) * torch.rand(3, 1, 1) * 3
+    rows = x.movedim(axis, 0).flatten(1)
+    scale, zero_point = scale_and_zero_point(rows.amin(1), rows.amax(1), n_bits, symmetric)
+    low, high = code_bounds(n_bits, symmetric)
+    x = away_from_ties(x, along(scale, x, axis))
+    expected = torch.fake_quantize_per_channel_affine(x, scale, zero_point, axis, low, high)
+    assert torch.equal(fake_quantize(x, scale, zero_point, low, high, axis=axis), expected)
+
+
+# ---- the published numerics
+
+X = torch.tensor([-1, -0.6, -0.1, 0, 0.05, 0.3, 0.9, 1, 1.7])
+LOW, HIGH = -0.95, 1.05
+TRAIN = {
+    2: [-0.95, -0.45, 0.05, 0.05, 0.05, 0.05, 0.55, 0.55, 0.55],
+    4: [-0.95, -0.575, -0.075, 0.05, 0.05, 0.3, 0.925, 0.925, 0.925],
+}
+EVAL = {2: [-1, -0.5, 0, 0, 0, 0.5, 0.5, 0.5, 0.5], 4: [-1, -0.625, -0.125, 0, 0, 0.25, 0.875, 0.875, 0.875]}
+
+
+@pytest.mark.parametrize("n_bits", [2, 4])
+def test_published_activation_vector_in_training(n_bits):
+    step = torch.tensor((HIGH - LOW) / 2**n_bits)
+    y = fake_quantize(X - LOW, step, torch.tensor(0), 0, 2**n_bits - 1) + LOW
+    torch.testing.assert_close(y, torch.tensor(TRAIN[n_bits]))
+
+
+@pytest.mark.parametrize("n_bits", [2, 4])
+def test_paper_quantizer_gives_the_published_activation_vectors(n_bits):
+    quant = FakeQuant(n_bits, numerics="paper").calibrate(torch.tensor([LOW, HIGH]))
+    torch.testing.assert_close(quant.train()(X), torch.tensor(TRAIN[n_bits]))
+    torch.testing.assert_close(quant.eval()(X), torch.tensor(EVAL[n_bits], dtype=torch.float32))
+
+
+def test_paper_gradient_is_straight_outside_the_range_too():
+    quant = FakeQuant(2, numerics="paper").calibrate(torch.tensor([LOW, HIGH]))
+    for mode in (True, False):
+        x = X.clone().requires_grad_()
+        quant.train(mode)(x).sum().backward()
+        assert torch.equal(x.grad, torch.ones_like(x))
+
+
+def test_paper_weights_have_the_published_scale_and_clamp_at_7():
+    weight = torch.tensor([[0.5, -0.25, -0.5], [2.0, 1.0, 0.0]])
+    quant = FakeQuant(4, channels=2, axis=0, symmetric=True, numerics="paper").calibrate(weight)
+    assert quant.scale.tolist() == [0.5 / 8, 2 / 8]
+    assert quant.codes(weight).tolist() == [[7, -4, -8], [7, 4, 0]]
+    assert torch.equal(quant(weight), torch.tensor([[7, -4, -8], [7, 4, 0]]) * quant.scale[:, None])
+
+
+def test_paper_step_of_a_constant_tensor_is_1e_minus_4():
+    quant = FakeQuant(4, numerics="paper").calibrate(torch.full((3,), 0.25))
+    assert quant.scale == pytest.approx(1e-4)
+    assert quant.train()(torch.full((3,), 0.25)).tolist() == [0.25] * 3
