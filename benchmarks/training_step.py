@@ -61,9 +61,7 @@ def compressed_step(dense: nn.Module, name: str, batch: int, *, prune: bool, qua
     weights = {"sites": [{"types": ["Conv2d", "Linear"], "at": "weight"}], "bits": 4, "per": "channel", "start": 1}
     quant_rules = [weights, {"sites": QUANT_SITES[name], "bits": 4, "start": 1}]
     example = torch.zeros(2, 3, 32, 32)
-    net = qprune.swap(
-        dense, example, prune=prune_rules if prune else [], quantize=quant_rules if quantize else []
-    )
+    net = qprune.swap(dense, example, prune=prune_rules if prune else [], quantize=quant_rules if quantize else [])
     driver = qprune.ScheduleDriver(net, example)
     return make_step(net, batch, channels_last=True, after=driver.step)
 

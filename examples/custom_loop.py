@@ -42,7 +42,9 @@ def main(epochs: int = 10) -> float:
 
     net.eval()
     with torch.no_grad():
-        right = sum((net(images).argmax(1) == labels).sum().item() for images, labels in eval_loader(splits.test, batch=256))
+        right = sum(
+            (net(images).argmax(1) == labels).sum().item() for images, labels in eval_loader(splits.test, batch=256)
+        )
     print(f"test accuracy {right / len(splits.test):.3f}")
     print(net)
     return right / len(splits.test)

@@ -1,0 +1,20 @@
+"""Train convolutional networks into small, low-precision ones: joint layerwise channel pruning and uniform quantization."""
+
+from qprune.api import ScheduleDriver, build, evaluate, fit, load, plan, predict, summary, swap, to_dense
+from qprune.errors import PlanError, QpruneError, SpecError
+
+__all__ = [
+    "PlanError",
+    "QpruneError",
+    "ScheduleDriver",
+    "SpecError",
+    "build",
+    "evaluate",
+    "fit",
+    "load",
+    "plan",
+    "predict",
+    "summary",
+    "swap",
+    "to_dense",
+]

@@ -1,29 +1,40 @@
 """The public face: one screen of functions that put the rooms together."""
 
-import logging
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import attrs
 import torch
+from attrs import evolve
 from torch import Tensor, nn
 
 from qprune import assemble as assembling
 from qprune.data import describe
 from qprune.dense import to_dense
-from qprune.flow import trace
-from qprune.plan import Plan, make_plan
+from qprune.plan import Plan
 from qprune.report import Summary, summarize
-from qprune.spec import PruneRule, QuantizeRule, Spec, read_rules, read_spec
+from qprune.spec import PruneRule, QuantizeRule, Spec, read_rules, read_spec, spec_to_toml
 from qprune.tasks import Task
-from qprune.training import Callback, Experiment, History, Run, ScheduleDriver, evaluate_run, open_model, runs_root
+from qprune.training import (
+    Callback,
+    History,
+    Run,
+    ScheduleDriver,
+    evaluate_model,
+    load_checkpoint,
+    model_file,
+    open_model,
+    plan_spec,
+    prepare,
+    runs_root,
+    train,
+)
 
 __all__ = ["ScheduleDriver", "build", "evaluate", "fit", "load", "plan", "predict", "summary", "swap", "to_dense"]
 
-log = logging.getLogger(__name__)
-
 SpecLike = Spec | Path | str | Mapping[str, Any]
+Overrides = Mapping[str, Any] | Sequence[str]
 
 
 def fit(
@@ -41,14 +52,15 @@ def fit(
     seed: int | None = None,
     device: str | None = None,
     verbose: str | int = "auto",
-    overrides: Mapping[str, Any] | Sequence[str] = (),
+    overrides: Overrides = (),
 ) -> History:
     """Train what a spec describes, and leave a run folder behind.
 
     Args:
         spec: the name of a spec or a part of it, a path, a table, or a `Spec`.
         model: a network of your own in place of the spec's, with its compressors in place (see `swap`).
-        data: ``{"train": ..., "val": ..., "test": ...}`` of datasets or loaders in place of the spec's.
+        data: the folder of the data, or ``{"train": ..., "val": ..., "test": ...}`` of datasets or loaders in place of the
+            spec's (with loaders a run resumes exactly only between epochs).
         task: an object with loss, metrics and step in place of classification, see `qprune.tasks.Task`.
         callbacks: run after the built-in ones.
         runs: where run folders lie; else ``QPRUNE_RUNS``, else ``./runs``.
@@ -76,13 +88,15 @@ def fit(
         >>> history.scores["test"]["accuracy"]
         0.98
     """
-    chosen = _chosen(spec, name, seed, overrides)
-    options: dict[str, Any] = {"runs": runs, "device": device, "verbose": verbose}
-    if chain and chosen.init:
-        _train_first(chosen, seed, resume, options)
-    experiment = Experiment.prepare(chosen, model=model, data=data, task=task, runs=runs, device=device)
-    run = Run.create(runs_root(runs), chosen, resume=resume, overwrite=overwrite)
-    return experiment.train(run, callbacks=callbacks, resume=resume, verbose=verbose)
+    chosen, root = _chosen(spec, name, seed, overrides, data), runs_root(runs)
+    if chain and chosen.init and not Run(root / chosen.init).finished:
+        before: dict[str, Any] = {"runs": runs, "resume": resume, "device": device, "verbose": verbose}
+        fit(_plain(chosen.init), chain=True, seed=seed, data=_folder(data), **before)
+    chosen = evolve(chosen, init=_init_run(chosen, root))
+    init = load_checkpoint(model_file(chosen.init, root)) if chosen.init else None
+    experiment = prepare(chosen, model=model, data=_datasets(data), task=task, device=device, init=init)
+    run = Run.create(root, chosen.name, spec_to_toml(chosen), resume=resume, overwrite=overwrite)
+    return train(experiment, run, callbacks=callbacks, resume=resume, verbose=verbose)
 
 
 def build(spec: SpecLike) -> nn.Module:
@@ -120,7 +134,13 @@ def load(run: Path | str, *, model: nn.Module | None = None, runs: Path | str | 
 
 
 def evaluate(
-    run: Path | str, *, split: str = "test", data: Any = None, runs: Path | str | None = None, device: str | None = None
+    run: Path | str,
+    *,
+    split: str = "test",
+    data: Any = None,
+    task: Task | None = None,
+    runs: Path | str | None = None,
+    device: str | None = None,
 ) -> dict[str, float]:
     """Score a trained run, ``{"accuracy": ..., "loss": ...}``.
 
@@ -128,6 +148,7 @@ def evaluate(
         run: as for `load`.
         split: ``"test"``, ``"val"`` or ``"train"`` (without augmentation).
         data: as for `fit`.
+        task: as for `fit`.
         runs: where run folders lie.
         device: as for `fit`.
 
@@ -135,7 +156,10 @@ def evaluate(
         >>> qprune.evaluate("runs/digits/a75_w4a4")["accuracy"]
         0.98
     """
-    return evaluate_run(open_model(run, runs_root(runs)), split=split, data=data, device=device)
+    opened = open_model(run, runs_root(runs))
+    if isinstance(data, str | Path):
+        opened = evolve(opened, spec=read_spec(opened.spec, _with_folder({}, data)))
+    return evaluate_model(opened, split, data=_datasets(data), task=task, device=device)
 
 
 @torch.no_grad()
@@ -165,32 +189,42 @@ def predict(model: nn.Module | Path | str, images: Tensor, *, batch: int = 256) 
 
 
 def summary(
-    model: nn.Module | Path | str, input_size: tuple[int, int, int] = (3, 32, 32), *, metric: float | None = None
+    model: nn.Module | Path | str,
+    input_size: tuple[int, ...] | None = None,
+    *,
+    metric: float | None = None,
+    runs: Path | str | None = None,
 ) -> Summary:
     """What a network costs, per layer and in total: parameters, MACs, bits, bytes; prints as a table.
 
     Args:
-        model: a network, or a run as for `load` (whose own image shape is taken).
-        input_size: ``(C, H, W)`` of one image.
+        model: a network, or a run as for `load`.
+        input_size: ``(C, H, W)`` of one image; by default that of the run, or ``(3, 32, 32)``.
         metric: a score, for performance density.
+        runs: where run folders lie.
 
     Example:
         >>> print(qprune.summary(model, input_size=(3, 32, 32)))
     """
     if isinstance(model, nn.Module):
-        return summarize(model, input_size, metric=metric)
-    opened = open_model(model, runs_root(None))
-    return summarize(opened.net, opened.shape, metric=metric)
+        return summarize(model, input_size or (3, 32, 32), metric=metric)
+    opened = open_model(model, runs_root(runs))
+    return summarize(opened.net, input_size or opened.shape, metric=metric)
 
 
 def plan(
-    spec: SpecLike, *, steps_per_epoch: int | None = None, overrides: Mapping[str, Any] | Sequence[str] = ()
+    spec: SpecLike,
+    *,
+    steps_per_epoch: int | None = None,
+    data: Path | str | None = None,
+    overrides: Overrides = (),
 ) -> Plan:
     """Everything that training would do, without training: sites, time line, cost; prints as a time line.
 
     Args:
         spec: as for `fit`.
         steps_per_epoch: optimizer steps of one epoch; by default from the size of the data set.
+        data: the folder of the data.
         overrides: as for `fit`.
 
     Raises:
@@ -200,8 +234,7 @@ def plan(
     Example:
         >>> print(qprune.plan("digits/a75_layerwise"))
     """
-    chosen = read_spec(spec, overrides)
-    return Experiment.plan(chosen, steps_per_epoch)
+    return plan_spec(_chosen(spec, None, None, overrides, data), steps_per_epoch)
 
 
 def swap(
@@ -236,17 +269,33 @@ def swap(
     return assembling.swap(net, example, rules.prune, rules.quantize, numerics)
 
 
-def _chosen(spec: SpecLike, name: str | None, seed: int | None, overrides: Any) -> Spec:
-    chosen = read_spec(spec, overrides)
+def _chosen(spec: SpecLike, name: str | None, seed: int | None, overrides: Overrides, data: Any) -> Spec:
+    chosen = read_spec(spec, _with_folder(overrides, data))
     if seed is not None:
-        chosen = attrs.evolve(chosen, seed=seed, name=f"{chosen.name}@seed{seed}")
-    return chosen if name is None else attrs.evolve(chosen, name=name)
+        init = chosen.init and f"{chosen.init}@seed{seed}"
+        chosen = evolve(chosen, seed=seed, name=f"{chosen.name}@seed{seed}", init=init)
+    return chosen if name is None else evolve(chosen, name=name)
 
 
-def _train_first(spec: Spec, seed: int | None, resume: bool, options: dict[str, Any]) -> None:
-    assert spec.init is not None
-    first = _chosen(spec.init, None, seed, ())
-    if Run.is_finished(runs_root(options["runs"]), first.name):
-        log.info("%s is trained already", first.name)
-    else:
-        fit(spec.init, chain=True, seed=seed, resume=resume, **options)
+def _with_folder(overrides: Overrides, data: Any) -> Overrides:
+    if not isinstance(data, str | Path):
+        return overrides
+    root = f"data.root={json.dumps(str(Path(data).absolute()))}"
+    return [*(overrides if not isinstance(overrides, Mapping) else (f"{k}={v}" for k, v in overrides.items())), root]
+
+
+def _folder(data: Any) -> str | Path | None:
+    return data if isinstance(data, str | Path) else None
+
+
+def _datasets(data: Any) -> Any:
+    return None if isinstance(data, str | Path) else data
+
+
+def _plain(name: str) -> str:
+    return name.split("@seed")[0]
+
+
+def _init_run(spec: Spec, root: Path) -> str | None:
+    """The run that ``init`` names: that of the same seed, if it has been trained."""
+    return spec.init if spec.init is None or Run(root / spec.init).finished else _plain(spec.init)

@@ -119,8 +119,7 @@ def tie_norms(net: nn.Module, flow: Flow) -> None:
     for path, ties in _ties(net, flow, masked).items():
         mask = _output_mask(net, path)
         if mask is None:
-            channels = {"channels": flow.of(path)[0].shape[1]}
-            fill(net, Filling(path, "output", "mask", channels | {"importance": "tied", "tied": tuple(ties)}))
+            fill(net, Filling(path, "output", "mask", {"importance": "tied", "tied": tuple(ties)}))
         else:
             mask.tied = tuple(ties)
 

@@ -11,12 +11,17 @@ from typing import Any
 import click
 
 from qprune import api
+from qprune.data import read_inputs
 from qprune.errors import QpruneError
+from qprune.report import chain_of, chain_table, table
 from qprune.spec import list_specs
+from qprune.training import open_model, runs_root
 
 SET = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
                    help='Replace a value of the spec, such as train.batch=32 or prune.0.sparsity=0.5. May be repeated.')  # fmt: skip
-RUNS = click.option("--runs", type=click.Path(path_type=Path), help="Folder of the runs; else QPRUNE_RUNS, else ./runs.")
+RUNS = click.option(
+    "--runs", type=click.Path(path_type=Path), help="Folder of the runs; else QPRUNE_RUNS, else ./runs."
+)
 DATA = click.option("--data", type=click.Path(path_type=Path), help="Folder of the data; else QPRUNE_DATA.")
 DEVICE = click.option("--device", help='Where to compute: "cpu", "cuda", ...; a GPU if there is one.')
 
@@ -28,9 +33,7 @@ def _told(command: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
-        except (QpruneError, ValueError, OSError) as error:
-            if not isinstance(error, QpruneError) and not isinstance(error, OSError):
-                raise
+        except (QpruneError, OSError) as error:
             click.echo(f"qprune: {error}", err=True)
             sys.exit(2)
 
@@ -65,12 +68,13 @@ def main(verbose: bool) -> None:
 def fit(spec: str, chain: bool, overrides: tuple[str, ...], data: Path | None, quiet: bool, **options: Any) -> None:
     """Train SPEC and leave a run folder with its model, history and report."""
     options["verbose"] = 0 if quiet else "auto"
-    history = api.fit(spec, chain=chain, overrides=overrides, data_root=data, **options)
-    if history.interrupted:
-        click.echo(f"Interrupted; everything is saved in {history.run}. Go on with: qprune fit {spec} --resume", err=True)
+    history = api.fit(spec, chain=chain, overrides=overrides, data=data, **options)
+    run = history.run
+    if history.interrupted or run is None:
+        click.echo(f"Interrupted; everything is saved in {run}. Go on with: qprune fit {spec} --resume", err=True)
         sys.exit(130)
-    click.echo(api.chain_summary(history.run))
-    click.echo(f"\nEverything about the run is in {history.run}")
+    root = runs_root(options["runs"])
+    click.echo(f"\n{chain_table(chain_of(run.relative_to(root).as_posix(), root))}\n\nThe run is in {run}")
 
 
 @main.command()
@@ -81,7 +85,7 @@ def fit(spec: str, chain: bool, overrides: tuple[str, ...], data: Path | None, q
 @_told
 def plan(spec: str, steps_per_epoch: int | None, overrides: tuple[str, ...], data: Path | None) -> None:
     """Show what training SPEC would do, step by step, without training."""
-    click.echo(api.plan(spec, steps_per_epoch=steps_per_epoch, overrides=overrides, data_root=data))
+    click.echo(api.plan(spec, steps_per_epoch=steps_per_epoch, overrides=overrides, data=data))
 
 
 @main.command()
@@ -93,7 +97,7 @@ def plan(spec: str, steps_per_epoch: int | None, overrides: tuple[str, ...], dat
 @_told
 def evaluate(run: str, split: str, data: Path | None, **options: Any) -> None:
     """Score RUN on its data; prints JSON."""
-    click.echo(json.dumps(api.evaluate(run, split=split, data_root=data, **options), indent=2))
+    click.echo(json.dumps(api.evaluate(run, split=split, data=data, **options), indent=2))
 
 
 @main.command()
@@ -103,9 +107,12 @@ def evaluate(run: str, split: str, data: Path | None, **options: Any) -> None:
 @_told
 def predict(run: str, images: tuple[Path, ...], runs: Path | None) -> None:
     """Classify image files with RUN: class and confidence of each."""
-    width = max(len(str(path)) for path in images)
-    for path, label, confidence in api.classify(run, images, runs=runs):
-        click.echo(f"{path!s:<{width}}  {label:<16} {confidence:6.1%}")
+    opened = open_model(run, runs_root(runs))
+    shares = api.predict(opened.net, read_inputs(opened.spec.data, images, opened.shape)).softmax(1)
+    rows = [
+        (str(path), opened.classes[int(p.argmax())], f"{p.max():.1%}") for path, p in zip(images, shares, strict=True)
+    ]
+    click.echo(table(("image", "class", "confidence"), rows, right="llr"))
 
 
 @main.command()

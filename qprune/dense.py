@@ -27,11 +27,12 @@ def to_dense(net: nn.Module) -> nn.Module:
         'Conv2d'
     """
     dense = copy.deepcopy(net)
+    like = next(dense.parameters(), torch.empty(0))
     for path, module in list(dense.named_modules()):
         if isinstance(module, Compressed):
             gate = _bake(path, module)
             if gate is not None:
-                dense = _replace(dense, path, nn.Sequential(module, gate))  # type: ignore[call-overload]
+                dense = _replace(dense, path, nn.Sequential(module, gate.to(like)))
     return dense
 
 
@@ -57,8 +58,7 @@ def _gate(path: str, plain: type[nn.Module], mask: ChannelMask) -> nn.Conv2d:
         raise PlanError(
             f'"{path}.output" has a mask, and no plain layer can hold it; prune the inputs behind it instead.'
         )
-    like = {"device": mask.keep.device, "dtype": mask.score.dtype}
-    gate = nn.Conv2d(mask.channels, mask.channels, 1, groups=mask.channels, bias=False, **like).requires_grad_(False)
+    gate = nn.Conv2d(mask.channels, mask.channels, 1, groups=mask.channels, bias=False).requires_grad_(False)
     gate.weight.copy_(mask.keep.view(-1, 1, 1, 1))
     return gate
 

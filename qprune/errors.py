@@ -2,7 +2,16 @@
 
 
 class QpruneError(Exception):
-    """Base of all errors that qprune raises on purpose."""
+    """Base of all errors that qprune raises on purpose.
+
+    Attributes:
+        mistakes: the lines of the message; errors about specs and plans have one for each mistake.
+    """
+
+    @property
+    def mistakes(self) -> tuple[str, ...]:
+        """The lines of the message."""
+        return tuple(str(self).split("\n"))
 
 
 class SpecError(QpruneError, ValueError):

@@ -111,15 +111,17 @@ def make_plan(
         steps: length of training, if it is known.
 
     Raises:
-        PlanError: with one line for every mistake: a compressor without a schedule, a refresh that nothing was measured for,
-            events past the end, rules that prune nothing.
+        PlanError: with one line for every mistake: a compressor without a schedule, epochs without ``steps_per_epoch``,
+            order by data flow without a flow, a refresh that nothing was measured for, events past the end, rules that
+            prune nothing.
     """
-    times = timelines(net, flow, steps_per_epoch)
+    times, mistakes = _timelines(net, flow, steps_per_epoch)
     tied = [s for s in sites(net) if s.mask is not None and s.mask.importance == "tied"]
     entries = [_entry(site, kind, timeline) for (site, kind), timeline in _by_site(net, times)]
-    mistakes = [line for entry in entries for line in _mistakes(entry, steps, steps_per_epoch)]
-    if any(e.kind == "mask" for e in entries) and all(_drops_nothing(e) for e in entries if e.kind == "mask"):
+    masks = [entry for entry in entries if entry.kind == "mask"]
+    if masks and not mistakes and all(map(_drops_nothing, masks)):
         mistakes.append("The rules prune nothing: every mask keeps all of its channels. Raise sparsity.")
+    mistakes += [line for entry in entries for line in _mistakes(entry, steps, steps_per_epoch)]
     if mistakes:
         raise PlanError("\n".join(mistakes))
     entries.sort(key=lambda entry: entry.timeline.end)
@@ -127,18 +129,9 @@ def make_plan(
     return Plan(tuple(entries), steps, steps_per_epoch, notes)
 
 
-def timelines(net: nn.Module, flow: Flow | None, steps_per_epoch: int | None) -> dict[Key, Timeline]:
-    """The timeline of every mask and quantizer with a schedule, by site and ``"mask"`` or ``"quant"``.
-
-    `Layerwise` masks with equal start, interval, refresh and order are one sequence; each gets its slot.
-
-    Raises:
-        PlanError: for a compressor without a schedule, epochs without ``steps_per_epoch``, or order by data flow without a
-            flow; every mistake is one line.
-    """
+def _timelines(net: nn.Module, flow: Flow | None, steps_per_epoch: int | None) -> tuple[dict[Key, Timeline], list[str]]:
     found: dict[Key, Timeline] = {}
-    mistakes: list[str] = []
-    slots = _slots(net, flow)
+    slots, mistakes = _slots(net, flow)
     for site in sites(net):
         for kind, part in (("mask", site.mask), ("quant", site.quant)):
             if part is None or getattr(part, "importance", "") == "tied":
@@ -147,9 +140,7 @@ def timelines(net: nn.Module, flow: Flow | None, steps_per_epoch: int | None) ->
                 found[site.name, kind] = _timeline(site, part, slots, steps_per_epoch)
             except ValueError as error:
                 mistakes.append(f"{site.name}: {error}.")
-    if mistakes:
-        raise PlanError("\n".join(mistakes))
-    return found
+    return found, mistakes
 
 
 def _timeline(
@@ -165,29 +156,30 @@ def _timeline(
     return schedule.timeline(steps_per_epoch)
 
 
-def _slots(net: nn.Module, flow: Flow | None) -> dict[str, int]:
-    sequences: dict[Any, list[Site]] = {}
+def _slots(net: nn.Module, flow: Flow | None) -> tuple[dict[str, int], list[str]]:
+    # Layerwise masks that are equal but for their sparsity are one sequence; each gets its place in it.
+    sequences: dict[Layerwise, list[Site]] = {}
     for site in sites(net):
         schedule = site.mask.schedule if site.mask is not None else None
         if isinstance(schedule, Layerwise):
             sequences.setdefault(attrs.evolve(schedule, sparsity=0.0), []).append(site)
-    slots = {}
-    for schedule, members in sequences.items():
-        for index, site in enumerate(_in_order(members, schedule.order, flow)):
-            slots[site.name] = index
-    return slots
+    ordered = [_in_order(members, schedule.order, flow) for schedule, members in sequences.items()]
+    unordered = any(s.order == "flow" and len(members) > 1 for s, members in sequences.items())
+    slots = {site.name: index for members in ordered for index, site in enumerate(members)}
+    return slots, [_NEEDS_FLOW] if unordered and flow is None else []
+
+
+_NEEDS_FLOW = (
+    "Layerwise order by data flow needs the network to run once: pass example=, an input of it "
+    '(only its shape matters), or use Layerwise(order="registration").'
+)
 
 
 def _in_order(members: list[Site], order: str, flow: Flow | None) -> list[Site]:
-    if order == "registration" or len(members) == 1:
-        return members
     if order == "reversed":
         return members[::-1]
-    if flow is None:
-        raise PlanError(
-            "Layerwise order by data flow needs the network to run once: pass example=, an input of it "
-            '(only its shape matters), or use Layerwise(order="registration").'
-        )
+    if order == "registration" or flow is None:
+        return members
     sides = ("input", "weight", "output")
     return sorted(members, key=lambda site: (flow.position(site.path), sides.index(site.side)))
 
@@ -238,9 +230,8 @@ def _fallbacks(net: nn.Module, flow: Flow) -> Iterable[str]:
     for site in sites(net):
         if site.mask is None or site.mask.importance != "activation-l0":
             continue
-        call = flow.of(site.path)[0]
-        maker = flow.source(call) if site.side == "input" else call
-        if maker is None or not flow.rectified(maker):
+        makers = [flow.source(call) if site.side == "input" else call for call in flow.of(site.path)]
+        if not all(maker is not None and flow.rectified(maker) for maker in makers):
             yield f"{site.name} is not rectified: activation-l0 falls back to activation-l1 there"
 
 

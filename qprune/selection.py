@@ -121,7 +121,7 @@ class _Choice:
         skipped = {kept[i] for i in selector.skip if i in inside}
         chosen = [p for p in kept if p not in skipped]
         if found and not chosen:
-            self._wrong(f"All of the selector's {_layers(len(found))} are excluded or skipped", where)
+            self._wrong(f"The selector matches {_layers(len(found))}, and exclude and skip leave none", where)
         return chosen
 
     def _claim(self, path: str, side: str, kind: str, key: str, where: str, options: Options) -> None:

@@ -68,7 +68,16 @@ def test_unknown_importance_is_refused():
 
 @pytest.mark.parametrize(
     ("channels", "sparsity", "dropped"),
-    [(3, 0.5, 1), (3, 0.75, 2), (5, 0.75, 3), (10, 0.75, 7), (48, 0.5, 24), (48, 0.75, 36), (64, 0.5, 32), (64, 0.75, 48)],
+    [
+        (3, 0.5, 1),
+        (3, 0.75, 2),
+        (5, 0.75, 3),
+        (10, 0.75, 7),
+        (48, 0.5, 24),
+        (48, 0.75, 36),
+        (64, 0.5, 32),
+        (64, 0.75, 48),
+    ],
 )
 def test_distinct_scores_drop_the_published_count(channels, sparsity, dropped):
     score = torch.randperm(channels).float()
@@ -105,7 +114,9 @@ def test_sparsity_zero_drops_nothing():
     assert keep_top(torch.zeros(5), 0).all()
 
 
-@pytest.mark.parametrize(("channels", "multiple", "kept"), [(10, 8, 8), (10, 4, 4), (10, 3, 3), (10, 16, 10), (64, 32, 32)])
+@pytest.mark.parametrize(
+    ("channels", "multiple", "kept"), [(10, 8, 8), (10, 4, 4), (10, 3, 3), (10, 16, 10), (64, 32, 32)]
+)
 def test_kept_count_is_rounded_up_to_a_multiple(channels, multiple, kept):
     assert kept_channels(channels, 0.75, multiple) == kept
     assert keep_top(torch.rand(channels), 0.75, multiple).sum() == kept
@@ -184,7 +195,9 @@ def test_codes_round_halves_to_even_and_saturate():
 # ---- properties of the default numerics
 
 bits = st.integers(2, 8)
-values = arrays("float32", st.tuples(st.integers(1, 4), st.just(3), st.integers(1, 5)), elements=st.floats(-1e4, 1e4, width=32))
+values = arrays(
+    "float32", st.tuples(st.integers(1, 4), st.just(3), st.integers(1, 5)), elements=st.floats(-1e4, 1e4, width=32)
+)
 tensors = values.map(torch.from_numpy)
 hard = st.sampled_from([0.0, -0.0, 1e-45, -1e-40, 1e-30, 1.0, -1.0, 3.4e38, -3.4e38, 2.0, 1e20])
 hard_tensors = st.lists(hard, min_size=6, max_size=6).map(lambda v: torch.tensor(v).view(2, 3, 1))

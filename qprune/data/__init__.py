@@ -3,6 +3,7 @@
 from qprune.data.augment import build_augment
 from qprune.data.datasets import ImageSet, SeededSet
 from qprune.data.info import NAMED, DataInfo
+from qprune.data.inputs import read_inputs
 from qprune.data.loaders import EpochSampler, eval_loader, train_loader
 from qprune.data.own import Splits, wrap_data
 from qprune.data.splits import describe, load_data
@@ -18,6 +19,7 @@ __all__ = [
     "describe",
     "eval_loader",
     "load_data",
+    "read_inputs",
     "train_loader",
     "wrap_data",
 ]

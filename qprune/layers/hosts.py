@@ -27,10 +27,11 @@ class Compressed:
         self.open_slots()
 
     def open_slots(self) -> None:
-        """Register every slot, empty."""
+        """Make every slot, empty."""
+        # plain attributes, not register_module(name, None): that one takes a checkpoint's entries for it and drops them
         for side in self.sides:
-            self.register_module(f"{side}_mask", None)  # type: ignore[attr-defined]
-            self.register_module(f"{side}_quant", None)  # type: ignore[attr-defined]
+            setattr(self, f"{side}_mask", None)
+            setattr(self, f"{side}_quant", None)
 
     def channels_at(self, side: str) -> int | None:
         """Channels of the tensor at ``side``; None where the layer itself does not know."""

@@ -1,6 +1,8 @@
 """The runs of a chain side by side: what each cost and what it bought."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from qprune.report.density import performance_density
@@ -28,6 +30,24 @@ def chain_table(rows: Sequence[Mapping[str, Any]]) -> str:
         a75        75.00 %               20  25.0 %            4     4, 32    10 B              1.5
     """
     return table(HEADER, [_cells(row) for row in rows], right="lrrrrrrr")
+
+
+def chain_of(name: str, root: Path) -> list[dict[str, Any]]:
+    """The reports of a run and of the runs it was built on, the first one first.
+
+    Args:
+        name: the run's name below ``root``.
+        root: where run folders lie.
+
+    Example:
+        >>> [report["name"] for report in chain_of("digits/a75_w4a4", Path("runs"))]
+        ['digits/baseline', 'digits/a75_layerwise', 'digits/a75_w4a4']
+    """
+    file = root / name / "report.json"
+    if not file.is_file():
+        return []
+    report = json.loads(file.read_text(encoding="utf-8"))
+    return [*(chain_of(report["init"], root) if report["init"] else []), report]
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

@@ -2,9 +2,9 @@
 
 from qprune.spec.finding import find_spec, list_specs
 from qprune.spec.network import LayerSpec, ModelSpec
-from qprune.spec.reading import read_spec
+from qprune.spec.reading import read_rules, read_spec
 from qprune.spec.recipe import DataSpec, LrSpec, OptimizerSpec, TrainSpec
-from qprune.spec.rules import PruneRule, QuantizeRule, Selector
+from qprune.spec.rules import PruneRule, QuantizeRule, Rules, Selector
 from qprune.spec.spec import Spec
 from qprune.spec.values import Table
 from qprune.spec.writing import spec_to_toml
@@ -17,12 +17,14 @@ __all__ = [
     "OptimizerSpec",
     "PruneRule",
     "QuantizeRule",
+    "Rules",
     "Selector",
     "Spec",
     "Table",
     "TrainSpec",
     "find_spec",
     "list_specs",
+    "read_rules",
     "read_spec",
     "spec_to_toml",
 ]

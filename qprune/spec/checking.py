@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import attrs
 from cattrs import ClassValidationError, Converter, ForbiddenExtraKeysError, IterableValidationError
@@ -12,34 +12,35 @@ from cattrs.gen import make_dict_structure_fn, override
 from qprune.errors import SpecError
 from qprune.schedules import PruneSchedule, QuantizeFrom, Schedule
 from qprune.schedules.tables import KINDS
-from qprune.spec.document import Document, KeyPath, SpecMistakesError
+from qprune.spec.document import Document, KeyPath
 from qprune.spec.lines import Mistake, lines, missing, unknown
 from qprune.spec.network import SCHEDULE_OPTIONS, LayerSpec, ModelSpec
 from qprune.spec.rules import LIFTED, QuantizeRule
-from qprune.spec.spec import Spec
 from qprune.spec.values import Table, key_of, listed, nearest, shown
 
+T = TypeVar("T")
 
-def check(document: Document) -> Spec:
-    """Make the spec that a document describes.
+
+def check(document: Document, kind: type[T]) -> T:
+    """Make the spec, or the rules, that a document describes.
 
     Raises:
-        SpecMistakesError: with one line for every mistake.
+        SpecError: with one line for every mistake.
 
     Example:
         >>> optimizer = {"name": "sgd", "lr": 0.1}
         >>> train = {"length": "3ep", "batch": 64, "optimizer": optimizer}
-        >>> check(Document.of({"data": {"name": "digits"}, "model": {"arch": "lenet"}, "train": train}, "")).seed
+        >>> check(Document.of({"data": {"name": "digits"}, "model": {"arch": "lenet"}, "train": train}, ""), Spec).seed
         0
     """
     try:
-        spec: Spec | None = _converter().structure(document.table, Spec)
+        spec: T | None = _converter().structure(document.table, kind)
         found: list[Mistake] = []
     except ClassValidationError as error:
-        spec, found = None, list(_mistakes(error))
+        spec, found = None, list(_mistakes(error, owner=kind))
     all_lines = document.mistakes + lines(found, document)
     if spec is None or all_lines:
-        raise SpecMistakesError("\n".join(all_lines))
+        raise SpecError("\n".join(all_lines))
     return spec
 
 
@@ -160,7 +161,7 @@ def _with_schedule(cls: type, rule: Table) -> Table:
     return rule | {"schedule": dict(schedule) | lifted}
 
 
-def _mistakes(error: BaseException, path: KeyPath = (), owner: type = Spec) -> Iterator[Mistake]:
+def _mistakes(error: BaseException, path: KeyPath = (), owner: type = object) -> Iterator[Mistake]:
     if isinstance(error, ClassValidationError | IterableValidationError):
         owner = error.cl if isinstance(error, ClassValidationError) and error.cl is not dict else owner
         noted, rest = error.group_exceptions()

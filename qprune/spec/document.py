@@ -5,26 +5,12 @@ from typing import Any, TypeAlias
 
 from attrs import define, field
 
-from qprune.errors import SpecError
 from qprune.spec.values import Table
 
 KeyPath: TypeAlias = tuple[str | int, ...]
 
 # these describe one file and are not handed on through `extends`
 OWN_KEYS = ("name", "about", "published", "aka")
-
-
-class SpecMistakesError(SpecError):
-    """A spec that cannot be read: one line for every mistake found.
-
-    Attributes:
-        mistakes: the lines.
-    """
-
-    @property
-    def mistakes(self) -> tuple[str, ...]:
-        """The lines of the message, one for each mistake."""
-        return tuple(str(self).split("\n"))
 
 
 @define

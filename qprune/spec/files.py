@@ -3,7 +3,7 @@
 import tomllib
 from pathlib import Path
 
-from qprune.spec.document import SpecMistakesError
+from qprune.errors import SpecError
 from qprune.spec.finding import nearest_spec
 from qprune.spec.values import Table, closest
 
@@ -22,7 +22,7 @@ def read_table(path: Path, asked: str = "") -> Table:
     Example:
         >>> read_table(Path("nowhere.toml"))
         Traceback (most recent call last):
-        qprune.spec.document.SpecMistakesError: nowhere.toml does not exist; `qprune list` shows the specs.
+        qprune.spec.document.SpecError: nowhere.toml does not exist; `qprune list` shows the specs.
     """
     try:
         return _parsed(path.read_bytes())
@@ -37,7 +37,7 @@ def read_table(path: Path, asked: str = "") -> Table:
     except ValueError as error:
         reason = str(error)
     near = "" if "; nearest" in reason else nearest_spec(path)
-    raise SpecMistakesError(f"{label(path)} {reason}{near}{f' ({asked})' if asked else ''}.")
+    raise SpecError(f"{label(path)} {reason}{near}{f' ({asked})' if asked else ''}.")
 
 
 def _parsed(content: bytes) -> Table:

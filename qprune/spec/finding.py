@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
-from qprune.spec.document import SpecMistakesError
+from qprune.errors import SpecError
 from qprune.spec.values import Table, listed, shown
 
 
@@ -63,7 +63,7 @@ def find_spec(name: str) -> Path:
         matches = [spec for spec in specs if any(fits(full, name) for full in spec.names)]
         if name and matches:
             return _only(name, matches).path
-    raise SpecMistakesError(f"No spec is named {shown(name)}{nearest_spec(Path(name))}.")
+    raise SpecError(f"No spec is named {shown(name)}{nearest_spec(Path(name))}.")
 
 
 def nearest_spec(path: Path) -> str:
@@ -119,7 +119,7 @@ def _only(name: str, matches: list[ListedSpec]) -> ListedSpec:
     choice = matches if len(matches) == 1 else published
     if len(choice) != 1:
         candidates = listed([spec.name for spec in matches], "and")
-        raise SpecMistakesError(f"{shown(name)} fits {len(matches)} specs: {candidates}. Write more of the name.")
+        raise SpecError(f"{shown(name)} fits {len(matches)} specs: {candidates}. Write more of the name.")
     return choice[0]
 
 

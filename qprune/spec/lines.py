@@ -10,7 +10,7 @@ from qprune.schedules.tables import KINDS
 from qprune.spec.document import Document, KeyPath
 from qprune.spec.network import LayerSpec, ModelSpec
 from qprune.spec.recipe import DataSpec, LrSpec, OptimizerSpec, TrainSpec
-from qprune.spec.rules import LIFTED, PruneRule, QuantizeRule, Selector
+from qprune.spec.rules import LIFTED, PruneRule, QuantizeRule, Rules, Selector
 from qprune.spec.spec import Spec
 from qprune.spec.values import closest, key_of, listed, nearest
 
@@ -22,6 +22,7 @@ _NOUNS = {
     OptimizerSpec: "an optimizer",
     PruneRule: "a prune rule",
     QuantizeRule: "a quantize rule",
+    Rules: "a set of rules",
     Selector: "a site",
     Spec: "a spec",
     TrainSpec: "a [train] table",

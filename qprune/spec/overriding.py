@@ -5,7 +5,8 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from qprune.spec.document import Document, KeyPath, SpecMistakesError, replaced
+from qprune.errors import SpecError
+from qprune.spec.document import Document, KeyPath, replaced
 from qprune.spec.lines import dotted
 from qprune.spec.values import shown
 
@@ -34,7 +35,7 @@ def override(document: Document, overrides: Mapping[str, Any] | Sequence[str]) -
         except LookupError as error:
             wrong.append(f"{error.args[0]} ({origin}).")
     if wrong:
-        raise SpecMistakesError("\n".join(wrong))
+        raise SpecError("\n".join(wrong))
     return document
 
 
@@ -46,7 +47,7 @@ def _pairs(overrides: Mapping[str, Any] | Sequence[str]) -> Iterator[tuple[str, 
     for text in [overrides] if isinstance(overrides, str) else overrides:
         key, equals, value = text.partition("=")
         if not equals:
-            raise SpecMistakesError(f"An override must read key.path=value; received {shown(text)}.")
+            raise SpecError(f"An override must read key.path=value; received {shown(text)}.")
         yield key.strip(), _parsed(value.strip()), _origin(text)
 
 

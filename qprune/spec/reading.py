@@ -6,11 +6,13 @@ from os.path import realpath
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from qprune.errors import SpecError
 from qprune.spec.checking import check
-from qprune.spec.document import Document, SpecMistakesError
+from qprune.spec.document import Document
 from qprune.spec.files import label, read_table
 from qprune.spec.finding import find_spec, name_below_specs
 from qprune.spec.overriding import override
+from qprune.spec.rules import PruneRule, QuantizeRule, Rules
 from qprune.spec.spec import Spec
 from qprune.spec.values import shown
 
@@ -41,7 +43,32 @@ def read_spec(source: Path | str | Mapping[str, Any] | Spec, overrides: Override
     """
     if isinstance(source, Spec) and not overrides:
         return source
-    return check(override(_document(source), overrides))
+    return check(override(_document(source), overrides), Spec)
+
+
+def read_rules(
+    prune: Sequence[PruneRule | Mapping[str, Any]] = (), quantize: Sequence[QuantizeRule | Mapping[str, Any]] = ()
+) -> Rules:
+    """Check rules that stand outside of a spec, such as those of `qprune.swap`.
+
+    Args:
+        prune: tables as under ``[[prune]]``, or `PruneRule`.
+        quantize: tables as under ``[[quantize]]``, or `QuantizeRule`.
+
+    Raises:
+        SpecError: with one line for each mistake.
+
+    Example:
+        >>> site = {"types": ["Conv2d"], "at": "weight"}
+        >>> read_rules(quantize=[{"sites": [site], "bits": 4, "start": 0}]).quantize[0].bits
+        4
+    """
+    table = {"prune": [_copied(rule) for rule in prune], "quantize": [_copied(rule) for rule in quantize]}
+    return check(Document.of(table, ""), Rules)
+
+
+def _copied(rule: Any) -> Any:
+    return deepcopy(dict(rule)) if isinstance(rule, Mapping) else rule
 
 
 def _document(source: Path | str | Mapping[str, Any] | Spec) -> Document:
@@ -62,7 +89,7 @@ def _path(source: Path | str) -> Path:
         return path
     try:
         return find_spec(source)
-    except SpecMistakesError:
+    except SpecError:
         if path.is_dir():
             return path  # reading it says that it is a folder
         raise
@@ -71,7 +98,7 @@ def _path(source: Path | str) -> Path:
 def _load(path: Path, chain: tuple[Path, ...]) -> Document:
     if realpath(path) in map(realpath, chain):
         circle = " -> ".join(label(file) for file in (*chain, path))
-        raise SpecMistakesError(f"extends goes in a circle: {circle}.")
+        raise SpecError(f"extends goes in a circle: {circle}.")
     asked = f"extends in {label(chain[-1])}" if chain else ""
     return _complete(Document.of(read_table(path, asked), label(path)), path.parent, (*chain, path))
 

@@ -140,5 +140,22 @@ class QuantizeRule:
     exclude: tuple[str, ...] = field(default=(), converter=as_tuple, validator=STRINGS)
 
 
+PRUNE_RULES = items(lambda v: isinstance(v, PruneRule), "a list of tables ([[prune]])")
+QUANTIZE_RULES = items(lambda v: isinstance(v, QuantizeRule), "a list of tables ([[quantize]])")
+
+
+@frozen
+class Rules:
+    """The rules for one network.
+
+    Attributes:
+        prune: the ``[[prune]]`` tables.
+        quantize: the ``[[quantize]]`` tables.
+    """
+
+    prune: tuple[PruneRule, ...] = field(default=(), converter=as_tuple, validator=PRUNE_RULES)
+    quantize: tuple[QuantizeRule, ...] = field(default=(), converter=as_tuple, validator=QUANTIZE_RULES)
+
+
 # keys that stand on a rule and belong to its schedule
 LIFTED: dict[type, tuple[str, ...]] = {PruneRule: ("sparsity", "start"), QuantizeRule: ("start",)}

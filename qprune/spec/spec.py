@@ -7,8 +7,8 @@ from attrs import field, frozen, validators
 
 from qprune.spec.network import ModelSpec
 from qprune.spec.recipe import DataSpec, TrainSpec
-from qprune.spec.rules import PruneRule, QuantizeRule
-from qprune.spec.values import SWITCH, WORD, as_tuple, items, must, one_of, whole
+from qprune.spec.rules import PRUNE_RULES, QUANTIZE_RULES, PruneRule, QuantizeRule
+from qprune.spec.values import SWITCH, WORD, as_tuple, must, one_of, whole
 
 
 def _is_run_name(value: Any) -> bool:
@@ -59,16 +59,8 @@ class Spec:
     data: DataSpec = field(validator=must(lambda v: isinstance(v, DataSpec), "a table"))
     model: ModelSpec = field(validator=must(lambda v: isinstance(v, ModelSpec), "a table"))
     train: TrainSpec = field(validator=must(lambda v: isinstance(v, TrainSpec), "a table"))
-    prune: tuple[PruneRule, ...] = field(
-        default=(),
-        converter=as_tuple,
-        validator=items(lambda v: isinstance(v, PruneRule), "a list of tables ([[prune]])"),
-    )
-    quantize: tuple[QuantizeRule, ...] = field(
-        default=(),
-        converter=as_tuple,
-        validator=items(lambda v: isinstance(v, QuantizeRule), "a list of tables ([[quantize]])"),
-    )
+    prune: tuple[PruneRule, ...] = field(default=(), converter=as_tuple, validator=PRUNE_RULES)
+    quantize: tuple[QuantizeRule, ...] = field(default=(), converter=as_tuple, validator=QUANTIZE_RULES)
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as plain tables, as a TOML file would hold it; values at their default are left out.

@@ -27,8 +27,13 @@ class Task(Protocol):
         True
     """
 
-    monitor: str
-    mode: str
+    @property
+    def monitor(self) -> str:
+        """The metric by which the best epoch is chosen."""
+
+    @property
+    def mode(self) -> str:
+        """``"max"`` or ``"min"``."""
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """The loss that is reported: the mean over a batch, a scalar, without what only helps training."""

@@ -21,7 +21,8 @@ class Callback:
     """Watches a training; every hook does nothing until it is overridden.
 
     An "epoch" of the hooks ends with a validation, whatever its length; ``epoch`` counts them from 0. Callbacks may set
-    ``trainer.stop_training = True``. They must not draw from torch's global generator, which the network's dropout uses.
+    ``trainer.stop_training = True``. They must not draw from torch's global generator, which the network's dropout
+    uses.
 
     Attributes:
         trainer: the `Trainer`, from `set_trainer` on.
@@ -70,8 +71,8 @@ class Callback:
 class CallbackList:
     """Calls each hook of every callback, in the order of the list.
 
-    When ``on_epoch_end`` is called the driver has acted on the step, so that dropped entries are zero, and the entry is in the
-    history. `ModelCheckpoint` belongs at the end: then ``last.pt`` holds what the others have noted.
+    When ``on_epoch_end`` is called the driver has acted on the step, so that dropped entries are zero, and the entry is
+    in the history. `ModelCheckpoint` belongs at the end: then ``last.pt`` holds what the others have noted.
 
     Args:
         callbacks: in the order in which they are to be called.
@@ -88,7 +89,7 @@ class CallbackList:
         return iter(self.callbacks)
 
     def __getattr__(self, hook: str) -> Any:
-        if not hook.startswith("on_") and hook != "set_trainer":
+        if not hook.startswith("on_"):
             raise AttributeError(hook)
 
         def call(*arguments: Any) -> None:

@@ -58,7 +58,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
             "Use another checkpoint of the run, or train it again."
         ) from error
     _check_format(content, path)
-    return content  # type: ignore[no-any-return]
+    return content
 
 
 def _check_format(content: Any, path: str | os.PathLike[str]) -> None:
@@ -69,8 +69,8 @@ def _check_format(content: Any, path: str | os.PathLike[str]) -> None:
     if content["format"] > FORMAT:
         writer = content.get("written_by", {}).get("qprune", "a newer version")
         raise CheckpointError(
-            f"{path} has format {content['format']}, written by qprune {writer}; this is qprune {_version()}, which reads "
-            f"up to format {FORMAT}. Upgrade qprune."
+            f"{path} has format {content['format']}, written by qprune {writer}; this is qprune {_version()}, "
+            f"which reads up to format {FORMAT}. Upgrade qprune."
         )
 
 
@@ -138,8 +138,8 @@ def _plain(value: Any, place: str) -> Any:
     if type(value) in (list, tuple):
         return type(value)(_plain(entry, f"{place}[{index}]") for index, entry in enumerate(value))
     raise CheckpointError(
-        f"A checkpoint holds tensors, numbers, text, lists, tuples and dicts only; received a {type(value).__name__} at "
-        f"{place}. Convert it in the state_dict that it comes from."
+        f"A checkpoint holds tensors, numbers, text, lists, tuples and dicts only; received a {type(value).__name__} "
+        f"at {place}. Convert it in the state_dict that it comes from."
     )
 
 

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from qprune.errors import PlanError, TrainingError
 from qprune.flow import trace
-from qprune.layers import ChannelMask, Compressor, CompressedWeight, Site, sites
+from qprune.layers import ChannelMask, CompressedWeight, FakeQuant, Site, sites
 from qprune.plan import make_plan
 from qprune.schedules import Timeline
 
@@ -19,16 +19,16 @@ Event = dict[str, Any]
 class ScheduleDriver:
     """Carries out the schedules of all masks and quantizers of a network.
 
-    Construct it before the first step, and call `step` after every ``optimizer.step()``: it commits what the forwards of
-    the step measured, then refreshes, freezes and activates what is due. Step s acts before forward s, counted from 0; step
-    0 is applied on construction. Forwards are never counted, so several of them may belong to one step.
+    Construct it before the first step, and call `step` after every ``optimizer.step()``: it commits what the forwards
+    of the step measured, then refreshes, freezes and activates what is due. Step s acts before forward s, counted from
+    0; step 0 is applied on construction. Forwards are never counted, so several of them may belong to one step.
 
     Args:
         net: a network with compressors in place, hand-built or from `qprune.swap` or `qprune.build`.
         example: an input of it (only its shape matters); needed for `Layerwise` in data-flow order.
         steps_per_epoch: optimizer steps of one epoch; needed for durations in epochs.
-        optimizer: if given, the moments of dropped entries are zeroed at freeze; if not, the entries are zeroed again after
-            every step, because old moments still move them.
+        optimizer: if given, the moments of dropped entries are zeroed at freeze; if not, the entries are zeroed again
+            after every step, because old moments still move them.
         steps: length of training, if known: schedules past it are refused.
         seed: seeds the importance ``"random"``.
 
@@ -63,7 +63,7 @@ class ScheduleDriver:
         self.sites = list(sites(net))
         self.timelines: dict[tuple[str, str], Timeline] = {(s.site, s.kind): s.timeline for s in self.plan.sites}
         self.steps_done = 0
-        self._measuring: list[Compressor] = []
+        self._measuring: list[ChannelMask | FakeQuant] = []
         self._start()
 
     def _start(self) -> None:
@@ -158,7 +158,7 @@ class ScheduleDriver:
         for site in self.sites:
             for kind, part in (("mask", site.mask), ("quant", site.quant)):
                 if part is not None:
-                    part.measuring = self._timeline(site, kind).measuring(self.steps_done)
+                    part.measuring = self._timeline(site, kind).measuring(self.steps_done) and _measures(part)
                     self._measuring += [part] if part.measuring else []
             if site.quant is not None:
                 activate = self._timeline(site, "quant").activate
@@ -167,7 +167,8 @@ class ScheduleDriver:
     def _check_inherited(self, site: Site) -> None:
         if any(entry.inherited and entry.site == site.name for entry in self.plan.sites):
             assert site.mask is not None
-            if site.mask.keep.all():
+            # scores tell a mask that was chosen, and has too few channels to drop one, from one that never was
+            if site.mask.keep.all() and not site.mask.score.any():
                 raise PlanError(
                     f"{site.name} inherits its mask, but the mask drops nothing: load a pruned network first "
                     "(init in a spec, load_state_dict in a loop), or give it another schedule."
@@ -201,6 +202,11 @@ class ScheduleDriver:
         return {"steps_done": self.steps_done}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from ``state``, after the network and the optimizer were loaded."""
+        """Go on from ``state``: make the network and the driver anew, load the network, the optimizer, then this."""
         self.steps_done = int(state["steps_done"])
         self._set_modes()
+
+
+def _measures(part: ChannelMask | FakeQuant) -> bool:
+    # weights are scored when a mask is chosen, and random scores are drawn then
+    return isinstance(part, FakeQuant) or part.importance.startswith("activation")

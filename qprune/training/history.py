@@ -14,9 +14,10 @@ class History:
     Attributes:
         history: name -> list with one entry per validation, all of equal length: ``loss`` and the task's metrics on the
             training batches since the entry before, the same with ``val_`` on the validation split, ``lr`` (of the last
-            step), ``step`` (steps done), ``epoch`` (passes over the data, a float) and ``seconds`` (since the entry before).
-        events: one dict per refresh of a mask, ``{"step", "site", "sparsity", "frozen"}``, and per start of a quantizer,
-            ``{"step", "site", "bits"}``.
+            step), ``step`` (steps done), ``epoch`` (passes over the data, a float) and ``seconds`` (since the entry
+            before).
+        events: one dict per refresh of a mask, ``{"step", "site", "sparsity", "frozen"}``, and per start of a
+            quantizer, ``{"step", "site", "bits"}``.
         run: the run's folder; None without one.
         scores: final scores per split, such as ``{"test": {"accuracy": 0.98, "loss": 0.07}}``.
         interrupted: whether Ctrl-C ended the training before its last step.

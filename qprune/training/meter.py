@@ -56,6 +56,7 @@ class Meter:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from ``state``."""
         self.metrics.load_state_dict(state["metrics"])
+        self.metrics.to(self.total.device)  # loading leaves them where the file was read to
         self.total.copy_(state["total"])
         self.count = state["count"]
 

@@ -23,9 +23,7 @@ def make_optimizer(spec: OptimizerSpec, net: nn.Module) -> optim.Optimizer:
     """
     parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
     if spec.name == "sgd":
-        return optim.SGD(
-            parameters, spec.lr, spec.momentum, weight_decay=spec.weight_decay, nesterov=spec.nesterov
-        )
+        return optim.SGD(parameters, spec.lr, spec.momentum, weight_decay=spec.weight_decay, nesterov=spec.nesterov)
     kind = {"adam": optim.Adam, "adamw": optim.AdamW}[spec.name]
     return kind(parameters, spec.lr, spec.betas, weight_decay=spec.weight_decay)
 
@@ -55,8 +53,8 @@ def make_lr_schedule(spec: LrSpec, optimizer: optim.Optimizer, steps: int, steps
 def lr_factor(spec: LrSpec, step: int, steps: int, steps_per_epoch: int) -> float:
     """The learning rate in step ``step`` (counted from 0) as a multiple of the optimizer's ``lr``.
 
-    With w steps of warm-up, step s < w has (s + 1) / w, times the milestones passed by then; the cosine and the line start
-    after it and reach ``final`` at ``steps``, so that the last step is just above it.
+    With w steps of warm-up, step s < w has (s + 1) / w, times the milestones passed by then; the cosine and the line
+    start after it and reach ``final`` at ``steps``, so that the last step is just above it.
 
     Args:
         spec: the schedule.

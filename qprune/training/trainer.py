@@ -1,6 +1,8 @@
 """`Trainer`: the training loop."""
 
+import copy
 import logging
+import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
@@ -13,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader
 
 from qprune.data import EpochSampler
@@ -22,6 +23,7 @@ from qprune.tasks import Task
 from qprune.training.callbacks import Callback, CallbackList
 from qprune.training.checkpoint import load_state
 from qprune.training.driver import ScheduleDriver
+from qprune.training.evaluation import evaluate, place, to_device
 from qprune.training.history import History
 from qprune.training.meter import Meter
 
@@ -31,21 +33,22 @@ log = logging.getLogger(__name__)
 class Trainer:
     """Trains a network for a number of optimizer steps, and validates it every so many.
 
-    The one clock is the number of attempted optimizer steps. After each, in this order: the optimizer, the learning-rate
-    schedule, the driver (which zeroes what was dropped), the metrics, the callbacks.
+    The one clock is the number of attempted optimizer steps. After each, in this order: the optimizer, the
+    learning-rate schedule, the driver (which zeroes what was dropped), the metrics, the callbacks.
 
     Args:
         net: the network; moved to ``device``.
         task: its loss, step and metrics.
-        train: loader of the training batches ``(input, target)``. Those of `qprune.data.train_loader` are resumed within an
-            epoch, others are begun anew.
+        train: loader of the training batches ``(input, target)``. Those of `qprune.data.train_loader` are resumed
+            within an epoch, others are begun anew.
         val: loader of the validation batches; None where nothing is chosen.
         optimizer: over the parameters of ``net``.
         lr_schedule: stepped after each optimizer step; None keeps the learning rate.
         driver: of the masks and quantizers in ``net``; None if there are none.
         steps: how many optimizer steps to train.
         steps_per_epoch: steps of one pass over the data; by default the length of ``train``.
-        validate_every: steps from one validation to the next, by default an epoch; there is always one after the last step.
+        validate_every: steps from one validation to the next, by default an epoch; there is always one after the last
+            step.
         callbacks: called in their order; see `Callback`.
         device: where to train.
         channels_last: lay images and weights out with channels last, which is faster for convolutions.
@@ -92,58 +95,84 @@ class Trainer:
         self.loss: Tensor | None = None
         self.stop_training = False
         self._rng: dict[str, Any] | None = None
-        self._since = 0.0
-        self.callbacks = CallbackList(callbacks)
-        self.callbacks.set_trainer(self)
+        self._since, self._process = 0.0, os.getpid()
+        self.callbacks = CallbackList()
+        self.use(callbacks)
+
+    def use(self, callbacks: Iterable[Callback]) -> None:
+        """Append callbacks; before `resume_from` and `fit`."""
+        for callback in callbacks:
+            callback.set_trainer(self)
+            self.callbacks.callbacks.append(callback)
 
     def fit(self) -> History:
         """Train up to the last step, or until `stop_training` or Ctrl-C, which finishes the step it comes in.
 
         Raises:
             TrainingError: if the loss or a score is no longer a number.
-            DataError: if the training loader gives no batch.
+            DataError: if a loader gives no batch.
         """
         with self.callbacks.closing(), self._ctrl_c():
             self._begin()
-            while not self._done():
-                for batch in self._epoch():
-                    self._train_step(batch)
-                    if self._validation_due():
-                        self._validate()
-                    if self._done():
-                        break
-            self.callbacks.on_train_end(self.history.last())
+            for batch in self._batches():
+                self._train_step(batch)
+                self._validate_if_due()
+            self._end()
         return self.history
 
     @property
     def finished(self) -> bool:
         """Whether training is over, not merely interrupted."""
-        return self.step >= self.steps or (self.stop_training and not self.history.interrupted)
+        return self._done() and not self.history.interrupted
 
     def _begin(self) -> None:
-        self.history.interrupted = False
+        self.history.interrupted = self.stop_training = False
         self.callbacks.on_train_begin(self.history.last())
         self.net.train()
         self._since = perf_counter()
         if self._rng is not None:
             _set_rng(self._rng)
-        if not self._done():
+            self._rng = None
+        if not self._done() or self._validation_due():
             self.callbacks.on_epoch_begin(len(self.history), {})
+        self._validate_if_due()  # Ctrl-C may have come before it
+
+    def _end(self) -> None:
+        self.history.interrupted &= self.step < self.steps or self._validation_due()
+        self.callbacks.on_train_end(self.history.last())
 
     def _done(self) -> bool:
         return self.step >= self.steps or self.stop_training
 
-    def _epoch(self) -> Iterator[Any]:
+    def _batches(self) -> Iterator[Any]:
+        while not self._done():
+            before = self.step
+            for batch in self._until_interrupted(self._rest_of_epoch()):
+                yield batch
+                if self._done():
+                    return
+            if self.step == before and not self._done():
+                raise DataError("There is nothing to train on: the loader gave no batch.")
+
+    def _rest_of_epoch(self) -> Iterable[Any]:
         epoch, start = divmod(self.step, self.steps_per_epoch)
         sampler = self.train.sampler
         if isinstance(sampler, EpochSampler):
             sampler.epoch, sampler.start = epoch, start
         elif hasattr(sampler, "set_epoch"):
             sampler.set_epoch(epoch)
-        before = self.step
-        yield from islice(self.train, self.steps_per_epoch - start)
-        if self.step == before:
-            raise DataError("The training loader gave no batch; it must have at least one per pass over the data.")
+        return islice(self.train, self.steps_per_epoch - start)
+
+    def _until_interrupted(self, batches: Iterable[Any]) -> Iterator[Any]:
+        try:
+            for batch in batches:
+                yield batch
+                if self.history.interrupted:
+                    return
+        except RuntimeError:
+            # loader processes that were spawned, not forked, die of the same Ctrl-C
+            if not self.history.interrupted:
+                raise
 
     def _train_step(self, batch: Any) -> None:
         number = self.step % self.steps_per_epoch
@@ -151,7 +180,7 @@ class Trainer:
         self.batch = batch = to_device(batch, self.device, self.channels_last)
         self.loss, output = self.task.step(self.net, batch)
         self.optimizer.zero_grad()
-        self.loss.backward()  # type: ignore[no-untyped-call]
+        self.loss.backward()
         self.lr = _lr(self.optimizer)
         self.optimizer.step()
         if self.lr_schedule is not None:
@@ -163,20 +192,31 @@ class Trainer:
         self.callbacks.on_train_batch_end(number, {"loss": self.loss.detach()})
 
     def _validation_due(self) -> bool:
-        return self.step % self.validate_every == 0 or self.step >= self.steps
+        due = self.step > 0 and (self.step % self.validate_every == 0 or self.step >= self.steps)
+        return due and self.history.last().get("step") != self.step
+
+    def _validate_if_due(self) -> None:
+        if self._validation_due() and not self.history.interrupted:
+            self._validate()
 
     def _validate(self) -> None:
-        entry: dict[str, Any] = self.meter.result()
-        if self.val is not None:
-            scores = evaluate(self.net, self.task, self.val, self.device, self.channels_last)
-            entry |= {f"val_{name}": score for name, score in scores.items()}
+        scores = self._val_scores()
+        if self.history.interrupted:
+            return  # the scores are of a part; they are taken anew when training goes on
         seconds, self._since = perf_counter() - self._since, perf_counter()
-        entry |= {"lr": self.lr, "step": self.step, "epoch": self.step / self.steps_per_epoch, "seconds": seconds}
+        clock = {"lr": self.lr, "step": self.step, "epoch": self.step / self.steps_per_epoch, "seconds": seconds}
+        self.history.add(self.meter.result() | scores | clock)
         self.meter.reset()
-        self.history.add(entry)
-        self.callbacks.on_epoch_end(len(self.history) - 1, entry)
+        self.callbacks.on_epoch_end(len(self.history) - 1, self.history.last())
         if not self._done():
             self.callbacks.on_epoch_begin(len(self.history), {})
+
+    def _val_scores(self) -> dict[str, float]:
+        if self.val is None:
+            return {}
+        batches = self._until_interrupted(self.val)
+        scores = evaluate(self.net, self.task, batches, self.device, self.channels_last)
+        return {f"val_{name}": score for name, score in scores.items()}
 
     @contextmanager
     def _ctrl_c(self) -> Iterator[None]:
@@ -191,6 +231,8 @@ class Trainer:
             signal.signal(signal.SIGINT, before)
 
     def _interrupt(self, *_: Any) -> None:
+        if os.getpid() != self._process:
+            return  # a forked loader process, which goes on until its parent ends it
         if self.history.interrupted:
             raise KeyboardInterrupt  # the second Ctrl-C: do not even finish the step
         log.warning("Interrupted: stopping after this step and saving. Press Ctrl-C again to stop at once.")
@@ -198,9 +240,14 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on from this step to the same result."""
-        parts = {"net": self.net, "optimizer": self.optimizer, "lr_schedule": self.lr_schedule, "driver": self.driver}
+        parts: dict[str, Any] = {
+            "net": self.net,
+            "optimizer": self.optimizer,
+            "lr_schedule": self.lr_schedule,
+            "driver": self.driver,
+        }
         parts |= {"history": self.history, "meter": self.meter, "callbacks": self.callbacks}
-        states = {name: part.state_dict() for name, part in parts.items() if part is not None}  # type: ignore[attr-defined]
+        states = {name: part.state_dict() for name, part in parts.items() if part is not None}
         return states | {"step": self.step, "lr": self.lr, "rng": _get_rng()}
 
     def resume_from(self, checkpoint: dict[str, Any]) -> None:
@@ -214,78 +261,15 @@ class Trainer:
         """
         if checkpoint["step"] > self.steps:
             raise CheckpointError(
-                f"The checkpoint was written at step {checkpoint['step']}, but this training ends at step {self.steps}. "
-                "Train longer, or start anew."
+                f"The checkpoint was written at step {checkpoint['step']}, but this training ends at step {self.steps}."
+                " Train longer, or start anew."
             )
         load_state(self.net, checkpoint["net"], "The checkpoint")
         for name in ("optimizer", "lr_schedule", "driver", "history", "meter", "callbacks"):
             part = getattr(self, name)
             if part is not None:
-                part.load_state_dict(checkpoint[name])
+                part.load_state_dict(copy.deepcopy(checkpoint[name]))
         self.step, self.lr, self._rng = checkpoint["step"], checkpoint["lr"], checkpoint["rng"]
-
-
-def evaluate(
-    net: nn.Module,
-    task: Task,
-    loader: Iterable[Any],
-    device: torch.device | str = "cpu",
-    channels_last: bool = True,
-) -> dict[str, float]:
-    """The mean loss per sample and the metrics of ``net`` in eval mode; its own mode is restored afterwards.
-
-    Args:
-        net: the network, on ``device``.
-        task: whose loss and metrics.
-        loader: batches ``(input, target)``.
-        device: where to compute.
-        channels_last: the layout of the images.
-
-    Returns:
-        ``{"loss": ..., "accuracy": ...}``, by the names of the task's metrics.
-
-    Raises:
-        DataError: if there is no batch.
-
-    Example:
-        >>> evaluate(net, Classification(classes=10), eval_loader(splits.test, batch=256))["accuracy"]
-        0.9733333587646484
-    """
-    meter, training = Meter(task, device), net.training
-    net.eval()
-    with torch.no_grad():
-        for batch in loader:
-            batch = to_device(batch, device, channels_last)
-            meter.update(*task.step(net, batch), batch[1])
-    net.train(training)
-    if not meter.count:
-        raise DataError("There is nothing to evaluate on: the loader gave no batch.")
-    return meter.result()
-
-
-def place(net: nn.Module, device: torch.device | str, channels_last: bool) -> None:
-    """Move a network to its device and memory layout, in place.
-
-    Example:
-        >>> place(net, "cpu", channels_last=True)
-    """
-    net.to(device=device, memory_format=torch.channels_last if channels_last else torch.preserve_format)  # type: ignore[call-overload]
-
-
-def to_device(batch: Any, device: torch.device | str, channels_last: bool) -> Any:
-    """Move the tensors of a batch to the device, those of four dimensions with channels last if asked.
-
-    Example:
-        >>> images, labels = to_device((torch.zeros(2, 3, 5, 7), torch.tensor([0, 4])), "cpu", channels_last=True)
-        >>> images.stride()
-        (105, 1, 21, 3)
-    """
-
-    def move(tensor: Tensor) -> Tensor:
-        layout = torch.channels_last if channels_last and tensor.dim() == 4 else torch.preserve_format
-        return tensor.to(device, non_blocking=True, memory_format=layout)
-
-    return tree_map_only(Tensor, move, batch)
 
 
 def _lr(optimizer: Optimizer) -> float:

@@ -34,7 +34,9 @@ def test_steps_stay_exact(steps):
     assert to_steps(steps) == to_steps(f"{steps}it") == to_steps(steps, 391) == steps
 
 
-@pytest.mark.parametrize("wrong", [-1, 1.5, True, None, "", "5", "ep", "-1ep", "1.5it", "1 ep", "1EP", "1ep\n", ".5ep", "5.ep", "1e3it"])
+@pytest.mark.parametrize(
+    "wrong", [-1, 1.5, True, None, "", "5", "ep", "-1ep", "1.5it", "1 ep", "1EP", "1ep\n", ".5ep", "5.ep", "1e3it"]
+)
 def test_anything_else_is_no_duration(wrong):
     with pytest.raises(ValueError, match=r'^must be a duration such as "0.5ep", "800it" or 800; received ') as error:
         check_duration(wrong)

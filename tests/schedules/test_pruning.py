@@ -78,7 +78,9 @@ LAYERWISE = {
 }
 
 
-@pytest.mark.parametrize(("start", "interval", "refresh", "epoch", "sites", "first", "end"), LAYERWISE.values(), ids=LAYERWISE)
+@pytest.mark.parametrize(
+    ("start", "interval", "refresh", "epoch", "sites", "first", "end"), LAYERWISE.values(), ids=LAYERWISE
+)
 def test_layerwise_ends_where_the_published_experiment_did(start, interval, refresh, epoch, sites, first, end):
     schedule = Layerwise(sparsity=0.75, start=start, interval=interval, refresh=refresh)
     assert schedule.slot(0, epoch).timeline().measure[0] == first
@@ -179,7 +181,9 @@ def test_sparsity_outside_its_range_is_refused(sparsity):
 
 
 def test_malformed_duration_is_refused_by_name():
-    with pytest.raises(ValueError, match=r'^start must be a duration such as "0.5ep", "800it" or 800; received \'2 ep\'$'):
+    with pytest.raises(
+        ValueError, match=r'^start must be a duration such as "0.5ep", "800it" or 800; received \'2 ep\'$'
+    ):
         Stepwise(0.5, "2 ep", 1)
     with pytest.raises(ValueError, match=r'^at must be a duration such as "0.5ep", "800it" or 800; received -1$'):
         OneShot(0.5, -1)

@@ -1,7 +1,7 @@
-import toml
 import tomllib
 
 import pytest
+import toml
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,0 +1,87 @@
+"""`evaluate`: the scores of a network, and how networks and batches are laid out on a device."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from qprune.errors import DataError
+from qprune.tasks import Task
+from qprune.training.meter import Meter
+
+
+def evaluate(
+    net: nn.Module,
+    task: Task,
+    loader: Iterable[Any],
+    device: torch.device | str = "cpu",
+    channels_last: bool = True,
+) -> dict[str, float]:
+    """The mean loss per sample and the metrics of ``net`` in eval mode; the modes of its layers are restored.
+
+    Args:
+        net: the network, on ``device``.
+        task: whose loss and metrics.
+        loader: batches ``(input, target)``.
+        device: where to compute.
+        channels_last: the layout of the images.
+
+    Returns:
+        ``{"loss": ..., "accuracy": ...}``, by the names of the task's metrics.
+
+    Raises:
+        DataError: if there is no batch.
+
+    Example:
+        >>> evaluate(net, Classification(classes=10), eval_loader(splits.test, batch=256))["accuracy"]
+        0.9733333587646484
+    """
+    meter = Meter(task, device)
+    with _evaluating(net), torch.no_grad():
+        for batch in loader:
+            batch = to_device(batch, device, channels_last)
+            meter.update(*task.step(net, batch), batch[1])
+    if not meter.count:
+        raise DataError("There is nothing to evaluate on: the loader gave no batch.")
+    return meter.result()
+
+
+@contextmanager
+def _evaluating(net: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in net.modules()}
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():  # each its own: some normalizations may be frozen
+            module.training = training
+
+
+def place(net: nn.Module, device: torch.device | str, channels_last: bool) -> None:
+    """Move a network to its device and memory layout, in place.
+
+    Example:
+        >>> place(net, "cpu", channels_last=True)
+    """
+    net.to(device)
+    if channels_last:
+        net.to(memory_format=torch.channels_last)
+
+
+def to_device(batch: Any, device: torch.device | str, channels_last: bool) -> Any:
+    """Move the tensors of a batch to the device, those of four dimensions with channels last if asked.
+
+    Example:
+        >>> images, labels = to_device((torch.zeros(2, 3, 5, 7), torch.tensor([0, 4])), "cpu", channels_last=True)
+        >>> images.stride()
+        (105, 1, 21, 3)
+    """
+
+    def move(tensor: Tensor) -> Tensor:
+        layout = torch.channels_last if channels_last and tensor.dim() == 4 else torch.preserve_format
+        return tensor.to(device, non_blocking=True, memory_format=layout)
+
+    return tree_map_only(Tensor, move, batch)

@@ -1,0 +1,262 @@
+"""`Experiment`: a spec made ready to train, with its data, network, driver and trainer; `prepare` builds it."""
+
+import json
+import platform
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from attrs import evolve, frozen
+from torch import nn
+from torch.utils.data import DataLoader
+
+from qprune.assemble import assemble
+from qprune.data import DataInfo, Splits, describe, eval_loader, load_data, train_loader, wrap_data
+from qprune.errors import CheckpointError
+from qprune.flow import trace
+from qprune.plan import Plan, make_plan
+from qprune.report import forecast, summarize
+from qprune.schedules import to_steps
+from qprune.spec import Spec, spec_to_toml
+from qprune.tasks import Classification, Task
+from qprune.training.callbacks import Callback, CSVLogger
+from qprune.training.checkpoint import load, load_state, replaced
+from qprune.training.driver import ScheduleDriver
+from qprune.training.event_files import TensorBoard
+from qprune.training.history import History
+from qprune.training.model_checkpoint import ModelCheckpoint
+from qprune.training.nan import TerminateOnNaN
+from qprune.training.optimizers import check_lr_schedule, make_lr_schedule, make_optimizer
+from qprune.training.progress import Progress
+from qprune.training.run import Run
+from qprune.training.trainer import Trainer, evaluate
+
+
+@frozen(eq=False)
+class Experiment:
+    """Everything that one run needs, checked and planned; nothing has been trained or written yet.
+
+    Attributes:
+        spec: what to do.
+        splits: the data.
+        classes: names of the classes.
+        shape: ``(C, H, W)`` of one image.
+        task: loss and metrics.
+        trainer: the loop, with network, optimizer and driver.
+        own_model: whether the network is the user's own, which a run folder cannot rebuild.
+    """
+
+    spec: Spec
+    splits: Splits
+    classes: tuple[str, ...]
+    shape: tuple[int, ...]
+    task: Task
+    trainer: Trainer
+    own_model: bool = False
+
+
+def prepare(
+    spec: Spec,
+    *,
+    model: nn.Module | None = None,
+    data: Any = None,
+    task: Task | None = None,
+    device: str | None = None,
+    init: dict[str, Any] | None = None,
+) -> Experiment:
+    """Load the data, build the network, take over ``init``, plan, and set up the loop.
+
+    Args:
+        spec: what to do.
+        model: a network of the user's own, with its compressors in place.
+        data: datasets or loaders of the user's own.
+        task: in place of classification.
+        device: where to train; a GPU if there is one.
+        init: content of the ``model.pt`` that the network starts from.
+
+    Raises:
+        DataError: for data that is missing or malformed.
+        PlanError: for rules that cannot work.
+        CheckpointError: if ``init`` does not fit the network.
+    """
+    torch.manual_seed(spec.seed)
+    splits = wrap_data(data) if data is not None else load_data(spec.data, spec.seed)
+    classes, shape = _facts(spec, splits, model)
+    net = model if model is not None else assemble(spec, len(classes), shape)  # type: ignore[arg-type]
+    if init is not None:
+        inherit(net, init, str(spec.init))
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    net.to(chosen)
+    task = task or Classification(len(classes), spec.train.label_smoothing)
+    trainer = _trainer(spec, net, task, splits, shape, chosen)
+    return Experiment(spec, splits, classes, shape, task, trainer, own_model=model is not None)
+
+
+def _trainer(
+    spec: Spec,
+    net: nn.Module,
+    task: Task,
+    splits: Splits,
+    shape: tuple[int, ...],
+    device: torch.device,
+) -> Trainer:
+    workers, train = spec.data.workers, spec.train
+    loader = train_loader(splits.train, batch=train.batch, seed=spec.seed, workers=workers, device=device)
+    val = splits.val and eval_loader(splits.val, batch=train.batch, workers=workers, device=device)
+    per_epoch = steps_per_epoch(len(splits.train), train.batch) if loader is not splits.train else len(loader)
+    steps = to_steps(train.length, per_epoch)
+    optimizer = make_optimizer(train.optimizer, net)
+    example = torch.zeros(2, *shape)
+    driver = ScheduleDriver(net, example, per_epoch, optimizer=optimizer, steps=steps, seed=spec.seed)
+    return Trainer(
+        net,
+        task,
+        train=loader,
+        val=val,
+        optimizer=optimizer,
+        lr_schedule=make_lr_schedule(train.lr_schedule, optimizer, steps, per_epoch),
+        driver=driver,
+        steps=steps,
+        steps_per_epoch=per_epoch,
+        validate_every=to_steps(train.validate_every, per_epoch),
+        device=device,
+        channels_last=train.channels_last,
+    )
+
+
+def train(
+    experiment: Experiment,
+    run: Run,
+    *,
+    callbacks: Sequence[Callback] = (),
+    resume: bool = False,
+    verbose: str | int = "auto",
+) -> History:
+    """Train to the end and leave the run folder complete: model, history, scores of every split, costs.
+
+    Args:
+        experiment: what `prepare` made.
+        run: the folder.
+        callbacks: called after the built-in ones, before the checkpoint is written.
+        resume: go on from ``last.pt``, if it is there.
+        verbose: see `Progress`.
+
+    Returns:
+        the history, with `History.scores` of the model in ``model.pt`` and `History.run`.
+    """
+    trainer, spec = experiment.trainer, experiment.spec
+    checkpoint = ModelCheckpoint(run.path, spec=spec_to_toml(spec), classes=experiment.classes, shape=experiment.shape)
+    built_in = [TerminateOnNaN(), CSVLogger(run.history), TensorBoard(run.tensorboard), Progress(verbose)]
+    trainer.add_callbacks([*built_in, *callbacks, checkpoint])
+    trainer.history.run = run.path
+    if resume and run.last.is_file():
+        trainer.resume_from(load(run.last))
+    history = trainer.fit()
+    if not history.interrupted:
+        _report(experiment, run)
+    return history
+
+
+def _report(experiment: Experiment, run: Run) -> None:
+    """Score the model of ``model.pt`` on every split but the training one, and write ``report.json``."""
+    trainer, spec = experiment.trainer, experiment.spec
+    content = load(run.model)
+    load_state(trainer.net, content["state"], run.model)
+    for name in ("val", "test"):
+        data = getattr(experiment.splits, name)
+        if data is not None:
+            loader = eval_loader(data, batch=spec.train.batch, workers=spec.data.workers, device=trainer.device)
+            options = (trainer.device, trainer.channels_last)
+            trainer.history.scores[name] = evaluate(trainer.net, experiment.task, loader, *options)
+    metric = trainer.history.scores.get("test", {}).get(experiment.task.monitor)
+    costs = summarize(trainer.net, experiment.shape, metric=metric).to_dict()["total"]
+    report = {"name": spec.name, "init": spec.init, "step": content["step"], "steps": trainer.steps}
+    report |= {"scores": trainer.history.scores, "costs": costs, "environment": _environment(trainer.device)}
+    with replaced(run.report) as file:
+        file.write(json.dumps(report, indent=2).encode())
+
+
+def _environment(device: torch.device) -> dict[str, Any]:
+    processor = (
+        torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    )
+    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    return {"device": str(device), "processor": processor, "threads": torch.get_num_threads()} | versions
+
+
+def plan_spec(spec: Spec, per_epoch: int | None = None) -> Plan:
+    """The plan of a spec, with what its network costs before and after; nothing is trained or read.
+
+    Args:
+        spec: what to plan.
+        per_epoch: optimizer steps of one epoch; by default from the size of the data set.
+
+    Raises:
+        PlanError: for rules or a learning-rate schedule that cannot work.
+    """
+    info = describe(spec.data)
+    net = assemble(spec, len(info.classes), info.shape)
+    per_epoch = per_epoch or steps_per_epoch(info.sizes["train"], spec.train.batch)
+    steps = to_steps(spec.train.length, per_epoch)
+    check_lr_schedule(spec.train.lr_schedule, steps, per_epoch)
+    flow = trace(net, torch.zeros(2, *info.shape))
+    plan = make_plan(net, flow, steps_per_epoch=per_epoch, steps=steps)
+    return evolve(plan, cost=forecast(net, plan, info.shape))
+
+
+def steps_per_epoch(images: int, batch: int) -> int:
+    """Optimizer steps of one pass over the data; the short last batch counts.
+
+    Example:
+        >>> steps_per_epoch(50_000, 128)
+        391
+    """
+    return -(-images // batch)
+
+
+def _facts(spec: Spec, splits: Splits, model: nn.Module | None) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    if splits.info is not None:
+        return splits.info.classes, splits.info.shape
+    if model is None:
+        info: DataInfo = describe(spec.data)
+        return info.classes, info.shape
+    image, _ = _first(splits.train)
+    return _class_names(model, image), tuple(image.shape)
+
+
+def _first(data: Any) -> Any:
+    batch = next(iter(data)) if isinstance(data, DataLoader) else data[0]
+    return (batch[0][0], batch[1][0]) if isinstance(data, DataLoader) else batch
+
+
+def _class_names(net: nn.Module, image: Any) -> tuple[str, ...]:
+    flow = trace(net, image[None])
+    return tuple(str(index) for index in range(flow.calls[flow.outputs[0]].shape[1]))
+
+
+def inherit(net: nn.Module, content: dict[str, Any], origin: str) -> None:
+    """Take over parameters, statistics and compressors of a trained model; never its optimizer or its clock.
+
+    Compressors that the model does not have start fresh.
+
+    Args:
+        net: the network that takes over, in place.
+        content: content of the ``model.pt``.
+        origin: its name, for errors.
+
+    Raises:
+        CheckpointError: if the model is of another network, or has a mask or quantizer that ``net`` has no place for.
+    """
+    state, own = content["state"], net.state_dict()
+    homeless = {match[1] for key in state if key not in own and (match := _COMPRESSOR.fullmatch(key))}
+    if homeless:
+        first = sorted(homeless)[0].replace("_mask", "").replace("_quant", "")
+        raise CheckpointError(
+            f'{origin} has masks or quantizers at {len(homeless)} sites where this network has none, "{first}" first. '
+            'Add a rule for them; [[prune]] with schedule = { kind = "inherited" } keeps masks as they are.'
+        )
+    load_state(net, state, origin)
+
+
+_COMPRESSOR = re.compile(r"(.*(?:input|weight|output)_(?:mask|quant))\.\w+")

@@ -1,0 +1,126 @@
+"""`TerminateOnNaN`: stops when the loss is no longer a number, and says where that came from."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from qprune.errors import TrainingError
+from qprune.layers import ChannelMask, FakeQuant
+from qprune.training.callbacks import Callback, Logs
+
+
+class TerminateOnNaN(Callback):
+    """Stops training with a `TrainingError` if the loss is NaN or infinite.
+
+    It belongs at the head of the callbacks: then nothing is saved any more, and the last good checkpoint stays.
+
+    On a CPU the loss is read before every update, so the network itself also stays as it was. On other devices reading
+    would wait for the device: there the first bad step is noted on the device and read every ``every`` steps and before
+    each entry of the history, and the network has gone bad by then.
+
+    Args:
+        every: steps between two looks, on devices other than the CPU.
+
+    Raises:
+        ValueError: if ``every`` is less than 1.
+
+    Example:
+        >>> TerminateOnNaN()
+    """
+
+    def __init__(self, every: int = 50) -> None:
+        if every < 1:
+            raise ValueError(f"every must be at least 1; received {every}")
+        self.every = every
+        self.first_bad: Tensor | None = None
+        self._handle: Any = None
+
+    def on_train_begin(self, logs: Logs) -> None:
+        """Look at the loss before each update from now on."""
+        self.first_bad = torch.full((), torch.inf, dtype=torch.float64, device=self.trainer.device)
+        self._handle = self.trainer.optimizer.register_step_pre_hook(self._before_update)
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """Look before anything of this epoch is saved."""
+        self._read()
+
+    def on_train_end(self, logs: Logs) -> None:
+        """Look before anything is saved at the end."""
+        self._read()
+
+    def _before_update(self, *_: Any) -> None:
+        trainer = self.trainer
+        assert trainer.loss is not None
+        assert self.first_bad is not None
+        here = torch.where(trainer.loss.detach().isfinite(), torch.inf, float(trainer.step))
+        self.first_bad = torch.minimum(self.first_bad, here)
+        if trainer.device.type == "cpu" or (trainer.step + 1) % self.every == 0:
+            self._read()
+
+    def _read(self) -> None:
+        assert self.first_bad is not None
+        step = float(self.first_bad)  # waits for the device
+        if step != torch.inf:
+            raise TrainingError(
+                f"The loss is not finite at step {int(step)}: {find_offender(self.trainer)}. Lower the learning rate, "
+                "warm it up, or check the data; the last good checkpoint was kept."
+            )
+
+    def close(self) -> None:
+        """Stop looking."""
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+
+
+def find_offender(trainer: Any) -> str:
+    """Run the trainer's present batch once more, and say where the first value that is not finite appears.
+
+    Example:
+        >>> find_offender(trainer)
+        'the first such values are in the output of "down.conv" (Conv2d)'
+    """
+    if not _finite(trainer.batch):
+        return "the batch itself has such values"
+    found: list[str] = []
+    with torch.no_grad(), _watched(trainer.net, found):
+        loss, _ = trainer.task.step(trainer.net, trainer.batch)
+    if found:
+        return f"the first such values are in {found[0]}"
+    end = "the loss has such values" if not _finite(loss) else "they are gone when the batch is run again"
+    return f"the output of every layer is finite, {end}"
+
+
+@contextmanager
+def _watched(net: nn.Module, found: list[str]) -> Iterator[None]:
+    def note(path: str, module: nn.Module, result: Any) -> None:
+        if not found and not _finite(result):
+            found.append(_place(path, module))
+
+    handles = [
+        module.register_forward_hook(lambda module, _, result, path=path: note(path, module, result))
+        for path, module in net.named_modules()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _place(path: str, module: nn.Module) -> str:
+    if isinstance(module, ChannelMask | FakeQuant):
+        return f'the site "{path.removesuffix("_mask").removesuffix("_quant")}"'
+    bad = [name for name, parameter in module.named_parameters(recurse=False) if not _finite(parameter)]
+    if bad:
+        return f'the {bad[0]} of "{path}" ({type(module).__name__})'
+    return f'the output of "{path}" ({type(module).__name__})'
+
+
+def _finite(values: Any) -> bool:
+    tensors = [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)

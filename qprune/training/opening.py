@@ -1,0 +1,97 @@
+"""Opening a finished run: its network from the folder alone, its scores, its classes."""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import nn
+
+from qprune.assemble import assemble
+from qprune.data import eval_loader, load_data, wrap_data
+from qprune.errors import CheckpointError, DataError
+from qprune.spec import Spec, read_spec
+from qprune.tasks import Classification, Task
+from qprune.training.checkpoint import load, load_state
+from qprune.training.run import Run
+from qprune.training.trainer import evaluate, place
+
+
+@frozen(eq=False)
+class Opened:
+    """A trained network and what is known about it.
+
+    Attributes:
+        net: the network, in eval mode.
+        spec: what it was trained by.
+        classes: names of its classes.
+        shape: ``(C, H, W)`` of an image.
+    """
+
+    net: nn.Module
+    spec: Spec
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+
+
+def open_model(run: str | os.PathLike[str], root: Path, model: nn.Module | None = None) -> Opened:
+    """Open a run folder, a run's name, or a ``model.pt``.
+
+    Args:
+        run: which.
+        root: where run folders lie.
+        model: the network, if the run was trained with one of the user's own.
+
+    Raises:
+        CheckpointError: if there is none, it is damaged or of another network.
+    """
+    path = model_file(run, root)
+    content = load(path)
+    if "state" not in content or "spec" not in content:
+        raise CheckpointError(f"{path} holds no trained model; give the run's folder or its model.pt.")
+    spec = read_spec(tomllib.loads(content["spec"]))
+    net = model if model is not None else assemble(spec, len(content["classes"]), tuple(content["shape"]))
+    load_state(net, content["state"], path)
+    return Opened(net.eval(), spec, tuple(content["classes"]), tuple(content["shape"]))
+
+
+def model_file(run: str | os.PathLike[str], root: Path) -> Path:
+    """The ``model.pt`` of a run.
+
+    Raises:
+        CheckpointError: if there is no such run, or it is not finished.
+    """
+    if Path(run).is_file():
+        return Path(run)
+    found = Run.open(run, root)
+    if not found.finished:
+        raise CheckpointError(f"{found.path} is not finished, so it has no model yet. Go on with --resume.")
+    return found.model
+
+
+def evaluate_model(
+    opened: Opened, split: str, *, data: Any = None, task: Task | None = None, device: str | None = None
+) -> dict[str, float]:
+    """Loss and metrics of an opened model on one split.
+
+    Args:
+        opened: the model.
+        split: ``"train"`` (without augmentation), ``"val"`` or ``"test"``.
+        data: datasets or loaders of the user's own.
+        task: in place of classification.
+        device: where to compute; a GPU if there is one.
+
+    Raises:
+        DataError: if the data has no such split.
+    """
+    spec = opened.spec
+    part = getattr(wrap_data(data) if data is not None else load_data(spec.data, spec.seed), split)
+    if part is None:
+        raise DataError(f'The data has no "{split}" split.')
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place(opened.net, where, spec.train.channels_last)
+    loader = eval_loader(part, batch=spec.train.batch, workers=spec.data.workers, device=where)
+    task = task or Classification(len(opened.classes))
+    return evaluate(opened.net, task, loader, where, spec.train.channels_last)

@@ -1,0 +1,191 @@
+"""`Run`: the folder with everything that one training produced."""
+
+import logging
+import os
+import shutil
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from qprune.errors import CheckpointError
+from qprune.training.checkpoint import replaced
+
+log = logging.getLogger(__name__)
+
+FILES = ("spec.toml", "history.csv", "report.json", "last.pt", "best.pt", "model.pt")
+# where a run is resumed may have other folders and another number of processes
+FREE = {"": ("name", "about", "published", "aka"), "data": ("root", "workers", "download")}
+
+
+def runs_root(runs: str | os.PathLike[str] | None = None) -> Path:
+    """The folder of all runs: ``runs`` if given, else the variable ``QPRUNE_RUNS``, else ``./runs``.
+
+    Example:
+        >>> runs_root("elsewhere").name
+        'elsewhere'
+    """
+    return Path(runs or os.environ.get("QPRUNE_RUNS") or "runs")
+
+
+@frozen
+class Run:
+    """A run's folder and the files in it.
+
+    Attributes:
+        path: the folder.
+
+    Example:
+        >>> Run(Path("runs/digits/baseline")).model.as_posix()
+        'runs/digits/baseline/model.pt'
+    """
+
+    path: Path
+
+    @classmethod
+    def create(
+        cls,
+        root: str | os.PathLike[str],
+        name: str,
+        spec_toml: str,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> "Run":
+        """Make the folder ``root/name`` with its ``spec.toml``; nothing there is overwritten without being asked.
+
+        Args:
+            root: the folder of all runs.
+            name: the run's name, a relative path.
+            spec_toml: the resolved spec as text.
+            resume: go on with a run that is there, finished or not; a run that is not there is begun.
+            overwrite: delete what a run of this name left behind, and begin anew.
+
+        Raises:
+            CheckpointError: if the run is there and neither is asked for, both are, or it has another spec.
+
+        Example:
+            >>> Run.create("runs", "digits/baseline", spec_to_toml(spec)).spec.is_file()
+            True
+        """
+        run = cls(Path(root) / name)
+        if resume and overwrite:
+            raise CheckpointError(f"{run.path}: resume and overwrite exclude each other; give one of them.")
+        if overwrite:
+            run.clear()
+        elif run.exists and not resume:
+            raise CheckpointError(run._refusal())
+        elif run.exists:
+            run._check_same(spec_toml)
+        else:
+            log.log(logging.INFO if resume else logging.DEBUG, "%s: nothing to resume, the run begins", run.path)
+        if not run.exists:
+            run.path.mkdir(parents=True, exist_ok=True)
+            with replaced(run.spec) as file:
+                file.write(spec_toml.encode())
+        return run
+
+    @classmethod
+    def open(cls, run: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> "Run":
+        """Find a run by its folder, or by its name below the root of runs.
+
+        Raises:
+            CheckpointError: if there is none; the nearest are named.
+
+        Example:
+            >>> Run.open("runs/digits/baseline") == Run.open("digits/baseline", root="runs")
+            True
+        """
+        places = [Path(run), runs_root(root) / run]
+        for path in places:
+            if cls(path).exists:
+                return cls(path)
+        names = [path.parent.relative_to(runs_root(root)).as_posix() for path in runs_root(root).rglob("spec.toml")]
+        near = get_close_matches(str(run), sorted(names), n=3, cutoff=0.4)
+        hint = f"Nearest: {', '.join(near)}" if near else f"{runs_root(root)} has {len(names)} runs"
+        raise CheckpointError(f"There is no run {run}, neither as a folder nor in {runs_root(root)}. {hint}.")
+
+    @property
+    def spec(self) -> Path:
+        """The resolved spec."""
+        return self.path / "spec.toml"
+
+    @property
+    def history(self) -> Path:
+        """The history, a row per validation."""
+        return self.path / "history.csv"
+
+    @property
+    def report(self) -> Path:
+        """Final scores per split, costs, environment."""
+        return self.path / "report.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of TensorBoard's event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def last(self) -> Path:
+        """What a training is resumed from."""
+        return self.path / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        """The best finished model on the validation split."""
+        return self.path / "best.pt"
+
+    @property
+    def model(self) -> Path:
+        """The trained model, which `qprune.load` opens."""
+        return self.path / "model.pt"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run has left anything here."""
+        return any((self.path / name).is_file() for name in FILES)
+
+    @property
+    def finished(self) -> bool:
+        """Whether its training came to its end."""
+        return self.model.is_file()
+
+    def clear(self) -> None:
+        """Delete the files of the run; others in its folder, such as runs below it, are left alone."""
+        for name in FILES:
+            (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.tensorboard, ignore_errors=True)
+
+    def _refusal(self) -> str:
+        if self.finished:
+            return (
+                f"{self.path} holds a finished run. Use --resume to complete its scores, --overwrite to train it anew, "
+                "or a new --name."
+            )
+        return (
+            f"{self.path} holds a run that was not finished. Use --resume to go on, --overwrite to begin anew, "
+            "or a new --name."
+        )
+
+    def _check_same(self, spec_toml: str) -> None:
+        before = self.spec.read_text() if self.spec.is_file() else ""
+        there, now = _comparable(before), _comparable(spec_toml)
+        changed = [key for key in there | now if there.get(key) != now.get(key)]
+        if changed:
+            key = changed[0]
+            raise CheckpointError(
+                f"{self.path} was begun with another spec: {key} was {there.get(key, 'not set')!r} and is "
+                f"{now.get(key, 'not set')!r} now. Resume it with the spec it was begun with ({self.spec}), or use "
+                "--overwrite or a new --name."
+            )
+
+
+def _comparable(text: str) -> dict[str, Any]:
+    table = tomllib.loads(text)
+    nested = {name: value for name, value in table.items() if isinstance(value, dict)}
+    flat = {name: value for name, value in table.items() if name not in nested and name not in FREE[""]}
+    for name, inner in nested.items():
+        flat |= {f"{name}.{key}": value for key, value in inner.items() if key not in FREE.get(name, ())}
+    return flat

@@ -1,0 +1,166 @@
+import math
+
+import pytest
+import torch
+
+from qprune.functional import channel_score
+from qprune.layers import ChannelMask
+from qprune.schedules import OneShot
+
+
+def measure(mask, *batches):
+    mask.train().measuring = True
+    for x in batches:
+        mask(x)
+    mask.commit()
+
+
+def test_new_mask_keeps_everything():
+    mask, x = ChannelMask(3), torch.randn(2, 3, 5, 7)
+    assert torch.equal(mask(x), x)
+    assert mask.keep.all()
+    assert mask.sparsity == 0
+
+
+def test_dropped_channels_are_zero_and_the_others_unchanged():
+    mask, x = ChannelMask(3), torch.randn(2, 3, 5, 7)
+    mask.keep[1] = False
+    y = mask(x)
+    assert (y[:, 1] == 0).all()
+    assert torch.equal(y[:, [0, 2]], x[:, [0, 2]])
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_dropped_channel_is_zero_whatever_comes_in(value):
+    mask, x = ChannelMask(3), torch.full((2, 3, 5), value)
+    mask.keep[1] = False
+    assert (mask(x)[:, 1] == 0).all()
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1, -3])
+def test_mask_runs_along_its_axis(axis):
+    x = torch.randn(2, 3, 5)
+    mask = ChannelMask(x.shape[axis], axis=axis)
+    mask.keep[0] = False
+    y = mask(x)
+    assert (y.select(axis, 0) == 0).all()
+    assert torch.equal(y.narrow(axis, 1, x.shape[axis] - 1), x.narrow(axis, 1, x.shape[axis] - 1))
+
+
+def test_dropped_channels_pass_no_gradient():
+    mask, x = ChannelMask(3), torch.randn(2, 3, 5, requires_grad=True)
+    mask.keep[1] = False
+    mask(x).sum().backward()
+    assert x.grad[:, 1].eq(0).all()
+    assert x.grad[:, [0, 2]].eq(1).all()
+
+
+def test_score_is_the_mean_over_batches_of_equal_weight():
+    mask, batches = ChannelMask(3), [torch.randn(n, 3, 5, 7) for n in (4, 1, 2)]
+    for x in batches:
+        measure(mask, x)
+    torch.testing.assert_close(mask.score, torch.stack([channel_score(x) for x in batches]).mean(0))
+    assert mask.seen == 3
+
+
+def test_several_forwards_of_one_step_count_as_batches():
+    together, apart = ChannelMask(3), ChannelMask(3)
+    batches = [torch.randn(2, 3, 5, 7) for _ in range(4)]
+    measure(together, *batches[:3])
+    measure(together, batches[3])
+    for x in batches:
+        measure(apart, x)
+    torch.testing.assert_close(together.score, apart.score)
+    assert together.seen == apart.seen == 4
+
+
+def test_forward_alone_changes_nothing_that_arithmetic_uses():
+    mask = ChannelMask(3).train()
+    mask.measuring = True
+    mask(torch.randn(2, 3, 5))
+    assert mask.seen == 0
+    assert mask.score.eq(0).all()
+
+
+def test_commit_without_a_forward_changes_nothing():
+    mask = ChannelMask(3)
+    for _ in range(3):
+        measure(mask, torch.randn(2, 3, 5))
+    before = {name: value.clone() for name, value in mask.state_dict().items()}
+    for _ in range(9):
+        mask.commit()
+    assert all(torch.equal(value, before[name]) for name, value in mask.state_dict().items())
+
+
+def test_commit_leaves_scores_alone_that_someone_else_set():
+    mask, score = ChannelMask(3, importance="random"), torch.rand(3)
+    mask.score.copy_(score)
+    measure(mask, torch.randn(2, 3, 5))
+    assert torch.equal(mask.score, score)
+
+
+@pytest.mark.parametrize("importance", ["weight-l1", "random", "tied"])
+def test_only_activation_importances_are_measured(importance):
+    mask = ChannelMask(3, importance=importance)
+    measure(mask, torch.randn(2, 3, 5))
+    assert mask.seen == 0
+    assert mask.score.eq(0).all()
+
+
+def test_l0_importance_counts_nonzero_values():
+    mask, x = ChannelMask(3, importance="activation-l0"), torch.randn(2, 3, 5, 7).relu()
+    measure(mask, x)
+    torch.testing.assert_close(mask.score, (x != 0).float().mean((0, 2, 3)))
+
+
+def test_dropped_channels_are_measured_and_may_return():
+    mask, x = ChannelMask(2), torch.tensor([[[3.0], [1.0]]])
+    measure(mask, x)
+    mask.refresh(0.5)
+    assert mask.keep.tolist() == [True, False]
+    measure(mask, x * torch.tensor([[0.0], [9.0]]))
+    assert mask.score.tolist() == [1.5, 5]
+    mask.refresh(0.5)
+    assert mask.keep.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("mode", ["eval", "not measuring"])
+def test_nothing_is_measured_unless_training_and_asked(mode):
+    mask = ChannelMask(3).train(mode != "eval")
+    mask.measuring = mode == "eval"
+    mask(torch.randn(2, 3, 5))
+    mask.commit()
+    assert mask.seen == 0
+
+
+def test_refresh_chooses_by_score_and_rounds_up_to_a_multiple():
+    mask = ChannelMask(10, multiple_of=4)
+    mask.score.copy_(torch.arange(10))
+    mask.refresh(0.75)
+    assert mask.keep.nonzero().flatten().tolist() == [6, 7, 8, 9]
+    assert mask.sparsity == pytest.approx(0.6)
+
+
+def test_repr_states_what_the_mask_is_for():
+    line = "ChannelMask(6, importance='activation-l1', schedule=OneShot(sparsity=0.5, at=3, measure=1))"
+    assert repr(ChannelMask(6, schedule=OneShot(0.5, 3))) == line
+
+
+def test_refresh_refuses_nan_scores():
+    mask = ChannelMask(3)
+    measure(mask, torch.full((2, 3, 5), math.nan))
+    with pytest.raises(ValueError, match="scores hold NaN"):
+        mask.refresh(0.5)
+
+
+@pytest.mark.parametrize(("channels", "multiple"), [(0, 1), (4, 0)])
+def test_counts_below_1_are_refused(channels, multiple):
+    sentence = f"^channels and multiple_of must be at least 1; received {channels} and {multiple}$"
+    with pytest.raises(ValueError, match=sentence):
+        ChannelMask(channels, multiple_of=multiple)
+
+
+def test_unknown_importance_is_refused():
+    sentence = "^importance must be one of activation-l1, activation-l0, weight-l1, random, tied; received 'l1'$"
+    with pytest.raises(ValueError, match=sentence):
+        ChannelMask(4, importance="l1")

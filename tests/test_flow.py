@@ -1,0 +1,309 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from qprune import zoo
+from qprune.errors import PlanError
+from qprune.flow import trace
+from qprune.layers import CompressedReLU
+from qprune.zoo import Add, Concat
+
+X = torch.zeros(2, 3, 8, 10)
+
+
+class Net(nn.Module):
+    """Layers by name, and a forward written in the test."""
+
+    def __init__(self, forward, **layers):
+        super().__init__()
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+        self.run = forward
+
+    def forward(self, *inputs):
+        return self.run(self, *inputs)
+
+
+def conv(into=3, out=5, kernel=1, **options):
+    return nn.Conv2d(into, out, kernel, **options)
+
+
+# what is written down
+
+
+def test_a_chain_is_written_down_in_order_with_its_shapes():
+    flow = trace(nn.Sequential(conv(3, 5, 3), nn.ReLU(), nn.Flatten(), nn.Linear(5 * 6 * 8, 4)), X)
+    assert [(c.path, c.name, c.inputs) for c in flow.calls] == [
+        ("0", "Conv2d", (-1,)), ("1", "ReLU", (0,)), ("2", "Flatten", (1,)), ("3", "Linear", (2,)),
+    ]  # fmt: skip
+    assert [c.shape for c in flow.calls] == [(2, 5, 6, 8), (2, 5, 6, 8), (2, 240), (2, 4)]
+    assert flow.calls[0].shapes == ((2, 3, 8, 10),)
+    assert flow.outputs == (3,)
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "outputs"), [("densenet121", 121, 1), ("mobilenetv2", 54, 1), ("preactresnet18", 21, 1)]
+)
+def test_every_weighted_layer_of_the_zoo_runs_once(name, layers, outputs):
+    net = zoo.create(name, width=0.25, classes=7)
+    flow = trace(net, torch.zeros(2, 3, 32, 32))
+    weighted = [path for path, m in net.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert len(weighted) == layers
+    assert all(len(flow.of(path)) == 1 for path in weighted)
+    assert flow.calls[flow.outputs[0]].shape == (2, 7)
+    assert len(flow.outputs) == outputs
+
+
+def test_layers_are_those_of_the_network_itself():
+    net = nn.Sequential(conv(), nn.ReLU())
+    assert [c.layer for c in trace(net, X).calls] == [net[0], net[1]]
+
+
+def test_a_relu_called_twice_has_two_calls_and_a_sum_by_function_is_one():
+    torchvision = pytest.importorskip("torchvision")
+    flow = trace(torchvision.models.resnet18(weights=None), torch.zeros(1, 3, 32, 32))
+    assert len(flow.of("layer1.0.relu")) == 2
+    assert [c.name for c in flow.calls if c.layer is None] == ["add_"] * 8 + ["flatten"]
+    assert flow.output_paths() == {"fc"}
+    assert list(flow.norms_reading("layer1.0.conv1")) == [("layer1.0.bn1", 0)]
+
+
+def test_python_control_flow_on_shapes_is_followed():
+    def forward(net, x):
+        while x.shape[-1] > 2:
+            x = net.pool(net.conv(x))
+        return x if x.shape[1] == 3 else None
+
+    flow = trace(Net(forward, conv=conv(3, 3), pool=nn.AvgPool2d(2)), torch.zeros(1, 3, 8, 9))
+    assert [c.path for c in flow.calls] == ["conv", "pool", "conv", "pool"]
+    assert [c.index for c in flow.of("conv")] == [0, 2]
+
+
+def test_an_in_place_layer_is_the_maker_of_what_is_read_later():
+    def forward(net, x):
+        y = net.conv(x)
+        net.act(y)
+        y.add_(1)
+        return net.norm(y)
+
+    flow = trace(Net(forward, conv=conv(), act=nn.ReLU(inplace=True), norm=nn.BatchNorm2d(5)), X)
+    assert [(c.name, c.inputs) for c in flow.calls] == [
+        ("Conv2d", (-1,)), ("ReLU", (0,)), ("add_", (1,)), ("BatchNorm2d", (2,)),
+    ]  # fmt: skip
+    assert list(flow.norms_reading("conv")) == []
+
+
+def test_writing_into_a_part_of_a_tensor_is_an_operation():
+    def forward(net, x):
+        y = net.conv(x)
+        y[:, :2] = 1
+        return net.norm(y)
+
+    flow = trace(Net(forward, conv=conv(), norm=nn.BatchNorm2d(5)), X)
+    assert [c.name for c in flow.calls] == ["Conv2d", "__setitem__", "BatchNorm2d"]
+    assert list(flow.norms_reading("conv")) == []
+
+
+def test_functions_inside_a_layer_are_not_written_down():
+    flow = trace(Net(lambda net, x: F.relu(net.a(x)) + 1, a=nn.BatchNorm2d(3)), X)
+    assert [c.name for c in flow.calls] == ["BatchNorm2d", "relu", "add"]
+
+
+def test_subclasses_that_run_the_forward_of_torch_are_layers():
+    class Mine(nn.Conv2d):
+        pass
+
+    class Chain(nn.Sequential):
+        pass
+
+    flow = trace(Chain(Mine(3, 5, 1), nn.ReLU()), X)
+    assert [(c.path, c.name) for c in flow.calls] == [("0", "Mine"), ("1", "ReLU")]
+
+
+def test_layers_in_a_plain_module_are_found():
+    net = Net(lambda net, x: net.box.conv(x), box=nn.Module())
+    net.box.conv = conv()
+    assert [c.path for c in trace(net, X).calls] == ["box.conv"]
+
+
+def test_a_network_may_be_one_layer():
+    flow = trace(conv(), X)
+    assert [c.path for c in flow.calls] == [""]
+    assert flow.output_paths() == {""}
+
+
+def test_tensors_made_in_forward_are_no_obstacle():
+    flow = trace(Net(lambda net, x: net.conv(x + torch.ones(x.shape[-1])), conv=conv()), X)
+    assert flow.calls[-1].shape == (2, 5, 8, 10)
+
+
+def test_several_inputs_are_a_tuple():
+    flow = trace(Net(lambda net, a, b: net.add(net.conv(a), b), conv=conv(), add=Add()), (X, torch.zeros(2, 5, 8, 10)))
+    assert flow.of("add")[0].inputs == (0, -1)
+
+
+# outputs
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda a, b: (a, [b]), lambda a, b: {"a": a, "b": {"c": b}}, lambda a, b: (a, None, b)]
+)
+def test_outputs_in_tuples_and_dicts_are_found(wrap):
+    flow = trace(Net(lambda net, x: wrap(net.a(x), net.b(net.a2(x))), a=conv(), a2=conv(), b=nn.ReLU()), X)
+    assert flow.output_paths() == {"a", "a2", "b"}
+
+
+def test_output_paths_end_at_what_mixes_channels():
+    net = nn.Sequential(
+        conv(3, 5), nn.BatchNorm2d(5), nn.ReLU(), conv(5, 4), nn.BatchNorm2d(4), nn.Upsample(scale_factor=2)
+    )
+    assert trace(net, X).output_paths() == {"3", "4", "5"}
+
+
+def test_a_depthwise_convolution_hands_channels_through_to_the_output():
+    net = nn.Sequential(conv(3, 6), conv(6, 6, groups=6))
+    assert trace(net, X).output_paths() == {"0", "1"}
+    net = nn.Sequential(conv(3, 6), conv(6, 3, groups=3))
+    assert trace(net, X).output_paths() == {"1"}
+
+
+def test_a_mixing_function_ends_the_outputs_too():
+    net = Net(lambda net, x: F.conv2d(net.a(x), net.b.weight), a=conv(3, 5), b=conv(5, 4))
+    assert trace(net, X).output_paths() == set()
+
+
+# norms that read a layer
+
+
+def dense_net():
+    def forward(net, x):
+        a = net.a(x)
+        ab = net.join(a, net.b(net.act(net.norm1(a))))
+        return net.head(net.norm2(torch.cat([ab, net.c(x)], 1)))
+
+    return Net(
+        forward, a=conv(3, 4), b=conv(4, 5), c=conv(3, 6), norm1=nn.BatchNorm2d(4), norm2=nn.BatchNorm2d(15),
+        act=nn.ReLU(), join=Concat(), head=conv(15, 2),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "norms"), [("a", [("norm1", 0), ("norm2", 0)]), ("b", [("norm2", 4)]), ("c", [("norm2", 9)])]
+)
+def test_norms_behind_a_concatenation_have_an_offset(path, norms):
+    assert list(trace(dense_net(), X).norms_reading(path)) == norms
+
+
+def test_later_norms_of_a_dense_block_read_an_early_layer_at_its_offset():
+    net = zoo.create("densenet121", width=0.25)
+    found = dict(trace(net, torch.zeros(2, 3, 32, 32)).norms_reading("block1.1.conv2"))
+    assert found == {
+        "block1.2.norm1": 24,
+        "block1.3.norm1": 24,
+        "block1.4.norm1": 24,
+        "block1.5.norm1": 24,
+        "transition1.norm": 24,
+    }
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda net, y: y + 1,
+        lambda net, y: net.add(y, y),
+        lambda net, y: y.flatten(2).unflatten(2, (8, 10)),
+        lambda net, y: y.roll(1, 1),
+        lambda net, y: torch.cat([y, y], 3),
+    ],
+)
+def test_sums_and_what_is_not_known_end_the_search(end):
+    net = Net(lambda net, x: net.norm(end(net, net.conv(x))), conv=conv(), add=Add(), norm=nn.BatchNorm2d(5))
+    assert list(trace(net, X).norms_reading("conv")) == []
+
+
+def test_activations_pooling_and_norms_are_looked_through():
+    net = nn.Sequential(
+        conv(),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.BatchNorm2d(5),
+        nn.GELU(),
+        nn.InstanceNorm2d(5),
+        conv(5, 5),
+        nn.BatchNorm2d(5),
+    )
+    assert list(trace(net, X).norms_reading("0")) == [("3", 0), ("5", 0)]
+
+
+# rectified
+
+
+@pytest.mark.parametrize(
+    ("layers", "answer"),
+    [
+        ([nn.ReLU()], True),
+        ([nn.ReLU6(), nn.MaxPool2d(2), nn.Dropout()], True),
+        ([nn.BatchNorm2d(3)], False),
+        ([nn.ReLU(), nn.BatchNorm2d(3)], False),
+        ([nn.LeakyReLU()], False),
+    ],
+)
+def test_rectified_tensors_come_from_a_relu(layers, answer):
+    flow = trace(nn.Sequential(*layers), X)
+    assert flow.rectified(flow.calls[-1]) is answer
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_a_concatenation_is_rectified_if_all_its_parts_are(both):
+    act = nn.ReLU() if both else nn.Identity()
+    flow = trace(Net(lambda net, x: net.join(F.relu(x), net.act(x)), act=act, join=Concat()), X)
+    assert flow.rectified(flow.calls[-1]) is both
+
+
+# order and sources
+
+
+def test_position_is_execution_order_and_what_never_runs_is_last():
+    net = Net(lambda net, x: net.b(net.a(x)), b=conv(5, 4), a=conv(3, 5), unused=conv())
+    flow = trace(net, X)
+    assert sorted(["b", "unused", "a"], key=flow.position) == ["a", "b", "unused"]
+    assert flow.of("unused") == ()
+
+
+def test_source_is_the_maker_of_the_first_argument():
+    flow = trace(nn.Sequential(conv(), nn.ReLU()), X)
+    assert flow.source(flow.calls[1]) == flow.calls[0]
+    assert flow.source(flow.calls[0]) is None
+
+
+# the network stays as it is
+
+
+def test_the_network_is_untouched():
+    net = nn.Sequential(conv(), nn.BatchNorm2d(5), CompressedReLU(), nn.Dropout()).train()
+    net[3].eval()
+    heard = []
+    net[0].register_forward_hook(lambda *_: heard.append(1))
+    net[1].register_forward_pre_hook(lambda *_: heard.append(2))
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    trace(net, X)
+    assert heard == []
+    assert [m.training for m in net.modules()] == [True, True, True, True, False]
+    assert [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in net] == [(1, 0), (0, 1), (0, 0), (0, 0)]
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert {p.device.type for p in net.parameters()} == {"cpu"}
+    assert not any(p.requires_grad is False for p in net.parameters())
+
+
+def test_a_network_that_reads_values_is_refused():
+    net = Net(lambda net, x: net.a(x) if x.sum().item() > 0 else x, a=conv())
+    with pytest.raises(PlanError) as caught:
+        trace(net, X)
+    assert str(caught.value).startswith("The network could not be followed on an example of shape (2, 3, 8, 10): ")
+    assert "Its forward must run on the meta device, that is, without reading values" in str(caught.value)
+
+
+def test_an_example_of_the_wrong_shape_is_refused():
+    with pytest.raises(PlanError, match=r"of shape \(2, 4, 8, 10\): .*check the example's shape first"):
+        trace(conv(3, 5), torch.zeros(2, 4, 8, 10))

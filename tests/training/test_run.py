@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import pytest
+
+from qprune.errors import CheckpointError
+from qprune.training import Run, runs_root
+
+SPEC = 'format = 1\n[data]\nname = "digits"\nroot = "here"\n[train]\nbatch = 64\n'
+
+
+def test_root_is_the_argument_then_the_variable_then_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("QPRUNE_RUNS", raising=False)
+    assert runs_root() == Path("runs")
+    monkeypatch.setenv("QPRUNE_RUNS", "elsewhere")
+    assert (runs_root(), runs_root("mine")) == (Path("elsewhere"), Path("mine"))
+
+
+def test_new_run_holds_its_spec(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, "digits/baseline", SPEC)
+    assert run.path == tmp_path / "digits" / "baseline"
+    assert run.spec.read_text() == SPEC
+    assert not run.finished
+
+
+def test_finished_run_is_refused(tmp_path: Path) -> None:
+    Run.create(tmp_path, "a", SPEC).model.touch()
+    with pytest.raises(CheckpointError) as error:
+        Run.create(tmp_path, "a", SPEC)
+    assert str(error.value) == (
+        f"{tmp_path / 'a'} holds a finished run. Use --resume to complete its scores, --overwrite to train it anew, "
+        "or a new --name."
+    )
+
+
+def test_unfinished_run_is_refused(tmp_path: Path) -> None:
+    Run.create(tmp_path, "a", SPEC).last.touch()
+    with pytest.raises(CheckpointError, match=r"not finished\. Use --resume to go on, --overwrite to begin anew"):
+        Run.create(tmp_path, "a", SPEC)
+
+
+def test_resumed_run_keeps_its_files(tmp_path: Path) -> None:
+    Run.create(tmp_path, "a", SPEC).last.write_bytes(b"x")
+    run = Run.create(tmp_path, "a", SPEC.replace("here", "there"), resume=True)
+    assert run.last.read_bytes() == b"x"
+    assert run.spec.read_text() == SPEC
+
+
+def test_resume_without_a_run_begins_it(tmp_path: Path) -> None:
+    assert Run.create(tmp_path, "a", SPEC, resume=True).spec.is_file()
+
+
+def test_resume_with_another_spec_is_refused(tmp_path: Path) -> None:
+    Run.create(tmp_path, "a", SPEC)
+    with pytest.raises(CheckpointError, match=r"begun with another spec: train\.batch was 64 and is 32 now\. Resume it"):
+        Run.create(tmp_path, "a", SPEC.replace("64", "32"), resume=True)
+
+
+def test_overwrite_deletes_the_run_and_no_run_below_it(tmp_path: Path) -> None:
+    outer, inner = Run.create(tmp_path, "a", SPEC), Run.create(tmp_path, "a/b", SPEC)
+    outer.tensorboard.mkdir()
+    (outer.tensorboard / "events").touch()
+    outer.model.touch()
+    inner.model.touch()
+    (outer.path / "notes.txt").touch()
+    Run.create(tmp_path, "a", SPEC.replace("64", "32"), overwrite=True)
+    assert sorted(path.name for path in outer.path.iterdir()) == ["b", "notes.txt", "spec.toml"]
+    assert "32" in outer.spec.read_text()
+    assert inner.finished
+
+
+def test_resume_and_overwrite_exclude_each_other(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="resume and overwrite exclude each other"):
+        Run.create(tmp_path, "a", SPEC, resume=True, overwrite=True)
+
+
+def test_run_opens_by_folder_and_by_name(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, "digits/a", SPEC)
+    assert Run.open(run.path) == Run.open("digits/a", root=tmp_path) == run
+
+
+def test_unknown_run_names_the_nearest(tmp_path: Path) -> None:
+    Run.create(tmp_path, "digits/a75_w4a4", SPEC)
+    with pytest.raises(CheckpointError, match=r"There is no run digits/a75_w4a5.*Nearest: digits/a75_w4a4\."):
+        Run.open("digits/a75_w4a5", root=tmp_path)
