@@ -32,7 +32,7 @@ def to_dense(net: nn.Module) -> nn.Module:
         if isinstance(module, Compressed):
             gate = _bake(path, module)
             if gate is not None:
-                dense = _replace(dense, path, nn.Sequential(module, gate.to(like)))
+                dense = _replace(dense, path, nn.Sequential(dense.get_submodule(path), gate.to(like)))
     return dense
 
 

@@ -138,7 +138,7 @@ def test_sparsity_outside_its_range_is_refused(sparsity):
 
 
 def test_multiple_below_1_is_refused():
-    with pytest.raises(ValueError, match="^multiple_of must be at least 1; received 0$"):
+    with pytest.raises(ValueError, match=r"^multiple_of must be at least 1; received 0$"):
         keep_top(torch.ones(3), 0.5, multiple_of=0)
 
 

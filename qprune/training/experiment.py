@@ -148,7 +148,7 @@ def train(
     trainer, spec = experiment.trainer, experiment.spec
     checkpoint = ModelCheckpoint(run.path, spec=spec_to_toml(spec), classes=experiment.classes, shape=experiment.shape)
     built_in = [TerminateOnNaN(), CSVLogger(run.history), TensorBoard(run.tensorboard), Progress(verbose)]
-    trainer.add_callbacks([*built_in, *callbacks, checkpoint])
+    trainer.use([*built_in, *callbacks, checkpoint])
     trainer.history.run = run.path
     if resume and run.last.is_file():
         trainer.resume_from(load(run.last))

@@ -161,7 +161,7 @@ class Run:
     def _refusal(self) -> str:
         if self.finished:
             return (
-                f"{self.path} holds a finished run. Use --resume to complete its scores, --overwrite to train it anew, "
+                f"{self.path} holds a finished run. Use --resume to score it again, --overwrite to train it anew, "
                 "or a new --name."
             )
         return (

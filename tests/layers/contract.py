@@ -143,7 +143,7 @@ def refuses_partial_compressor_state(subject):
     for name in saved:
         state = {other: value for other, value in layer.state_dict().items() if other != name}
         for strict in (True, False):
-            with pytest.raises(RuntimeError, match="is incomplete.*missing.*Load all of its entries, or none"):
+            with pytest.raises(RuntimeError, match=r"is incomplete.*missing.*Load all of its entries, or none"):
                 layer.load_state_dict(state, strict=strict)
 
 
@@ -242,7 +242,7 @@ def takes_at_most_2_to_the_b_values_under_autocast(subject):
         layer, inputs = subject.at(stage), subject.inputs()
         seen = {}
         for part in compressors(layer):
-            part.register_forward_hook(lambda part, _, y: seen.__setitem__(part, y.detach()))
+            part.register_forward_hook(lambda part, _, y, seen=seen: seen.update({part: y.detach()}))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             y = layer(*(x.bfloat16() for x in inputs))
         assert y.dtype == torch.bfloat16

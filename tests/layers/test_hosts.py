@@ -160,7 +160,7 @@ def test_weight_score_is_the_mean_magnitude_that_reaches_each_output_channel(for
 )
 @pytest.mark.parametrize("masked", [False, True])
 def test_integer_weight_times_scale_is_the_weight_that_forward_uses(form, per, options, masked):
-    layer, x = make(form)
+    layer, _ = make(form)
     if masked:
         half(layer.add_mask("weight"))
     layer.add_quant("weight", 8 if per == "tensor" else 4, per=per, **options).calibrate(layer.rows(layer.weight))
@@ -237,23 +237,23 @@ def test_taken_slot_is_refused():
     layer = CompressedConv2d(6, 4, 3)
     layer.add_mask("input")
     layer.add_quant("weight", 4)
-    with pytest.raises(ValueError, match="^CompressedConv2d already has a mask at its input$"):
+    with pytest.raises(ValueError, match=r"^CompressedConv2d already has a mask at its input$"):
         layer.add_mask("input")
-    with pytest.raises(ValueError, match="^CompressedConv2d already has a quant at its weight$"):
+    with pytest.raises(ValueError, match=r"^CompressedConv2d already has a quant at its weight$"):
         layer.add_quant("weight", 8)
 
 
 def test_side_that_does_not_exist_is_refused():
-    with pytest.raises(ValueError, match="^CompressedReLU has sites at output; received 'input'$"):
+    with pytest.raises(ValueError, match=r"^CompressedReLU has sites at output; received 'input'$"):
         CompressedReLU().add_mask("input", channels=4)
-    with pytest.raises(ValueError, match="^CompressedConv2d has sites at input, weight, output; received 'bias'$"):
+    with pytest.raises(ValueError, match=r"^CompressedConv2d has sites at input, weight, output; received 'bias'$"):
         CompressedConv2d(6, 4, 3).add_quant("bias", 4)
 
 
 def test_channels_must_be_given_where_the_layer_does_not_know_them():
-    with pytest.raises(ValueError, match="^CompressedReLU does not know its channels: pass channels=$"):
+    with pytest.raises(ValueError, match=r"^CompressedReLU does not know its channels: pass channels=$"):
         CompressedReLU().add_mask("output")
-    with pytest.raises(ValueError, match="^CompressedReLU does not know its channels: pass channels=$"):
+    with pytest.raises(ValueError, match=r"^CompressedReLU does not know its channels: pass channels=$"):
         CompressedReLU().add_quant("output", 4, per="channel")
     assert CompressedReLU().add_quant("output", 4).channels is None
 

@@ -262,7 +262,7 @@ def test_repr_states_bits_and_schedule():
 
 
 def test_unknown_options_are_refused():
-    with pytest.raises(ValueError, match="^bits must be 2 to 8; received 9$"):
+    with pytest.raises(ValueError, match=r"^bits must be 2 to 8; received 9$"):
         FakeQuant(9)
     with pytest.raises(ValueError, match=r"^numerics must be \"default\" or \"paper\"; received 'exact'$"):
         FakeQuant(4, numerics="exact")
@@ -272,5 +272,5 @@ def test_unknown_options_are_refused():
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_calibrating_on_values_that_are_no_numbers_is_refused(value):
-    with pytest.raises(ValueError, match="^a range is taken of finite values; received NaN or infinities$"):
+    with pytest.raises(ValueError, match=r"^a range is taken of finite values; received NaN or infinities$"):
         FakeQuant(4).calibrate(torch.tensor([1.0, value]))

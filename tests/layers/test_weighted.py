@@ -90,7 +90,7 @@ def test_options_are_keyword_only():
 @pytest.mark.parametrize(("cls", "args"), PRUNED + JOINT)
 def test_importance_must_fit_its_side(cls, args):
     with pytest.raises(
-        ValueError, match="^importance at the weight must be one of weight-l1, random; received 'activation-l1'$"
+        ValueError, match=r"^importance at the weight must be one of weight-l1, random; received 'activation-l1'$"
     ):
         cls(*args, at="weight", importance="activation-l1")
     fitting = "activation-l1, activation-l0, random"
@@ -103,7 +103,7 @@ def test_importance_must_fit_its_side(cls, args):
 
 @pytest.mark.parametrize(("cls", "args"), QUANT + JOINT)
 def test_layer_that_would_quantize_nothing_is_refused(cls, args):
-    with pytest.raises(ValueError, match="^weight_bits and act_bits are both None: nothing would be quantized$"):
+    with pytest.raises(ValueError, match=r"^weight_bits and act_bits are both None: nothing would be quantized$"):
         cls(*args, weight_bits=None, act_bits=None)
 
 

@@ -38,7 +38,9 @@ def test_file_holds_no_pickled_objects(tmp_path: Path) -> None:
 def test_other_types_are_refused_with_their_place(tmp_path: Path, value: object, kind: str) -> None:
     with pytest.raises(CheckpointError) as error:
         checkpoint.save(tmp_path / "c.pt", {"history": {"loss": [0.5, value]}})
-    assert re.search(rf"tensors, numbers, text.* received a \w*{kind} at history.loss\[1\]. Convert it", str(error.value))
+    assert re.search(
+        rf"tensors, numbers, text.* received a \w*{kind} at history.loss\[1\]. Convert it", str(error.value)
+    )
     assert list(tmp_path.iterdir()) == []
 
 

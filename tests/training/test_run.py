@@ -27,7 +27,7 @@ def test_finished_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as error:
         Run.create(tmp_path, "a", SPEC)
     assert str(error.value) == (
-        f"{tmp_path / 'a'} holds a finished run. Use --resume to complete its scores, --overwrite to train it anew, "
+        f"{tmp_path / 'a'} holds a finished run. Use --resume to score it again, --overwrite to train it anew, "
         "or a new --name."
     )
 
@@ -51,7 +51,9 @@ def test_resume_without_a_run_begins_it(tmp_path: Path) -> None:
 
 def test_resume_with_another_spec_is_refused(tmp_path: Path) -> None:
     Run.create(tmp_path, "a", SPEC)
-    with pytest.raises(CheckpointError, match=r"begun with another spec: train\.batch was 64 and is 32 now\. Resume it"):
+    with pytest.raises(
+        CheckpointError, match=r"begun with another spec: train\.batch was 64 and is 32 now\. Resume it"
+    ):
         Run.create(tmp_path, "a", SPEC.replace("64", "32"), resume=True)
 
 

@@ -1,0 +1,178 @@
+import copy
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from qprune.errors import CheckpointError
+from qprune.training import Callback, CSVLogger, ModelCheckpoint, TerminateOnNaN, Trainer
+from qprune.training.checkpoint import load
+
+MakeTrainer = Callable[..., Trainer]
+
+
+class CtrlC(Callback):
+    """Sends the signal of Ctrl-C in the middle of a step."""
+
+    def __init__(self, step: int, hook: str = "on_train_batch_begin") -> None:
+        self.step = step
+        setattr(self, hook, self._press)
+
+    def _press(self, *_: Any) -> None:
+        if self.trainer.step == self.step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a if key != "seconds")
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b)
+
+
+def unbroken(make: MakeTrainer, folder: Path, **options: Any) -> dict[str, Any]:
+    make(callbacks=[ModelCheckpoint(folder)], **options).fit()
+    return load(folder / "last.pt")
+
+
+@pytest.mark.parametrize("stop", [1, 4, 5, 8, 10, 17, 23])
+def test_resumed_training_equals_the_unbroken_one_to_the_bit(
+    make_joint_trainer: MakeTrainer, tmp_path: Path, stop: int
+) -> None:
+    (tmp_path / "whole").mkdir()
+    whole = unbroken(make_joint_trainer, tmp_path / "whole")
+
+    history = make_joint_trainer(callbacks=[CtrlC(stop - 1), ModelCheckpoint(tmp_path)]).fit()
+    assert history.interrupted
+    assert load(tmp_path / "last.pt")["step"] == stop
+
+    resumed = make_joint_trainer(callbacks=[ModelCheckpoint(tmp_path)])
+    resumed.resume_from(load(tmp_path / "last.pt"))
+    torch.manual_seed(99)
+    assert not resumed.fit().interrupted
+    assert same(load(tmp_path / "last.pt"), whole)
+    for name in ("best.pt", "model.pt"):
+        assert same(load(tmp_path / name)["state"], load(tmp_path / "whole" / name)["state"])
+
+
+def test_training_resumes_from_a_validation_after_a_crash(make_joint_trainer: MakeTrainer, tmp_path: Path) -> None:
+    class Crash(Callback):
+        def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
+            if self.trainer.step == 13:
+                raise MemoryError
+
+    (tmp_path / "whole").mkdir()
+    whole = unbroken(make_joint_trainer, tmp_path / "whole")
+    with pytest.raises(MemoryError):
+        make_joint_trainer(callbacks=[Crash(), ModelCheckpoint(tmp_path)]).fit()
+    assert load(tmp_path / "last.pt")["step"] == 10
+
+    resumed = make_joint_trainer(callbacks=[ModelCheckpoint(tmp_path)])
+    resumed.resume_from(load(tmp_path / "last.pt"))
+    resumed.fit()
+    assert same(load(tmp_path / "last.pt"), whole)
+
+
+def test_ctrl_c_during_validation_leaves_it_to_the_resumed_training(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    class Press(nn.Module):
+        armed = True
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.armed and not self.training:
+                self.armed = False
+                os.kill(os.getpid(), signal.SIGINT)
+            return x
+
+    def net() -> nn.Module:
+        torch.manual_seed(5)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), Press())
+
+    trainer = make_trainer(net(), steps=5, callbacks=[ModelCheckpoint(tmp_path)])
+    history = trainer.fit()
+    assert (trainer.step, history.interrupted, len(history)) == (5, True, 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+
+    resumed = make_trainer(net(), steps=5, callbacks=[ModelCheckpoint(tmp_path)])
+    resumed.net[2].armed = False  # type: ignore[index, assignment]
+    resumed.resume_from(load(tmp_path / "last.pt"))
+    assert resumed.fit().history["step"] == [5]
+    assert (tmp_path / "model.pt").is_file()
+
+
+def test_ctrl_c_in_the_last_step_of_all_is_no_interruption(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    trainer = make_trainer(steps=5, callbacks=[CtrlC(5, "on_epoch_end"), ModelCheckpoint(tmp_path)])
+    assert not trainer.fit().interrupted
+    assert (tmp_path / "model.pt").is_file()
+
+
+def test_ctrl_c_saves_and_writes_no_model(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    callbacks = [CtrlC(6), CSVLogger(tmp_path / "history.csv"), ModelCheckpoint(tmp_path)]
+    trainer = make_trainer(callbacks=callbacks)
+    assert trainer.fit().interrupted
+    assert trainer.step == 7
+    assert not trainer.finished
+    assert load(tmp_path / "last.pt")["step"] == 7
+    assert not (tmp_path / "model.pt").exists()
+
+
+def test_second_ctrl_c_stops_at_once(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(callbacks=[CtrlC(6), CtrlC(6)])
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    assert trainer.step == 6
+
+
+def test_ctrl_c_is_python_s_own_again_after_training(make_trainer: MakeTrainer) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    make_trainer(steps=2).fit()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_interrupted_trainer_goes_on_when_asked_again(make_trainer: MakeTrainer) -> None:
+    whole = make_trainer().fit().history
+    trainer = make_trainer(callbacks=[CtrlC(6)])
+    assert trainer.fit().interrupted
+    history = trainer.fit()
+    assert not history.interrupted
+    assert same(history.history, whole)
+
+
+def test_resuming_a_finished_training_changes_nothing(make_joint_trainer: MakeTrainer, tmp_path: Path) -> None:
+    whole = unbroken(make_joint_trainer, tmp_path)
+    trainer = make_joint_trainer(callbacks=[TerminateOnNaN(), ModelCheckpoint(tmp_path)])
+    trainer.resume_from(load(tmp_path / "last.pt"))
+    trainer.fit()
+    assert same(load(tmp_path / "last.pt"), whole)
+
+
+def test_checkpoint_of_a_longer_training_is_refused(make_trainer: MakeTrainer) -> None:
+    longer, shorter = make_trainer(steps=9), make_trainer(steps=6)
+    longer.fit()
+    with pytest.raises(CheckpointError, match=r"written at step 9, but this training ends at step 6\. Train longer"):
+        shorter.resume_from(longer.state_dict())
+
+
+def test_checkpoint_of_another_network_is_refused(make_trainer: MakeTrainer) -> None:
+    other = make_trainer(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), steps=2)
+    with pytest.raises(CheckpointError, match=r"The checkpoint is of another network: missing: 0\.weight"):
+        make_trainer().resume_from(other.state_dict())
+
+
+def test_checkpoint_can_be_resumed_from_twice(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    make_trainer(callbacks=[CtrlC(6), ModelCheckpoint(tmp_path)]).fit()
+    content = load(tmp_path / "last.pt")
+    before, histories = copy.deepcopy(content), []
+    for _ in range(2):
+        trainer = make_trainer()
+        trainer.resume_from(content)
+        histories.append(trainer.fit().history)
+    assert same(content, before)
+    assert same(*histories)
