@@ -1,6 +1,6 @@
-"""Time of one training step on the CPU: dense, pruned, quantized, joint, as ratios to the dense step of torch's default layout.
+"""Time of one training step on the CPU: dense, pruned, quantized, joint, against the dense step of the default layout.
 
-The variants take turns within one run, so that a drifting machine slows all of them alike; the median of each is compared.
+The variants take turns within one run, so that a drifting machine slows all of them alike; medians are compared.
 qsparse 2.0.1, if it is installed beside qprune, takes part with its own joint layers.
 
     python benchmarks/training_step.py [--net mobilenetv2 --batch 64] [--rounds 7] [--width 1.0]

@@ -1,4 +1,4 @@
-"""A training loop of your own: drop-in layers, and a driver that is told when a step is over. Trains for seconds on the CPU.
+"""A training loop of your own: drop-in layers, and a driver that is told when a step is over; seconds on the CPU.
 
 python examples/custom_loop.py
 """
@@ -14,7 +14,7 @@ from qprune.spec import DataSpec
 
 
 def main(epochs: int = 10) -> float:
-    """Train a small net on the embedded digits, half of its channels pruned, the middle layer in 4 bits; test accuracy."""
+    """Train a small net on the embedded digits, half of its channels pruned, one layer in 4 bits; its test accuracy."""
     torch.manual_seed(0)
     splits = load_data(DataSpec(name="digits"))
     loader = train_loader(splits.train, batch=64)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from qprune import assemble as assembling
 from qprune.data import describe
 from qprune.dense import to_dense
+from qprune.errors import PlanError, SpecError
 from qprune.plan import Plan
 from qprune.report import Summary, summarize
 from qprune.spec import PruneRule, QuantizeRule, Spec, read_rules, read_spec, spec_to_toml
@@ -19,9 +20,11 @@ from qprune.tasks import Task
 from qprune.training import (
     Callback,
     History,
+    Progress,
     Run,
     ScheduleDriver,
     evaluate_model,
+    is_trained,
     load_checkpoint,
     model_file,
     open_model,
@@ -59,8 +62,8 @@ def fit(
     Args:
         spec: the name of a spec or a part of it, a path, a table, or a `Spec`.
         model: a network of your own in place of the spec's, with its compressors in place (see `swap`).
-        data: the folder of the data, or ``{"train": ..., "val": ..., "test": ...}`` of datasets or loaders in place of the
-            spec's (with loaders a run resumes exactly only between epochs).
+        data: the folder of the data, or ``{"train": ..., "val": ..., "test": ...}`` of datasets or loaders in place of
+            the spec's (with loaders a run resumes exactly only between epochs).
         task: an object with loss, metrics and step in place of classification, see `qprune.tasks.Task`.
         callbacks: run after the built-in ones.
         runs: where run folders lie; else ``QPRUNE_RUNS``, else ``./runs``.
@@ -70,16 +73,16 @@ def fit(
         name: name of the run, in place of the spec's.
         seed: another seed; the run is called ``<name>@seed<N>``, and ``init`` is looked for under that name first.
         device: ``"cpu"``, ``"cuda"``, ...; by default a GPU if there is one.
-        verbose: ``"auto"`` (live on a terminal, else a line per epoch), 1, or 0 for silence.
+        verbose: ``"auto"`` (live on a terminal, else a line per epoch), 1 (live), 2 (a line per epoch), or 0 (silent).
         overrides: values of the spec to replace, ``["train.batch=32"]``.
 
     Returns:
-        the history: ``.history["val_accuracy"]`` has one entry per validation, ``.scores`` the final scores of each split,
-        ``.run`` the folder.
+        the history: ``.history["val_accuracy"]`` has one entry per validation, ``.scores`` the final scores of each
+        split, ``.run`` is the folder. After Ctrl-C ``.interrupted`` is true, and ``resume`` goes on.
 
     Raises:
-        SpecError: for a spec with mistakes.
-        PlanError: for rules that cannot work; nothing is trained.
+        SpecError: for a spec with mistakes, or an ``init`` that leads back to itself.
+        PlanError: for rules that cannot work; nothing is trained, of a chain neither, and no folder is made.
         CheckpointError: if the run exists already, or ``init`` does not.
         TrainingError: if the loss is no longer a number.
 
@@ -88,15 +91,22 @@ def fit(
         >>> history.scores["test"]["accuracy"]
         0.98
     """
-    chosen, root = _chosen(spec, name, seed, overrides, data), runs_root(runs)
-    if chain and chosen.init and not Run(root / chosen.init).finished:
-        before: dict[str, Any] = {"runs": runs, "resume": resume, "device": device, "verbose": verbose}
-        fit(_plain(chosen.init), chain=True, seed=seed, data=_folder(data), **before)
-    chosen = evolve(chosen, init=_init_run(chosen, root))
+    chosen, root, progress = _chosen(spec, name, seed, overrides, data), runs_root(runs), Progress(verbose)
+    missing = _missing(chosen, root, data) if chain else []
+    if seed is not None and not chain:
+        chosen = evolve(chosen, init=_init_run(chosen, root))
+    if Run(root / chosen.name).exists and not overwrite:  # refuses now what would be refused after all the work
+        Run.create(root, chosen.name, spec_to_toml(chosen), resume=resume)
+    if missing:
+        _check_plans(missing if model is not None or data is not _folder(data) else [*missing, chosen])
+    for earlier in missing:
+        history = fit(earlier, runs=runs, resume=resume, device=device, verbose=verbose)
+        if history.interrupted:
+            return history
     init = load_checkpoint(model_file(chosen.init, root)) if chosen.init else None
     experiment = prepare(chosen, model=model, data=_datasets(data), task=task, device=device, init=init)
     run = Run.create(root, chosen.name, spec_to_toml(chosen), resume=resume, overwrite=overwrite)
-    return train(experiment, run, callbacks=callbacks, resume=resume, verbose=verbose)
+    return train(experiment, run, callbacks=[progress, *callbacks], resume=resume)
 
 
 def build(spec: SpecLike) -> nn.Module:
@@ -111,8 +121,8 @@ def build(spec: SpecLike) -> nn.Module:
     """
     chosen = read_spec(spec)
     info = describe(chosen.data)
-    with torch.random.fork_rng():
-        torch.manual_seed(chosen.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(chosen.seed)
         return assembling.assemble(chosen, len(info.classes), info.shape)
 
 
@@ -137,6 +147,7 @@ def evaluate(
     run: Path | str,
     *,
     split: str = "test",
+    model: nn.Module | None = None,
     data: Any = None,
     task: Task | None = None,
     runs: Path | str | None = None,
@@ -147,29 +158,37 @@ def evaluate(
     Args:
         run: as for `load`.
         split: ``"test"``, ``"val"`` or ``"train"`` (without augmentation).
+        model: as for `load`.
         data: as for `fit`.
         task: as for `fit`.
         runs: where run folders lie.
         device: as for `fit`.
 
+    Raises:
+        CheckpointError: as for `load`.
+        DataError: if the data is missing or has no such split.
+
     Example:
         >>> qprune.evaluate("runs/digits/a75_w4a4")["accuracy"]
         0.98
     """
-    opened = open_model(run, runs_root(runs))
+    opened = open_model(run, runs_root(runs), model)
     if isinstance(data, str | Path):
         opened = evolve(opened, spec=read_spec(opened.spec, _with_folder({}, data)))
     return evaluate_model(opened, split, data=_datasets(data), task=task, device=device)
 
 
 @torch.no_grad()
-def predict(model: nn.Module | Path | str, images: Tensor, *, batch: int = 256) -> Tensor:
+def predict(
+    model: nn.Module | Path | str, images: Tensor, *, batch: int = 256, runs: Path | str | None = None
+) -> Tensor:
     """The network's outputs for a batch of images, in eval mode; the network's mode is restored.
 
     Args:
         model: a network, or a run as for `load`.
         images: float ``(N, C, H, W)``, normalized as in training.
         batch: images per forward pass.
+        runs: where run folders lie.
 
     Returns:
         outputs on the CPU, ``(N, classes)`` for classification.
@@ -177,7 +196,7 @@ def predict(model: nn.Module | Path | str, images: Tensor, *, batch: int = 256) 
     Example:
         >>> qprune.predict(model, images).argmax(1)
     """
-    net = model if isinstance(model, nn.Module) else load(model)
+    net = model if isinstance(model, nn.Module) else load(model, runs=runs)
     modes = {module: module.training for module in net.modules()}
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
     try:
@@ -247,13 +266,14 @@ def swap(
 ) -> nn.Module:
     """A copy of a network of your own whose chosen layers can be pruned and quantized.
 
-    Every dense key of its ``state_dict`` keeps its name; compressor keys are added. Hooks are kept and shared layers stay
-    shared. ``net`` is not touched: make the optimizer from the copy, and a `ScheduleDriver`.
+    Every dense key of its ``state_dict`` keeps its name; compressor keys are added. Hooks are kept and shared layers
+    stay shared. ``net`` is not touched: make the optimizer from the copy, and a `ScheduleDriver`.
 
     Args:
         net: any network of torch layers.
         example: an input of it (a tensor or a tuple of arguments); only its shape matters.
-        prune: rules as in a spec, ``{"sites": [{"types": ["Conv2d"], "at": "input"}], "sparsity": 0.75, "schedule": ...}``.
+        prune: rules as in a spec,
+            ``{"sites": [{"types": ["Conv2d"], "at": "input"}], "sparsity": 0.75, "schedule": ...}``.
         quantize: rules as in a spec, ``{"sites": [...], "bits": 4, "start": 200}``.
         numerics: ``"default"`` or ``"paper"``.
 
@@ -292,10 +312,29 @@ def _datasets(data: Any) -> Any:
     return None if isinstance(data, str | Path) else data
 
 
-def _plain(name: str) -> str:
-    return name.split("@seed")[0]
+def _missing(spec: Spec, root: Path, data: Any) -> list[Spec]:
+    """What a chain has to train before a spec, the first one first."""
+    chain = [spec]
+    while chain[0].init and not is_trained(chain[0].init, root):
+        base, _, seed = chain[0].init.partition("@seed")
+        earlier = _chosen(base, None, int(seed) if seed.isdigit() else None, (), _folder(data))
+        if earlier.name != chain[0].init:
+            raise SpecError(f'init must be the whole name of a run; received "{base}", did you mean "{earlier.name}"?')
+        names = [link.name for link in (earlier, *chain)]
+        if earlier.name in names[1:]:
+            raise SpecError(f"init goes in a circle: {' -> '.join(reversed(names))}.")
+        chain.insert(0, earlier)
+    return chain[:-1]
+
+
+def _check_plans(specs: Sequence[Spec]) -> None:
+    for spec in specs:
+        try:
+            plan_spec(spec)
+        except PlanError as error:
+            raise PlanError("\n".join(f"{spec.name}: {line}" for line in error.mistakes)) from error
 
 
 def _init_run(spec: Spec, root: Path) -> str | None:
     """The run that ``init`` names: that of the same seed, if it has been trained."""
-    return spec.init if spec.init is None or Run(root / spec.init).finished else _plain(spec.init)
+    return spec.init if spec.init is None or is_trained(spec.init, root) else spec.init.rpartition("@seed")[0]

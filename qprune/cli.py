@@ -17,8 +17,13 @@ from qprune.report import chain_of, chain_table, table
 from qprune.spec import list_specs
 from qprune.training import open_model, runs_root
 
-SET = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
-                   help='Replace a value of the spec, such as train.batch=32 or prune.0.sparsity=0.5. May be repeated.')  # fmt: skip
+SET = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Replace a value of the spec, such as train.batch=32 or prune.0.sparsity=0.5. May be repeated.",
+)
 RUNS = click.option(
     "--runs", type=click.Path(path_type=Path), help="Folder of the runs; else QPRUNE_RUNS, else ./runs."
 )
@@ -27,7 +32,7 @@ DEVICE = click.option("--device", help='Where to compute: "cpu", "cuda", ...; a 
 
 
 def _told(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Tell mistakes in a sentence, with exit code 2 and no traceback."""
+    """Tell mistakes in sentences, with exit code 2 and no traceback; Ctrl-C has exit code 130."""
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -36,6 +41,8 @@ def _told(command: Callable[..., Any]) -> Callable[..., Any]:
         except (QpruneError, OSError) as error:
             click.echo(f"qprune: {error}", err=True)
             sys.exit(2)
+        except KeyboardInterrupt:
+            sys.exit(130)
 
     return run
 
@@ -46,8 +53,8 @@ def _told(command: Callable[..., Any]) -> Callable[..., Any]:
 def main(verbose: bool) -> None:
     """Train convolutional networks into small, low-precision ones.
 
-    Start with `qprune list`, then `qprune plan SPEC` and `qprune fit SPEC --chain`. SPEC is a name from the list, a part of
-    one, or the path of a TOML file; RUN is a run folder, or its name below ./runs.
+    Start with `qprune list`, then `qprune plan SPEC` and `qprune fit SPEC --chain`. SPEC is a name from the list, a
+    part of one, or the path of a TOML file; RUN is a run folder, or its name below ./runs.
     """
     logging.basicConfig(format="%(message)s", level=logging.INFO if verbose else logging.WARNING)
 
@@ -71,15 +78,22 @@ def fit(spec: str, chain: bool, overrides: tuple[str, ...], data: Path | None, q
     history = api.fit(spec, chain=chain, overrides=overrides, data=data, **options)
     run = history.run
     if history.interrupted or run is None:
-        click.echo(f"Interrupted; everything is saved in {run}. Go on with: qprune fit {spec} --resume", err=True)
+        click.echo(f"Interrupted; everything is saved in {run}. {_GO_ON}", err=True)
         sys.exit(130)
     root = runs_root(options["runs"])
     click.echo(f"\n{chain_table(chain_of(run.relative_to(root).as_posix(), root))}\n\nThe run is in {run}")
 
 
+_GO_ON = "Go on with the same command and --resume (in place of --overwrite)."
+
+
 @main.command()
 @click.argument("spec")
-@click.option("--steps-per-epoch", type=int, help="Optimizer steps of one epoch; by default from the size of the data.")
+@click.option(
+    "--steps-per-epoch",
+    type=click.IntRange(min=1),
+    help="Optimizer steps of one epoch; by default from the size of the data.",
+)
 @SET
 @DATA
 @_told

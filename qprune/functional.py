@@ -233,5 +233,5 @@ class _FakeQuantize(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
         for gate in ctx.saved_tensors:  # type: ignore[attr-defined]
-            grad = grad if gate is None else torch.where(gate, grad, 0)
+            grad = grad if gate is None else grad * gate  # torch.where takes 1.7 times as long
         return grad, None, None, None, None, None, None

@@ -90,13 +90,17 @@ class Plan:
 
     def __str__(self) -> str:
         masks = sum(s.kind == "mask" for s in self.sites)
-        head = f"{masks} masks, {len(self.sites) - masks} quantizers, finished by step "
+        head = f"{_count(masks, 'mask')}, {_count(len(self.sites) - masks, 'quantizer')}, finished by step "
         head += in_epochs(self.finished_by, self.steps_per_epoch)
         if self.steps is not None:
             head += f" of {in_epochs(self.steps, self.steps_per_epoch)}"
         rows = [site.line(self.steps_per_epoch) for site in self.sites]
         costs = [f"{name}: {value}" for name, value in self.cost.items()]
         return "\n".join([head, *rows, *costs, *(f"note: {note}" for note in self.notes)])
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def make_plan(
@@ -224,6 +228,7 @@ def _notes(net: nn.Module, entries: list[SitePlan], flow: Flow | None) -> Iterab
     if flow is not None:
         yield from _fallbacks(net, flow)
         yield from _differing(net, flow)
+        yield from _reviving(net, flow)
 
 
 def _fallbacks(net: nn.Module, flow: Flow) -> Iterable[str]:
@@ -243,6 +248,14 @@ def _differing(net: nn.Module, flow: Flow) -> Iterable[str]:
     for names in readers.values():
         if len(names) > 1:
             yield f"one tensor is masked separately by {', '.join(names)}"
+
+
+def _reviving(net: nn.Module, flow: Flow) -> Iterable[str]:
+    masked = [site for site in sites(net) if site.side == "weight" and site.mask is not None]
+    for path, source in [(path, site.name) for site in masked for path, _ in flow.norms_reading(site.path)]:
+        norm: Any = net.get_submodule(path)
+        if (norm.affine or norm.track_running_stats) and getattr(norm, "output_mask", None) is None:
+            yield f"{path} does not follow {source}: its shift brings dropped channels back; swap ties the two"
 
 
 def _sources(site: Site) -> str:

@@ -308,8 +308,9 @@ def test_norms_follow_the_weight_masks_of_declared_layers_without_any_rule():
 
 
 def test_mistakes_name_the_spec():
+    rule = PRUNE[0] | {"sites": [{"types": ["Conv2d"], "at": "weight", "skip": [9, -1]}]}
     with pytest.raises(PlanError, match=r"skip = 9 is out of range: .* \(prune\[0\].sites\[0\] in unnamed\)\.$"):
-        assemble(spec({"layers": LAYERS}, prune=[PRUNE[0] | {"sites": [{"types": ["Conv2d"], "at": "weight", "skip": [9, -1]}]}]), 5, (1, 8, 10))  # fmt: skip
+        assemble(spec({"layers": LAYERS}, prune=[rule]), 5, (1, 8, 10))
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,8 @@ def test_a_dense_copy_has_plain_layers_and_no_compressors(compressed):
     assert {type(m).__module__.split(".")[0] for m in dense.modules()} == {"torch"}
     assert not [key for key in dense.state_dict() if "mask" in key or "quant" in key]
     assert [type(m).__name__ for m in dense] == [
-        "Conv2d", "BatchNorm2d", "Sequential", "ConvTranspose2d", "Sequential", "Sequential", "Flatten", "Linear", "Linear",
+        "Conv2d", "BatchNorm2d", "Sequential", "ConvTranspose2d", "Sequential", "Sequential", "Flatten",
+        "Linear", "Linear",
     ]  # fmt: skip
 
 

@@ -211,11 +211,13 @@ def test_rules_that_prune_nothing_are_refused():
 
 def test_all_mistakes_are_told_at_once():
     net = chain(
-        pruned(step(0.5, order="flow"), into=3), pruned(step(0.5, order="flow")), pruned(None), pruned(OneShot(0.5, at="1ep")),
-        pruned(OneShot(0.5, at=0)), pruned(OneShot(0.5, at=9)),
+        pruned(step(0.5, order="flow"), into=3), pruned(step(0.5, order="flow")), pruned(None),
+        pruned(OneShot(0.5, at="1ep")), pruned(OneShot(0.5, at=0)), pruned(OneShot(0.5, at=9)),
     )  # fmt: skip
     lines = mistakes(net, steps=8)
-    assert [line.split(" ", 1)[0] for line in lines] == ["Layerwise", "2.input:", "3.input:", "0.input:", "1.input:", "4.input:", "5.input:"]  # fmt: skip
+    assert [line.split()[0].rstrip(":") for line in lines] == [
+        "Layerwise", "2.input", "3.input", "0.input", "1.input", "4.input", "5.input"
+    ]  # fmt: skip
 
 
 # notes
@@ -260,6 +262,14 @@ def test_norms_that_follow_a_weight_mask_are_noted():
     assert [entry.site for entry in result.sites] == ["0.weight"]
 
 
+def test_norms_that_bring_dropped_channels_back_are_noted():
+    conv = pruned(SHOT, into=3, at="weight")
+    assert plan(chain(conv, nn.BatchNorm2d(4)), flow=True).notes == (
+        "1 does not follow 0.weight: its shift brings dropped channels back; swap ties the two",
+    )
+    assert plan(chain(conv, nn.InstanceNorm2d(4)), flow=True).notes == ()
+
+
 # what a plan says
 
 
@@ -271,7 +281,7 @@ def joint():
 
 def test_a_plan_prints_as_a_time_line():
     assert str(plan(joint(), steps=100, steps_per_epoch=20)).splitlines() == [
-        "2 masks, 1 quantizers, finished by step 45 (2.25 ep) of 100 (5.00 ep)",
+        "2 masks, 1 quantizer, finished by step 45 (2.25 ep) of 100 (5.00 ep)",
         "    from the start  1.input: mask taken over",
         "      30 (1.50 ep)  0.output: 1 of 4 channels kept (activation-l1)",
         "      45 (2.25 ep)  0.weight: 4 bits from here on",

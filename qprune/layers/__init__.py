@@ -19,7 +19,7 @@ from qprune.layers.hosts import (
     CompressedWeight,
 )
 from qprune.layers.mask import ChannelMask
-from qprune.layers.quantizer import FakeQuant
+from qprune.layers.quantizer import FakeQuant, commit_all
 from qprune.layers.sites import Site, sites
 from qprune.layers.weighted import (
     PrunedConv2d,
@@ -62,5 +62,6 @@ __all__ = [
     "QuantConvTranspose2d",
     "QuantLinear",
     "Site",
+    "commit_all",
     "sites",
 ]

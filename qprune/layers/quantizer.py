@@ -1,5 +1,6 @@
 """`FakeQuant`: rounds values to the grid of a b-bit integer."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -158,29 +159,17 @@ class FakeQuant(Compressor):
             return low, high
         return torch.where(mask.keep, low, torch.inf).amin(), torch.where(mask.keep, high, -torch.inf).amax()
 
-    @torch.no_grad()
     def commit(self) -> None:
         """Fold the range seen in this step into the running mean, and derive scale and zero point from it."""
-        if self.numerics == "paper" and self.symmetric:  # the published mean is one of magnitudes
-            self.pending[1] = torch.maximum(-self.pending[0], self.pending[1])
-        measured = self.pending.isfinite().all(0)
-        self.seen += measured.any()
-        floor = 0.01 if self.numerics == "default" else 0.0
-        weight = (1 / self.seen.clamp(min=1)).clamp(min=floor)
-        self.range.copy_(torch.where(measured, torch.lerp(self.range, self.pending, weight), self.range))
-        self._forget_step()
-        scale, zero_point = self._scale_and_zero_point()
-        self.scale.copy_(torch.where(measured, scale, self.scale))
-        self.zero_point.copy_(torch.where(measured, zero_point, self.zero_point))
+        commit_all([self])
 
-    def _scale_and_zero_point(self) -> tuple[Tensor, Tensor]:
-        low, high = self.range
+    def scale_and_zero_point(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Step size and integer zero point for these ranges, by the quantizer's numerics."""
         if self.numerics == "default":
             return scale_and_zero_point(low, high, self.bits, self.symmetric)
         if self.symmetric:
             scale = high / 2 ** (self.bits - 1)
-            scale = scale.clamp(min=torch.finfo(torch.float32).tiny)
-            return scale, torch.zeros_like(self.zero_point)
+            return scale.clamp(min=torch.finfo(torch.float32).tiny), torch.zeros_like(scale, dtype=torch.int32)
         scale = (high - low) / 2**self.bits
         scale = torch.where(scale == 0, 1e-4, scale)  # the published rule for a constant tensor
         return scale, -(low / scale).round().to(torch.int32)
@@ -209,3 +198,45 @@ class FakeQuant(Compressor):
 
 def _masked(x: Tensor, mask: ChannelMask | None) -> Tensor:
     return x if mask is None else torch.where(along(mask.keep, x, mask.axis), x, 0)
+
+
+@torch.no_grad()
+def commit_all(quants: Sequence[FakeQuant]) -> None:
+    """Commit many quantizers together: a few operations on long tensors instead of many on short ones.
+
+    Args:
+        quants: quantizers on one device.
+
+    Example:
+        >>> layer = QuantConv2d(2, 3, 1)
+        >>> commit_all([layer.weight_quant, layer.input_quant])
+    """
+    groups: dict[tuple[str, bool, int], list[FakeQuant]] = {}
+    for quant in quants:
+        groups.setdefault((quant.numerics, quant.symmetric, quant.bits), []).append(quant)
+    for alike in groups.values():
+        _commit_alike(alike)
+
+
+def _commit_alike(quants: list[FakeQuant]) -> None:
+    first, sizes = quants[0], [quant.scale.numel() for quant in quants]
+    pending, ranges = (torch.cat([getattr(q, name).view(2, -1) for q in quants], 1) for name in ("pending", "range"))
+    if first.numerics == "paper" and first.symmetric:  # the published mean is one of magnitudes
+        pending[1] = torch.maximum(-pending[0], pending[1])
+    measured = pending.isfinite().all(0)
+    for quant, part in zip(quants, measured.split(sizes), strict=True):
+        quant.seen += part.any()
+        quant._forget_step()
+    seen = torch.cat([quant.seen.expand(size) for quant, size in zip(quants, sizes, strict=True)])
+    weight = (1 / seen.clamp(min=1)).clamp(min=0.01 if first.numerics == "default" else 0.0)
+    ranges = torch.where(measured, torch.lerp(ranges, pending, weight), ranges)
+    for name, values in zip(("scale", "zero_point"), first.scale_and_zero_point(*ranges), strict=True):
+        before = torch.cat([getattr(quant, name).view(-1) for quant in quants])
+        _spread(quants, name, torch.where(measured, values, before), sizes)
+    _spread(quants, "range", ranges, sizes)
+
+
+def _spread(quants: list[FakeQuant], name: str, values: Tensor, sizes: list[int]) -> None:
+    buffers = [getattr(quant, name) for quant in quants]
+    parts = [part.view_as(buffer) for part, buffer in zip(values.split(sizes, -1), buffers, strict=True)]
+    torch._foreach_copy_(buffers, parts)

@@ -33,7 +33,7 @@ def chain_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def chain_of(name: str, root: Path) -> list[dict[str, Any]]:
-    """The reports of a run and of the runs it was built on, the first one first.
+    """The reports of a run and of the runs it was built on, the first one first; what has no report ends the chain.
 
     Args:
         name: the run's name below ``root``.
@@ -43,11 +43,12 @@ def chain_of(name: str, root: Path) -> list[dict[str, Any]]:
         >>> [report["name"] for report in chain_of("digits/a75_w4a4", Path("runs"))]
         ['digits/baseline', 'digits/a75_layerwise', 'digits/a75_w4a4']
     """
-    file = root / name / "report.json"
-    if not file.is_file():
-        return []
-    report = json.loads(file.read_text(encoding="utf-8"))
-    return [*(chain_of(report["init"], root) if report["init"] else []), report]
+    reports: dict[str, dict[str, Any]] = {}
+    # a run that was trained anew from one of its successors closes a circle
+    while name and name not in reports and (file := root / name / "report.json").is_file():
+        reports[name] = json.loads(file.read_text(encoding="utf-8"))
+        name = reports[name]["init"]
+    return list(reversed(reports.values()))
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

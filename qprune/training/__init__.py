@@ -9,7 +9,7 @@ from qprune.training.experiment import Experiment, plan_spec, prepare, steps_per
 from qprune.training.history import History
 from qprune.training.model_checkpoint import ModelCheckpoint
 from qprune.training.nan import TerminateOnNaN
-from qprune.training.opening import Opened, evaluate_model, model_file, open_model
+from qprune.training.opening import Opened, choose_device, evaluate_model, is_trained, model_file, open_model
 from qprune.training.optimizers import make_lr_schedule, make_optimizer
 from qprune.training.progress import Progress
 from qprune.training.run import Run, runs_root
@@ -29,8 +29,10 @@ __all__ = [
     "TensorBoard",
     "TerminateOnNaN",
     "Trainer",
+    "choose_device",
     "evaluate",
     "evaluate_model",
+    "is_trained",
     "load_checkpoint",
     "make_lr_schedule",
     "make_optimizer",

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from qprune.errors import PlanError, TrainingError
 from qprune.flow import trace
-from qprune.layers import ChannelMask, CompressedWeight, FakeQuant, Site, sites
+from qprune.layers import ChannelMask, CompressedWeight, FakeQuant, Site, commit_all, sites
 from qprune.plan import make_plan
 from qprune.schedules import Timeline
 
@@ -37,7 +37,8 @@ class ScheduleDriver:
         plan: the `Plan` that it carries out.
 
     Raises:
-        PlanError: if the schedules cannot work; see `qprune.plan`.
+        PlanError: if the schedules cannot work (see `qprune.plan`), an inherited mask was never chosen, or the
+            optimizer is another network's.
 
     Example:
         >>> net = nn.Sequential(PrunedConv2d(3, 8, 3, at="output", schedule=OneShot(sparsity=0.5, at=1)))
@@ -62,11 +63,13 @@ class ScheduleDriver:
         self.net, self.optimizer, self.seed = net, optimizer, seed
         self.sites = list(sites(net))
         self.timelines: dict[tuple[str, str], Timeline] = {(s.site, s.kind): s.timeline for s in self.plan.sites}
+        self._marks = {step for timeline in self.timelines.values() for step in timeline.steps()}
         self.steps_done = 0
         self._measuring: list[ChannelMask | FakeQuant] = []
         self._start()
 
     def _start(self) -> None:
+        self._check_optimizer()
         for site in self.sites:
             self._check_inherited(site)
         self._apply()
@@ -87,10 +90,12 @@ class ScheduleDriver:
             TrainingError: if scores hold NaN; the site is named.
             PlanError: if a site is due that no forward ever reached.
         """
+        commit_all([part for part in self._measuring if isinstance(part, FakeQuant)])
         for part in self._measuring:
-            part.commit()
+            if isinstance(part, ChannelMask):
+                part.commit()
         self.steps_done += 1
-        events = self._apply()
+        events = self._apply() if self.steps_done in self._marks else []
         if any(event.get("frozen") for event in events) or self.optimizer is None:
             self.zero_dropped()
         return events
@@ -161,8 +166,15 @@ class ScheduleDriver:
                     part.measuring = self._timeline(site, kind).measuring(self.steps_done) and _measures(part)
                     self._measuring += [part] if part.measuring else []
             if site.quant is not None:
-                activate = self._timeline(site, "quant").activate
-                site.quant.known = activate is not None and activate <= self.steps_done
+                site.quant.known = bool(site.quant.active)
+
+    def _check_optimizer(self) -> None:
+        groups = self.optimizer.param_groups if self.optimizer is not None else []
+        held = {id(parameter) for group in groups for parameter in group["params"]}
+        if held and held.isdisjoint(map(id, self.net.parameters())):
+            raise PlanError(
+                "The optimizer holds no parameter of the network: make it from the network that swap returned."
+            )
 
     def _check_inherited(self, site: Site) -> None:
         if any(entry.inherited and entry.site == site.name for entry in self.plan.sites):
@@ -202,7 +214,11 @@ class ScheduleDriver:
         return {"steps_done": self.steps_done}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from ``state``: make the network and the driver anew, load the network, the optimizer, then this."""
+        """Go on from ``state``.
+
+        Make the network, the optimizer and the driver as at the start, then load all three, in this order: a driver
+        made on a loaded network would apply step 0 to it once more.
+        """
         self.steps_done = int(state["steps_done"])
         self._set_modes()
 

@@ -23,14 +23,15 @@ from qprune.tasks import Classification, Task
 from qprune.training.callbacks import Callback, CSVLogger
 from qprune.training.checkpoint import load, load_state, replaced
 from qprune.training.driver import ScheduleDriver
+from qprune.training.evaluation import evaluate
 from qprune.training.event_files import TensorBoard
 from qprune.training.history import History
 from qprune.training.model_checkpoint import ModelCheckpoint
 from qprune.training.nan import TerminateOnNaN
+from qprune.training.opening import choose_device
 from qprune.training.optimizers import check_lr_schedule, make_lr_schedule, make_optimizer
-from qprune.training.progress import Progress
 from qprune.training.run import Run
-from qprune.training.trainer import Trainer, evaluate
+from qprune.training.trainer import Trainer
 
 
 @frozen(eq=False)
@@ -86,7 +87,7 @@ def prepare(
     net = model if model is not None else assemble(spec, len(classes), shape)  # type: ignore[arg-type]
     if init is not None:
         inherit(net, init, str(spec.init))
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    chosen = choose_device(device)
     net.to(chosen)
     task = task or Classification(len(classes), spec.train.label_smoothing)
     trainer = _trainer(spec, net, task, splits, shape, chosen)
@@ -131,7 +132,6 @@ def train(
     *,
     callbacks: Sequence[Callback] = (),
     resume: bool = False,
-    verbose: str | int = "auto",
 ) -> History:
     """Train to the end and leave the run folder complete: model, history, scores of every split, costs.
 
@@ -140,14 +140,13 @@ def train(
         run: the folder.
         callbacks: called after the built-in ones, before the checkpoint is written.
         resume: go on from ``last.pt``, if it is there.
-        verbose: see `Progress`.
 
     Returns:
         the history, with `History.scores` of the model in ``model.pt`` and `History.run`.
     """
     trainer, spec = experiment.trainer, experiment.spec
     checkpoint = ModelCheckpoint(run.path, spec=spec_to_toml(spec), classes=experiment.classes, shape=experiment.shape)
-    built_in = [TerminateOnNaN(), CSVLogger(run.history), TensorBoard(run.tensorboard), Progress(verbose)]
+    built_in = [TerminateOnNaN(), CSVLogger(run.history), TensorBoard(run.tensorboard)]
     trainer.use([*built_in, *callbacks, checkpoint])
     trainer.history.run = run.path
     if resume and run.last.is_file():
@@ -196,7 +195,8 @@ def plan_spec(spec: Spec, per_epoch: int | None = None) -> Plan:
         PlanError: for rules or a learning-rate schedule that cannot work.
     """
     info = describe(spec.data)
-    net = assemble(spec, len(info.classes), info.shape)
+    with torch.random.fork_rng(devices=[]):
+        net = assemble(spec, len(info.classes), info.shape)
     per_epoch = per_epoch or steps_per_epoch(info.sizes["train"], spec.train.batch)
     steps = to_steps(spec.train.length, per_epoch)
     check_lr_schedule(spec.train.lr_schedule, steps, per_epoch)

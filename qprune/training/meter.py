@@ -50,13 +50,17 @@ class Meter:
 
     def state_dict(self) -> dict[str, Any]:
         """What was added up so far, so that a training stopped between two validations can go on."""
-        dict(self.metrics.items())  # metrics that share their state as one group are told of it only here
-        return {"metrics": self.metrics.state_dict(), "total": self.total.clone(), "count": self.count}
+        # items() first: metrics that share their state as one group are told of it only there
+        updates = {name: metric.update_count for name, metric in self.metrics.items()}
+        sums = {"total": self.total.clone(), "count": self.count, "updates": updates}
+        return sums | {"metrics": self.metrics.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from ``state``."""
         self.metrics.load_state_dict(state["metrics"])
         self.metrics.to(self.total.device)  # loading leaves them where the file was read to
+        for name, metric in self.metrics.items():
+            metric._update_count = state["updates"][name]  # not part of its state; at 0 it warns of an empty metric
         self.total.copy_(state["total"])
         self.count = state["count"]
 

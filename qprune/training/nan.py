@@ -18,12 +18,12 @@ class TerminateOnNaN(Callback):
 
     It belongs at the head of the callbacks: then nothing is saved any more, and the last good checkpoint stays.
 
-    On a CPU the loss is read before every update, so the network itself also stays as it was. On other devices reading
-    would wait for the device: there the first bad step is noted on the device and read every ``every`` steps and before
-    each entry of the history, and the network has gone bad by then.
+    The first bad step is noted on the device, and read every ``every`` steps and before anything is saved. Where it is
+    read at every step, that is before the update: the network also stays as it was, and the layer named is the culprit.
+    Where it is read later, the network has gone bad by then, and the layer named is the first in it.
 
     Args:
-        every: steps between two looks, on devices other than the CPU.
+        every: steps between two looks; by default 1 on a CPU, and 50 where each look waits for the device.
 
     Raises:
         ValueError: if ``every`` is less than 1.
@@ -32,8 +32,8 @@ class TerminateOnNaN(Callback):
         >>> TerminateOnNaN()
     """
 
-    def __init__(self, every: int = 50) -> None:
-        if every < 1:
+    def __init__(self, every: int | None = None) -> None:
+        if every is not None and every < 1:
             raise ValueError(f"every must be at least 1; received {every}")
         self.every = every
         self.first_bad: Tensor | None = None
@@ -58,8 +58,11 @@ class TerminateOnNaN(Callback):
         assert self.first_bad is not None
         here = torch.where(trainer.loss.detach().isfinite(), torch.inf, float(trainer.step))
         self.first_bad = torch.minimum(self.first_bad, here)
-        if trainer.device.type == "cpu" or (trainer.step + 1) % self.every == 0:
+        if (trainer.step + 1) % self._interval() == 0:
             self._read()
+
+    def _interval(self) -> int:
+        return self.every or (1 if self.trainer.device.type == "cpu" else 50)
 
     def _read(self) -> None:
         assert self.first_bad is not None

@@ -11,12 +11,12 @@ from torch import nn
 
 from qprune.assemble import assemble
 from qprune.data import eval_loader, load_data, wrap_data
-from qprune.errors import CheckpointError, DataError
+from qprune.errors import CheckpointError, DataError, QpruneError
 from qprune.spec import Spec, read_spec
 from qprune.tasks import Classification, Task
 from qprune.training.checkpoint import load, load_state
+from qprune.training.evaluation import evaluate, place
 from qprune.training.run import Run
-from qprune.training.trainer import evaluate, place
 
 
 @frozen(eq=False)
@@ -53,8 +53,25 @@ def open_model(run: str | os.PathLike[str], root: Path, model: nn.Module | None 
         raise CheckpointError(f"{path} holds no trained model; give the run's folder or its model.pt.")
     spec = read_spec(tomllib.loads(content["spec"]))
     net = model if model is not None else assemble(spec, len(content["classes"]), tuple(content["shape"]))
-    load_state(net, content["state"], path)
+    try:
+        load_state(net, content["state"], path)
+    except CheckpointError as error:
+        own = "" if model else " If it was trained with a network of your own, hand that over: model=."
+        raise CheckpointError(f"{error}{own}") from error
     return Opened(net.eval(), spec, tuple(content["classes"]), tuple(content["shape"]))
+
+
+def is_trained(run: str | os.PathLike[str], root: Path) -> bool:
+    """Whether there is such a run, and it is finished.
+
+    Example:
+        >>> is_trained("digits/baseline", Path("runs"))
+        True
+    """
+    try:
+        return model_file(run, root).is_file()
+    except CheckpointError:
+        return False
 
 
 def model_file(run: str | os.PathLike[str], root: Path) -> Path:
@@ -90,8 +107,25 @@ def evaluate_model(
     part = getattr(wrap_data(data) if data is not None else load_data(spec.data, spec.seed), split)
     if part is None:
         raise DataError(f'The data has no "{split}" split.')
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = choose_device(device)
     place(opened.net, where, spec.train.channels_last)
     loader = eval_loader(part, batch=spec.train.batch, workers=spec.data.workers, device=where)
     task = task or Classification(len(opened.classes))
     return evaluate(opened.net, task, loader, where, spec.train.channels_last)
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """The device of that name; without one a GPU if there is one, else the CPU.
+
+    Raises:
+        QpruneError: if this machine, or this torch, has no such device.
+
+    Example:
+        >>> choose_device("cpu")
+        device(type='cpu')
+    """
+    there = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name or there).device
+    except (RuntimeError, AssertionError) as error:  # torch says the one for unknown names, the other for missing ones
+        raise QpruneError(f'device must be one that is here; received "{name}". Try "{there}".') from error

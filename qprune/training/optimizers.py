@@ -38,7 +38,7 @@ def make_lr_schedule(spec: LrSpec, optimizer: optim.Optimizer, steps: int, steps
         steps_per_epoch: what an epoch is, for durations in epochs.
 
     Raises:
-        PlanError: if a milestone, the warm-up or the decay begins or ends when training is over; one line per mistake.
+        PlanError: as `check_lr_schedule`; one line per mistake.
 
     Example:
         >>> sgd = make_optimizer(OptimizerSpec("sgd", lr=0.5), nn.Linear(2, 3))
@@ -85,19 +85,21 @@ def check_lr_schedule(spec: LrSpec, steps: int, steps_per_epoch: int) -> None:
     """Refuse a learning-rate schedule with a moment that never comes.
 
     Raises:
-        PlanError: if a milestone, the end of the warm-up or the start of the decay lies past the end of training.
+        PlanError: if a milestone, the start of the decay or the end of the warm-up lies past the end of training.
 
     Example:
         >>> check_lr_schedule(LrSpec("multistep", milestones=["5ep"]), steps=400, steps_per_epoch=100)
         Traceback (most recent call last):
-        qprune.errors.PlanError: train.lr_schedule.milestones[0] must come before training ends at step 400 (4.00 ep); \
-received '5ep'. Train longer, or leave it out.
+        qprune.errors.PlanError: train.lr_schedule.milestones[0] must be over before training ends at step 400 (4.00 \
+ep); received '5ep'. Train longer, or leave it out.
     """
     moments = {f"milestones[{index}]": mark for index, mark in enumerate(spec.milestones)}
-    moments |= {"warmup": spec.warmup, "decay_from": spec.decay_from}
+    moments |= {"decay_from": spec.decay_from}
     late = {name: mark for name, mark in moments.items() if _steps(mark, steps_per_epoch) >= steps}
+    if _steps(spec.warmup, steps_per_epoch) > steps:
+        late["warmup"] = spec.warmup
     if late:
-        end = f"must come before training ends at step {in_epochs(steps, steps_per_epoch)}"
+        end = f"must be over before training ends at step {in_epochs(steps, steps_per_epoch)}"
         lines = [f"train.lr_schedule.{name} {end}; received {mark!r}" for name, mark in late.items()]
         raise PlanError("\n".join(f"{line}. Train longer, or leave it out." for line in lines))
 

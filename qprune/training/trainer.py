@@ -29,6 +29,8 @@ from qprune.training.meter import Meter
 
 log = logging.getLogger(__name__)
 
+ECHO = 0.5  # seconds; launchers such as `timeout` pass on a Ctrl-C that the terminal has delivered already
+
 
 class Trainer:
     """Trains a network for a number of optimizer steps, and validates it every so many.
@@ -95,7 +97,7 @@ class Trainer:
         self.loss: Tensor | None = None
         self.stop_training = False
         self._rng: dict[str, Any] | None = None
-        self._since, self._process = 0.0, os.getpid()
+        self._since, self._pressed, self._process = 0.0, 0.0, os.getpid()
         self.callbacks = CallbackList()
         self.use(callbacks)
 
@@ -234,9 +236,12 @@ class Trainer:
         if os.getpid() != self._process:
             return  # a forked loader process, which goes on until its parent ends it
         if self.history.interrupted:
-            raise KeyboardInterrupt  # the second Ctrl-C: do not even finish the step
-        log.warning("Interrupted: stopping after this step and saving. Press Ctrl-C again to stop at once.")
+            if perf_counter() - self._pressed > ECHO:
+                raise KeyboardInterrupt  # the second Ctrl-C: do not even finish the step
+            return
         self.history.interrupted = self.stop_training = True
+        self._pressed = perf_counter()
+        log.warning("Interrupted: stopping after this step and saving. Press Ctrl-C again to stop at once.")
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on from this step to the same result."""

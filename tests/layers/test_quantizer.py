@@ -6,6 +6,7 @@ import torch
 
 from qprune.functional import scale_and_zero_point
 from qprune.layers import ChannelMask, FakeQuant
+from qprune.layers.quantizer import commit_all
 from qprune.schedules import QuantizeFrom
 
 
@@ -95,6 +96,23 @@ def test_commit_without_a_forward_changes_nothing(seen, numerics, symmetric):
     for _ in range(5):
         quant.commit()
     assert all(torch.equal(value, before[name]) for name, value in quant.state_dict().items())
+
+
+def test_committing_together_equals_committing_one_by_one():
+    shapes = itertools.product(("default", "paper"), (True, False), (3, 8), (None, 3, 5))
+    forms = [{"numerics": n, "symmetric": s, "bits": b, "channels": c} for n, s, b, c in shapes]
+    together, apart = ([FakeQuant(**form).train() for form in forms] for _ in range(2))
+    for step in range(3):
+        for index, (first, second) in enumerate(zip(together, apart, strict=True)):
+            first.measuring = second.measuring = (index + step) % 4 != 0  # some see nothing in a step
+            x = torch.randn(2, first.channels or 4, 6)
+            first(x)
+            second(x)
+            second.commit()
+        commit_all(together)
+    for first, second in zip(together, apart, strict=True):
+        assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
+        assert first.pending.isinf().all()
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])

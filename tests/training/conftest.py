@@ -62,7 +62,7 @@ def make_trainer() -> MakeTrainer:
             train=train,
             val=eval_loader(data.val, batch=64) if val else None,
             optimizer=optimizer,
-            lr_schedule=make_lr_schedule(schedule or LrSpec("cosine", warmup="1ep"), optimizer, steps, 5),
+            lr_schedule=make_lr_schedule(schedule or LrSpec("cosine", warmup="2it"), optimizer, steps, 5),
             driver=ScheduleDriver(net, steps_per_epoch=5, optimizer=optimizer, steps=steps),
             steps=steps,
             **options,

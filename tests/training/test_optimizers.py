@@ -91,14 +91,14 @@ def test_schedule_state_is_plain_data() -> None:
     assert state["lr_lambdas"] == [None]
 
 
-def test_milestone_after_the_end_is_refused() -> None:
+def test_moments_after_the_end_are_refused() -> None:
     optimizer = torch.optim.SGD(nn.Linear(2, 3).parameters(), lr=0.4)
     spec = LrSpec("multistep", milestones=["1ep", "5ep"], warmup=30)
     with pytest.raises(PlanError) as error:
         make_lr_schedule(spec, optimizer, steps=20, steps_per_epoch=4)
     assert str(error.value).split("\n") == [
-        "train.lr_schedule.milestones[1] must come before training ends at step 20 (5.00 ep); received '5ep'. "
+        "train.lr_schedule.milestones[1] must be over before training ends at step 20 (5.00 ep); received '5ep'. "
         "Train longer, or leave it out.",
-        "train.lr_schedule.warmup must come before training ends at step 20 (5.00 ep); received 30. "
+        "train.lr_schedule.warmup must be over before training ends at step 20 (5.00 ep); received 30. "
         "Train longer, or leave it out.",
     ]

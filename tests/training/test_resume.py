@@ -11,6 +11,7 @@ from torch import nn
 
 from qprune.errors import CheckpointError
 from qprune.training import Callback, CSVLogger, ModelCheckpoint, TerminateOnNaN, Trainer
+from qprune.training import trainer as trainer_module
 from qprune.training.checkpoint import load
 
 MakeTrainer = Callable[..., Trainer]
@@ -123,7 +124,14 @@ def test_ctrl_c_saves_and_writes_no_model(make_trainer: MakeTrainer, tmp_path: P
     assert not (tmp_path / "model.pt").exists()
 
 
-def test_second_ctrl_c_stops_at_once(make_trainer: MakeTrainer) -> None:
+def test_echo_of_a_ctrl_c_is_no_second_one(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(callbacks=[CtrlC(6), CtrlC(6)])
+    assert trainer.fit().interrupted
+    assert trainer.step == 7
+
+
+def test_second_ctrl_c_stops_at_once(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer_module, "ECHO", 0)
     trainer = make_trainer(callbacks=[CtrlC(6), CtrlC(6)])
     with pytest.raises(KeyboardInterrupt):
         trainer.fit()

@@ -1,0 +1,532 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from qprune.assemble import swap
+from qprune.errors import PlanError, TrainingError
+from qprune.functional import channel_score, keep_top
+from qprune.layers import PrunedConv2d, PrunedLinear, PrunedQuantConv2d, QuantConv2d, sites
+from qprune.schedules import Inherited, Layerwise, OneShot, QuantizeFrom, Stepwise
+from qprune.spec import PruneRule, Selector
+from qprune.training import ScheduleDriver
+
+SHOT = OneShot(sparsity=0.5, at=2)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def batch(n=2):
+    return torch.randn(n, 3, 5, 7)
+
+
+def two_layers(first, second=None, at="output", **options):
+    return nn.Sequential(
+        PrunedConv2d(3, 6, 3, at=at, schedule=first, **options),
+        nn.ReLU(),
+        PrunedConv2d(6, 4, 1, at=at, schedule=second or first, **options),
+    )
+
+
+def train(net, driver, optimizer=None, steps=1):
+    """A loop as people write it; returns what happened."""
+    events = []
+    for _ in range(steps):
+        loss = net(batch()).square().mean()
+        if optimizer is not None:
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        events += driver.step()
+    return events
+
+
+def at_steps(events):
+    return [(event["step"], event["site"]) for event in events]
+
+
+# when things happen
+
+
+def test_one_shot_prunes_at_its_step():
+    net = two_layers(SHOT)
+    driver = ScheduleDriver(net)
+    assert train(net, driver) == []
+    assert net[0].output_mask.keep.all()
+    assert train(net, driver) == [
+        {"step": 2, "site": "0.output", "sparsity": 0.5, "frozen": True},
+        {"step": 2, "site": "2.output", "sparsity": 0.5, "frozen": True},
+    ]
+    assert (net[0].output_mask.keep.sum(), net[2].output_mask.keep.sum()) == (3, 2)
+    assert train(net, driver, steps=5) == []
+
+
+def test_the_mask_acts_from_the_forward_of_its_step_on():
+    net = two_layers(SHOT)
+    driver = ScheduleDriver(net)
+    zeros = []
+    for _ in range(4):
+        zeros.append(int((net(batch()) == 0).all((0, 2, 3)).sum()))
+        driver.step()
+    assert zeros == [0, 0, 2, 2]
+
+
+def test_stepwise_follows_the_cubic():
+    net = nn.Sequential(PrunedLinear(40, 3, schedule=Stepwise(sparsity=0.75, start=3, every=2, times=5)))
+    driver, events = ScheduleDriver(net), []
+    for _ in range(12):
+        net(torch.randn(2, 40))
+        events += driver.step()
+    assert [event["step"] for event in events] == [3, 5, 7, 9, 11]
+    assert [round(40 * event["sparsity"]) for event in events] == [14, 23, 28, 29, 30]
+    assert [event["frozen"] for event in events] == [False] * 4 + [True]
+
+
+def test_layerwise_refreshes_site_after_site():
+    net = two_layers(Layerwise(0.5, start=1, interval=4, refresh=2))
+    driver = ScheduleDriver(net, batch())
+    events = train(net, driver, steps=12)
+    assert at_steps(events) == [(3, "0.output"), (5, "0.output"), (8, "2.output"), (10, "2.output")]
+    assert [event["frozen"] for event in events] == [False, True, False, True]
+
+
+def test_layerwise_follows_the_data_and_not_registration():
+    class Backwards(nn.Module):
+        def __init__(self):
+            super().__init__()
+            schedule = Layerwise(0.5, start=1, interval=2, refresh=2)
+            self.second = PrunedConv2d(6, 4, 1, at="output", schedule=schedule)
+            self.first = PrunedConv2d(3, 6, 1, at="output", schedule=schedule)
+
+        def forward(self, x):
+            return self.second(self.first(x))
+
+    net = Backwards()
+    assert at_steps(train(net, ScheduleDriver(net, batch()), steps=8)) == [(3, "first.output"), (6, "second.output")]
+
+
+def test_data_flow_order_asks_for_an_example():
+    with pytest.raises(PlanError, match=r"^Layerwise order by data flow needs the network to run once: pass example="):
+        ScheduleDriver(two_layers(Layerwise(0.5, start=1, interval=2, refresh=2)))
+
+
+def test_finished_is_when_the_last_event_is_over():
+    net = two_layers(SHOT, OneShot(sparsity=0.5, at=3))
+    driver = ScheduleDriver(net)
+    finished = []
+    for _ in range(4):
+        finished.append(driver.finished)
+        train(net, driver)
+    assert finished == [False, False, False, True]
+    assert driver.plan.finished_by == 3
+
+
+def test_training_too_short_for_the_schedules_is_refused():
+    with pytest.raises(PlanError, match="pruning ends at step 2, but training ends at step 1"):
+        ScheduleDriver(two_layers(SHOT), steps=1)
+
+
+def test_epochs_become_steps():
+    net = two_layers(OneShot(0.5, at="0.5ep"))
+    assert at_steps(train(net, ScheduleDriver(net, steps_per_epoch=8), steps=6)) == [(4, "0.output"), (4, "2.output")]
+
+
+# what is measured
+
+
+def test_greedy_means_that_a_site_is_measured_in_the_already_pruned_network():
+    net = two_layers(Layerwise(0.5, start=0, interval=2, refresh=2))
+    conv, _, second = copy.deepcopy(net)
+    driver, x, last = ScheduleDriver(net, batch()), batch(), net[2]
+    for _ in range(6):
+        net(x)
+        driver.step()
+    raw = nn.functional.conv2d(x, conv.weight, conv.bias)
+    keep = keep_top(channel_score(raw), 0.5)
+    assert torch.equal(net[0].output_mask.keep, keep)
+    pruned = nn.functional.conv2d(raw.relu() * keep.view(-1, 1, 1), second.weight, second.bias)
+    torch.testing.assert_close(last.output_mask.score, channel_score(pruned))
+    dense = channel_score(nn.functional.conv2d(raw.relu(), second.weight, second.bias))
+    assert not torch.allclose(last.output_mask.score, dense)
+
+
+def test_scores_are_the_mean_over_the_measured_steps_alone():
+    net = nn.Sequential(PrunedConv2d(3, 6, 1, schedule=OneShot(0.5, at=3, measure=2)))
+    driver, batches = ScheduleDriver(net), [batch() for _ in range(5)]
+    for x in batches:
+        net(x)
+        driver.step()
+    expected = torch.stack([channel_score(x) for x in batches[1:3]]).mean(0)
+    torch.testing.assert_close(net[0].input_mask.score, expected)
+    assert net[0].input_mask.seen == 2
+
+
+def test_several_forwards_belong_to_one_step():
+    net = nn.Sequential(PrunedConv2d(3, 6, 1, schedule=SHOT))
+    driver, batches = ScheduleDriver(net), [batch(n) for n in (2, 3, 4)]
+    driver.step()
+    for x in batches:
+        net(x)
+    assert net[0].input_mask.seen == 0
+    assert at_steps(driver.step()) == [(2, "0.input")]
+    assert net[0].input_mask.seen == 3
+    torch.testing.assert_close(net[0].input_mask.score, torch.stack([channel_score(x) for x in batches]).mean(0))
+
+
+def test_a_site_that_is_due_without_any_forward_is_named():
+    net = two_layers(SHOT)
+    driver = ScheduleDriver(net)
+    driver.step()
+    with pytest.raises(PlanError) as caught:
+        driver.step()
+    assert str(caught.value) == "0.output is due at step 2, but no training forward has reached it yet."
+    quantized = nn.Sequential(QuantConv2d(3, 4, 1, weight_bits=None, schedule=QuantizeFrom(1)))
+    driver = ScheduleDriver(quantized)
+    with pytest.raises(PlanError, match=r"^0.input is due at step 1, but no training forward"):
+        driver.step()
+
+
+def test_steps_without_a_forward_change_no_scores():
+    net = nn.Sequential(PrunedConv2d(3, 6, 1, schedule=OneShot(0.5, at=9, measure=9)))
+    driver = ScheduleDriver(net)
+    train(net, driver, steps=3)
+    before = net[0].input_mask.score.clone()
+    for _ in range(4):
+        driver.step()
+    torch.testing.assert_close(net[0].input_mask.score, before, rtol=1e-6, atol=0)
+    assert net[0].input_mask.seen == 3
+
+
+def test_forwards_in_eval_change_nothing():
+    def run(evaluate):
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            PrunedQuantConv2d(3, 6, 1, prune_schedule=SHOT, quant_schedule=QuantizeFrom(3), weight_bits=4, act_bits=4)
+        )
+        driver, batches = ScheduleDriver(net), [batch() for _ in range(5)]
+        for x in batches:
+            net(x)
+            if evaluate:
+                net.eval()(x * 9)
+                net.train()
+            driver.step()
+        return net.state_dict()
+
+    plain, evaluated = run(False), run(True)
+    assert all(torch.equal(value, evaluated[key]) for key, value in plain.items())
+
+
+def test_weights_are_scored_as_they_are_when_the_mask_is_chosen():
+    net = two_layers(SHOT, at="weight")
+    driver, optimizer = ScheduleDriver(net), torch.optim.SGD(net.parameters(), lr=0.1)
+    train(net, driver, optimizer)
+    net[0].weight.data = torch.randn(6, 3, 3, 3)
+    weight = net[0].weight.detach().clone()
+    driver.step()
+    score = weight.abs().mean((1, 2, 3))
+    assert torch.equal(net[0].weight_mask.score, score)
+    assert torch.equal(net[0].weight_mask.keep, keep_top(score, 0.5))
+
+
+def test_weights_may_be_pruned_at_step_0():
+    net = two_layers(OneShot(0.5, at=0), at="weight")
+    ScheduleDriver(net)
+    assert net[0].weight_mask.keep.sum() == 3
+    assert (net[0].weight == 0).all((1, 2, 3)).sum() == 3
+
+
+def test_random_importance_is_reproducible_and_leaves_the_global_generator_alone():
+    def keeps(seed, disturb):
+        torch.manual_seed(disturb)
+        net = nn.Sequential(
+            PrunedLinear(40, 40, at="output", schedule=OneShot(0.5, at=2, measure=2), importance="random"),
+            PrunedLinear(40, 40, at="weight", schedule=OneShot(0.5, at=2, measure=2), importance="random"),
+        )
+        driver = ScheduleDriver(net, seed=seed)
+        state = torch.random.get_rng_state()
+        for _ in range(2):
+            net(torch.zeros(2, 40))
+            driver.step()
+        assert torch.equal(torch.random.get_rng_state(), state)
+        return net[0].output_mask.keep, net[1].weight_mask.keep
+
+    first, second = keeps(0, 1), keeps(0, 2)
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+    assert not torch.equal(first[0], first[1])
+    assert not torch.equal(first[0], keeps(5, 1)[0])
+    assert first[0].sum() == 20
+
+
+def test_scores_that_are_no_numbers_name_the_site():
+    net = two_layers(SHOT)
+    driver = ScheduleDriver(net)
+    driver.step()
+    net(batch() * torch.nan)
+    with pytest.raises(TrainingError) as caught:
+        driver.step()
+    assert str(caught.value).startswith("0.output, step 2: scores hold NaN")
+
+
+# tied masks
+
+
+def test_norms_follow_the_masks_they_are_tied_to():
+    class Joined(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 6, 1)
+            self.norm, self.last = nn.BatchNorm2d(10), nn.Conv2d(10, 2, 1)
+
+        def forward(self, x):
+            return self.last(self.norm(torch.cat([self.a(x), self.b(x)], 1)))
+
+    rules = [
+        PruneRule((Selector(paths=("a",), at="weight"),), OneShot(0.5, at=1), "weight-l1"),
+        PruneRule((Selector(paths=("b",), at="weight"),), OneShot(0.5, at=2), "weight-l1"),
+    ]
+    net = swap(Joined(), batch(), rules)
+    nn.init.constant_(net.norm.bias, 0.5)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    driver = ScheduleDriver(net, optimizer=optimizer)
+    train(net, driver, optimizer)
+    assert torch.equal(net.norm.output_mask.keep, torch.cat([net.a.weight_mask.keep, torch.ones(6, dtype=torch.bool)]))
+    train(net, driver, optimizer)
+    keep = torch.cat([net.a.weight_mask.keep, net.b.weight_mask.keep])
+    assert torch.equal(net.norm.output_mask.keep, keep)
+    assert torch.equal(net.norm.weight == 0, ~keep)
+    assert torch.equal(net.norm.bias == 0, ~keep)
+    train(net, driver, optimizer, steps=3)
+    assert torch.equal(net.norm.bias == 0, ~keep)
+
+
+# inherited masks
+
+
+def test_inherited_masks_stay_and_their_entries_are_zero_from_the_start():
+    source = nn.Sequential(PrunedConv2d(3, 6, 1, schedule=SHOT, at="output"))
+    train(source, ScheduleDriver(source), steps=2)
+    net = nn.Sequential(
+        PrunedQuantConv2d(3, 6, 1, at="output", prune_schedule=Inherited(), quant_schedule=QuantizeFrom(1))
+    )
+    net.load_state_dict(source.state_dict())
+    with torch.no_grad():
+        net[0].weight.fill_(1)
+    keep = net[0].output_mask.keep.clone()
+    driver = ScheduleDriver(net)
+    assert torch.equal((net[0].weight == 0).all((1, 2, 3)), ~keep)
+    events = train(net, driver, torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9), steps=3)
+    assert {event["site"] for event in events} == {"0.weight", "0.input"}
+    assert torch.equal(net[0].output_mask.keep, keep)
+
+
+def test_an_inherited_mask_that_drops_nothing_is_refused():
+    with pytest.raises(PlanError) as caught:
+        ScheduleDriver(two_layers(Inherited()))
+    assert str(caught.value) == (
+        "0.output inherits its mask, but the mask drops nothing: load a pruned network first "
+        "(init in a spec, load_state_dict in a loop), or give it another schedule."
+    )
+
+
+def test_an_inherited_mask_with_too_few_channels_to_drop_one_is_taken_over():
+    schedules = OneShot(0.2, at=1), OneShot(0.5, at=1)  # floor(0.2 * 3) = 0 channels
+    source = nn.Sequential(*(PrunedConv2d(3, 3, 1, schedule=schedule) for schedule in schedules))
+    train(source, ScheduleDriver(source))
+    net = nn.Sequential(*(PrunedConv2d(3, 3, 1, schedule=Inherited()) for _ in schedules))
+    net.load_state_dict(source.state_dict())
+    assert ScheduleDriver(net).finished
+    assert [int(site.mask.keep.sum()) for site in sites(net)] == [3, 2]
+
+
+# quantizers
+
+
+@pytest.mark.parametrize("start", [0, 1])
+def test_a_quantizer_observes_a_step_before_it_activates(start):
+    net = nn.Sequential(QuantConv2d(3, 4, 1, schedule=QuantizeFrom(start), weight_bits=4, act_bits=3))
+    driver, x = ScheduleDriver(net), batch()
+    dense = nn.functional.conv2d(x, net[0].weight, net[0].bias)
+    assert torch.equal(net(x), dense)
+    assert driver.step() == [
+        {"step": 1, "site": "0.input", "bits": 3},
+        {"step": 1, "site": "0.weight", "bits": 4},
+    ]
+    assert net[0].input_quant.seen == 1
+    assert torch.equal(net[0].input_quant.range, torch.stack([x.amin(), x.amax()]))
+    assert not torch.equal(net(x), dense)
+
+
+def test_a_quantizer_goes_on_measuring():
+    net = nn.Sequential(QuantConv2d(3, 4, 1, schedule=QuantizeFrom(3, measure=1)))
+    train(net, ScheduleDriver(net), steps=6)
+    assert net[0].input_quant.seen == 4
+
+
+# dropped entries
+
+OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1),
+    "nesterov": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1, nesterov=True),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.1, weight_decay=0.1),
+    "amsgrad": lambda p: torch.optim.Adam(p, lr=0.1, amsgrad=True),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.1),
+}
+
+
+def dropped(net):
+    """Every entry that belongs to a dropped channel, in weights and biases."""
+    first, second = net[0], net[2]
+    keep_in, keep_out, keep_w = first.input_mask.keep, first.output_mask.keep, second.weight_mask.keep
+    return [
+        (first.weight, ~(keep_out.view(-1, 1, 1, 1) & keep_in.view(1, -1, 1, 1)).expand_as(first.weight)),
+        (first.bias, ~keep_out),
+        (second.weight, ~keep_w.view(-1, 1, 1, 1).expand_as(second.weight)),
+        (second.bias, ~keep_w),
+    ]
+
+
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_dropped_entries_and_their_moments_are_zero_and_stay_zero(name, given):
+    net = nn.Sequential(
+        PrunedConv2d(3, 6, 3, schedule=SHOT), nn.ReLU(), PrunedConv2d(6, 4, 1, at="weight", schedule=SHOT)
+    )
+    net[0].add_mask("output", schedule=OneShot(sparsity=0.5, at=3))
+    optimizer = OPTIMIZERS[name](net.parameters())
+    driver = ScheduleDriver(net, optimizer=optimizer if given else None)
+    for step in range(8):
+        train(net, driver, optimizer)
+        if step < 2:
+            continue
+        for parameter, gone in dropped(net):
+            assert gone.any()
+            assert not parameter[gone].any()
+            if step > 2:
+                assert not parameter.grad[gone].any()
+            if given:
+                moments = [v for v in optimizer.state[parameter].values() if v.shape == parameter.shape]
+                assert moments
+                assert not any(moment[gone].any() for moment in moments)
+            assert parameter[~gone].all()
+
+
+def test_entries_of_a_mask_that_may_still_change_are_kept():
+    net = nn.Sequential(PrunedConv2d(3, 6, 1, at="weight", schedule=Stepwise(0.75, start=1, every=2, times=2)))
+    driver = ScheduleDriver(net)
+    train(net, driver)
+    assert not net[0].weight_mask.keep.all()
+    assert net[0].weight.all()
+    train(net, driver, steps=2)
+    assert not net[0].weight[~net[0].weight_mask.keep].any()
+
+
+def test_what_stood_in_dropped_entries_does_not_come_back_in_eval():
+    net = two_layers(SHOT, at="weight")
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    train(net, ScheduleDriver(net, optimizer=optimizer), optimizer, steps=5)
+    out = net.eval()(batch())
+    assert torch.equal((out == 0).all((0, 2, 3)), ~net[2].weight_mask.keep)
+
+
+def test_an_optimizer_of_another_network_is_refused():
+    net = two_layers(SHOT)
+    with pytest.raises(PlanError) as caught:
+        ScheduleDriver(copy.deepcopy(net), optimizer=torch.optim.SGD(net.parameters(), lr=0.1))
+    assert str(caught.value) == (
+        "The optimizer holds no parameter of the network: make it from the network that swap returned."
+    )
+
+
+# stop and go on
+
+
+def experiment(at=0):
+    torch.manual_seed(0)
+    schedule = Layerwise(0.5, start=1, interval=3, refresh=2)
+    quant = QuantizeFrom(6, measure=4)
+    net = nn.Sequential(
+        PrunedQuantConv2d(
+            3, 6, 3, at="output", prune_schedule=schedule, quant_schedule=quant, weight_bits=4, act_bits=4
+        ),
+        nn.ReLU(),
+        PrunedQuantConv2d(6, 4, 1, at="weight", prune_schedule=OneShot(0.5, at=at), quant_schedule=quant),
+        nn.Sequential(PrunedConv2d(4, 5, 1, schedule=schedule), nn.Conv2d(5, 2, 1)),
+    )
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+    return net, optimizer, ScheduleDriver(net, torch.zeros(2, 3, 5, 7), optimizer=optimizer)
+
+
+def go(net, optimizer, driver, batches):
+    events = []
+    for x in batches:
+        optimizer.zero_grad()
+        net(x).square().mean().backward()
+        optimizer.step()
+        events += driver.step()
+    return events
+
+
+# at: the step of a mask at a weight; late: the driver is made when the network is loaded already
+@pytest.mark.parametrize(
+    ("stop", "at", "late"), [*((stop, 0, False) for stop in range(1, 11)), (1, 1, True), (4, 1, True), (9, 1, True)]
+)
+def test_stop_and_go_on_equals_never_having_stopped(stop, at, late):
+    batches = [torch.randn(2, 3, 5, 7, generator=torch.Generator().manual_seed(i)) for i in range(11)]
+    whole = experiment(at)
+    events = go(*whole, batches)
+    first = experiment(at)
+    before = go(*first, batches[:stop])
+    saved = copy.deepcopy([part.state_dict() for part in first])
+    net, optimizer, driver = experiment(at)
+    net.load_state_dict(saved[0])
+    optimizer.load_state_dict(saved[1])
+    if late:
+        driver = ScheduleDriver(net, torch.zeros(2, 3, 5, 7), optimizer=optimizer)
+    driver.load_state_dict(saved[2])
+    assert before + go(net, optimizer, driver, batches[stop:]) == events
+    assert all(torch.equal(value, whole[0].state_dict()[key]) for key, value in net.state_dict().items())
+    assert driver.state_dict() == {"steps_done": 11}
+    assert driver.finished
+
+
+# a loop by hand
+
+
+def test_a_hand_written_loop_prunes_and_quantizes():
+    net = nn.Sequential(
+        PrunedConv2d(3, 8, 3, at="output", schedule=Stepwise(sparsity=0.75, start=4, every=2, times=3)),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        QuantConv2d(8, 6, 3, weight_bits=4, act_bits=4, schedule=QuantizeFrom(10)),
+        nn.Flatten(),
+        PrunedLinear(6 * 1 * 3, 5, schedule=OneShot(sparsity=0.5, at=6)),
+    )
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    driver = ScheduleDriver(net, optimizer=optimizer)
+    images, labels = torch.randn(64, 3, 5, 7), torch.randint(5, (64,))
+    losses, events = [], []
+    for _ in range(40):
+        loss = nn.functional.cross_entropy(net(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        events += driver.step()
+    assert at_steps(events) == [
+        (4, "0.output"), (6, "0.output"), (6, "5.input"), (8, "0.output"), (10, "3.input"), (10, "3.weight"),
+    ]  # fmt: skip
+    assert driver.finished
+    assert losses[-1] < losses[12] < losses[0]
+    assert net[0].output_mask.keep.sum() == 2
+    assert len(net[3].int_weight()[0].unique()) <= 15
+
+
+def test_a_network_without_compressors_is_done_at_once():
+    driver = ScheduleDriver(nn.Sequential(nn.Conv2d(3, 2, 1)))
+    assert driver.finished
+    assert driver.step() == []
