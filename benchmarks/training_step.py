@@ -34,6 +34,7 @@ QUANT_SITES = SITES | {
         {"types": ["AvgPool2d"], "paths": ["*transition*"], "at": "output"},
     ]
 }
+WEIGHTS = {"mobilenetv2": ["Conv2d"], "densenet121": ["Conv2d", "Linear"]}
 BATCH = {"mobilenetv2": 64, "densenet121": 32}
 Step = Callable[[], None]
 
@@ -58,7 +59,7 @@ def make_step(net: nn.Module, batch: int, channels_last: bool, after: Callable[[
 def compressed_step(dense: nn.Module, name: str, batch: int, *, prune: bool, quantize: bool) -> Step:
     """A step of the network at its published sites: 75 % of the channels dropped, W4A4."""
     prune_rules = [{"sites": SITES[name], "sparsity": 0.75, "schedule": {"kind": "one-shot", "at": 1}}]
-    weights = {"sites": [{"types": ["Conv2d", "Linear"], "at": "weight"}], "bits": 4, "per": "channel", "start": 1}
+    weights = {"sites": [{"types": WEIGHTS[name], "at": "weight"}], "bits": 4, "per": "channel", "start": 1}
     quant_rules = [weights, {"sites": QUANT_SITES[name], "bits": 4, "start": 1}]
     example = torch.zeros(2, 3, 32, 32)
     net = qprune.swap(dense, example, prune=prune_rules if prune else [], quantize=quant_rules if quantize else [])

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from qprune import assemble as assembling
 from qprune.data import describe
 from qprune.dense import to_dense
-from qprune.errors import PlanError, SpecError
+from qprune.errors import SpecError
 from qprune.plan import Plan
 from qprune.report import Summary, summarize
-from qprune.spec import PruneRule, QuantizeRule, Spec, read_rules, read_spec, spec_to_toml
+from qprune.spec import PruneRule, QuantizeRule, Spec, mistakes_in, read_rules, read_spec, spec_to_toml
 from qprune.tasks import Task
 from qprune.training import (
     Callback,
@@ -97,14 +97,19 @@ def fit(
         chosen = evolve(chosen, init=_init_run(chosen, root))
     if Run(root / chosen.name).exists and not overwrite:  # refuses now what would be refused after all the work
         Run.create(root, chosen.name, spec_to_toml(chosen), resume=resume)
-    if missing:
-        _check_plans(missing if model is not None or data is not _folder(data) else [*missing, chosen])
+    if missing and model is None and _datasets(data) is None:
+        with mistakes_in(spec):
+            plan_spec(chosen)
+    for earlier in missing:
+        with mistakes_in(earlier.name):
+            plan_spec(earlier)
     for earlier in missing:
         history = fit(earlier, runs=runs, resume=resume, device=device, verbose=verbose)
         if history.interrupted:
             return history
     init = load_checkpoint(model_file(chosen.init, root)) if chosen.init else None
-    experiment = prepare(chosen, model=model, data=_datasets(data), task=task, device=device, init=init)
+    with mistakes_in(spec):
+        experiment = prepare(chosen, model=model, data=_datasets(data), task=task, device=device, init=init)
     run = Run.create(root, chosen.name, spec_to_toml(chosen), resume=resume, overwrite=overwrite)
     return train(experiment, run, callbacks=[progress, *callbacks], resume=resume)
 
@@ -121,7 +126,7 @@ def build(spec: SpecLike) -> nn.Module:
     """
     chosen = read_spec(spec)
     info = describe(chosen.data)
-    with torch.random.fork_rng(devices=[]):
+    with mistakes_in(spec), torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(chosen.seed)
         return assembling.assemble(chosen, len(info.classes), info.shape)
 
@@ -253,7 +258,9 @@ def plan(
     Example:
         >>> print(qprune.plan("digits/a75_layerwise"))
     """
-    return plan_spec(_chosen(spec, None, None, overrides, data), steps_per_epoch)
+    chosen = _chosen(spec, None, None, overrides, data)
+    with mistakes_in(spec):
+        return plan_spec(chosen, steps_per_epoch)
 
 
 def swap(
@@ -325,14 +332,6 @@ def _missing(spec: Spec, root: Path, data: Any) -> list[Spec]:
             raise SpecError(f"init goes in a circle: {' -> '.join(reversed(names))}.")
         chain.insert(0, earlier)
     return chain[:-1]
-
-
-def _check_plans(specs: Sequence[Spec]) -> None:
-    for spec in specs:
-        try:
-            plan_spec(spec)
-        except PlanError as error:
-            raise PlanError("\n".join(f"{spec.name}: {line}" for line in error.mistakes)) from error
 
 
 def _init_run(spec: Spec, root: Path) -> str | None:

@@ -107,7 +107,7 @@ def fill(net: nn.Module, filling: Filling) -> None:
         module.open_slots()
     add = module.add_mask if filling.kind == "mask" else module.add_quant
     home = next((p.device for p in (*module.parameters(), *net.parameters())), torch.device("cpu"))
-    add(filling.side, **filling.options).train(module.training).to(home)
+    add(filling.side, **filling.options).to(home)
 
 
 def tie_norms(net: nn.Module, flow: Flow) -> None:

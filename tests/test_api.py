@@ -183,19 +183,20 @@ def test_callbacks_of_ones_own_are_called(runs):
     assert seen == [(0, 5), (1, 10)]
 
 
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ({"prune": [{"sites": ACTS, "sparsity": 0.5, "schedule": LAYERWISE | {"start": 9}}]}, "pruning ends at step 15 (3.00 ep), but training ends at step 10"),
-        ({"prune": [{"sites": WEIGHTS, "sparsity": 0.5, "importance": "weight-l1",
-                     "schedule": {"kind": "one-shot", "at": 3}}]}, "classifier"),
-        ({"prune": [{"sites": [{"paths": ["cnv1"], "at": "input"}], "sparsity": 0.5, "schedule": LAYERWISE}]},
-         'No layer matches "cnv1". Nearest: "conv1"'),
-        ({"quantize": [{"sites": ACTS, "bits": 4, "start": 11}]}, "quantization starts at step 11"),
-        ({"prune": [{"sites": ACTS, "sparsity": 0.0, "schedule": LAYERWISE}]}, "prune nothing"),
-    ],
-    ids=["past the end", "output channels", "no match", "late quantizer", "no sparsity"],
-)  # fmt: skip
+def rule(sites=ACTS, sparsity=0.5, schedule=LAYERWISE, **more):
+    return {"prune": [{"sites": sites, "sparsity": sparsity, "schedule": schedule, **more}]}
+
+
+CANNOT = {
+    "past the end": (rule(schedule=LAYERWISE | {"start": 9}), "pruning ends at step 15 (3.00 ep), but training ends"),
+    "output": (rule(WEIGHTS, importance="weight-l1", schedule={"kind": "one-shot", "at": 3}), "classifier"),
+    "no match": (rule([{"paths": ["cnv1"], "at": "input"}]), 'No layer matches "cnv1". Nearest: "conv1"'),
+    "late": ({"quantize": [{"sites": ACTS, "bits": 4, "start": 11}]}, "quantization starts at step 11"),
+    "no sparsity": (rule(sparsity=0.0), "The rules prune nothing"),
+}
+
+
+@pytest.mark.parametrize(("change", "sentence"), CANNOT.values(), ids=CANNOT)
 def test_what_cannot_work_is_refused_before_anything_is_written(runs, change, sentence):
     assert sentence in told(PlanError, fit, spec(**change), runs)
     assert sentence in told(PlanError, qprune.plan, spec(**change))
@@ -485,7 +486,8 @@ def test_fit_with_a_network_of_ones_own(runs):
 
 
 def test_fit_with_network_data_and_task_of_ones_own(runs):
-    history = fit(spec(), runs, model=own_net(), data=own_data(), task=Regression())
+    slow = ["train.optimizer.lr=0.001"]
+    history = fit(spec(), runs, model=own_net(), data=own_data(), task=Regression(), overrides=slow)
     assert history.history.keys() >= {"error", "val_error"}
     assert history.scores["test"].keys() == {"loss", "error"}
     again = qprune.evaluate(history.run, model=own_net(), data=own_data(), task=Regression())
@@ -570,7 +572,8 @@ def test_a_seed_written_in_init_is_trained_with_that_seed(shelf):
 
 def test_a_chain_that_cannot_work_at_its_end_trains_nothing(shelf):
     message = told(PlanError, fit, "tiny/joint", shelf, chain=True, overrides=["quantize.0.start=99"])
-    assert "tiny/joint: conv1.weight: quantization starts at step 99" in message
+    assert "conv1.weight: quantization starts at step 99" in message
+    assert message.endswith("(specs/tiny/joint.toml).")
     assert not shelf.exists()
 
 

@@ -2,7 +2,7 @@
 
 from qprune.spec.finding import find_spec, list_specs
 from qprune.spec.network import LayerSpec, ModelSpec
-from qprune.spec.reading import read_rules, read_spec
+from qprune.spec.reading import mistakes_in, read_rules, read_spec
 from qprune.spec.recipe import DataSpec, LrSpec, OptimizerSpec, TrainSpec
 from qprune.spec.rules import PruneRule, QuantizeRule, Rules, Selector
 from qprune.spec.spec import Spec
@@ -24,6 +24,7 @@ __all__ = [
     "TrainSpec",
     "find_spec",
     "list_specs",
+    "mistakes_in",
     "read_rules",
     "read_spec",
     "spec_to_toml",

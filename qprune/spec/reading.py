@@ -1,12 +1,13 @@
 """Reading a spec: a name, a file and the files it extends, a dict, and overrides on top."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from os.path import realpath
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from qprune.errors import SpecError
+from qprune.errors import PlanError, SpecError
 from qprune.spec.checking import check
 from qprune.spec.document import Document
 from qprune.spec.files import label, read_table
@@ -44,6 +45,28 @@ def read_spec(source: Path | str | Mapping[str, Any] | Spec, overrides: Override
     if isinstance(source, Spec) and not overrides:
         return source
     return check(override(_document(source), overrides), Spec)
+
+
+@contextmanager
+def mistakes_in(source: Path | str | Mapping[str, Any] | Spec) -> Iterator[None]:
+    """Add the file to every mistake that is found in a spec after it was read.
+
+    Args:
+        source: what was given to `read_spec`; where it is no file, errors stay as they are.
+
+    Example:
+        >>> with mistakes_in("mine.toml"):
+        ...     raise PlanError("act.output: pruning ends too late.")
+        Traceback (most recent call last):
+        qprune.errors.PlanError: act.output: pruning ends too late (mine.toml).
+    """
+    try:
+        yield
+    except (PlanError, SpecError) as error:
+        if not isinstance(source, str | Path):
+            raise
+        file = label(_path(source))
+        raise type(error)("\n".join(f"{line.rstrip('.')} ({file})." for line in error.mistakes)) from error
 
 
 def read_rules(

@@ -163,7 +163,7 @@ class ScheduleDriver:
         for site in self.sites:
             for kind, part in (("mask", site.mask), ("quant", site.quant)):
                 if part is not None:
-                    part.measuring = self._timeline(site, kind).measuring(self.steps_done) and _measures(part)
+                    part.measuring = self._timeline(site, kind).measuring(self.steps_done)
                     self._measuring += [part] if part.measuring else []
             if site.quant is not None:
                 site.quant.known = bool(site.quant.active)
@@ -221,8 +221,3 @@ class ScheduleDriver:
         """
         self.steps_done = int(state["steps_done"])
         self._set_modes()
-
-
-def _measures(part: ChannelMask | FakeQuant) -> bool:
-    # weights are scored when a mask is chosen, and random scores are drawn then
-    return isinstance(part, FakeQuant) or part.importance.startswith("activation")

@@ -1,0 +1,348 @@
+"""The command line: every command, and every kind of mistake told in sentences, with exit code 2 and no traceback."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from qprune.cli import main
+from qprune.data import load_data
+from qprune.spec import DataSpec, list_specs
+
+TINY = """format = 1
+about = "A tiny net on a few digits."
+{head}
+[data]
+name = "digits"
+train_images = 135
+
+[[model.layers]]
+name = "conv1"
+type = "Conv2d"
+out_channels = 6
+kernel_size = 3
+
+[[model.layers]]
+name = "act1"
+type = "ReLU"
+
+[[model.layers]]
+name = "conv2"
+type = "Conv2d"
+out_channels = 8
+kernel_size = 3
+
+[[model.layers]]
+type = "Flatten"
+
+[[model.layers]]
+name = "classifier"
+type = "Linear"
+out_features = 10
+
+[train]
+length = "2ep"
+batch = 32
+optimizer = {{ name = "sgd", lr = 0.05 }}
+{tail}
+"""
+PRUNE = """
+[[prune]]
+sites = [{ types = ["ReLU"], at = "output" }]
+sparsity = 0.5
+schedule = { kind = "one-shot", at = 5 }
+"""
+
+
+def write(name, head="", tail=""):
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(TINY.format(head=head, tail=tail))
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("QPRUNE_RUNS", raising=False)
+    monkeypatch.delenv("QPRUNE_DATA", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def qprune():
+    """Run a command that works; its output."""
+
+    def run(*arguments):
+        result = CliRunner().invoke(main, list(map(str, arguments)), catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    return run
+
+
+@pytest.fixture
+def refused():
+    """Run a command that is refused; the lines that say why."""
+
+    def run(*arguments):
+        result = CliRunner().invoke(main, list(map(str, arguments)), catch_exceptions=False)
+        assert (result.exit_code, result.stdout) == (2, ""), result.output
+        assert "Traceback" not in result.stderr
+        return result.stderr.rstrip("\n").split("\n")
+
+    return run
+
+
+# commands
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ([], ["qprune list", "qprune plan SPEC", "qprune fit SPEC --chain", "fit", "evaluate", "predict", "summary"]),
+        (["fit"], ["SPEC", "--chain", "--resume", "--overwrite", "--name", "--seed", "--set", "--data", "--runs"]),
+        (["plan"], ["SPEC", "--steps-per-epoch", "--set", "--data", "without training"]),
+        (["evaluate"], ["RUN", "--split [test|val|train]", "--device", "default: test"]),
+        (["predict"], ["RUN IMAGES...", "class and confidence"]),
+        (["summary"], ["RUN", "per layer and in total"]),
+        (["list"], ["List the specs"]),
+    ],
+)
+def test_help_says_what_to_do_next(qprune, command, words):
+    text = qprune(*command, "--help")
+    assert not [word for word in words if word not in " ".join(text.split())]
+    assert qprune(*command, "-h") == text
+
+
+def test_list_shows_every_spec_with_a_line_about_it(qprune):
+    lines = qprune("list").splitlines()
+    assert [line.split()[0] for line in lines] == [spec.name for spec in list_specs()]
+    assert "digits/a75_w4a4" in qprune("list")
+    assert all(len(line.split()) > 3 for line in lines)
+
+
+def test_list_shows_specs_of_the_current_folder_and_published_names(qprune):
+    write("specs/mine/tiny.toml", 'aka = "paper_name"')
+    line = next(line for line in qprune("list").splitlines() if line.startswith("mine/tiny "))
+    assert line.endswith("A tiny net on a few digits. [paper_name]")
+
+
+def test_plan_prints_the_time_line_and_trains_nothing(qprune, folder):
+    text = qprune("plan", write("tiny.toml", tail=PRUNE))
+    assert "act1.output: 3 of 6 channels kept (activation-l1)" in text
+    assert "step 5 (1.00 ep) of 10 (2.00 ep)" in text
+    assert "parameters: " in text
+    assert [path.name for path in folder.iterdir()] == ["tiny.toml"]
+
+
+def test_plan_takes_another_epoch_and_overrides(qprune):
+    spec = write("tiny.toml", tail=PRUNE)
+    text = qprune("plan", spec, "--steps-per-epoch", 50, "--set", "prune.0.sparsity=0.9")
+    assert "act1.output: 1 of 6 channels kept" in text
+    assert "of 100 (2.00 ep)" in text
+
+
+def test_fit_prints_its_epochs_and_ends_with_a_table_of_the_chain(qprune):
+    write("specs/tiny/dense.toml")
+    write("specs/tiny/small.toml", 'init = "tiny/dense"', PRUNE)
+    lines = qprune("fit", "tiny/small", "--chain").splitlines()
+    assert [line.split(" - ")[0] for line in lines[:4]] == ["Epoch 1/2", "Epoch 2/2"] * 2
+    assert lines[-6].startswith("run ") and "test accuracy" in lines[-6]  # noqa: PT018
+    assert [line.split()[0] for line in lines[-4:-2]] == ["tiny/dense", "tiny/small"]
+    assert lines[-1] == "The run is in runs/tiny/small"
+
+
+def test_fit_quietly_with_seed_name_and_runs(qprune, folder):
+    spec = write("tiny.toml")
+    lines = qprune("fit", spec, "--quiet", "--seed", 3, "--runs", "there", "--set", "train.length=1it").splitlines()
+    assert not [line for line in lines if line.startswith("Epoch")]
+    assert lines[-1] == "The run is in there/tiny@seed3"
+    qprune("fit", spec, "--quiet", "--name", "mine", "--set", "train.length=1it")
+    assert (folder / "runs/mine/model.pt").is_file()
+
+
+def test_evaluate_prints_json_equal_to_the_report(qprune):
+    qprune("fit", write("tiny.toml"), "--quiet")
+    report = json.loads(Path("runs/tiny/report.json").read_text())
+    assert json.loads(qprune("evaluate", "tiny")) == report["scores"]["test"]
+    assert json.loads(qprune("evaluate", "runs/tiny", "--split", "val")) == report["scores"]["val"]
+
+
+def test_predict_classifies_image_files(qprune):
+    qprune("fit", write("tiny.toml"), "--quiet", "--set", "train.length=20ep", "--set", "data.train_images=600")
+    test = load_data(DataSpec("digits")).test
+    files, labels = [], []
+    for index in range(20):
+        image, label = test[index]
+        pixels = ((image * 0.3756 + 0.3051) * 255).round().clamp(0, 255).byte()[0].numpy()
+        files.append(f"scan{index}.png")
+        labels.append(str(int(label)))
+        Image.fromarray(pixels).resize((16, 16), Image.Resampling.NEAREST).save(files[-1])
+    rows = [line.split() for line in qprune("predict", "tiny", *files).splitlines()[2:]]
+    assert [row[0] for row in rows] == files
+    assert sum(row[1] == label for row, label in zip(rows, labels, strict=True)) >= 15
+    assert all(row[2].endswith("%") and 10 <= float(row[2][:-1]) <= 100 for row in rows)
+
+
+def test_summary_prints_the_layers_of_a_run(qprune):
+    qprune("fit", write("tiny.toml", tail=PRUNE), "--quiet")
+    text = qprune("summary", "tiny")
+    assert "conv2" in text
+    assert "classifier" in text
+
+
+# mistakes in a spec: line by line, with the place, the value and the way out
+
+ADD = '[[model.layers]]\nname = "{}"\ntype = "Add"\nfrom = ["{}", "conv1"]\n'
+LAYER = '[[model.layers]]\nname = "{}"\ntype = "{}"\n'
+MISTAKES = {  # what stands at the head and the end of the file, and what the sentence says
+    "unknown key": ("", "optimzer = 3", ['"optimzer"', 'nearest: "optimizer"', "train.optimzer"]),
+    "wrong type": ('seed = "3"', "", ["seed must be a whole number", 'received "3"']),
+    "out of range": ("", PRUNE.replace("0.5", "1.5"), ["sparsity must be in [0, 1); received 1.5", "prune[0]"]),
+    "unknown layer type": ("", LAYER.format("last", "Cnv2d"), ["model.layers[5].type", '"Cnv2d"', '"Conv2d"']),
+    "pattern without match": ("", PRUNE.replace('types = ["ReLU"]', 'paths = ["act9"]'), ['"act9"', '"act1"']),
+    "type without match": ("", PRUNE.replace("ReLU", "ReLU6"), ["prune[0]", '"ReLU6"']),
+    "duration that never comes": ("", PRUNE.replace("at = 5", 'at = "0.5eps"'), ['"0.5eps"', '"0.5ep"']),
+    "schedule past the end": ("", PRUNE.replace("at = 5", "at = 50"), ["act1.output: pruning ends at step 50"]),
+    "output of the network": ("", PRUNE.replace('types = ["ReLU"]', 'paths = ["classifier"]'), ["classifier.output"]),
+    "cycle in from": ("", ADD.format("a", "b") + ADD.format("b", "a"), ["model.layers[5].from", '"b" comes later']),
+    "duplicate names": ("", LAYER.format("conv1", "ReLU"), ['"conv1"']),
+}
+
+
+@pytest.mark.parametrize("command", ["plan", "fit"])
+@pytest.mark.parametrize(("head", "tail", "words"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_in_a_spec_is_one_sentence(refused, folder, command, head, tail, words):
+    lines = refused(command, write("tiny.toml", head, tail))
+    assert len(lines) == 1
+    assert lines[0].startswith("qprune: ")
+    assert "tiny.toml" in lines[0]
+    assert lines[0].endswith(".")
+    assert not [word for word in words if word not in lines[0]], lines[0]
+    assert not (folder / "runs").exists()
+
+
+def test_all_mistakes_of_a_file_are_told_at_once(refused):
+    head = 'seed = -1\nnumerics = "exakt"\ncolour = "red"'
+    lines = refused("fit", write("tiny.toml", head, PRUNE.replace("0.5", '"half"').replace("one-shot", "oneshot")))
+    assert len(lines) >= 4
+    for word in ("seed must be", 'received "exakt"', "(colour in tiny.toml)", '"oneshot"'):
+        assert sum(word in line for line in lines) == 1, (word, lines)
+    assert all(line.endswith("tiny.toml).") for line in lines)
+
+
+FILE_MISTAKES = {
+    "not TOML": (b"format = = 1", "is not TOML"),
+    "not UTF-8": (b"format = 1\nabout = '\xff'", "is not UTF-8 text"),
+    "empty": (b"", "is empty"),
+    "circle of extends": (b'format = 1\nextends = "bad.toml"', "extends goes in a circle"),
+}
+
+
+@pytest.mark.parametrize("kind", FILE_MISTAKES)
+def test_a_file_that_is_no_spec_is_one_sentence(refused, kind):
+    content, words = FILE_MISTAKES[kind]
+    Path("bad.toml").write_bytes(content)
+    (line,) = refused("fit", "bad.toml")
+    assert "bad.toml" in line
+    assert words in line
+
+
+def test_a_folder_and_a_missing_spec_are_one_sentence_each(refused):
+    Path("place").mkdir()
+    assert "is a folder" in refused("fit", "place")[0]
+    assert 'nearest spec: "digits/baseline"' in refused("plan", "digits/basline")[0]
+
+
+# other mistakes
+
+
+def test_what_a_command_cannot_find_or_use_is_one_sentence(refused, qprune):
+    spec = write("tiny.toml")
+    qprune("fit", spec, "--quiet")
+    for arguments, words in [
+        (["fit", spec], "holds a finished run. Use --resume"),
+        (["fit", spec, "--resume", "--overwrite"], "exclude each other"),
+        (["fit", spec, "--name", "x", "--device", "gpu"], 'device must be one that is here; received "gpu"'),
+        (["fit", spec, "--name", "../x"], "name must be a relative path"),
+        (["fit", spec, "--seed", -1], "seed must be"),
+        (["fit", spec, "--set", "train.batch"], "An override must read key.path=value"),
+        (["fit", spec, "--set", "train.bach=3"], "bach"),
+        (["fit", spec, "--name", "x", "--set", "init=nowhere"], "There is no run nowhere"),
+        (["plan", spec, "--data", "nowhere", "--set", "data.name=folder", "--set", "data.size=8"], "nowhere"),
+        (["evaluate", "tiyn"], "Nearest: tiny"),
+        (["summary", "tiyn"], "There is no run tiyn"),
+        (["predict", "tiny", "nowhere.png"], "There is no image nowhere.png."),
+        (["predict", "tiny", "tiny.toml"], "tiny.toml"),
+    ]:
+        (line,) = refused(*arguments)
+        assert words in line, line
+
+
+def test_a_damaged_model_is_one_sentence(refused, qprune):
+    qprune("fit", write("tiny.toml"), "--quiet", "--set", "train.length=1it")
+    model = Path("runs/tiny/model.pt")
+    model.write_bytes(model.read_bytes()[:500])
+    (line,) = refused("evaluate", "tiny")
+    assert "cannot be read: it is cut off" in line
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(refused):
+    Path("file").write_text("")
+    (line,) = refused("fit", write("tiny.toml"), "--quiet", "--runs", "file")
+    assert "file" in line
+
+
+@pytest.mark.parametrize("arguments", [["fot"], ["fit"], ["plan", "x", "--steps-per-epoch", "0"], ["predict", "x"]])
+def test_a_wrong_command_line_has_exit_code_2(arguments):
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert "Try 'main" in result.stderr
+
+
+def test_ctrl_c_before_training_has_exit_code_130(monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("qprune.api.plan", interrupt)
+    assert CliRunner().invoke(main, ["plan", "digits/baseline"]).exit_code == 130
+
+
+# as a program
+
+
+@pytest.mark.parametrize("program", [[str(Path(sys.executable).parent / "qprune")], [sys.executable, "-m", "qprune"]])
+def test_the_program_runs_from_any_folder(folder, program):
+    listed = subprocess.run([*program, "list"], cwd=folder, capture_output=True, text=True, check=True)
+    assert "digits/a75_w4a4" in listed.stdout
+    wrong = subprocess.run([*program, "fit", "digits/basline"], cwd=folder, capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("qprune: ")
+    assert wrong.stderr.count("\n") == 1
+
+
+def test_ctrl_c_saves_everything_and_resume_goes_on(folder, qprune):
+    spec = write("tiny.toml")
+    command = [sys.executable, "-m", "qprune", "fit", spec, "--set", "train.length=4000ep"]
+    program = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert program.stdout is not None
+    assert program.stdout.readline().startswith("Epoch 1/4000")
+    program.send_signal(signal.SIGINT)
+    _, told = program.communicate()
+    assert program.returncode == 130
+    assert "Interrupted; everything is saved in runs/tiny. Go on with the same command and --resume" in told
+    assert "Traceback" not in told
+    assert {path.name for path in (folder / "runs/tiny").iterdir()} >= {
+        "spec.toml",
+        "last.pt",
+        "best.pt",
+        "history.csv",
+    }
+    assert not (folder / "runs/tiny/model.pt").exists()
