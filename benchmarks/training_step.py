@@ -39,19 +39,21 @@ BATCH = {"mobilenetv2": 64, "densenet121": 32}
 Step = Callable[[], None]
 
 
-def make_step(net: nn.Module, batch: int, channels_last: bool, after: Callable[[], object] = lambda: None) -> Step:
-    """One step: forward, backward, SGD with momentum, and what comes ``after``."""
+def make_step(net: nn.Module, batch: int, channels_last: bool, example: torch.Tensor | None = None) -> Step:
+    """One step: forward, backward, SGD with momentum; with an ``example``, the driver's step too."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     net = net.to(memory_format=layout).train()
     images = torch.randn(batch, 3, 32, 32).contiguous(memory_format=layout)
     labels = torch.randint(0, 100, (batch,))
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    driver = qprune.ScheduleDriver(net, example, optimizer=optimizer) if example is not None else None
 
     def step() -> None:
         optimizer.zero_grad()
         nn.functional.cross_entropy(net(images), labels).backward()
         optimizer.step()
-        after()
+        if driver is not None:
+            driver.step()
 
     return step
 
@@ -63,8 +65,7 @@ def compressed_step(dense: nn.Module, name: str, batch: int, *, prune: bool, qua
     quant_rules = [weights, {"sites": QUANT_SITES[name], "bits": 4, "start": 1}]
     example = torch.zeros(2, 3, 32, 32)
     net = qprune.swap(dense, example, prune=prune_rules if prune else [], quantize=quant_rules if quantize else [])
-    driver = qprune.ScheduleDriver(net, example)
-    return make_step(net, batch, channels_last=True, after=driver.step)
+    return make_step(net, batch, channels_last=True, example=example)
 
 
 def qsparse_step(dense: nn.Module, name: str, batch: int) -> Step | None:

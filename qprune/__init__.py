@@ -1,4 +1,4 @@
-"""Train convolutional networks into small, low-precision ones: joint layerwise channel pruning and uniform quantization."""
+"""Train convolutional networks into small, low-precision ones, by joint layerwise channel pruning and quantization."""
 
 from qprune.api import ScheduleDriver, build, evaluate, fit, load, plan, predict, summary, swap, to_dense
 from qprune.errors import PlanError, QpruneError, SpecError

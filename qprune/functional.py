@@ -163,8 +163,8 @@ def fake_quantize(
     high: int,
     *,
     axis: int | None = None,
-    keep: Tensor | None = None,
     gradient: str = "straight",
+    inplace: bool = False,
 ) -> Tensor:
     """Round to the grid of a quantizer: ``(quantize(x) - zero_point) * scale``, at most ``high - low + 1`` values.
 
@@ -175,8 +175,8 @@ def fake_quantize(
         low: smallest integer.
         high: largest integer.
         axis: the axis of ``x`` that ``(C,)`` arguments run along.
-        keep: bool ``(C,)``; channels that are not kept come out as 0 and pass no gradient.
         gradient: ``"straight"`` passes the gradient through unchanged, ``"clipped"`` only where nothing was clamped.
+        inplace: overwrite ``x``, float32 and nobody else's, which saves memory and a fifth of the time.
 
     Raises:
         ValueError: for another gradient, or per-channel arguments without ``axis``.
@@ -189,12 +189,28 @@ def fake_quantize(
     """
     if gradient not in GRADIENTS:
         raise ValueError(f'gradient must be "straight" or "clipped"; received {gradient!r}')
-    if axis is None and (scale.dim() > 0 or keep is not None):
-        raise ValueError("per-channel scale or keep needs axis, the channel axis of x")
+    if axis is None and scale.dim() > 0:
+        raise ValueError("a per-channel scale needs axis, the channel axis of x")
     if axis is not None:
         scale, zero_point = along(scale, x, axis), along(zero_point, x, axis)
-        keep = None if keep is None else along(keep, x, axis)
-    result: Tensor = _FakeQuantize.apply(x, scale, zero_point, low, high, keep, gradient == "clipped")
+    bounds = (low - zero_point).float(), (high - zero_point).float()
+    result: Tensor = _FakeQuantize.apply(x, scale, *bounds, gradient == "clipped", inplace)
+    return result
+
+
+def mask_channels(x: Tensor, keep: Tensor, axis: int = 1) -> Tensor:
+    """Set the channels that are not kept to exactly 0, whatever they hold, and their gradients too.
+
+    Args:
+        x: values of shape ``(N, C, ...)``, channels at ``axis``.
+        keep: bool ``(C,)``.
+        axis: the channel axis.
+
+    Example:
+        >>> mask_channels(torch.tensor([[1.0, torch.nan]]), torch.tensor([True, False]))
+        tensor([[1., 0.]])
+    """
+    result: Tensor = _MaskChannels.apply(x, along(keep, x, axis))
     return result
 
 
@@ -213,25 +229,44 @@ class _FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
-        x: Tensor,
-        scale: Tensor,
-        zero_point: Tensor,
-        low: int,
-        high: int,
-        keep: Tensor | None,
-        clipped: bool,
+        ctx: FunctionCtx, x: Tensor, scale: Tensor, least: Tensor, most: Tensor, clipped: bool, inplace: bool
     ) -> Tensor:
-        codes = x.float().div(scale).round_().add_(zero_point)
-        inside = (codes >= low) & (codes <= high) if clipped else None
-        ctx.save_for_backward(keep, inside)  # type: ignore[arg-type]  # None is allowed
-        # The mask rides on the scale: after the clamp every value is finite, so the product with 0 is 0.
-        step = scale if keep is None else scale * keep
-        return codes.clamp_(low, high).sub_(zero_point).mul_(step).to(x.dtype)
+        if inplace:
+            ctx.mark_dirty(x)
+        # Multiples of scale, 0 at zero. One bound at a time: with tensor bounds clamp_ takes ten times as long.
+        steps = (x.div_(scale) if inplace else x.float().div(scale)).round_()
+        inside = (steps >= least) & (steps <= most) if clipped else None
+        ctx.save_for_backward(inside)  # type: ignore[arg-type]  # None is allowed
+        return steps.clamp_min_(least).clamp_max_(most).mul_(scale).to(x.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        for gate in ctx.saved_tensors:  # type: ignore[attr-defined]
-            grad = grad if gate is None else grad * gate  # torch.where takes 1.7 times as long
-        return grad, None, None, None, None, None, None
+        (inside,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        return grad if inside is None else grad * inside, None, None, None, None, None
+
+
+class _MaskChannels(torch.autograd.Function):
+    # Keeping or clearing the bits takes a quarter of the time of torch.where with one value per channel, and unlike a
+    # product it also turns infinity and NaN into 0.
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, keep: Tensor) -> Tensor:
+        ctx.save_for_backward(keep)
+        return _keep_bits(x, keep)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
+        (keep,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        return _keep_bits(grad, keep), None
+
+
+_AS_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _keep_bits(x: Tensor, keep: Tensor) -> Tensor:
+    kind = _AS_INTEGERS[x.element_size()]
+    kept = torch.empty_like(x)
+    torch.bitwise_and(x.view(kind), -keep.to(kind), out=kept.view(kind))
+    return kept

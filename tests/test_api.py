@@ -17,7 +17,7 @@ import torchmetrics
 from attrs import evolve
 from PIL import Image
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import qprune
 from qprune import api
@@ -472,6 +472,16 @@ def test_fit_with_loaders_of_ones_own(runs):
     assert history.history["step"] == [5, 10]
     assert history.scores == {}
     assert qprune.load(history.run)(images(2)).shape == (2, 10)
+
+
+def test_a_loader_without_a_length_is_refused(runs):
+    class Endless(IterableDataset):
+        def __iter__(self):
+            while True:
+                yield images(1)[0], 3
+
+    data = {"train": DataLoader(Endless(), batch_size=8)}
+    assert 'data["train"] must know how many batches it has' in told(DataError, fit, spec(), runs, data=data)
 
 
 def test_fit_with_a_network_of_ones_own(runs):

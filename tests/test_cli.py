@@ -208,8 +208,12 @@ MISTAKES = {  # what stands at the head and the end of the file, and what the se
     "out of range": ("", PRUNE.replace("0.5", "1.5"), ["sparsity must be in [0, 1); received 1.5", "prune[0]"]),
     "unknown layer type": ("", LAYER.format("last", "Cnv2d"), ["model.layers[5].type", '"Cnv2d"', '"Conv2d"']),
     "pattern without match": ("", PRUNE.replace('types = ["ReLU"]', 'paths = ["act9"]'), ['"act9"', '"act1"']),
-    "type without match": ("", PRUNE.replace("ReLU", "ReLU6"), ["prune[0]", '"ReLU6"']),
-    "duration that never comes": ("", PRUNE.replace("at = 5", 'at = "0.5eps"'), ['"0.5eps"', '"0.5ep"']),
+    "type without match": (
+        "",
+        PRUNE.replace("ReLU", "ReLU6"),
+        ["type 'ReLU6'. Nearest: \"ReLU\" (prune[0].sites[0] in tiny.toml)."],
+    ),
+    "duration that never comes": ("", PRUNE.replace("at = 5", 'at = "0.5eps"'), ["received '0.5eps'", '"0.5ep"']),
     "schedule past the end": ("", PRUNE.replace("at = 5", "at = 50"), ["act1.output: pruning ends at step 50"]),
     "output of the network": ("", PRUNE.replace('types = ["ReLU"]', 'paths = ["classifier"]'), ["classifier.output"]),
     "cycle in from": ("", ADD.format("a", "b") + ADD.format("b", "a"), ["model.layers[5].from", '"b" comes later']),
@@ -330,10 +334,10 @@ def test_the_program_runs_from_any_folder(folder, program):
 
 def test_ctrl_c_saves_everything_and_resume_goes_on(folder, qprune):
     spec = write("tiny.toml")
-    command = [sys.executable, "-m", "qprune", "fit", spec, "--set", "train.length=4000ep"]
+    command = [sys.executable, "-m", "qprune", "fit", spec, "--set", "train.length=100ep"]
     program = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert program.stdout is not None
-    assert program.stdout.readline().startswith("Epoch 1/4000")
+    assert program.stdout.readline().startswith("Epoch 1/100")
     program.send_signal(signal.SIGINT)
     _, told = program.communicate()
     assert program.returncode == 130
@@ -346,3 +350,7 @@ def test_ctrl_c_saves_everything_and_resume_goes_on(folder, qprune):
         "history.csv",
     }
     assert not (folder / "runs/tiny/model.pt").exists()
+    lines = qprune(*command[3:], "--resume").splitlines()
+    assert not lines[0].startswith("Epoch 1/")
+    assert [line for line in lines if line.startswith("Epoch 100/100")]
+    assert lines[-1] == "The run is in runs/tiny"

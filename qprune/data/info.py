@@ -2,6 +2,8 @@
 
 from attrs import frozen
 
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+
 _DIGITS = tuple("0123456789")
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _CIFAR100 = """
@@ -69,3 +71,14 @@ NAMED = {
         ),
     )
 }
+
+
+def usual_statistics(name: str, channels: int) -> Statistics:
+    """Mean and standard deviation of a named data set; one half for every channel of any other.
+
+    Example:
+        >>> usual_statistics("digits", 1), usual_statistics("folder", 2)
+        (((0.3051,), (0.3756,)), ((0.5, 0.5), (0.5, 0.5)))
+    """
+    known, half = NAMED.get(name), (0.5,) * channels
+    return (known.mean, known.std) if known else (half, half)

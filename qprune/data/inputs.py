@@ -4,18 +4,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from qprune.data.decode import read_image
-from qprune.data.splits import describe
+from qprune.data.info import usual_statistics
 from qprune.errors import DataError
 from qprune.spec import DataSpec
+
+GREY = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # ITU-R BT.601
 
 
 def read_inputs(spec: DataSpec, paths: Sequence[Path], shape: Sequence[int]) -> Tensor:
     """Read image files for a network: of its size, with its channels, normalized as in training.
 
-    Images of another size are squeezed to it; for a network of one channel they are turned grey.
+    Images of another size are squeezed to it, as those of a folder are in training; for a network of one channel they
+    are turned grey. The data that the network was trained on need not be here.
 
     Args:
         spec: the ``[data]`` that the network was trained on, for its mean and standard deviation.
@@ -26,32 +29,31 @@ def read_inputs(spec: DataSpec, paths: Sequence[Path], shape: Sequence[int]) -> 
         float32 ``(len(paths), C, H, W)``.
 
     Raises:
-        DataError: if a file is missing or no image.
+        DataError: if a file is missing or no image, or the network takes neither 1 nor 3 channels.
 
     Example:
         >>> read_inputs(DataSpec(name="cifar10"), [Path("cat.png")], (3, 32, 32)).shape
         torch.Size([1, 3, 32, 32])
     """
-    from torchvision.transforms.v2 import functional
-
-    channels, height, width = shape
     for path in paths:
         if not path.is_file():
             raise DataError(f"There is no image {path}.")
-    images = [torch.from_numpy(read_image(path).copy()).permute(2, 0, 1) for path in paths]
-    if channels == 1:
-        images = [functional.rgb_to_grayscale(image) for image in images]
-    sized = torch.stack([functional.resize(image, [height, width], antialias=True) for image in images])
-    mean, std = statistics(spec)
-    return (sized / 255 - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
+    if shape[0] not in (1, 3):
+        raise DataError(f"Image files have 1 or 3 channels; the network takes {shape[0]}. Call it on tensors.")
+    images = torch.stack([_read(path, shape) for path in paths])
+    mean, std = usual_statistics(spec.name, shape[0])
+    return (images / 255 - _per_channel(spec.mean or mean)) / _per_channel(spec.std or std)
 
 
-def statistics(spec: DataSpec) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and standard deviation that a spec's data is normalized by.
+def _read(path: Path, shape: Sequence[int]) -> Tensor:
+    channels, height, width = shape
+    square = height if height == width else None
+    image = torch.from_numpy(read_image(path, square).copy()).permute(2, 0, 1).float()
+    if image.shape[1:] != (height, width):
+        image = nn.functional.interpolate(image[None], (height, width), mode="bilinear", antialias=True)[0]
+    # torchvision's weights sum to 0.9999 and its result is cut to integers, which turns grey 100 into 99
+    return (image * GREY).sum(0, keepdim=True) if channels == 1 else image
 
-    Example:
-        >>> statistics(DataSpec(name="digits"))
-        ((0.3051,), (0.3756,))
-    """
-    info = describe(spec)
-    return info.mean, info.std
+
+def _per_channel(numbers: Sequence[float]) -> Tensor:
+    return torch.tensor(numbers).view(-1, 1, 1)

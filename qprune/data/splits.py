@@ -9,7 +9,7 @@ from attrs import evolve
 
 from qprune.data.augment import build_augment
 from qprune.data.datasets import ImageSet
-from qprune.data.info import NAMED, DataInfo
+from qprune.data.info import NAMED, DataInfo, usual_statistics
 from qprune.data.own import Splits
 from qprune.data.places import open_folder, open_named
 from qprune.data.seeds import SPLIT, stratified_order
@@ -80,8 +80,7 @@ def _folder_info(name: str, source: Source) -> DataInfo:
     if known and len(source.classes) != len(known.classes):
         found = f"received {len(source.classes)} class folders"
         raise DataError(f'data.root: {name} has {len(known.classes)} classes; {found}. Or set data.name = "folder".')
-    half = (0.5,) * source.shape[0]
-    mean, std = (known.mean, known.std) if known else (half, half)
+    mean, std = usual_statistics(name, source.shape[0])
     return DataInfo(name, source.classes, source.shape, {"val": 0} | source.sizes, mean, std)
 
 

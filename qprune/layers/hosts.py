@@ -129,7 +129,7 @@ class Compressed:
 def compress(x: Tensor, mask: ChannelMask | None, quant: FakeQuant | None) -> Tensor:
     """Mask, then quantizer; empty slots pass through."""
     if quant is not None:
-        return quant(x, mask)  # one pass over memory does both
+        return quant(x, mask)  # which may overwrite what the mask makes, and saves a copy
     return x if mask is None else mask(x)
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from qprune.functional import along, channel_score, keep_top
+from qprune.functional import channel_score, keep_top, mask_channels
 from qprune.layers.compressor import Compressor
 from qprune.schedules import PruneSchedule
 
@@ -84,7 +84,7 @@ class ChannelMask(Compressor):
     def forward(self, x: Tensor) -> Tensor:
         """Measure if asked to, then zero the dropped channels."""
         self.observe(x)
-        return torch.where(along(self.keep, x, self.axis), x, 0)
+        return mask_channels(x, self.keep, self.axis)
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:

@@ -6,7 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qprune.functional import GRADIENTS, along, code_bounds, fake_quantize, quantize, scale_and_zero_point
+from qprune.functional import (
+    GRADIENTS,
+    along,
+    code_bounds,
+    fake_quantize,
+    mask_channels,
+    quantize,
+    scale_and_zero_point,
+)
 from qprune.layers.compressor import Compressor
 from qprune.layers.mask import ChannelMask
 from qprune.schedules import QuantizeFrom
@@ -104,27 +112,27 @@ class FakeQuant(Compressor):
 
     def forward(self, x: Tensor, mask: ChannelMask | None = None) -> Tensor:
         """Mask (if there is one), measure (if asked to), quantize (if active)."""
-        if mask is not None:
-            mask.observe(x)
-        self.observe(x, mask)
+        kept = x if mask is None else mask(x)
+        self.observe(x, kept, mask)
         known = self._known_now()
         if known is None:
-            return torch.where(self.active, self._quantized(x, mask), _masked(x, mask))
-        return self._quantized(x, mask) if known else _masked(x, mask)
+            return torch.where(self.active, self._quantized(kept, mask), kept)
+        # what the mask has just made is nobody else's
+        return self._quantized(kept, mask, inplace=mask is not None) if known else kept
 
     def _known_now(self) -> bool | None:
         # The driver's word spares eager training a pass over memory; compiled code and eval always ask the buffer.
         return self.known if self.training and not torch.compiler.is_compiling() else None
 
-    def _quantized(self, x: Tensor, mask: ChannelMask | None) -> Tensor:
+    def _quantized(self, x: Tensor, mask: ChannelMask | None, inplace: bool = False) -> Tensor:
         low, high = self.code_bounds
-        axis = self.axis if mask is None else mask.axis
+        options: dict[str, Any] = {"axis": self.axis, "gradient": self.gradient}
         if self.numerics == "paper" and not self.symmetric and self.training:
-            offset, zero = along(self.range[0], x, axis), torch.zeros_like(self.zero_point)
-            y = fake_quantize(x - offset, self.scale, zero, low, high, axis=axis, gradient=self.gradient) + offset
-            return _masked(y.to(x.dtype), mask)
-        keep = None if mask is None else mask.keep
-        return fake_quantize(x, self.scale, self.zero_point, low, high, axis=axis, keep=keep, gradient=self.gradient)
+            offset, zero = along(self.range[0], x, self.axis), torch.zeros_like(self.zero_point)
+            y = (fake_quantize(x - offset, self.scale, zero, low, high, **options) + offset).to(x.dtype)
+            return y if mask is None else mask_channels(y, mask.keep, mask.axis)
+        inplace = inplace and x.dtype == torch.float32
+        return fake_quantize(x, self.scale, self.zero_point, low, high, inplace=inplace, **options)
 
     @property
     def code_bounds(self) -> tuple[int, int]:
@@ -139,24 +147,23 @@ class FakeQuant(Compressor):
         return quantize(x, scale, zero_point, *self.code_bounds).to(torch.int16)
 
     @torch.no_grad()
-    def observe(self, x: Tensor, mask: ChannelMask | None = None) -> None:
-        """Widen the range seen in this step by ``x``, in training while ``measuring``.
+    def observe(self, x: Tensor, kept: Tensor, mask: ChannelMask | None) -> None:
+        """Widen the range seen in this step, in training while ``measuring``.
 
-        A range of the whole tensor leaves out the channels that ``mask`` drops. Ranges of channels do not, so that a
-        channel which returns has one.
+        A range of the whole tensor is that of ``kept``, the channels that the mask keeps. Ranges of channels are those
+        of ``x``, so that a channel which returns has one.
         """
         if self.training and self.measuring:
-            low, high = self._extremes(x.float(), mask)
-            self.pending.copy_(torch.stack([low.minimum(self.pending[0]), high.maximum(self.pending[1])]))
+            low, high = self._extremes(x.float(), kept.float(), mask)
+            self.pending[0].clamp_(max=low)
+            self.pending[1].clamp_(min=high)
 
-    def _extremes(self, x: Tensor, mask: ChannelMask | None) -> tuple[Tensor, Tensor]:
-        if mask is None and self.channels is None:
-            return x.amin(), x.amax()  # together 7 times as fast as torch.aminmax on two cores
-        axis = (self.axis if mask is None else mask.axis) % x.dim()
-        others = [d for d in range(x.dim()) if d != axis]
-        low, high = (x.amin(others), x.amax(others)) if others else (x, x)
-        if self.channels is not None or mask is None:
-            return low, high
+    def _extremes(self, x: Tensor, kept: Tensor, mask: ChannelMask | None) -> tuple[Tensor, Tensor]:
+        if self.channels is not None:
+            return _channel_extremes(x, self.axis)
+        if self.numerics == "default" or mask is None:
+            return kept.amin(), kept.amax()  # zeros do not matter: the range is widened to contain 0
+        low, high = _channel_extremes(x, mask.axis)  # the published range is that of the kept channels alone
         return torch.where(mask.keep, low, torch.inf).amin(), torch.where(mask.keep, high, -torch.inf).amax()
 
     def commit(self) -> None:
@@ -183,7 +190,7 @@ class FakeQuant(Compressor):
         """
         if not x.isfinite().all():
             raise ValueError("a range is taken of finite values; received NaN or infinities")
-        self.pending.copy_(torch.stack(self._extremes(x.float(), None)))
+        self.pending.copy_(torch.stack(self._extremes(x.float(), x.float(), None)))
         self.seen.zero_()
         self.commit()
         self.active.fill_(True)
@@ -196,8 +203,9 @@ class FakeQuant(Compressor):
         return f"bits={self.bits}, per={per!r}, symmetric={self.symmetric}, schedule={self.schedule}"
 
 
-def _masked(x: Tensor, mask: ChannelMask | None) -> Tensor:
-    return x if mask is None else torch.where(along(mask.keep, x, mask.axis), x, 0)
+def _channel_extremes(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    others = [d for d in range(x.dim()) if d != axis % x.dim()]
+    return (x.amin(others), x.amax(others)) if others else (x, x)
 
 
 @torch.no_grad()

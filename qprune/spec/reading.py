@@ -1,5 +1,6 @@
 """Reading a spec: a name, a file and the files it extends, a dict, and overrides on top."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -66,7 +67,7 @@ def mistakes_in(source: Path | str | Mapping[str, Any] | Spec) -> Iterator[None]
         if not isinstance(source, str | Path):
             raise
         file = label(_path(source))
-        raise type(error)("\n".join(f"{line.rstrip('.')} ({file})." for line in error.mistakes)) from error
+        raise type(error)("\n".join(_with_file(line, file) for line in error.mistakes)) from error
 
 
 def read_rules(
@@ -88,6 +89,11 @@ def read_rules(
     """
     table = {"prune": [_copied(rule) for rule in prune], "quantize": [_copied(rule) for rule in quantize]}
     return check(Document.of(table, ""), Rules)
+
+
+def _with_file(line: str, file: str) -> str:
+    named, times = re.subn(r" in [^()]*\)\.?$", f" in {file}).", line)  # it ends with the spec's name
+    return named if times else f"{line.rstrip('.')} ({file})."
 
 
 def _copied(rule: Any) -> Any:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from qprune.assemble import assemble
 from qprune.data import DataInfo, Splits, describe, eval_loader, load_data, train_loader, wrap_data
-from qprune.errors import CheckpointError
+from qprune.errors import CheckpointError, DataError
 from qprune.flow import trace
 from qprune.plan import Plan, make_plan
 from qprune.report import forecast, summarize
@@ -105,7 +105,7 @@ def _trainer(
     workers, train = spec.data.workers, spec.train
     loader = train_loader(splits.train, batch=train.batch, seed=spec.seed, workers=workers, device=device)
     val = splits.val and eval_loader(splits.val, batch=train.batch, workers=workers, device=device)
-    per_epoch = steps_per_epoch(len(splits.train), train.batch) if loader is not splits.train else len(loader)
+    per_epoch = _length(loader)
     steps = to_steps(train.length, per_epoch)
     optimizer = make_optimizer(train.optimizer, net)
     example = torch.zeros(2, *shape)
@@ -124,6 +124,13 @@ def _trainer(
         device=device,
         channels_last=train.channels_last,
     )
+
+
+def _length(loader: DataLoader[Any]) -> int:
+    try:
+        return len(loader)
+    except TypeError as error:
+        raise DataError('data["train"] must know how many batches it has; give its dataset a length.') from error
 
 
 def train(

@@ -1,6 +1,9 @@
+import json
+from pathlib import Path
+
 from torch import nn
 
-from qprune.report import chain_table, performance_density, summarize
+from qprune.report import chain_of, chain_table, performance_density, summarize
 
 
 def run(name: str, accuracy: float | None, width: int) -> dict:
@@ -31,3 +34,27 @@ def test_pruned_parameters_show_as_count_and_share():
     row = run("a75", 0.5, 4)
     row["costs"] |= {"parameters_kept": 13, "weight_bits": [4], "activation_bits": [4, 32]}
     assert chain_table([row]).splitlines()[2].split()[3:9] == ["13", "50.0", "%", "4", "4,", "32"]
+
+
+def report(root: Path, name: str, init: str | None) -> None:
+    (root / name).mkdir(parents=True, exist_ok=True)
+    (root / name / "report.json").write_text(json.dumps({"name": name, "init": init}))
+
+
+def test_a_chain_is_read_from_its_first_run_to_its_last(tmp_path: Path):
+    report(tmp_path, "net/c", "net/b")
+    report(tmp_path, "net/b", "net/a")
+    report(tmp_path, "net/a", None)
+    assert [row["name"] for row in chain_of("net/c", tmp_path)] == ["net/a", "net/b", "net/c"]
+
+
+def test_a_chain_begins_where_reports_do(tmp_path: Path):
+    report(tmp_path, "b", "gone")
+    assert [row["name"] for row in chain_of("b", tmp_path)] == ["b"]
+    assert chain_of("gone", tmp_path) == []
+
+
+def test_a_chain_that_was_closed_to_a_circle_ends(tmp_path: Path):
+    report(tmp_path, "a", "b")
+    report(tmp_path, "b", "a")
+    assert [row["name"] for row in chain_of("b", tmp_path)] == ["a", "b"]

@@ -1,0 +1,88 @@
+"""What README and docs say works: their Python runs, their TOML reads, their commands and options exist."""
+
+import re
+import shutil
+import tomllib
+from pathlib import Path
+
+import attrs
+import pytest
+import torch
+
+import qprune
+from qprune.cli import main
+from qprune.spec import DataSpec, LrSpec, OptimizerSpec, PruneRule, QuantizeRule, Selector, Spec, TrainSpec, read_spec
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TRAIN = {"length": "1ep", "batch": 64, "optimizer": {"name": "sgd", "lr": 0.05}}
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def few_images(tmp_path, monkeypatch):
+    """A current folder whose ./specs are those of the project with a ninth of the images."""
+    shutil.copytree(ROOT / "specs", tmp_path / "specs")
+    base = tmp_path / "specs/base/digits.toml"
+    text = base.read_text(encoding="utf-8")
+    base.write_text(text.replace('name = "digits"\n', 'name = "digits"\ntrain_images = 135\n', 1), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("QPRUNE_RUNS", raising=False)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+def test_python_blocks_run_in_order(page, few_images):
+    torch.manual_seed(0)
+    names = {}
+    for number, block in enumerate(blocks(page, "python")):
+        exec(compile(block, f"{page.name}, block {number}", "exec"), names)
+
+
+def test_readme_has_the_three_ways():
+    assert len(blocks(ROOT / "README.md", "python")) >= 3
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_and_their_options_exist(page):
+    text = page.read_text(encoding="utf-8").replace("`qprune.", "`")
+    for command, rest in re.findall(r"(?<![\w./-])qprune ([a-z]+)\b([^`|\n]*)", " ".join(re.findall(r"`[^`]+`", text))):
+        assert command in main.commands, f"qprune {command}"
+        options = {option for parameter in main.commands[command].params for option in parameter.opts}
+        assert set(re.findall(r"--[a-z-]+", rest)) <= options, f"qprune {command}{rest}"
+
+
+def test_readme_names_every_command():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert not [name for name in main.commands if f"`qprune {name}" not in text]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert not [link for link in links if not (page.parent / link).exists()]
+
+
+def test_the_page_about_specs_shows_one_that_reads():
+    table = tomllib.loads(blocks(ROOT / "docs/specs.md", "toml")[0])
+    assert table.pop("extends").endswith(".toml")
+    read_spec(table)
+
+
+def test_the_page_about_specs_shows_layers_that_build():
+    table = tomllib.loads(blocks(ROOT / "docs/specs.md", "toml")[1])
+    net = qprune.build({"data": {"name": "digits"}, "model": table["model"], "train": TRAIN})
+    assert net(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [Spec, DataSpec, TrainSpec, OptimizerSpec, LrSpec, PruneRule, QuantizeRule, Selector],
+    ids=lambda c: c.__name__,
+)
+def test_the_page_about_specs_names_every_key(cls):
+    text = (ROOT / "docs/specs.md").read_text(encoding="utf-8")
+    keys = {attribute.metadata.get("key", attribute.name) for attribute in attrs.fields(cls)}
+    assert not [key for key in keys if not re.search(rf"\b{key}\b", text)]
