@@ -7,6 +7,8 @@ from qprune.functional import channel_score, keep_top, mask_channels
 from qprune.layers.compressor import Compressor
 from qprune.schedules import PruneSchedule
 
+torch.fx.wrap("mask_channels")  # one operation to symbolic tracing, which cannot know a dtype
+
 IMPORTANCES = ("activation-l1", "activation-l0", "weight-l1", "random", "tied")
 
 

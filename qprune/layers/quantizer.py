@@ -19,6 +19,8 @@ from qprune.layers.compressor import Compressor
 from qprune.layers.mask import ChannelMask
 from qprune.schedules import QuantizeFrom
 
+torch.fx.wrap("mask_channels")  # one operation to symbolic tracing, which cannot know a dtype
+
 NUMERICS = ("default", "paper")
 
 
