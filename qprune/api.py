@@ -92,19 +92,14 @@ def fit(
         0.98
     """
     chosen, root, progress = _chosen(spec, name, seed, overrides, data), runs_root(runs), Progress(verbose)
-    missing = _missing(chosen, root, data) if chain else []
-    if seed is not None and not chain:
+    earlier = _missing(chosen, root, data) if chain else []
+    if seed is not None and not earlier:
         chosen = evolve(chosen, init=_init_run(chosen, root))
-    if Run(root / chosen.name).exists and not overwrite:  # refuses now what would be refused after all the work
-        Run.create(root, chosen.name, spec_to_toml(chosen), resume=resume)
-    if missing and model is None and _datasets(data) is None:
-        with mistakes_in(spec):
-            plan_spec(chosen)
-    for earlier in missing:
-        with mistakes_in(earlier.name):
-            plan_spec(earlier)
-    for earlier in missing:
-        history = fit(earlier, runs=runs, resume=resume, device=device, verbose=verbose)
+    if Run(root / chosen.name).exists and not overwrite:
+        Run.create(root, chosen.name, spec_to_toml(chosen), resume=resume)  # refuses before hours of work, not after
+    _plan_chain(earlier, None if model is not None or _datasets(data) is not None else chosen, spec)
+    for link in earlier:
+        history = fit(link, runs=runs, resume=resume, device=device, verbose=verbose)
         if history.interrupted:
             return history
     init = load_checkpoint(model_file(chosen.init, root)) if chosen.init else None
@@ -332,6 +327,16 @@ def _missing(spec: Spec, root: Path, data: Any) -> list[Spec]:
             raise SpecError(f"init goes in a circle: {' -> '.join(reversed(names))}.")
         chain.insert(0, earlier)
     return chain[:-1]
+
+
+def _plan_chain(earlier: Sequence[Spec], last: Spec | None, source: SpecLike) -> None:
+    """Tell what cannot work before the first link of a chain is trained."""
+    for link in earlier:
+        with mistakes_in(link.name):
+            plan_spec(link)
+    if earlier and last is not None:
+        with mistakes_in(source):
+            plan_spec(last)
 
 
 def _init_run(spec: Spec, root: Path) -> str | None:

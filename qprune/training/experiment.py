@@ -45,7 +45,6 @@ class Experiment:
         shape: ``(C, H, W)`` of one image.
         task: loss and metrics.
         trainer: the loop, with network, optimizer and driver.
-        own_model: whether the network is the user's own, which a run folder cannot rebuild.
     """
 
     spec: Spec
@@ -54,7 +53,6 @@ class Experiment:
     shape: tuple[int, ...]
     task: Task
     trainer: Trainer
-    own_model: bool = False
 
 
 def prepare(
@@ -91,7 +89,7 @@ def prepare(
     net.to(chosen)
     task = task or Classification(len(classes), spec.train.label_smoothing)
     trainer = _trainer(spec, net, task, splits, shape, chosen)
-    return Experiment(spec, splits, classes, shape, task, trainer, own_model=model is not None)
+    return Experiment(spec, splits, classes, shape, task, trainer)
 
 
 def _trainer(
