@@ -102,17 +102,20 @@ def variants(name: str, batch: int, width: float) -> dict[str, Step]:
     return {name: step for name, step in steps.items() if step is not None}
 
 
-def interleaved(steps: dict[str, Step], rounds: int, warmup: int = 3) -> dict[str, list[float]]:
-    """Seconds per step of every variant, one step of each in turn."""
-    for step in steps.values():
-        for _ in range(warmup):
-            step()
+def interleaved(steps: dict[str, Step], rounds: int, burst: int = 3) -> dict[str, list[float]]:
+    """Seconds per step of every variant: in each round, one turn of ``burst`` steps after an untimed one.
+
+    The untimed step refills caches and the allocator with the variant's own sizes, as in a training that runs alone.
+    """
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds):
+    for turn in range(rounds + 1):  # the first round, in which masks and quantizers begin, is not counted
         for name, step in steps.items():
-            began = time.perf_counter()
             step()
-            times[name].append(time.perf_counter() - began)
+            began = time.perf_counter()
+            for _ in range(burst):
+                step()
+            if turn:
+                times[name].append((time.perf_counter() - began) / burst)
     return times
 
 
@@ -121,7 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--net", choices=sorted(SITES), action="append", help="default: both")
     parser.add_argument("--batch", type=int)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--width", type=float, default=1.0)
     options = parser.parse_args()
     torch.manual_seed(0)
