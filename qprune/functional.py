@@ -1,6 +1,9 @@
 """The arithmetic of pruning and quantizing, as pure tensor functions that can be checked by hand."""
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
@@ -224,6 +227,25 @@ def along(values: Tensor, x: Tensor, axis: int) -> Tensor:
     return values if values.dim() == 0 else values.view([-1] + [1] * (x.dim() - 1 - axis % x.dim()))
 
 
+def rectify_channels(x: Tensor, keep: Tensor, axis: int = 1, ceiling: float = math.inf) -> Tensor:
+    """ReLU, or ReLU6 with a ceiling of 6, of the kept channels and 0 elsewhere: `mask_channels` after it, to the bit.
+
+    The result alone is kept for the gradient, which is 0 where the result is; masking costs no pass of its own there.
+
+    Args:
+        x: values of shape ``(N, C, ...)``, channels at ``axis``.
+        keep: bool ``(C,)``.
+        axis: the channel axis.
+        ceiling: largest result.
+
+    Example:
+        >>> rectify_channels(torch.tensor([[-1.0, 2.0, 9.0]]), torch.tensor([True, False, True]), ceiling=6.0)
+        tensor([[0., 0., 6.]])
+    """
+    result: Tensor = _RectifyChannels.apply(x, along(keep, x, axis), ceiling)
+    return result
+
+
 class _FakeQuantize(torch.autograd.Function):
     # A function of its own, because x + (q - x).detach() neither gives q to the bit nor runs in few passes over memory.
 
@@ -262,11 +284,29 @@ class _MaskChannels(torch.autograd.Function):
         return _keep_bits(grad, keep), None
 
 
+class _RectifyChannels(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, keep: Tensor, ceiling: float) -> Tensor:
+        y = torch.relu(x) if ceiling == math.inf else F.hardtanh(x, 0.0, ceiling)
+        y = _keep_bits(y, keep, out=y)
+        ctx.save_for_backward(y)
+        ctx.ceiling = ceiling  # type: ignore[attr-defined]
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:
+        (y,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        if ctx.ceiling == math.inf:  # type: ignore[attr-defined]
+            return torch.ops.aten.threshold_backward(grad, y, 0.0), None, None
+        return torch.ops.aten.hardtanh_backward(grad, y, 0.0, ctx.ceiling), None, None  # type: ignore[attr-defined]
+
+
 _AS_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def _keep_bits(x: Tensor, keep: Tensor) -> Tensor:
+def _keep_bits(x: Tensor, keep: Tensor, out: Tensor | None = None) -> Tensor:
     kind = _AS_INTEGERS[x.element_size()]
-    kept = torch.empty_like(x)
+    kept = torch.empty_like(x) if out is None else out
     torch.bitwise_and(x.view(kind), -keep.to(kind), out=kept.view(kind))
     return kept

@@ -16,6 +16,7 @@ from qprune.functional import (
     mask_channels,
     power_of_two,
     quantize,
+    rectify_channels,
     scale_and_zero_point,
 )
 from qprune.layers import FakeQuant
@@ -327,6 +328,27 @@ def test_masking_keeps_the_memory_layout_and_the_input():
     y = mask_channels(x, torch.tensor([True, False, True]))
     assert y.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("ceiling", [math.inf, 6.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rectified_channels_are_the_rectifier_and_then_the_mask_to_the_bit(ceiling, dtype):
+    rectifier = torch.nn.ReLU() if ceiling == math.inf else torch.nn.ReLU6()
+    x = torch.randn(2, 3, 5, 7, dtype=dtype) * 5
+    x[0, 0, 0, :5] = torch.tensor([0.0, -0.0, 6.0, torch.inf, torch.nan])
+    x[0, 1, 0, :2] = torch.tensor([torch.inf, torch.nan])
+    keep, grad = torch.tensor([True, False, True]), torch.randn(2, 3, 5, 7, dtype=dtype)
+    results = []
+    for function in (lambda v: rectify_channels(v, keep, 1, ceiling), lambda v: mask_channels(rectifier(v), keep)):
+        leaf = x.clone().requires_grad_()
+        y = function(leaf)
+        y.backward(grad)
+        results.append((y.detach(), leaf.grad))
+    (y, slope), (expected, expected_slope) = results
+    assert torch.equal(y.nan_to_num(-1), expected.nan_to_num(-1))
+    assert torch.equal(slope, expected_slope)
+    assert (y[:, 1] == 0).all()
+    assert (slope[:, 1] == 0).all()
 
 
 @pytest.mark.parametrize("gradient", ["straight", "clipped"])

@@ -3,6 +3,7 @@
 Every slot is empty until it is filled, and a host with empty slots is its torch layer to the bit.
 """
 
+import math
 from collections.abc import Container, Iterator
 from typing import Any
 
@@ -10,10 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qprune.functional import along, channel_score
+from qprune.functional import along, channel_score, rectify_channels
 from qprune.layers.mask import ChannelMask
 from qprune.layers.quantizer import FakeQuant
 from qprune.zoo import Add, Concat
+
+torch.fx.wrap("rectify_channels")  # one operation to symbolic tracing, which cannot know a dtype
 
 
 class Compressed:
@@ -128,9 +131,9 @@ class Compressed:
 
 def compress(x: Tensor, mask: ChannelMask | None, quant: FakeQuant | None) -> Tensor:
     """Mask, then quantizer; empty slots pass through."""
-    if quant is not None:
-        return quant(x, mask)  # which may overwrite what the mask makes, and saves a copy
-    return x if mask is None else mask(x)
+    if mask is None:
+        return x if quant is None else quant(x)
+    return mask(x) if quant is None else quant(mask(x), mask, raw=x)
 
 
 def _brief(slot: ChannelMask | FakeQuant) -> str:
@@ -283,12 +286,30 @@ class CompressedInstanceNorm2d(CompressedOutput, nn.InstanceNorm2d):
     """`torch.nn.InstanceNorm2d` whose output is a site."""
 
 
-class CompressedReLU(CompressedOutput, nn.ReLU):
+class _Rectifier(CompressedOutput):
+    # Rectifies and masks at once, unless the mask wants to see the values between, or torch is to overwrite the input.
+    inplace: bool
+    output_mask: ChannelMask | None
+    output_quant: FakeQuant | None
+    ceiling = math.inf
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """The torch layer, then the output's mask and quantizer."""
+        mask, quant = self.output_mask, self.output_quant
+        if mask is None or mask.watching or self.inplace:
+            return super().forward(*inputs)
+        y = rectify_channels(inputs[0], mask.keep, mask.axis, self.ceiling)
+        return y if quant is None else quant(y, mask)
+
+
+class CompressedReLU(_Rectifier, nn.ReLU):
     """`torch.nn.ReLU` whose output is a site."""
 
 
-class CompressedReLU6(CompressedOutput, nn.ReLU6):
+class CompressedReLU6(_Rectifier, nn.ReLU6):
     """`torch.nn.ReLU6` whose output is a site."""
+
+    ceiling = 6.0
 
 
 class CompressedLeakyReLU(CompressedOutput, nn.LeakyReLU):

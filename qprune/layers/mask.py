@@ -88,10 +88,15 @@ class ChannelMask(Compressor):
         self.observe(x)
         return mask_channels(x, self.keep, self.axis)
 
+    @property
+    def watching(self) -> bool:
+        """Whether a forward adds to the accumulators now: in training, while ``measuring`` activations."""
+        return self.training and self.measuring and self.importance.startswith("activation")
+
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
-        """Add the channel scores of ``x`` to the accumulators, in training while ``measuring``."""
-        if self.training and self.measuring and self.importance.startswith("activation"):
+        """Add the channel scores of ``x`` to the accumulators, while `watching`."""
+        if self.watching:
             self.pending_score += channel_score(x, self.importance[-2:], self.axis)
             self.pending_seen += 1
 

@@ -112,15 +112,19 @@ class FakeQuant(Compressor):
         self.known = None  # the loaded buffer decides
         super()._load_from_state_dict(*arguments)
 
-    def forward(self, x: Tensor, mask: ChannelMask | None = None) -> Tensor:
-        """Mask (if there is one), measure (if asked to), quantize (if active)."""
-        kept = x if mask is None else mask(x)
-        self.observe(x, kept, mask)
+    def forward(self, x: Tensor, mask: ChannelMask | None = None, raw: Tensor | None = None) -> Tensor:
+        """Measure if asked to, then quantize if active.
+
+        Args:
+            x: the values, with dropped channels at 0 already.
+            mask: the mask in front, if there is one.
+            raw: the values before that mask; ``x`` is then nobody else's, and may be overwritten.
+        """
+        self.observe(x, mask, raw)
         known = self._known_now()
         if known is None:
-            return torch.where(self.active, self._quantized(kept, mask), kept)
-        # what the mask has just made is nobody else's
-        return self._quantized(kept, mask, inplace=mask is not None) if known else kept
+            return torch.where(self.active, self._quantized(x, mask), x)
+        return self._quantized(x, mask, inplace=raw is not None) if known else x
 
     def _known_now(self) -> bool | None:
         # The driver's word spares eager training a pass over memory; compiled code and eval always ask the buffer.
@@ -149,22 +153,18 @@ class FakeQuant(Compressor):
         return quantize(x, scale, zero_point, *self.code_bounds).to(torch.int16)
 
     @torch.no_grad()
-    def observe(self, x: Tensor, kept: Tensor, mask: ChannelMask | None) -> None:
-        """Widen the range seen in this step, in training while ``measuring``.
-
-        A range of the whole tensor is that of ``kept``, the channels that the mask keeps. Ranges of channels are those
-        of ``x``, so that a channel which returns has one.
-        """
+    def observe(self, x: Tensor, mask: ChannelMask | None = None, raw: Tensor | None = None) -> None:
+        """Widen the range seen in this step, in training while ``measuring``; arguments as for `forward`."""
         if self.training and self.measuring:
-            low, high = self._extremes(x.float(), kept.float(), mask)
+            low, high = self._extremes(x.float(), mask, raw)
             self.pending[0].clamp_(max=low)
             self.pending[1].clamp_(min=high)
 
-    def _extremes(self, x: Tensor, kept: Tensor, mask: ChannelMask | None) -> tuple[Tensor, Tensor]:
-        if self.channels is not None:
-            return _channel_extremes(x, self.axis)
+    def _extremes(self, x: Tensor, mask: ChannelMask | None, raw: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self.channels is not None:  # of all channels, so that one which returns has a range
+            return _channel_extremes(x if raw is None else raw.float(), self.axis)
         if self.numerics == "default" or mask is None:
-            return kept.amin(), kept.amax()  # zeros do not matter: the range is widened to contain 0
+            return x.amin(), x.amax()  # dropped zeros do not matter: the range is widened to contain 0
         low, high = _channel_extremes(x, mask.axis)  # the published range is that of the kept channels alone
         return torch.where(mask.keep, low, torch.inf).amin(), torch.where(mask.keep, high, -torch.inf).amax()
 
@@ -192,7 +192,7 @@ class FakeQuant(Compressor):
         """
         if not x.isfinite().all():
             raise ValueError("a range is taken of finite values; received NaN or infinities")
-        self.pending.copy_(torch.stack(self._extremes(x.float(), x.float(), None)))
+        self.pending.copy_(torch.stack(self._extremes(x.float(), None, None)))
         self.seen.zero_()
         self.commit()
         self.active.fill_(True)
