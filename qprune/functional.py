@@ -287,8 +287,8 @@ class _MaskChannels(torch.autograd.Function):
 class _RectifyChannels(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, keep: Tensor, ceiling: float) -> Tensor:
-        y = torch.relu(x) if ceiling == math.inf else F.hardtanh(x, 0.0, ceiling)
-        y = _keep_bits(y, keep, out=y)
+        y = _keep_bits(x, keep)  # first, because it makes the copy in which to rectify
+        y = torch.relu_(y) if ceiling == math.inf else F.hardtanh_(y, 0.0, ceiling)
         ctx.save_for_backward(y)
         ctx.ceiling = ceiling  # type: ignore[attr-defined]
         return y
@@ -305,8 +305,8 @@ class _RectifyChannels(torch.autograd.Function):
 _AS_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def _keep_bits(x: Tensor, keep: Tensor, out: Tensor | None = None) -> Tensor:
+def _keep_bits(x: Tensor, keep: Tensor) -> Tensor:
     kind = _AS_INTEGERS[x.element_size()]
-    kept = torch.empty_like(x) if out is None else out
+    kept = torch.empty_like(x)
     torch.bitwise_and(x.view(kind), -keep.to(kind), out=kept.view(kind))
     return kept
