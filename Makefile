@@ -4,7 +4,7 @@ BIN := .venv/bin
 .PHONY: quickstart test test-all check bench clean
 
 quickstart: $(BIN)/.installed  ## install, then train the chain dense -> pruned -> quantized on real digits
-	$(BIN)/qprune fit digits/a75_w4a4 --chain
+	$(BIN)/qprune fit digits/a75_w4a4 --chain --resume
 
 test: $(BIN)/.installed-dev  ## install, then run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
