@@ -3,7 +3,7 @@
 The variants take turns within one run, so that a drifting machine slows all of them alike; medians are compared.
 qsparse 2.0.1, if it is installed beside qprune, takes part with its own joint layers.
 
-    python benchmarks/training_step.py [--net mobilenetv2 --batch 64] [--rounds 7] [--width 1.0]
+    python benchmarks/training_step.py [--net mobilenetv2 --batch 64] [--rounds 9] [--alone] [--width 1.0]
 """
 
 import argparse
@@ -102,20 +102,22 @@ def variants(name: str, batch: int, width: float) -> dict[str, Step]:
     return {name: step for name, step in steps.items() if step is not None}
 
 
-def interleaved(steps: dict[str, Step], rounds: int, burst: int = 3) -> dict[str, list[float]]:
-    """Seconds per step of every variant: in each round, one turn of ``burst`` steps after an untimed one.
+def interleaved(steps: dict[str, Step], rounds: int, alone: bool) -> dict[str, list[float]]:
+    """Seconds per step of every variant, in turns: one step each, or three after an untimed one.
 
-    The untimed step refills caches and the allocator with the variant's own sizes, as in a training that runs alone.
+    A step right after another network's finds caches and allocator in that one's state, which costs networks
+    differently; ``alone`` shows the steady state of a training that runs by itself.
     """
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(rounds + 1):  # the first round, in which masks and quantizers begin, is not counted
+    for turn in range(rounds + 3):  # the first rounds, in which masks and quantizers begin, are not counted
         for name, step in steps.items():
-            step()
-            began = time.perf_counter()
-            for _ in range(burst):
+            if alone:
                 step()
-            if turn:
-                times[name].append((time.perf_counter() - began) / burst)
+            began = time.perf_counter()
+            for _ in range(3 if alone else 1):
+                step()
+            if turn >= 3:
+                times[name].append((time.perf_counter() - began) / (3 if alone else 1))
     return times
 
 
@@ -124,13 +126,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--net", choices=sorted(SITES), action="append", help="default: both")
     parser.add_argument("--batch", type=int)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--alone", action="store_true", help="several steps per turn, as in a training by itself")
     parser.add_argument("--width", type=float, default=1.0)
     options = parser.parse_args()
     torch.manual_seed(0)
     for name in options.net or sorted(SITES, reverse=True):
         batch = options.batch or BATCH[name]
-        times = interleaved(variants(name, batch, options.width), options.rounds)
+        times = interleaved(variants(name, batch, options.width), options.rounds, options.alone)
         base = statistics.median(times["dense"])
         print(f"\n{name}, width {options.width}, batch {batch}, {torch.get_num_threads()} threads, "
               f"torch {torch.__version__}, median of {options.rounds}")  # fmt: skip
