@@ -1,6 +1,7 @@
 """What masks and quantizers share: state that is visible at birth and starts fresh from a dense checkpoint."""
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 log = logging.getLogger(__name__)
 
 
-class Compressor(nn.Module):
+class Compressor(nn.Module, ABC):
     """A mask or a quantizer: measures in training forwards, and changes only when the driver commits between steps.
 
     Attributes:
@@ -20,9 +21,9 @@ class Compressor(nn.Module):
         super().__init__()
         self.measuring = False
 
+    @abstractmethod
     def fresh(self) -> dict[str, Tensor]:
-        """The saved state of a compressor that has done nothing yet."""
-        raise NotImplementedError  # each compressor names its buffers
+        """The saved state of a compressor that has done nothing yet: each of its buffers with its harmless value."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Compressor":
         # .to(dtype) is for the layer's arithmetic, not for scores and scales: as a float16 a small scale is 0.

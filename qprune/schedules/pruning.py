@@ -1,5 +1,6 @@
 """Pruning schedules: how sparse a mask is at which step. Frozen values, compared and printed like numbers."""
 
+from abc import ABC, abstractmethod
 from typing import TypeAlias
 
 from attrs import evolve, field, frozen
@@ -9,9 +10,10 @@ from qprune.schedules.durations import Duration, to_steps
 from qprune.schedules.timeline import Timeline
 
 
-class _Simulated:
+class _Simulated(ABC):
+    @abstractmethod
     def timeline(self, steps_per_epoch: int | None = None) -> Timeline:
-        raise NotImplementedError  # each schedule below has its own
+        """The schedule in steps."""
 
     def simulate(self, steps: int, steps_per_epoch: int | None = None) -> list[float]:
         """The sparsity of each of the first ``steps`` forwards.

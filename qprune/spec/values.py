@@ -158,7 +158,6 @@ def as_float(value: Any) -> Any:
     return float(value) if is_whole(value) and abs(value) < 1e300 else value
 
 
-STRING = must(lambda v: isinstance(v, str), "a string")
 WORD = must(lambda v: isinstance(v, str) and v.strip() != "", "a string that is not empty")
 STRINGS = items(lambda v: isinstance(v, str) and v != "", "a list of strings")
 WHOLES = items(is_whole, "a list of whole numbers")
