@@ -332,14 +332,18 @@ def test_masking_keeps_the_memory_layout_and_the_input():
 
 @pytest.mark.parametrize("ceiling", [math.inf, 6.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_rectified_channels_are_the_rectifier_and_then_the_mask_to_the_bit(ceiling, dtype):
+@pytest.mark.parametrize("reusable", [False, True])
+def test_rectified_channels_are_the_rectifier_and_then_the_mask_to_the_bit(ceiling, dtype, reusable):
     rectifier = torch.nn.ReLU() if ceiling == math.inf else torch.nn.ReLU6()
     x = torch.randn(2, 3, 5, 7, dtype=dtype) * 5
     x[0, 0, 0, :5] = torch.tensor([0.0, -0.0, 6.0, torch.inf, torch.nan])
     x[0, 1, 0, :2] = torch.tensor([torch.inf, torch.nan])
     keep, grad = torch.tensor([True, False, True]), torch.randn(2, 3, 5, 7, dtype=dtype)
     results = []
-    for function in (lambda v: rectify_channels(v, keep, 1, ceiling), lambda v: mask_channels(rectifier(v), keep)):
+    for function in (
+        lambda v: rectify_channels(v, keep, 1, ceiling, reusable=reusable),
+        lambda v: mask_channels(rectifier(v), keep),
+    ):
         leaf = x.clone().requires_grad_()
         y = function(leaf)
         y.backward(grad)
@@ -379,6 +383,20 @@ def test_input_is_left_as_it_is():
     before = x.clone()
     fake_quantize(x, torch.tensor(0.5), torch.tensor(0), -7, 7)
     assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("gradient", ["straight", "clipped"])
+def test_what_is_known_of_the_codes_changes_nothing(gradient):
+    x, scale = torch.randn(2, 3, 5, 7), torch.tensor(0.13)
+    for values, zero_point, low, known in [(x, 0, -7, {"zero_point": None}), (x.abs(), 2, 0, {"nonnegative": True})]:
+        arguments = {"scale": scale, "zero_point": torch.tensor(zero_point), "low": low, "high": 7}
+        results = []
+        for extra in ({}, known):
+            own = values.clone().requires_grad_()
+            y = fake_quantize(own, **arguments | extra, gradient=gradient)
+            y.backward(values)
+            results.append((y.detach(), own.grad))
+        assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
 
 
 def test_unknown_gradient_is_refused():

@@ -133,7 +133,7 @@ def compress(x: Tensor, mask: ChannelMask | None, quant: FakeQuant | None) -> Te
     """Mask, then quantizer; empty slots pass through."""
     if mask is None:
         return x if quant is None else quant(x)
-    return mask(x) if quant is None else quant(mask(x), mask, raw=x)
+    return mask(x) if quant is None else quant(mask(x), mask, raw=x, owned=True)
 
 
 def _brief(slot: ChannelMask | FakeQuant) -> str:
@@ -287,7 +287,8 @@ class CompressedInstanceNorm2d(CompressedOutput, nn.InstanceNorm2d):
 
 
 class _Rectifier(CompressedOutput):
-    # Rectifies and masks at once, unless the mask wants to see the values between, or torch is to overwrite the input.
+    # Rectifies and masks at once, into values that the quantizer may overwrite; unless the mask wants to see the values
+    # between, or torch is to overwrite the input.
     inplace: bool
     output_mask: ChannelMask | None
     output_quant: FakeQuant | None
@@ -296,10 +297,11 @@ class _Rectifier(CompressedOutput):
     def forward(self, *inputs: Tensor) -> Tensor:
         """The torch layer, then the output's mask and quantizer."""
         mask, quant = self.output_mask, self.output_quant
-        if mask is None or mask.watching or self.inplace:
+        if self.inplace or (mask is None and quant is None) or (mask is not None and mask.watching):
             return super().forward(*inputs)
-        y = rectify_channels(inputs[0], mask.keep, mask.axis, self.ceiling)
-        return y if quant is None else quant(y, mask)
+        keep, axis = (None, 1) if mask is None else (mask.keep, mask.axis)
+        y = rectify_channels(inputs[0], keep, axis, self.ceiling, reusable=quant is not None)
+        return y if quant is None else quant(y, mask, owned=True, nonnegative=True)
 
 
 class CompressedReLU(_Rectifier, nn.ReLU):

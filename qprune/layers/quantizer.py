@@ -22,6 +22,7 @@ from qprune.schedules import QuantizeFrom
 torch.fx.wrap("mask_channels")  # one operation to symbolic tracing, which cannot know a dtype
 
 NUMERICS = ("default", "paper")
+NOTHING = {"pending_low": torch.inf, "pending_high": -torch.inf}  # the range of a step that measured nothing
 
 
 class FakeQuant(Compressor):
@@ -65,7 +66,8 @@ class FakeQuant(Compressor):
     zero_point: Tensor
     seen: Tensor
     active: Tensor
-    pending: Tensor
+    pending_low: Tensor
+    pending_high: Tensor
 
     def __init__(
         self,
@@ -90,8 +92,8 @@ class FakeQuant(Compressor):
         self.known: bool | None = None
         for name, value in self.fresh().items():
             self.register_buffer(name, value.to(device))
-        self.register_buffer("pending", torch.empty_like(self.range), persistent=False)
-        self._forget_step()
+        for name, nothing in NOTHING.items():
+            self.register_buffer(name, torch.full_like(self.scale, nothing), persistent=False)
 
     def fresh(self) -> dict[str, Tensor]:
         """Inactive, nothing seen, scale 1."""
@@ -104,41 +106,49 @@ class FakeQuant(Compressor):
             "active": torch.zeros((), dtype=torch.bool),
         }
 
-    def _forget_step(self) -> None:
-        self.pending[0].fill_(torch.inf)
-        self.pending[1].fill_(-torch.inf)
-
     def _load_from_state_dict(self, *arguments: Any) -> None:
         self.known = None  # the loaded buffer decides
         super()._load_from_state_dict(*arguments)
 
-    def forward(self, x: Tensor, mask: ChannelMask | None = None, raw: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        mask: ChannelMask | None = None,
+        raw: Tensor | None = None,
+        *,
+        owned: bool = False,
+        nonnegative: bool = False,
+    ) -> Tensor:
         """Measure if asked to, then quantize if active.
 
         Args:
             x: the values, with dropped channels at 0 already.
             mask: the mask in front, if there is one.
-            raw: the values before that mask; ``x`` is then nobody else's, and may be overwritten.
+            raw: the values before that mask, if they are at hand.
+            owned: ``x`` is nobody else's, and may be overwritten.
+            nonnegative: ``x`` comes from a rectifier.
         """
-        self.observe(x, mask, raw)
+        self.observe(x, mask, raw, nonnegative=nonnegative)
         known = self._known_now()
         if known is None:
             return torch.where(self.active, self._quantized(x, mask), x)
-        return self._quantized(x, mask, inplace=raw is not None) if known else x
+        return self._quantized(x, mask, owned, nonnegative) if known else x
 
     def _known_now(self) -> bool | None:
         # The driver's word spares eager training a pass over memory; compiled code and eval always ask the buffer.
         return self.known if self.training and not torch.compiler.is_compiling() else None
 
-    def _quantized(self, x: Tensor, mask: ChannelMask | None, inplace: bool = False) -> Tensor:
+    def _quantized(self, x: Tensor, mask: ChannelMask | None, owned: bool = False, nonnegative: bool = False) -> Tensor:
         low, high = self.code_bounds
         options: dict[str, Any] = {"axis": self.axis, "gradient": self.gradient}
         if self.numerics == "paper" and not self.symmetric and self.training:
-            offset, zero = along(self.range[0], x, self.axis), torch.zeros_like(self.zero_point)
-            y = (fake_quantize(x - offset, self.scale, zero, low, high, **options) + offset).to(x.dtype)
+            offset = along(self.range[0], x, self.axis)
+            y = (fake_quantize(x - offset, self.scale, None, low, high, **options) + offset).to(x.dtype)
             return y if mask is None else mask_channels(y, mask.keep, mask.axis)
-        inplace = inplace and x.dtype == torch.float32
-        return fake_quantize(x, self.scale, self.zero_point, low, high, inplace=inplace, **options)
+        zero_point = None if self.symmetric else self.zero_point
+        options["inplace"] = owned and x.dtype == torch.float32
+        options["nonnegative"] = nonnegative and self.numerics == "default"
+        return fake_quantize(x, self.scale, zero_point, low, high, **options)
 
     @property
     def code_bounds(self) -> tuple[int, int]:
@@ -153,18 +163,25 @@ class FakeQuant(Compressor):
         return quantize(x, scale, zero_point, *self.code_bounds).to(torch.int16)
 
     @torch.no_grad()
-    def observe(self, x: Tensor, mask: ChannelMask | None = None, raw: Tensor | None = None) -> None:
+    def observe(
+        self, x: Tensor, mask: ChannelMask | None = None, raw: Tensor | None = None, *, nonnegative: bool = False
+    ) -> None:
         """Widen the range seen in this step, in training while ``measuring``; arguments as for `forward`."""
         if self.training and self.measuring:
-            low, high = self._extremes(x.float(), mask, raw)
-            self.pending[0].clamp_(max=low)
-            self.pending[1].clamp_(min=high)
+            low, high = self._extremes(x.float(), mask, raw, nonnegative)
+            self.pending_low.clamp_max_(low)
+            self.pending_high.clamp_min_(high)
 
-    def _extremes(self, x: Tensor, mask: ChannelMask | None, raw: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _extremes(
+        self, x: Tensor, mask: ChannelMask | None = None, raw: Tensor | None = None, nonnegative: bool = False
+    ) -> tuple[Tensor, Tensor]:
         if self.channels is not None:  # of all channels, so that one which returns has a range
             return _channel_extremes(x if raw is None else raw.float(), self.axis)
-        if self.numerics == "default" or mask is None:
-            return x.amin(), x.amax()  # dropped zeros do not matter: the range is widened to contain 0
+        if self.numerics == "default":
+            # dropped zeros do not matter, nor does a minimum above 0: the range is widened to contain 0
+            return (torch.zeros_like(self.scale) if nonnegative else x.amin()), x.amax()
+        if mask is None:
+            return x.amin(), x.amax()
         low, high = _channel_extremes(x, mask.axis)  # the published range is that of the kept channels alone
         return torch.where(mask.keep, low, torch.inf).amin(), torch.where(mask.keep, high, -torch.inf).amax()
 
@@ -192,7 +209,9 @@ class FakeQuant(Compressor):
         """
         if not x.isfinite().all():
             raise ValueError("a range is taken of finite values; received NaN or infinities")
-        self.pending.copy_(torch.stack(self._extremes(x.float(), None, None)))
+        low, high = self._extremes(x.float())
+        self.pending_low.copy_(low)
+        self.pending_high.copy_(high)
         self.seen.zero_()
         self.commit()
         self.active.fill_(True)
@@ -230,20 +249,26 @@ def commit_all(quants: Sequence[FakeQuant]) -> None:
 
 def _commit_alike(quants: list[FakeQuant]) -> None:
     first, sizes = quants[0], [quant.scale.numel() for quant in quants]
-    pending, ranges = (torch.cat([getattr(q, name).view(2, -1) for q in quants], 1) for name in ("pending", "range"))
+    low, high, scale, zero_point = (_joined(quants, name) for name in (*NOTHING, "scale", "zero_point"))
     if first.numerics == "paper" and first.symmetric:  # the published mean is one of magnitudes
-        pending[1] = torch.maximum(-pending[0], pending[1])
-    measured = pending.isfinite().all(0)
-    for quant, part in zip(quants, measured.split(sizes), strict=True):
-        quant.seen += part.any()
-        quant._forget_step()
+        high = torch.maximum(-low, high)
+    measured = low.isfinite() & high.isfinite()
+    torch._foreach_add_([quant.seen for quant in quants], [part.any().long() for part in measured.split(sizes)])
     seen = torch.cat([quant.seen.expand(size) for quant, size in zip(quants, sizes, strict=True)])
     weight = (1 / seen.clamp(min=1)).clamp(min=0.01 if first.numerics == "default" else 0.0)
-    ranges = torch.where(measured, torch.lerp(ranges, pending, weight), ranges)
-    for name, values in zip(("scale", "zero_point"), first.scale_and_zero_point(*ranges), strict=True):
-        before = torch.cat([getattr(quant, name).view(-1) for quant in quants])
-        _spread(quants, name, torch.where(measured, values, before), sizes)
+    before = torch.cat([quant.range.view(2, -1) for quant in quants], 1)
+    ranges = torch.where(measured, torch.lerp(before, torch.stack([low, high]), weight), before)
+    new_scale, new_zero_point = first.scale_and_zero_point(*ranges)
     _spread(quants, "range", ranges, sizes)
+    _spread(quants, "scale", torch.where(measured, new_scale, scale), sizes)
+    _spread(quants, "zero_point", torch.where(measured, new_zero_point, zero_point), sizes)
+    for quant in quants:
+        for name, nothing in NOTHING.items():
+            getattr(quant, name).fill_(nothing)
+
+
+def _joined(quants: list[FakeQuant], name: str) -> Tensor:
+    return torch.cat([getattr(quant, name).view(-1) for quant in quants])
 
 
 def _spread(quants: list[FakeQuant], name: str, values: Tensor, sizes: list[int]) -> None:

@@ -9,11 +9,12 @@ from qprune.layers import CompressedReLU, CompressedReLU6
 HOSTS = [(CompressedReLU, nn.ReLU), (CompressedReLU6, nn.ReLU6)]
 
 
-def made(host, *, inplace=False, quantized=False):
+def made(host, *, inplace=False, masked=True, quantized=False, known=None):
     layer = host(inplace)
-    layer.add_mask("output", channels=3).keep[1] = False
+    if masked:
+        layer.add_mask("output", channels=3).keep[1] = False
     if quantized:
-        layer.add_quant("output", 4).calibrate(torch.tensor([0.0, 6.0]))
+        layer.add_quant("output", 4).calibrate(torch.tensor([0.0, 6.0])).known = known
     return layer
 
 
@@ -25,10 +26,13 @@ def run(layer, x):
 
 
 @pytest.mark.parametrize(("host", "plain"), HOSTS)
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("quantized", [False, True])
-def test_masking_at_once_equals_masking_afterwards(host, plain, quantized):
+@pytest.mark.parametrize("known", [None, True])  # True is the driver's word, on which values are overwritten
+def test_masking_at_once_equals_masking_afterwards(host, plain, masked, quantized, known):
     x = torch.randn(2, 3, 5, 7) * 4
-    fused, apart = made(host, quantized=quantized), made(host, inplace=True, quantized=quantized)
+    fused = made(host, masked=masked, quantized=quantized, known=known)
+    apart = made(host, inplace=True, masked=masked, quantized=quantized)
     for a, b in zip(run(fused, x), run(apart, x), strict=True):
         assert torch.equal(a, b)
 
@@ -51,6 +55,14 @@ def test_range_is_measured_behind_the_mask(host, plain):
     layer(x)
     layer.output_quant.commit()
     assert layer.output_quant.range.tolist() == [0, x[:, [0, 2]].max().item()]
+
+
+@pytest.mark.parametrize(("host", "plain"), HOSTS)
+def test_dropped_channel_of_infinities_is_zero_and_gets_no_gradient(host, plain):
+    x = torch.randn(2, 3, 5, 7)
+    x[:, 1] = torch.tensor([torch.nan, torch.inf]).view(2, 1, 1)
+    for a in run(made(host, quantized=True, known=True), x):
+        assert (a[:, 1] == 0).all()
 
 
 @pytest.mark.parametrize(("host", "plain"), HOSTS)
