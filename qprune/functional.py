@@ -181,7 +181,7 @@ def fake_quantize(
         high: largest integer.
         axis: the axis of ``x`` that ``(C,)`` arguments run along.
         gradient: ``"straight"`` passes the gradient through unchanged, ``"clipped"`` only where nothing was clamped.
-        inplace: overwrite ``x``, float32 and nobody else's; a pass in place takes a quarter of the time of a copying one.
+        inplace: ``x`` is nobody else's and may be overwritten; a pass in place takes a quarter of the time of a copy.
         nonnegative: neither ``x`` nor ``zero_point`` is negative, so that no value lies below the smallest code.
 
     Raises:
@@ -201,8 +201,30 @@ def fake_quantize(
         scale, zero_point = along(scale, x, axis), zero_point if zero_point is None else along(zero_point, x, axis)
     least = None if nonnegative else _steps_to(low, zero_point)
     most = _steps_to(high, zero_point)
-    result: Tensor = _FakeQuantize.apply(x, scale, least, most, gradient == "clipped", inplace)
-    return result
+    values = x.float()
+    if gradient == "clipped":
+        values = _passing_inside(values, scale, least, most)
+    elif not inplace and values is x:
+        values = x.clone()
+    # Overwritten beneath the gradient, which stays that of ``values``: x + (q - x).detach() is not q to the bit, and a
+    # function of autograd's own takes longer.
+    with torch.no_grad():
+        _clamp_(values.div_(scale).round_(), least, most).mul_(scale)
+    return values.to(x.dtype)
+
+
+def _passing_inside(x: Tensor, scale: Tensor, least: Any, most: Any) -> Tensor:
+    """A copy of ``x`` through which gradients pass where it is not clamped."""
+    steps = x.detach().div(scale).round_()
+    inside = steps <= most if least is None else (steps >= least) & (steps <= most)
+    return torch.where(inside, x, x.detach())
+
+
+def _clamp_(steps: Tensor, least: Any, most: Any) -> Tensor:
+    if not isinstance(most, Tensor):
+        return steps.clamp_(least, most)
+    # One bound at a time: with two tensors clamp_ takes ten times as long.
+    return (steps if least is None else steps.clamp_min_(least)).clamp_max_(most)
 
 
 def _steps_to(code: int, zero_point: Tensor | None) -> Tensor | int:
@@ -257,44 +279,6 @@ def rectify_channels(
     kept = None if keep is None else along(keep, x, axis)
     result: Tensor = _RectifyChannels.apply(x, kept, ceiling, reusable)
     return result
-
-
-class _FakeQuantize(torch.autograd.Function):
-    # A function of its own, because x + (q - x).detach() neither gives q to the bit nor runs in few passes over memory.
-
-    @staticmethod
-    def forward(
-        ctx: FunctionCtx,
-        x: Tensor,
-        scale: Tensor,
-        least: Tensor | int | None,
-        most: Tensor | int,
-        clipped: bool,
-        inplace: bool,
-    ) -> Tensor:
-        if inplace:
-            ctx.mark_dirty(x)
-        steps = (x.div_(scale) if inplace else x.float().div(scale)).round_()  # multiples of scale, 0 at zero
-        inside = _inside(steps, least, most) if clipped else None
-        ctx.save_for_backward(inside)  # type: ignore[arg-type]  # None is allowed
-        return _clamp_(steps, least, most).mul_(scale).to(x.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (inside,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        return grad if inside is None else grad * inside, None, None, None, None, None
-
-
-def _inside(steps: Tensor, least: Any, most: Any) -> Tensor:
-    return steps <= most if least is None else (steps >= least) & (steps <= most)
-
-
-def _clamp_(steps: Tensor, least: Any, most: Any) -> Tensor:
-    if not isinstance(most, Tensor):
-        return steps.clamp_(least, most)
-    # One bound at a time: with two tensors clamp_ takes ten times as long.
-    return (steps if least is None else steps.clamp_min_(least)).clamp_max_(most)
 
 
 class _MaskChannels(torch.autograd.Function):

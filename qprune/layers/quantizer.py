@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 from qprune.functional import (
     GRADIENTS,
@@ -174,12 +175,12 @@ class FakeQuant(Compressor):
 
     def _extremes(
         self, x: Tensor, mask: ChannelMask | None = None, raw: Tensor | None = None, nonnegative: bool = False
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Any, Tensor]:  # a rectifier's low is a plain 0
         if self.channels is not None:  # of all channels, so that one which returns has a range
             return _channel_extremes(x if raw is None else raw.float(), self.axis)
         if self.numerics == "default":
             # dropped zeros do not matter, nor does a minimum above 0: the range is widened to contain 0
-            return (torch.zeros_like(self.scale) if nonnegative else x.amin()), x.amax()
+            return 0.0 if nonnegative else x.amin(), x.amax()
         if mask is None:
             return x.amin(), x.amax()
         low, high = _channel_extremes(x, mask.axis)  # the published range is that of the kept channels alone
@@ -248,30 +249,33 @@ def commit_all(quants: Sequence[FakeQuant]) -> None:
 
 
 def _commit_alike(quants: list[FakeQuant]) -> None:
-    first, sizes = quants[0], [quant.scale.numel() for quant in quants]
+    first, sizes = quants[0], torch.tensor([quant.scale.numel() for quant in quants])
     low, high, scale, zero_point = (_joined(quants, name) for name in (*NOTHING, "scale", "zero_point"))
+    owner = torch.arange(len(quants)).repeat_interleave(sizes).to(low.device)  # the quantizer of each entry
     if first.numerics == "paper" and first.symmetric:  # the published mean is one of magnitudes
         high = torch.maximum(-low, high)
     measured = low.isfinite() & high.isfinite()
-    torch._foreach_add_([quant.seen for quant in quants], [part.any().long() for part in measured.split(sizes)])
-    seen = torch.cat([quant.seen.expand(size) for quant, size in zip(quants, sizes, strict=True)])
-    weight = (1 / seen.clamp(min=1)).clamp(min=0.01 if first.numerics == "default" else 0.0)
+    seen = _joined(quants, "seen")
+    seen = seen + torch.zeros_like(seen).index_add_(0, owner, measured.long()).gt(0)
+    _spread(quants, "seen", seen)
+    weight = (1 / seen.clamp(min=1)).clamp(min=0.01 if first.numerics == "default" else 0.0)[owner]
     before = torch.cat([quant.range.view(2, -1) for quant in quants], 1)
     ranges = torch.where(measured, torch.lerp(before, torch.stack([low, high]), weight), before)
     new_scale, new_zero_point = first.scale_and_zero_point(*ranges)
-    _spread(quants, "range", ranges, sizes)
-    _spread(quants, "scale", torch.where(measured, new_scale, scale), sizes)
-    _spread(quants, "zero_point", torch.where(measured, new_zero_point, zero_point), sizes)
-    for quant in quants:
-        for name, nothing in NOTHING.items():
-            getattr(quant, name).fill_(nothing)
+    _spread(quants, "scale", torch.where(measured, new_scale, scale))
+    _spread(quants, "zero_point", torch.where(measured, new_zero_point, zero_point))
+    torch._foreach_copy_(
+        [quant.range for quant in quants],
+        [part.view_as(quant.range) for part, quant in zip(ranges.split(sizes.tolist(), 1), quants, strict=True)],
+    )
+    for name, nothing in NOTHING.items():
+        _spread(quants, name, torch.full_like(low, nothing))
 
 
 def _joined(quants: list[FakeQuant], name: str) -> Tensor:
-    return torch.cat([getattr(quant, name).view(-1) for quant in quants])
+    return _flatten_dense_tensors([getattr(quant, name) for quant in quants])
 
 
-def _spread(quants: list[FakeQuant], name: str, values: Tensor, sizes: list[int]) -> None:
+def _spread(quants: list[FakeQuant], name: str, values: Tensor) -> None:
     buffers = [getattr(quant, name) for quant in quants]
-    parts = [part.view_as(buffer) for part, buffer in zip(values.split(sizes, -1), buffers, strict=True)]
-    torch._foreach_copy_(buffers, parts)
+    torch._foreach_copy_(buffers, list(_unflatten_dense_tensors(values, buffers)))
