@@ -7,15 +7,31 @@ from typing import Any
 
 from torch import nn
 
+from qprune.zoo.cyclegan import CycleGAN
 from qprune.zoo.densenet121 import DenseNet121
+from qprune.zoo.frrn_b import FRRNB
 from qprune.zoo.mobilenetv2 import MobileNetV2
+from qprune.zoo.patchgan import PatchGAN
+from qprune.zoo.pix2pix import Pix2Pix
 from qprune.zoo.preactresnet18 import PreActResNet18
+from qprune.zoo.resnet_generator import ResNetGenerator
+from qprune.zoo.unet import UNet
+from qprune.zoo.unet_256 import UNet256
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "densenet121": DenseNet121,
     "mobilenetv2": MobileNetV2,
     "preactresnet18": PreActResNet18,
+    "unet": UNet,
+    "frrn_b": FRRNB,
+    "resnet_generator": ResNetGenerator,
+    "unet_256": UNet256,
+    "patchgan": PatchGAN,
+    "cyclegan": CycleGAN,
+    "pix2pix": Pix2Pix,
 }
+COUNTS = ("classes", "in_channels", "out_channels")
+CHOICES: dict[str, tuple[object, ...]] = {"blocks": (6, 9), "chained": (True, False), "norm": ("instance", "batch")}
 
 
 def create(name: str, **options: Any) -> nn.Module:
@@ -23,23 +39,23 @@ def create(name: str, **options: Any) -> nn.Module:
 
     Args:
         name: one of `names`.
-        options: the network's own arguments. Every classifier takes ``classes`` (100), ``in_channels`` (3) and
-            ``width`` (1.0): each layer has ``max(1, int(width * channels))`` channels.
+        options: the network's own arguments. All take ``in_channels`` (3) and ``width`` (1.0): each layer has
+            ``max(1, int(width * channels))`` channels. Networks for classification (100) and segmentation (19) take
+            ``classes``, those that make images ``out_channels`` (3); `options_of` names the rest.
 
     Returns:
-        The network. Input: images ``(N, in_channels, H, W)``. Output: logits ``(N, classes)``.
+        The network. Input: images ``(N, in_channels, H, W)``, where H and W are multiples of the network's ``stride``
+        if it has one. Output: logits ``(N, classes)`` or ``(N, classes, H, W)``, or images ``(N, out_channels, H, W)``.
 
     Raises:
-        ValueError: for an unknown name or option (the nearest valid one is named), a width outside (0, 1], or a count
-            that is no whole number of at least 1.
+        ValueError: for an unknown name or option (the nearest valid one is named), a width outside (0, 1], a count
+            that is no whole number of at least 1, or a word or number that is not among the option's choices.
 
     Example:
         >>> create("preactresnet18", classes=10, width=0.25).linear
         Linear(in_features=128, out_features=10, bias=True)
     """
-    if name not in NETWORKS:
-        raise ValueError(f"unknown network {name!r}; {_nearest(name, NETWORKS)}the zoo has {_list(NETWORKS)}")
-    known = signature(NETWORKS[name]).parameters
+    known = options_of(name)
     for option, value in options.items():
         if option not in known:
             raise ValueError(f"unknown option {option!r} of {name}; {_nearest(option, known)}it has {_list(known)}")
@@ -47,21 +63,39 @@ def create(name: str, **options: Any) -> nn.Module:
     return NETWORKS[name](**options)
 
 
+def options_of(name: str) -> list[str]:
+    """Return the options that the network called ``name`` takes.
+
+    Raises:
+        ValueError: for an unknown name (the nearest valid one is named).
+
+    Example:
+        >>> options_of("unet")
+        ['classes', 'in_channels', 'width']
+    """
+    if name not in NETWORKS:
+        raise ValueError(f"unknown network {name!r}; {_nearest(name, NETWORKS)}the zoo has {_list(NETWORKS)}")
+    return list(signature(NETWORKS[name]).parameters)
+
+
 def names() -> list[str]:
     """Return the names that `create` knows, sorted.
 
     Example:
         >>> names()[0]
-        'densenet121'
+        'cyclegan'
     """
     return sorted(NETWORKS)
 
 
 def _check(option: str, value: object) -> None:
-    if option == "width" and not (_is_a(value, int | float) and 0 < value <= 1):  # type: ignore[operator]
-        raise ValueError(f"width must be in (0, 1]; received {value!r}")
-    if option in ("classes", "in_channels") and not (_is_a(value, int) and value >= 1):  # type: ignore[operator]
+    if option.startswith("width") and not (_is_a(value, int | float) and 0 < value <= 1):  # type: ignore[operator]
+        raise ValueError(f"{option} must be in (0, 1]; received {value!r}")
+    if option in COUNTS and not (_is_a(value, int) and value >= 1):  # type: ignore[operator]
         raise ValueError(f"{option} must be a whole number of at least 1; received {value!r}")
+    choices = CHOICES.get(option, ())
+    if choices and (type(value) is not type(choices[0]) or value not in choices):
+        raise ValueError(f"{option} must be {' or '.join(map(repr, choices))}; received {value!r}")
 
 
 def _is_a(value: object, types: Any) -> bool:

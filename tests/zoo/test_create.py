@@ -37,14 +37,52 @@ def test_an_unknown_option_is_answered_with_the_nearest():
         zoo.create("mobilenetv2", clases=10)
 
 
+def test_options_of_a_network_are_its_own():
+    assert zoo.options_of("frrn_b") == ["classes", "in_channels", "width", "chained"]
+    assert zoo.options_of("resnet_generator") == ["in_channels", "out_channels", "blocks", "width"]
+    with pytest.raises(ValueError, match="unknown network 'unet256'; nearest: 'unet_256'; the zoo has"):
+        zoo.options_of("unet256")
+
+
+def test_every_network_takes_in_channels_and_a_width():
+    assert all({"in_channels", "width"} <= set(zoo.options_of(name)) for name in zoo.names())
+
+
 @pytest.mark.parametrize("width", [0, -0.5, 1.5, True, "0.5", float("nan")])
 def test_a_width_outside_0_to_1_is_refused(width):
     with pytest.raises(ValueError, match=r"width must be in \(0, 1\]; received"):
         zoo.create("densenet121", width=width)
 
 
-@pytest.mark.parametrize("option", ["classes", "in_channels"])
+@pytest.mark.parametrize("option", ["width", "width_ba", "width_discriminators"])
+def test_every_width_of_a_network_is_checked(option):
+    with pytest.raises(ValueError, match=rf"^{option} must be in \(0, 1\]; received 2$"):
+        zoo.create("cyclegan", **{option: 2})
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [("densenet121", "classes"), ("densenet121", "in_channels"), ("unet_256", "out_channels")]
+)
 @pytest.mark.parametrize("count", [0, 2.5, True, "3"])
-def test_a_count_below_one_is_refused(option, count):
+def test_a_count_below_one_is_refused(name, option, count):
     with pytest.raises(ValueError, match=f"{option} must be a whole number of at least 1; received {count!r}"):
-        zoo.create("densenet121", **{option: count})
+        zoo.create(name, **{option: count})
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("resnet_generator", {"blocks": 7}, "blocks must be 6 or 9; received 7"),
+        ("cyclegan", {"blocks": 6.0}, "blocks must be 6 or 9; received 6.0"),
+        ("patchgan", {"norm": "bach"}, "norm must be 'instance' or 'batch'; received 'bach'"),
+        ("frrn_b", {"chained": 0}, "chained must be True or False; received 0"),
+        (
+            "unet_256",
+            {"classes": 3},
+            "unknown option 'classes' of unet_256; it has 'in_channels', 'out_channels', 'width'",
+        ),
+    ],
+)
+def test_an_option_that_is_not_among_its_choices_is_refused(name, options, sentence):
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        zoo.create(name, **options)
