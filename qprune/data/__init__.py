@@ -2,20 +2,24 @@
 
 from qprune.data.augment import build_augment
 from qprune.data.datasets import ImageSet, SeededSet
-from qprune.data.info import NAMED, DataInfo
+from qprune.data.info import IGNORE, NAMED, DataInfo
 from qprune.data.inputs import read_inputs
 from qprune.data.loaders import EpochSampler, eval_loader, train_loader
 from qprune.data.own import Splits, wrap_data
+from qprune.data.pair_set import PairSet, colour
 from qprune.data.splits import describe, load_data
 
 __all__ = [
+    "IGNORE",
     "NAMED",
     "DataInfo",
     "EpochSampler",
     "ImageSet",
+    "PairSet",
     "SeededSet",
     "Splits",
     "build_augment",
+    "colour",
     "describe",
     "eval_loader",
     "load_data",

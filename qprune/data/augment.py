@@ -61,14 +61,27 @@ def build_augment(tables: Sequence[Mapping[str, Any]], shape: tuple[int, int, in
     """
     if not tables:
         return None
-    transforms = tuple(_build(table, f"data.augment[{i}]") for i, table in enumerate(tables))
+    transforms = tuple(build_transform(table, f"data.augment[{i}]") for i, table in enumerate(tables))
     for i, transform in enumerate(transforms):
         _try(transform, shape, f"data.augment[{i}]")
     return Augment(transforms)
 
 
-def _build(table: Mapping[str, Any], path: str) -> Any:
-    cls = _find(table.get("name"), path)
+def build_transform(table: Mapping[str, Any], path: str) -> Any:
+    """Make one transform of a table.
+
+    Args:
+        table: as in `build_augment`.
+        path: key path of the table, for errors.
+
+    Raises:
+        DataError: as `build_augment`.
+
+    Example:
+        >>> build_transform({"name": "RandomGamma", "gamma": [1, 1.75]}, "data.augment[0]")
+        RandomGamma(gamma=[1, 1.75])
+    """
+    cls = find_transform(table.get("name"), path)
     parameters = inspect.signature(cls).parameters
     arguments = {key: value for key, value in table.items() if key != "name"}
     for key in arguments:
@@ -84,11 +97,24 @@ def _build(table: Mapping[str, Any], path: str) -> Any:
         raise DataError(f"{path}: {cls.__name__} refuses {arguments!r}: {error}") from error
 
 
-def _find(name: object, path: str) -> Any:
+def find_transform(name: object, path: str) -> Any:
+    """The class of that name, of torchvision.transforms.v2 or of `qprune.data.transforms`.
+
+    Raises:
+        DataError: for any other name, with the nearest.
+
+    Example:
+        >>> find_transform("RandomCrop", "data.augment[0]").__name__
+        'RandomCrop'
+    """
     from torchvision.transforms import v2
 
+    from qprune.data import transforms
+
     classes = {
-        key: value for key, value in vars(v2).items() if inspect.isclass(value) and issubclass(value, v2.Transform)
+        key: value
+        for key, value in (vars(transforms) | vars(v2)).items()
+        if inspect.isclass(value) and issubclass(value, v2.Transform)
     }
     known = sorted(classes.keys() - set(_UNFIT.split()))
     if name in known:

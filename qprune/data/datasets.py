@@ -63,7 +63,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         assert self.augment is not None
         epochs, indices = zip(*((epoch or 0, index) for epoch, index in pairs), strict=True)
         seeds = mix(AUGMENT, self.seed, epochs, indices).tolist()
-        with _torch_state_kept():
+        with torch_state_kept():
             for place, (epoch, _) in enumerate(pairs):
                 if epoch is not None:
                     torch.default_generator.manual_seed(seeds[place])
@@ -96,14 +96,15 @@ class SeededSet(Dataset[Any]):
     def __getitem__(self, key: Key) -> Any:
         epoch, index = key if isinstance(key, tuple) else (0, int(key))
         seed = int(mix(AUGMENT, self.seed, epoch, index)[0])
-        with _torch_state_kept(), _random_state_kept():
+        with torch_state_kept(), _random_state_kept():
             torch.default_generator.manual_seed(seed)
             random.seed(seed)
             return self.dataset[index]
 
 
 @contextmanager
-def _torch_state_kept() -> Iterator[None]:
+def torch_state_kept() -> Iterator[None]:
+    """Give the global generator its state back on leaving."""
     # torch.manual_seed and fork_rng also visit every accelerator, which takes 80 times as long; pixels are on the CPU.
     state = torch.default_generator.get_state()
     try:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -16,9 +16,20 @@ if TYPE_CHECKING:  # Pillow is slow to import; it is loaded when the first file 
     from PIL.Image import Image
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+Size: TypeAlias = int | tuple[int, int]
 
 
-def read_image(path: Path, size: int | None = None) -> Pixels:
+def height_width(size: Size) -> tuple[int, int]:
+    """Both sides of an image of that size; a number is a square.
+
+    Example:
+        >>> height_width(32), height_width((48, 64))
+        ((32, 32), (48, 64))
+    """
+    return (size, size) if isinstance(size, int) else size
+
+
+def read_image(path: Path, size: Size | None = None) -> Pixels:
     """Decode one file to RGB.
 
     Turned upright as its EXIF tag says. Grey values are copied to three channels, 16-bit grey is divided by 257,
@@ -26,7 +37,8 @@ def read_image(path: Path, size: int | None = None) -> Pixels:
 
     Args:
         path: the file.
-        size: side in pixels of the square that the image is squeezed to (bilinear, antialiased); None keeps its size.
+        size: side of a square, or (height, width), that the image is squeezed to (bilinear, antialiased); None keeps
+            its size.
 
     Returns:
         uint8, (height, width, 3).
@@ -38,10 +50,10 @@ def read_image(path: Path, size: int | None = None) -> Pixels:
         >>> read_image(Path("cat.png"), size=32).shape
         (32, 32, 3)
     """
-    with _named(path), _open(path) as image:
-        rgb = _to_rgb(_upright(image))
-        if size is not None and rgb.size != (size, size):
-            rgb = rgb.resize((size, size), 2)  # 2 is bilinear
+    with named(path), open_image(path) as image:
+        rgb = _to_rgb(upright(image))
+        if size is not None and rgb.size != height_width(size)[::-1]:
+            rgb = rgb.resize(height_width(size)[::-1], 2)  # 2 is bilinear
         return np.asarray(rgb)
 
 
@@ -55,13 +67,13 @@ def read_size(path: Path) -> tuple[int, int]:
         >>> read_size(Path("cat.png"))
         (240, 320)
     """
-    with _named(path), _open(path) as image:
+    with named(path), open_image(path) as image:
         width, height = image.size
         turned = image.getexif().get(_ORIENTATION, 1) >= 5
     return (width, height) if turned else (height, width)
 
 
-def read_images(paths: Sequence[Path], height: int, width: int, size: int | None = None) -> Tensor:
+def read_images(paths: Sequence[Path], height: int, width: int, size: Size | None = None) -> Tensor:
     """Decode many files of one size into memory.
 
     Returns:
@@ -111,7 +123,7 @@ class ImageFiles:
     paths: Sequence[Path]
     height: int
     width: int
-    size: int | None = None
+    size: Size | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -124,14 +136,16 @@ class ImageFiles:
 _ORIENTATION = 0x0112
 
 
-def _open(path: Path) -> "Image":
+def open_image(path: Path) -> "Image":
+    """Open a file with Pillow, which reads its header."""
     from PIL import Image
 
     return Image.open(path)
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def named(path: Path) -> Iterator[None]:
+    """Put the file into every error that decoding it raises."""
     try:
         yield
     except DataError as error:
@@ -140,7 +154,8 @@ def _named(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: must be a whole, readable image; {error}. Replace or remove the file.") from error
 
 
-def _upright(image: "Image") -> "Image":
+def upright(image: "Image") -> "Image":
+    """Turn an image as its EXIF tag says."""
     from PIL import ImageOps
 
     if getattr(image, "is_animated", False) and image.format != "MPO":  # phones add a second view to one photo

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from attrs import frozen
 
-from qprune.data.decode import ImageFiles, check_size, read_images, read_size
+from qprune.data.decode import ImageFiles, Size, check_size, height_width, read_images, read_size
 from qprune.data.source import Images, Source
 from qprune.errors import DataError
 
@@ -37,7 +37,7 @@ def is_image_folder(root: Path) -> bool:
     return (root / "train").is_dir()
 
 
-def folder_source(root: Path, size: int | None = None) -> Source:
+def folder_source(root: Path, size: Size | None = None) -> Source:
     """List an image folder; only the header of one image is read.
 
     Classes are the folders in ``train``, sorted. Hidden files are passed over; files that are no images are counted in
@@ -45,7 +45,7 @@ def folder_source(root: Path, size: int | None = None) -> Source:
 
     Args:
         root: folder with ``train`` and ``test`` in it, and ``val`` where the set has one.
-        size: side in pixels of the square that every image is squeezed to; None where all have one size already.
+        size: side of a square, or (height, width), that every image is squeezed to; None where all have one size.
 
     Raises:
         DataError: for a missing or empty folder, a class unknown to ``train``, or (in `Source.read`) an unreadable file
@@ -59,7 +59,7 @@ def folder_source(root: Path, size: int | None = None) -> Source:
     classes = _classes(root / "train")
     names = [name for name in ("train", "val", "test") if (root / name).is_dir()]
     splits = {name: _list_split(root / name, classes) for name in names}
-    height, width = (size, size) if size else read_size(splits["train"].paths[0])
+    height, width = height_width(size) if size else read_size(splits["train"].paths[0])
 
     def read(split: str, indices: np.ndarray) -> Images:
         return _read([splits[split].paths[index] for index in indices], height, width, size)
@@ -76,6 +76,18 @@ def _check_layout(root: Path) -> None:
             found = ", ".join(path.name for path in _folders(root)[:5]) or "no folders"
             hint = " Rename val to test to report on it." if found == "train, val" else ""
             raise DataError(f"{root}: an image folder needs {_LAYOUT}; {name} is missing, found {found}.{hint}")
+    check_val(root)
+
+
+def check_val(root: Path) -> None:
+    """Refuse a validation folder of another name, which would be passed over.
+
+    Raises:
+        DataError: if there is one.
+
+    Example:
+        >>> check_val(Path("photos"))
+    """
     for name in _MISNAMED:
         if (root / name).is_dir():
             raise DataError(f"{root / name}: the validation folder must be named val; rename it or move it away.")
@@ -119,7 +131,7 @@ def _images(folder: Path) -> list[Path]:
     return images
 
 
-def _read(paths: Sequence[Path], height: int, width: int, size: int | None) -> Images:
+def _read(paths: Sequence[Path], height: int, width: int, size: Size | None) -> Images:
     if len(paths) * height * width * 3 < MEMORY_LIMIT:
         return read_images(paths, height, width, size)
     if size is None:

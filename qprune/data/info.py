@@ -2,6 +2,11 @@
 
 from attrs import frozen
 
+from qprune.data.palettes import CAMVID, CITYSCAPES, STREETS, Colour
+from qprune.errors import DataError
+
+IGNORE = 255  # the label of void in every label map, whatever the files say
+
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 _DIGITS = tuple("0123456789")
@@ -23,11 +28,12 @@ class DataInfo:
 
     Attributes:
         name: its name in the spec.
-        classes: one name per class; the label is the position.
+        classes: one name per class; the label is the position. () where images are translated.
         shape: (channels, height, width) of every image.
         sizes: images in ``"train"``, ``"val"`` and ``"test"``, after the validation share and ``train_images``.
         mean: per channel, of pixels in [0, 1]; subtracted first.
         std: per channel; divided by.
+        palette: one (red, green, blue) per class of scenes, each 0 to 255; () where an image has one class.
 
     Example:
         >>> NAMED["cifar100"].shape, len(NAMED["cifar100"].classes)
@@ -40,6 +46,19 @@ class DataInfo:
     sizes: dict[str, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    palette: tuple[Colour, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """``"classification"``, ``"segmentation"`` or ``"translation"``: what the targets are.
+
+        Example:
+            >>> NAMED["camvid"].kind
+            'segmentation'
+        """
+        if not self.classes:
+            return "translation"
+        return "segmentation" if self.palette else "classification"
 
 
 NAMED = {
@@ -69,6 +88,33 @@ NAMED = {
             mean=(0.5071, 0.4865, 0.4409),
             std=(0.2673, 0.2564, 0.2762),
         ),
+        DataInfo(
+            "streets",
+            classes=tuple(STREETS),
+            shape=(3, 64, 96),
+            sizes={"train": 600, "val": 100, "test": 200},
+            mean=(0.3777, 0.3920, 0.4007),
+            std=(0.1635, 0.1685, 0.1965),
+            palette=tuple(STREETS.values()),
+        ),
+        DataInfo(
+            "camvid",
+            classes=tuple(CAMVID),
+            shape=(3, 240, 320),
+            sizes={"train": 367, "val": 101, "test": 233},
+            mean=(0.4114, 0.4246, 0.4321),
+            std=(0.3036, 0.3078, 0.3035),
+            palette=tuple(CAMVID.values()),
+        ),
+        DataInfo(
+            "cityscapes",
+            classes=tuple(CITYSCAPES),
+            shape=(3, 1024, 2048),
+            sizes={"train": 2975, "val": 0, "test": 500},
+            mean=(0.0, 0.0, 0.0),
+            std=(1.0, 1.0, 1.0),
+            palette=tuple(CITYSCAPES.values()),
+        ),
     )
 }
 
@@ -76,9 +122,26 @@ NAMED = {
 def usual_statistics(name: str, channels: int) -> Statistics:
     """Mean and standard deviation of a named data set; one half for every channel of any other.
 
+    One half and one half bring pixels to [-1, 1], as images are that are translated.
+
     Example:
         >>> usual_statistics("digits", 1), usual_statistics("folder", 2)
         (((0.3051,), (0.3756,)), ((0.5, 0.5), (0.5, 0.5)))
     """
     known, half = NAMED.get(name), (0.5,) * channels
     return (known.mean, known.std) if known else (half, half)
+
+
+def statistic(name: str, given: tuple[float, ...] | None, usual: tuple[float, ...]) -> tuple[float, ...]:
+    """What the spec gives, else the usual.
+
+    Raises:
+        DataError: if it is not one number per channel.
+
+    Example:
+        >>> statistic("mean", None, (0.5, 0.5, 0.5))
+        (0.5, 0.5, 0.5)
+    """
+    if given is not None and len(given) != len(usual):
+        raise DataError(f"data.{name} must have one number per channel, {len(usual)}; received {list(given)}.")
+    return usual if given is None else tuple(given)

@@ -8,6 +8,7 @@ from attrs import define
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from qprune.data.datasets import ImageSet, SeededSet
+from qprune.data.pair_set import PairSet
 from qprune.data.seeds import ORDER, permutation
 
 
@@ -56,8 +57,8 @@ def train_loader(
     """A loader that shuffles by (seed, epoch): set ``loader.sampler.epoch`` before each pass.
 
     Batches depend on neither ``workers`` nor the global generators, which stay as they were. The short last batch is
-    kept. A dataset that is not an `ImageSet` is asked by index under a seed of its own per item (`SeededSet`). A loader
-    is returned as it is.
+    kept. A dataset that is no `ImageSet` or `PairSet` is asked by index under a seed of its own per item
+    (`SeededSet`). A loader is returned as it is.
 
     Args:
         dataset: map-style, or a loader of your own.
@@ -73,7 +74,7 @@ def train_loader(
     """
     if isinstance(dataset, DataLoader):
         return dataset
-    items = dataset if isinstance(dataset, ImageSet | SeededSet) else SeededSet(dataset, seed)
+    items = dataset if isinstance(dataset, ImageSet | PairSet | SeededSet) else SeededSet(dataset, seed)
     return _loader(items, batch, workers, device, EpochSampler(len(items), batch, seed))
 
 

@@ -4,15 +4,35 @@ import os
 from pathlib import Path
 
 from qprune.data.cifar import cifar_source
+from qprune.data.decode import height_width
 from qprune.data.digits import digits_source
 from qprune.data.folders import folder_source, is_image_folder
 from qprune.data.info import NAMED
-from qprune.data.source import Source
+from qprune.data.pictures import Streets
+from qprune.data.scenes import camvid_source, cityscapes_source, segmentation_source
+from qprune.data.source import PairSource, Source
+from qprune.data.translation import has_two_folders, translation_source
 from qprune.data.words import nearest
 from qprune.errors import DataError
 from qprune.spec import DataSpec
 
-FOLDER = "folder"
+FOLDER, SEGMENTATION, TRANSLATION = "folder", "segmentation", "translation"
+_WITH_ROOT = (FOLDER, SEGMENTATION, TRANSLATION)
+_DRAWN = {"digits": "come with qprune", "streets": "are drawn"}
+
+
+def is_paired(spec: DataSpec) -> bool:
+    """Whether items are scenes with labels, or images to translate; else they are images with one class.
+
+    Raises:
+        DataError: for an unknown name, or keys that do not go with it.
+
+    Example:
+        >>> is_paired(DataSpec(name="camvid")), is_paired(DataSpec(name="digits"))
+        (True, False)
+    """
+    _check_name(spec)
+    return _is_scenes(spec.name) or spec.name == TRANSLATION
 
 
 def open_folder(spec: DataSpec) -> Source | None:
@@ -51,16 +71,90 @@ def open_named(spec: DataSpec) -> Source:
     return cifar_source(spec.name, _root(spec), spec.download)
 
 
+def open_pairs(spec: DataSpec) -> PairSource | None:
+    """List the folder of pairs that the spec means; None for a named set in its own form.
+
+    Where images are translated, ``camvid`` and ``cityscapes`` may lie in folders ``trainA``, ``trainB`` ... too.
+
+    Raises:
+        DataError: for an unknown name, or a folder that is missing or malformed.
+
+    Example:
+        >>> open_pairs(DataSpec(name="streets")) is None
+        True
+    """
+    _check_name(spec)
+    if spec.name == "streets":
+        return None
+    root = _root(spec)
+    if spec.name == SEGMENTATION:
+        return segmentation_source(root)
+    if spec.name == TRANSLATION or (spec.translate and has_two_folders(root)):
+        return translation_source(root, spec.unpaired)
+    return None
+
+
+def open_named_pairs(spec: DataSpec) -> PairSource:
+    """List or draw a named set of scenes in its own form.
+
+    Raises:
+        DataError: if it is not on this machine, or not whole.
+
+    Example:
+        >>> open_named_pairs(DataSpec(name="streets")).classes[0]
+        'sky'
+    """
+    if spec.name == "streets":
+        return _streets(spec)
+    return {"camvid": camvid_source, "cityscapes": cityscapes_source}[spec.name](_root(spec))
+
+
+def _streets(spec: DataSpec) -> PairSource:
+    info = NAMED["streets"]
+    size = height_width(spec.size or info.shape[1:])
+    parts = {
+        split: (Streets(split, count, size), Streets(split, count, size, labels=True))
+        for split, count in info.sizes.items()
+    }
+    return PairSource(info.classes, info.palette, (3, *size), dict(parts))
+
+
+def _is_scenes(name: str) -> bool:
+    return name == SEGMENTATION or (name in NAMED and NAMED[name].kind == "segmentation")
+
+
 def _check_name(spec: DataSpec) -> None:
-    known = sorted((*NAMED, FOLDER))
+    known = sorted((*NAMED, *_WITH_ROOT))
     if spec.name not in known:
         near = nearest(spec.name, known) or f"; known are {', '.join(known)}"
-        raise DataError(f"data.name must be a named data set or {FOLDER!r}; received {spec.name!r}{near}.")
-    if spec.name == "digits" and spec.root is not None:
-        raise DataError(f"data.root must be left out for digits, which come with qprune; received {spec.root!r}.")
-    if spec.name == FOLDER and _given_root(spec) is None:
+        be = f"a named data set, {FOLDER!r}, {SEGMENTATION!r} or {TRANSLATION!r}"
+        raise DataError(f"data.name must be {be}; received {spec.name!r}{near}.")
+    if spec.name in _DRAWN and spec.root is not None:
         raise DataError(
-            'data.root must say where the images of data.name = "folder" are; received none. Or set QPRUNE_DATA.'
+            f"data.root must be left out for {spec.name}, which {_DRAWN[spec.name]}; received {spec.root!r}."
+        )
+    if spec.name in _WITH_ROOT and _given_root(spec) is None:
+        raise DataError(
+            f'data.root must say where the images of data.name = "{spec.name}" are; received none. Or set QPRUNE_DATA.'
+        )
+    if spec.download and spec.name not in ("cifar10", "cifar100"):
+        raise DataError(f"data.download fetches cifar10 and cifar100; received true with {spec.name!r}.")
+    _check_translate(spec)
+
+
+def _check_translate(spec: DataSpec) -> None:
+    if spec.name == TRANSLATION and spec.translate is None:
+        raise DataError('data.translate must be "AtoB" or "BtoA" for data.name = "translation"; received none.')
+    if spec.translate is None:
+        return
+    if not _is_scenes(spec.name) and spec.name != TRANSLATION:
+        raise DataError(
+            f'data.translate takes scenes or data.name = "translation"; received {spec.translate!r} with {spec.name!r}.'
+        )
+    if spec.mean is not None:
+        raise DataError(
+            f"data.mean and data.std must be left out with data.translate, which brings pixels to [-1, 1]; received "
+            f"{list(spec.mean)} and {list(spec.std or ())}."
         )
 
 

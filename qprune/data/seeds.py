@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 # One stream per use, so that the order of an epoch and the augmentation of its samples share no number.
-AUGMENT, ORDER, SPLIT = 1, 2, 3
+AUGMENT, ORDER, SPLIT, PARTNER, STREET = 1, 2, 3, 4, 5
 
 
 def mix(*numbers: ArrayLike) -> NDArray[np.uint64]:

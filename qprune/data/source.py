@@ -1,4 +1,4 @@
-"""What every reader of a data set gives: all labels at once, and images when asked."""
+"""What every reader of a data set gives: what there is at once, and images when asked."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -6,6 +6,8 @@ from typing import Protocol
 import numpy as np
 from attrs import frozen
 from torch import Tensor
+
+from qprune.data.palettes import Colour
 
 
 class Images(Protocol):
@@ -36,3 +38,40 @@ class Source:
     def sizes(self) -> dict[str, int]:
         """Images per split."""
         return {name: len(labels) for name, labels in self.labels.items()}
+
+
+class Pictures(Protocol):
+    """Images or label maps, decoded or drawn when indexed: uint8, (3, H, W) or (H, W)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Tensor: ...
+
+
+class StoredPictures(Pictures, Protocol):
+    """Pictures with a name each, whose size is known before they are decoded."""
+
+    def size_of(self, index: int) -> tuple[int, int]:
+        """(height, width) without its pixels; refuses what the header shows to be wrong."""
+
+    def name_of(self, index: int) -> str:
+        """What to call it in a sentence."""
+
+
+@frozen(eq=False)
+class PairSource:
+    """A data set of pairs on this machine: images and their label maps, or images of two kinds.
+
+    Attributes:
+        classes: one name per class of label maps, () for two kinds of images.
+        palette: one colour per class.
+        shape: (channels, height, width) of the first image, as it is stored.
+        parts: per split its two sides, A and B; ``"val"`` only where the set has its own.
+        matched: whether what is at the same place belongs together.
+    """
+
+    classes: tuple[str, ...]
+    palette: tuple[Colour, ...]
+    shape: tuple[int, int, int]
+    parts: dict[str, tuple[StoredPictures, StoredPictures]]
+    matched: bool = True

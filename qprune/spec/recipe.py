@@ -18,6 +18,7 @@ from qprune.spec.values import (
     duration,
     durations,
     is_number,
+    is_whole,
     items,
     must,
     number,
@@ -33,6 +34,12 @@ _TRANSFORMS = items(
 _MEANS = validators.optional(items(is_number, "a list of numbers, one per channel"))
 _STDS = validators.optional(
     items(lambda v: is_number(v) and v > 0, "a list of numbers greater than 0, one per channel")
+)
+_SIZE = validators.optional(
+    must(
+        lambda v: all(is_whole(n) and n >= 1 for n in (v if isinstance(v, list | tuple) and len(v) == 2 else [v])),
+        "a whole number of at least 1, or [height, width]",
+    )
 )
 _BETAS = must(
     lambda v: isinstance(v, list | tuple) and len(v) == 2 and all(is_number(b) and 0 <= b < 1 for b in v),
@@ -52,11 +59,18 @@ class DataSpec:
     """The ``[data]`` table: which images, how they are augmented and how many are kept for choosing.
 
     Attributes:
-        name: ``"digits"``, ``"cifar10"``, ``"cifar100"`` or ``"folder"``.
+        name: images with a class each: ``"digits"``, ``"cifar10"``, ``"cifar100"`` or ``"folder"``; scenes with a class
+            for every pixel: ``"streets"``, ``"camvid"``, ``"cityscapes"`` or ``"segmentation"``; or ``"translation"``,
+            images in pairs.
         root: folder of the data; by default the one the command line gives.
-        size: images of a folder are resized to this many pixels a side; by default they keep their size.
+        size: images are resized to this many pixels a side, or to [height, width]; by default they keep their size.
+        translate: ``"AtoB"`` or ``"BtoA"``: the network makes images of one kind from those of the other. Of scenes, A
+            are the photos and B their labels in colours.
+        unpaired: of ``translate``: train with a target drawn anew each time, in place of the one that belongs to the
+            input.
         augment: transforms of torchvision.transforms.v2 for training images, in order: ``name`` is the class, the other
-            keys are its arguments.
+            keys are its arguments. Also ``RandomTranslate`` and ``RandomGamma``. An image and its labels, or the two
+            of a pair, are transformed alike, as they are stored; ``size`` comes after.
         mean: per channel, subtracted from images in [0, 1]; by default the data set's own.
         std: per channel, images are divided by it; by default the data set's own.
         validation: share of the training images kept for choosing the best epoch, in [0, 1); 0 keeps none. Not used
@@ -66,7 +80,8 @@ class DataSpec:
         download: fetch a named data set that is not there yet.
 
     Raises:
-        SpecError: for a wrong type, a value out of range, or ``mean`` and ``std`` of different lengths.
+        SpecError: for a wrong type, a value out of range, ``mean`` and ``std`` of different lengths, or a key that has
+            no effect beside the others.
 
     Example:
         >>> DataSpec("cifar10", augment=[{"name": "RandomCrop", "size": 32, "padding": 4}]).validation
@@ -75,7 +90,7 @@ class DataSpec:
 
     name: str = field(validator=WORD)
     root: str | None = field(default=None, validator=validators.optional(WORD))
-    size: int | None = field(default=None, validator=validators.optional(whole(1)))
+    size: int | tuple[int, int] | None = field(default=None, converter=as_tuple, validator=_SIZE)
     augment: tuple[Table, ...] = field(default=(), converter=as_tuple, validator=_TRANSFORMS, hash=False)
     mean: tuple[float, ...] | None = field(default=None, converter=as_float, validator=_MEANS)
     std: tuple[float, ...] | None = field(default=None, converter=as_float, validator=_STDS)
@@ -83,8 +98,12 @@ class DataSpec:
     train_images: int | None = field(default=None, validator=validators.optional(whole(1)))
     workers: int = field(default=0, validator=whole(0))
     download: bool = field(default=False, validator=SWITCH)
+    translate: str | None = field(default=None, validator=validators.optional(one_of("AtoB", "BtoA")))
+    unpaired: bool = field(default=False, validator=SWITCH)
 
     def __attrs_post_init__(self) -> None:
+        if self.unpaired and self.translate is None:
+            raise SpecError('unpaired has no effect without translate = "AtoB" or "BtoA": leave it out; received true')
         if len(self.mean or ()) != len(self.std or ()):
             raise SpecError(
                 f"mean and std must have one number per channel each; received {shown(self.mean)} and {shown(self.std)}"
@@ -177,7 +196,6 @@ class TrainSpec:
         validate_every: how often the scores are taken.
         optimizer: see `OptimizerSpec`.
         lr_schedule: see `LrSpec`; constant by default.
-        label_smoothing: share of each target spread over all classes, in [0, 1).
         channels_last: keep images and weights in channels-last memory layout, which is faster for convolutions.
 
     Raises:
@@ -193,5 +211,4 @@ class TrainSpec:
     validate_every: Duration = field(default="1ep", validator=duration(1))
     optimizer: OptimizerSpec = field(validator=must(lambda v: isinstance(v, OptimizerSpec), "a table"))
     lr_schedule: LrSpec = field(default=Factory(LrSpec), validator=must(lambda v: isinstance(v, LrSpec), "a table"))
-    label_smoothing: float = field(default=0.0, converter=as_float, validator=SHARE)
     channels_last: bool = field(default=True, validator=SWITCH)

@@ -36,6 +36,11 @@ def test_enums_are_given_by_value():
     assert augment.transforms[1].policy.value == "cifar10"
 
 
+def test_our_own_transforms_take_single_images_too():
+    augment = build_augment([{"name": "RandomTranslate", "pixels": [2, 1]}, {"name": "RandomGamma", "gamma": [1, 1.5]}])
+    assert augment(torch.full((3, 32, 32), 255, dtype=torch.uint8)).tolist() == [[[255] * 32] * 32] * 3
+
+
 def test_building_leaves_the_global_generator_alone():
     state = torch.get_rng_state()
     build_augment([CROP, FLIP], (3, 5, 7))

@@ -54,9 +54,10 @@ def test_images_are_turned_as_their_exif_tag_says(tmp_path):
     assert read_size(path) == (7, 5)
 
 
-def test_size_squeezes_to_a_square(tmp_path):
+def test_size_squeezes_to_a_square_or_to_height_and_width(tmp_path):
     path = save(Image.fromarray(PIXELS), tmp_path / "a.png")
     assert read_image(path, size=4).shape == (4, 4, 3)
+    assert read_image(path, size=(4, 6)).shape == (4, 6, 3)
 
 
 def test_many_files_become_one_tensor(tmp_path):

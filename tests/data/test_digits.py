@@ -76,3 +76,5 @@ def test_describe_says_what_loading_gives():
 def test_size_resizes_digits_too():
     splits = load_data(DataSpec(name="digits", size=11))
     assert splits.train[0][0].shape == splits.info.shape == (1, 11, 11)
+    splits = load_data(DataSpec(name="digits", size=[9, 12]))
+    assert splits.train[0][0].shape == splits.info.shape == (1, 9, 12)

@@ -75,8 +75,9 @@ def test_a_folder_may_have_its_own_validation_images(root):
 
 def test_size_takes_images_of_differing_sizes(root):
     write(root / "train" / "bee" / "9.png", 0, shape=(3, 11))
-    splits = load_data(spec(root, size=4))
-    assert splits.train[10][0].shape == splits.info.shape == (3, 4, 4)
+    for size, shape in ((4, (3, 4, 4)), ([4, 6], (3, 4, 6))):
+        splits = load_data(spec(root, size=size))
+        assert splits.train[10][0].shape == splits.info.shape == shape
 
 
 def test_differing_sizes_without_size_name_the_file(root):

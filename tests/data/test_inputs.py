@@ -76,6 +76,29 @@ def test_an_image_of_another_size_is_squeezed_where_the_network_is_not_square(sa
     torch.testing.assert_close(batch, torch.full((1, 3, 4, 6), (0.2 - 0.5) / 0.5))
 
 
+def test_scenes_keep_their_size(save):
+    image = pixels(11, 17, 3)
+    batch = read_inputs(DataSpec("cityscapes", size=(256, 512)), [save(image, "a.png"), save(image, "b.png")])
+    assert batch.shape == (2, 3, 11, 17)
+    torch.testing.assert_close(batch[1, 2], torch.tensor(image[:, :, 2] / 255, dtype=torch.float32))
+
+
+def test_coloured_labels_are_read_as_in_training(save):
+    batch = read_inputs(DataSpec("camvid", translate="BtoA"), [save(np.full((11, 17, 3), (128, 0, 255)))])
+    torch.testing.assert_close(batch[0, :, 3, 5], torch.tensor([128 / 127.5 - 1, -1.0, 1.0]))
+
+
+def test_images_of_several_sizes_are_read_one_by_one(save):
+    files = [save(pixels(11, 17, 3), "a.png"), save(pixels(8, 9, 3), "b.png")]
+    with pytest.raises(DataError) as caught:
+        read_inputs(DataSpec("camvid"), files)
+    assert str(caught.value) == (
+        f"{files[1]}: images that are read together must have one size, 11x17 (height x width) as {files[0]}; "
+        "received 8x9. Read them one by one."
+    )
+    assert read_inputs(DataSpec("camvid"), files, (3, 4, 6)).shape == (2, 3, 4, 6)
+
+
 def test_what_cannot_be_read_is_named(save, tmp_path):
     text = tmp_path / "notes.txt"
     text.write_text("no image")

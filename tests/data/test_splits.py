@@ -144,9 +144,11 @@ def test_a_failed_download_says_why(monkeypatch):
 
 def test_unknown_name_gives_the_nearest():
     assert message(DataSpec(name="cifar11")) == (
-        "data.name must be a named data set or 'folder'; received 'cifar11'; nearest: 'cifar10'."
+        "data.name must be a named data set, 'folder', 'segmentation' or 'translation'; "
+        "received 'cifar11'; nearest: 'cifar10'."
     )
-    assert "received 'zzz'; known are cifar10, cifar100, digits, folder." in message(DataSpec(name="zzz"))
+    known = "camvid, cifar10, cifar100, cityscapes, digits, folder, segmentation, streets, translation"
+    assert f"received 'zzz'; known are {known}." in message(DataSpec(name="zzz"))
 
 
 def test_digits_take_no_root():

@@ -1,0 +1,117 @@
+"""``classes.toml``: the names of a folder's classes, their colours, and which id is void."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from qprune.data.info import IGNORE
+from qprune.data.palettes import Colour
+from qprune.data.words import nearest
+from qprune.errors import DataError
+
+NAME = "classes.toml"
+_KEYS = ("names", "palette", "ignore")
+
+
+@frozen
+class ClassFile:
+    """What a ``classes.toml`` says.
+
+    Attributes:
+        names: one per class; the id is the position.
+        palette: one colour per class.
+        ignore: the id of void besides 255; None where there is none.
+
+    Example:
+        >>> ClassFile(("road", "sky"), usual_palette(2), ignore=11).labels
+        {0: 0, 1: 1, 11: 255}
+    """
+
+    names: tuple[str, ...]
+    palette: tuple[Colour, ...]
+    ignore: int | None = None
+
+    @property
+    def labels(self) -> dict[int, int]:
+        """Id to label."""
+        return {i: i for i in range(len(self.names))} | ({} if self.ignore is None else {self.ignore: IGNORE})
+
+
+def read_class_file(root: Path) -> ClassFile:
+    """Read ``root/classes.toml``: ``names``, and where wanted ``palette`` and ``ignore``.
+
+    Raises:
+        DataError: if it is missing, no TOML, or holds another key or value; the file and the key are named.
+
+    Example:
+        >>> read_class_file(Path("rooms")).names
+        ('wall', 'floor', 'chair')
+    """
+    path = root / NAME
+    table = _table(path)
+    for key in table:
+        if key not in _KEYS:
+            raise DataError(f"{path}: has the keys names, palette and ignore; received {key!r}{nearest(key, _KEYS)}.")
+    names = table.get("names")
+    _must(path, "names", names, _are_names(names), "a list of 2 to 255 different names")
+    assert isinstance(names, list)
+    palette, ignore = table.get("palette", [list(colour) for colour in usual_palette(len(names))]), table.get("ignore")
+    _must(path, "palette", palette, _are_colours(palette, len(names)), f"{len(names)} colours [red, green, blue]")
+    fits = ignore is None or (_is_byte(ignore) and ignore >= len(names))
+    _must(path, "ignore", ignore, fits, f"an id from {len(names)} to 255, past those of the classes")
+    return ClassFile(tuple(names), tuple(tuple(colour) for colour in palette), ignore)
+
+
+def usual_palette(count: int) -> tuple[Colour, ...]:
+    """Colours that differ, none of them black: each bit of a number sets a bit of one channel, from the highest down.
+
+    Source: the colour map of PASCAL VOC (Everingham et al., 2010), without its first.
+
+    Example:
+        >>> usual_palette(3)
+        ((128, 0, 0), (0, 128, 0), (128, 128, 0))
+    """
+    return tuple((_channel(n, 0), _channel(n, 1), _channel(n, 2)) for n in range(1, count + 1))
+
+
+def _channel(number: int, channel: int) -> int:
+    return sum((number >> (3 * k + channel) & 1) << (7 - k) for k in range(8))
+
+
+def _table(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        raise DataError(
+            f'{path}: must name the classes of data.name = "segmentation", as names = ["road", "sky"]; there is none.'
+        ) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise DataError(f"{path}: must be a TOML file; {error}.") from error
+
+
+def _must(path: Path, key: str, value: object, holds: bool, be: str) -> None:
+    if not holds:
+        raise DataError(f"{path}: {key} must be {be}; received {value!r}.")
+
+
+def _are_names(names: object) -> bool:
+    return (
+        isinstance(names, list)
+        and all(isinstance(name, str) and name for name in names)
+        and 2 <= len(set(names)) == len(names) <= IGNORE
+    )
+
+
+def _are_colours(palette: object, count: int) -> bool:
+    return (
+        isinstance(palette, list)
+        and len(palette) == count
+        and all(isinstance(c, list) and len(c) == 3 and all(map(_is_byte, c)) for c in palette)
+    )
+
+
+def _is_byte(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= IGNORE

@@ -1,0 +1,101 @@
+"""Augmentation of two pictures at once: an image and its labels, or two images that belong together."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from qprune.data.augment import build_transform, find_transform
+from qprune.data.info import IGNORE
+from qprune.errors import DataError
+
+
+@frozen(eq=False)
+class JointAugment:
+    """Transforms that are drawn once for all pictures given; labels are never interpolated, and padded with void.
+
+    Example:
+        >>> image, labels = build_joint_augment([{"name": "RandomHorizontalFlip"}], blanks)(image, labels)
+    """
+
+    transforms: tuple[Any, ...]
+
+    def __call__(self, *pictures: Tensor) -> tuple[Tensor, ...]:
+        """Augment uint8 images (3, H, W) and label maps (H, W) alike."""
+        typed = _typed(pictures)
+        for transform in self.transforms:
+            typed = [transform(*typed)] if len(typed) == 1 else transform(*typed)
+        return tuple(picture.as_subclass(Tensor) for picture in typed)
+
+
+def build_joint_augment(
+    tables: Sequence[Mapping[str, Any]], together: Sequence[Sequence[Tensor]], fixed: bool = True
+) -> JointAugment | None:
+    """Make the transforms of ``data.augment`` for pairs, and try them on blank pictures.
+
+    Args:
+        tables: as for `build_augment`; fills are those of images.
+        together: what is augmented at once: one group of blanks, or two where the sides are augmented each by itself.
+        fixed: refuse what changes the size of pictures; else they are resized afterwards.
+
+    Returns:
+        None where there are no tables.
+
+    Raises:
+        DataError: as `build_augment`.
+
+    Example:
+        >>> blank = torch.zeros(3, 5, 7, dtype=torch.uint8)
+        >>> build_joint_augment([{"name": "RandomHorizontalFlip"}], [(blank, blank[0])])
+        JointAugment(transforms=(RandomHorizontalFlip(p=0.5),))
+    """
+    if not tables:
+        return None
+    transforms = tuple(_build(table, f"data.augment[{i}]") for i, table in enumerate(tables))
+    for pictures in together:
+        _try(transforms, pictures, fixed)
+    return JointAugment(transforms)
+
+
+def _build(table: Mapping[str, Any], path: str) -> Any:
+    from torchvision import tv_tensors
+
+    fill = inspect.signature(find_transform(table.get("name"), path)).parameters.get("fill")
+    if fill is not None:
+        table = {**table, "fill": {tv_tensors.Image: table.get("fill", fill.default), tv_tensors.Mask: IGNORE}}
+    return build_transform(table, path)
+
+
+def _typed(pictures: Sequence[Tensor]) -> list[Any]:
+    from torchvision import tv_tensors
+
+    return [tv_tensors.Mask(p) if p.ndim == 2 else tv_tensors.Image(p) for p in pictures]
+
+
+def _try(transforms: Sequence[Any], pictures: Sequence[Tensor], fixed: bool) -> None:
+    made, state = tuple(pictures), torch.get_rng_state()
+    try:
+        for i, transform in enumerate(transforms):
+            made = _tried(transform, made, f"data.augment[{i}]")
+    finally:
+        torch.set_rng_state(state)
+    if fixed and made[0].shape != pictures[0].shape:
+        raise DataError(
+            f"data.augment must keep shape {tuple(pictures[0].shape)} where data.size is not set, as evaluation does; "
+            f"it made {tuple(made[0].shape)}."
+        )
+
+
+def _tried(transform: Any, pictures: tuple[Tensor, ...], path: str) -> tuple[Tensor, ...]:
+    name, shapes = type(transform).__name__, " and ".join(str(tuple(p.shape)) for p in pictures)
+    try:
+        made = JointAugment((transform,))(*pictures)
+    except Exception as error:  # whatever torchvision meets first: a crop that is too large, labels it cannot take
+        raise DataError(f"{path}: {name} fails on pictures of shape {shapes}: {error}") from error
+    for before, after in zip(pictures, made, strict=True):
+        if after.dtype != torch.uint8 or after.shape[:-2] != before.shape[:-2]:
+            raise DataError(f"{path}: {name} must keep channels and type uint8; it made {tuple(after.shape)}.")
+    return made

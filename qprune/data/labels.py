@@ -1,0 +1,89 @@
+"""Label maps: PNG files whose pixels are class ids, to labels 0, 1, 2 ... with void at 255."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from attrs import field, frozen
+
+from qprune.data.decode import Pixels, named, open_image, read_size, upright
+from qprune.data.info import IGNORE
+from qprune.errors import DataError
+
+_UNKNOWN = -1
+
+
+@frozen(eq=False)
+class LabelIds:
+    """Which id of a file is which class.
+
+    Args:
+        labels: id -> class; 255 is void in any case.
+        strict: refuse ids that are not among ``labels``; else they are void.
+
+    Example:
+        >>> LabelIds({7: 0, 8: 1}, strict=False).table[[7, 8, 9]].tolist()
+        [0, 1, 255]
+    """
+
+    labels: Mapping[int, int]
+    strict: bool = True
+    table: np.ndarray = field(init=False)
+
+    @table.default
+    def _make_table(self) -> np.ndarray:
+        table = np.full(256, _UNKNOWN if self.strict else IGNORE, np.int16)
+        for number, label in ({IGNORE: IGNORE} | dict(self.labels)).items():
+            table[number] = label
+        return table
+
+
+def read_labels(path: Path, ids: LabelIds) -> Pixels:
+    """Decode one label map; of a palette image the indices count, not the colours.
+
+    Returns:
+        uint8, (height, width): classes, and 255 for void.
+
+    Raises:
+        DataError: if the file is no whole image, has no 8-bit ids, or holds an id that is none of a strict table.
+
+    Example:
+        >>> read_labels(Path("labels/0.png"), LabelIds({0: 0, 1: 1})).shape
+        (240, 320)
+    """
+    with named(path), open_image(path) as image:
+        _check_mode(image.mode)
+        numbers = np.asarray(upright(image)).astype(np.uint8)
+        labels = ids.table[numbers]
+        if labels.min() == _UNKNOWN:
+            raise DataError(_unknown(int(numbers[labels == _UNKNOWN].min()), ids.labels))
+        return labels.astype(np.uint8)
+
+
+def read_label_size(path: Path) -> tuple[int, int]:
+    """(height, width) of a label map from its header, which must say that pixels are ids.
+
+    Raises:
+        DataError: if the file is no image, or its pixels are colours or 16 bits wide.
+
+    Example:
+        >>> read_label_size(Path("labels/0.png"))
+        (240, 320)
+    """
+    with named(path), open_image(path) as image:
+        _check_mode(image.mode)
+    return read_size(path)
+
+
+def _check_mode(mode: str) -> None:
+    if mode not in ("L", "P", "1"):
+        raise DataError(
+            f"labels must be 8-bit class ids, grey or palette; received mode {mode!r}. Write each class as its id."
+        )
+
+
+def _unknown(number: int, labels: Mapping[int, int]) -> str:
+    classes = sorted(number for number, label in labels.items() if label != IGNORE)
+    void = sorted({IGNORE} | {number for number, label in labels.items() if label == IGNORE})
+    ids = f"{classes[0]} .. {classes[-1]}, or {' or '.join(map(str, void))} for void"
+    return f"labels must be in {ids}; received {number}."

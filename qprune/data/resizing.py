@@ -1,0 +1,31 @@
+"""Images and label maps to one size, in agreement with each other."""
+
+import torch
+from torch import Tensor
+
+
+def fit(picture: Tensor, size: tuple[int, int]) -> Tensor:
+    """Squeeze an image (bilinear, antialiased) or a label map (nearest, from the middle of each new pixel).
+
+    Args:
+        picture: uint8 (3, H, W) or (H, W).
+        size: (height, width).
+
+    Example:
+        >>> fit(torch.tensor([[1, 2], [3, 4]], dtype=torch.uint8), (2, 1))
+        tensor([[2],
+                [4]], dtype=torch.uint8)
+    """
+    if picture.shape[-2:] == size:
+        return picture
+    if picture.ndim == 2:
+        rows, columns = (_middles(old, new) for old, new in zip(picture.shape, size, strict=True))
+        return picture[rows][:, columns]
+    from torchvision.transforms.v2 import functional
+
+    resized: Tensor = functional.resize(picture, list(size), antialias=True)
+    return resized
+
+
+def _middles(old: int, new: int) -> Tensor:
+    return (2 * torch.arange(new) + 1) * old // (2 * new)

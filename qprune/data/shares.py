@@ -1,0 +1,62 @@
+"""How many images train, choose and report, and which."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qprune.errors import DataError
+from qprune.spec import DataSpec
+
+Picked = dict[str, tuple[str, NDArray[np.int64]]]
+
+
+def counts(spec: DataSpec, sizes: Mapping[str, int]) -> tuple[int, int]:
+    """How many images choose, and how many train.
+
+    Args:
+        spec: for the validation share and ``train_images``.
+        sizes: images per split, as they are stored.
+
+    Raises:
+        DataError: if the share leaves a side without images, or more ``train_images`` are asked for than there are.
+
+    Example:
+        >>> counts(DataSpec("cifar10", validation=0.1), {"train": 50000, "test": 10000})
+        (5000, 45000)
+    """
+    total = sizes["train"]
+    held = 0 if sizes.get("val") else round(spec.validation * total)
+    if spec.validation and not sizes.get("val") and not 0 < held < total:
+        raise DataError(
+            f"data.validation must leave images on both sides; received {spec.validation} of {total} images."
+        )
+    train = total - held
+    if spec.train_images is not None and not 0 < spec.train_images <= train:
+        rest = f" ({total} less {held} for validation)" if held else ""
+        raise DataError(f"data.train_images must be in 1 .. {train}{rest}; received {spec.train_images}.")
+    return sizes.get("val") or held, spec.train_images or train
+
+
+def pick(spec: DataSpec, sizes: Mapping[str, int], order: NDArray[np.int64]) -> Picked:
+    """For each part of the run the split that its images come from, and which of them.
+
+    Args:
+        spec: for the validation share and ``train_images``.
+        sizes: images per split; ``"val"`` only where the set has its own.
+        order: a shuffle of the training images; its first choose, the next train.
+
+    Raises:
+        DataError: as `counts`.
+
+    Example:
+        >>> pick(DataSpec("x", validation=0.5), {"train": 4, "test": 1}, np.array([3, 1, 0, 2]))["train"]
+        ('train', array([0, 2]))
+    """
+    val, train = counts(spec, sizes)
+    picked = {"test": ("test", np.arange(sizes["test"]))}
+    if "val" in sizes:
+        picked["val"] = ("val", np.arange(val))
+    elif val:
+        picked["val"], order = ("train", np.sort(order[:val])), order[val:]
+    return picked | {"train": ("train", np.sort(order[:train]))}

@@ -1,0 +1,119 @@
+"""One drawn street: sky, two rows of buildings, road and pavement, then trees, cars and signs from far to near."""
+
+import numpy as np
+
+from qprune.data.canvas import BUILDING, EYE, PAVEMENT, ROAD, SKY, TREE, Canvas, Dice, Floats, smooth_noise
+from qprune.data.seeds import STREET
+from qprune.data.street_things import place_things
+
+FAR = 90.0  # metres to where the street ends
+_PARTS = ("train", "val", "test")
+
+
+def draw_street(seed: int, split: str, index: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw one street scene, a function of its arguments alone.
+
+    Args:
+        seed: of the data set.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+        index: which scene.
+        height: pixels.
+        width: pixels.
+
+    Returns:
+        The image, uint8 (height, width, 3), and the class of every pixel, uint8 (height, width).
+
+    Example:
+        >>> image, labels = draw_street(0, "train", 3, 64, 96)
+        >>> image.shape, labels.shape
+        ((64, 96, 3), (64, 96))
+    """
+    dice = Dice(STREET, seed, _PARTS.index(split), index)
+    canvas = Canvas(height, width, horizon=dice.between(0.36, 0.5), ahead=dice.between(0.35, 0.65))
+    half = dice.between(3.4, 5.0)  # of the road, in metres
+    kerb = half + dice.between(1.4, 3.2)
+    horizon = _sky(canvas, dice)
+    _street_end(canvas, dice)
+    for side in (-1, 1):
+        _facades(canvas, dice, side * kerb, dice.between(0.6, 1.1))
+    _ground(canvas, dice, half, kerb)
+    for z, x, thing in sorted(place_things(dice, half, kerb), key=lambda placed: -placed[0]):
+        thing(canvas, dice, x, z)
+    return _developed(canvas, dice, horizon), canvas.labels
+
+
+def _sky(canvas: Canvas, dice: Dice) -> Floats:
+    grey = dice.one() ** 2  # mostly blue, sometimes overcast
+    top = (1 - grey) * np.array([0.30, 0.50, 0.85]) + grey * 0.72
+    horizon = (1 - grey) * np.array([0.78, 0.86, 0.95]) + grey * 0.85
+    rise = np.clip(-canvas.v / 0.35, 0, 1)[..., None]
+    cloud = np.clip(2.5 * smooth_noise(dice, canvas.labels.shape, cells=5) - 1.3, 0, 0.8)[..., None]
+    canvas.paint(canvas.v < 1, SKY, (horizon * (1 - rise) + top * rise) * (1 - cloud) + 0.95 * cloud, 1e4)
+    return horizon
+
+
+def _street_end(canvas: Canvas, dice: Dice) -> None:
+    for x in range(-80, 80, 16):
+        block = canvas.box(x, x + 16, dice.between(4, 16), FAR, FAR)
+        everywhere = np.ones(block.labels.shape, bool)
+        if dice.one() < 0.4:
+            block.paint(everywhere, TREE, dice.colour(0.2, 0.3, 0) * (0.9, 1.2, 0.6), FAR)
+        else:
+            block.paint(everywhere, BUILDING, dice.colour(0.3, 0.6, 0.1), FAR)
+
+
+def _facades(canvas: Canvas, dice: Dice, x: float, light: float) -> None:
+    start = dice.between(2, 6)
+    while start < FAR:
+        end = start + dice.between(7, 18)
+        part = canvas.part(_sorted(x / start, x / min(end, FAR)), (-10, EYE / start))
+        front = _hedge if dice.one() < 0.15 else _house
+        front(part, dice, x / part.u, light)
+        start = end
+
+
+def _hedge(canvas: Canvas, dice: Dice, z: Floats, light: float) -> None:
+    top = dice.between(1.5, 5) + smooth_noise(dice, z.shape, cells=9)
+    y = EYE - canvas.v * z
+    canvas.paint((y >= 0) & (y < top), TREE, dice.colour(0.18, 0.3, 0) * (0.8, 1.2, 0.5) * light, z)
+
+
+def _house(canvas: Canvas, dice: Dice, z: Floats, light: float) -> None:
+    y, colour = EYE - canvas.v * z, dice.colour(0.35, 0.75, 0.25) * light
+    wall = (y >= 0) & (y < dice.between(5, 17))
+    storey, bay = y % dice.between(2.7, 3.6), z % dice.between(2.2, 4)
+    window = (storey > 1.1) & (storey < 2.4) & (bay > 0.7) & (bay < 1.7)
+    canvas.paint(wall, BUILDING, colour, z)
+    canvas.tint(wall & window, dice.colour(0.12, 0.35, 0.08) * (1, 1.05, 1.2))
+    canvas.tint(wall & (y < 0.5), colour * 0.6)
+
+
+def _sorted(first: float, second: float) -> tuple[float, float]:
+    return min(first, second), max(first, second)
+
+
+def _ground(canvas: Canvas, dice: Dice, half: float, kerb: float) -> None:
+    z = EYE / np.maximum(canvas.v, 1e-6)
+    x = canvas.u * z
+    ground = (canvas.v > EYE / FAR) & (np.abs(x) < kerb)
+    asphalt = dice.colour(0.26, 0.42, 0.03) * (0.9 + 0.2 * smooth_noise(dice, z.shape, cells=8)[..., None])
+    canvas.paint(ground, PAVEMENT, dice.colour(0.48, 0.66, 0.06), z)
+    canvas.tint(ground & (z % 1.5 < 0.12) & (z < 20), dice.colour(0.4, 0.5, 0.03))
+    canvas.paint(ground & (np.abs(x) < half), ROAD, asphalt, z)
+    canvas.tint(ground & (np.abs(np.abs(x) - half) < 0.12), (0.7, 0.7, 0.68))
+    thick = np.maximum(0.09, 0.6 * canvas.pixel * z)
+    dashes = (z + dice.between(0, 8)) % 8 < 4
+    canvas.tint(ground & dashes & (np.abs(x) < thick), (0.88, 0.88, 0.82))
+
+
+def _developed(canvas: Canvas, dice: Dice, horizon: Floats) -> np.ndarray:
+    """Light, haze, texture, a soft lens and a noisy sensor."""
+    shape, solid = canvas.labels.shape, (canvas.labels != SKY)[..., None]
+    texture = 0.88 + 0.16 * smooth_noise(dice, shape, cells=24) + 0.08 * dice.grid(*shape)
+    haze = 1 - np.exp(-canvas.depth / dice.between(90, 400))[..., None]
+    light = dice.between(0.65, 1.15) * (1 + 0.16 * (dice.grid(3) - 0.5))
+    colours = np.where(solid, canvas.colours * texture[..., None] * (1 - haze) + horizon * haze, canvas.colours) * light
+    padded = np.pad(colours, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    soft = 0.6 * colours + 0.1 * (padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:])
+    noise = dice.between(0.01, 0.05) * (dice.grid(*shape, 3) + dice.grid(*shape, 3) - 1)
+    return np.round(np.clip(soft + noise, 0, 1) * 255).astype(np.uint8)
