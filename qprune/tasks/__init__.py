@@ -1,6 +1,29 @@
 """What is minimized and measured: one file per kind of problem."""
 
 from qprune.tasks.classification import Classification
+from qprune.tasks.create import create, make_task, names
+from qprune.tasks.cyclegan import CycleGAN
+from qprune.tasks.padding import run_padded
+from qprune.tasks.pictures import View, overlay, side_by_side, to_pixels, write_png
+from qprune.tasks.pix2pix import Pix2Pix
+from qprune.tasks.segmentation import Segmentation
 from qprune.tasks.task import Task
+from qprune.tasks.translation import Translated
 
-__all__ = ["Classification", "Task"]
+__all__ = [
+    "Classification",
+    "CycleGAN",
+    "Pix2Pix",
+    "Segmentation",
+    "Task",
+    "Translated",
+    "View",
+    "create",
+    "make_task",
+    "names",
+    "overlay",
+    "run_padded",
+    "side_by_side",
+    "to_pixels",
+    "write_png",
+]

@@ -6,10 +6,7 @@ import torch.nn.functional as F
 from attrs import field, frozen
 from torch import Tensor, nn
 
-
-def _check_classes(_: object, __: object, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 2:
-        raise ValueError(f"classes must be a whole number of at least 2; received {value!r}")
+from qprune.tasks.checks import is_classes
 
 
 def _check_smoothing(_: object, __: object, value: Any) -> None:
@@ -34,7 +31,7 @@ class Classification:
         tensor(2.3026)
     """
 
-    classes: int = field(validator=_check_classes)
+    classes: int = field(validator=is_classes)
     label_smoothing: float = field(default=0.0, validator=_check_smoothing)
     monitor: str = field(default="accuracy", init=False)
     mode: str = field(default="max", init=False)

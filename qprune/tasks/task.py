@@ -9,6 +9,9 @@ from torch import Tensor, nn
 class Task(Protocol):
     """A loss, a step and the metrics of one kind of problem.
 
+    A task may have more: ``state_dict`` and ``load_state_dict``, if its steps depend on earlier ones, and
+    ``panels(net, batch, view)``, pictures of what the network makes of a batch.
+
     Attributes:
         monitor: the metric by which the best epoch is chosen, a name in `metrics` or ``"loss"``.
         mode: ``"max"`` if more of it is better, ``"min"`` if less.
@@ -38,8 +41,11 @@ class Task(Protocol):
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """The loss that is reported: the mean over a batch, a scalar, without what only helps training."""
 
-    def step(self, net: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
+    def step(self, net: nn.Module, batch: Any) -> tuple[Tensor, Any]:
         """One forward pass over ``(input, target)``: the loss to minimize (where ``net.training``) and the output."""
 
     def metrics(self) -> Any:
-        """Fresh metrics as a torchmetrics.MetricCollection, updated with ``(output, target)``; keys name results."""
+        """Fresh metrics as a torchmetrics.MetricCollection, updated with ``(output, target)``; keys name results.
+
+        A metric that computes a dict names its results itself, and gives an empty one where it has none.
+        """

@@ -1,0 +1,109 @@
+"""Tasks by name, out of one dict."""
+
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from inspect import signature
+from typing import Any
+
+from qprune.errors import SpecError
+from qprune.spec import TaskSpec
+from qprune.tasks.classification import Classification
+from qprune.tasks.cyclegan import CycleGAN
+from qprune.tasks.pix2pix import Pix2Pix
+from qprune.tasks.segmentation import Segmentation
+from qprune.tasks.task import Task
+
+TASKS: dict[str, Callable[..., Task]] = {
+    "classification": Classification,
+    "cyclegan": CycleGAN,
+    "pix2pix": Pix2Pix,
+    "segmentation": Segmentation,
+}
+
+NEEDS = {
+    "classification": "classification",
+    "cyclegan": "translation",
+    "pix2pix": "translation",
+    "segmentation": "segmentation",
+}
+KINDS = {
+    "classification": "images with one class each",
+    "segmentation": "images with a class for every pixel",
+    "translation": "images to translate (data.translate)",
+}
+
+
+def create(name: str, *, classes: tuple[str, ...], **options: Any) -> Task:
+    """Make the task called ``name``.
+
+    Args:
+        name: one of `names`.
+        classes: names of the classes, as the data gives them; tasks without classes leave them alone.
+        options: the task's own arguments.
+
+    Raises:
+        ValueError: for an unknown name or option (the nearest valid one is named), or a value that the task refuses.
+
+    Example:
+        >>> create("segmentation", classes=("sky", "road"), hardest=0.25)
+        Segmentation(classes=2, hardest=0.25, ignore=255, names=('sky', 'road'), monitor='miou', mode='max')
+    """
+    if name not in TASKS:
+        raise ValueError(f"unknown task {name!r}; {_nearest(name, TASKS)}there are {_list(TASKS)}")
+    parameters = signature(TASKS[name]).parameters
+    given = {key: value for key, value in _from_data(classes).items() if key in parameters}
+    known = [key for key in parameters if key not in given]
+    for option in options:
+        if option not in known:
+            raise ValueError(f"unknown option {option!r} of {name}; {_nearest(option, known)}it has {_list(known)}")
+    return TASKS[name](**given, **options)
+
+
+def make_task(spec: TaskSpec, classes: tuple[str, ...], kind: str | None = None) -> Task:
+    """Make the task of a spec.
+
+    Args:
+        spec: its ``[task]``.
+        classes: names of the classes, as the data gives them.
+        kind: of the data, `qprune.data.DataInfo.kind`; None if it is not known.
+
+    Raises:
+        SpecError: for an unknown name or option, a value that the task refuses, or a task that the data is not for.
+
+    Example:
+        >>> make_task(TaskSpec(), ("cat", "dog"), "classification").classes
+        2
+    """
+    needed = NEEDS.get(spec.name)
+    if None not in (kind, needed) and kind != needed:
+        raise SpecError(
+            f'task.name = "{spec.name}" needs {KINDS[str(needed)]}; the data is {KINDS[str(kind)]}. '
+            f"Tasks for it: {_list(name for name in names() if NEEDS[name] == kind)}."
+        )
+    try:
+        return create(spec.name, classes=classes, **spec.options)
+    except ValueError as error:
+        raise SpecError(f"task: {error}.") from error
+
+
+def names() -> list[str]:
+    """Return the names that `create` knows, sorted.
+
+    Example:
+        >>> names()
+        ['classification', 'cyclegan', 'pix2pix', 'segmentation']
+    """
+    return sorted(TASKS)
+
+
+def _from_data(classes: tuple[str, ...]) -> dict[str, Any]:
+    return {"classes": len(classes), "names": classes}
+
+
+def _nearest(word: object, known: Iterable[str]) -> str:
+    close = get_close_matches(str(word).lower(), list(known), n=1)
+    return f"nearest: {close[0]!r}; " if close else ""
+
+
+def _list(known: Iterable[str]) -> str:
+    return ", ".join(map(repr, known))

@@ -1,0 +1,49 @@
+"""`ImagePool`: earlier generated images, which a discriminator keeps learning from."""
+
+from typing import Any
+
+import torch
+from attrs import define, field
+from torch import Tensor
+
+
+@define(eq=False)
+class ImagePool:
+    """Keeps generated images, and hands out old ones in place of new ones.
+
+    Until it is full, each image is kept and handed out. Then each is, with probability 1/2, exchanged for a kept one
+    picked at random, else handed out and not kept. Chances come from torch's default CPU generator.
+
+    Args:
+        capacity: number of images kept; 0 hands out every image as it is.
+
+    Source: Shrivastava et al., 2017, arXiv:1612.07828, with the rule of CycleGAN, arXiv:1703.10593.
+
+    Example:
+        >>> pool = ImagePool(capacity=2)
+        >>> pool.exchange(torch.zeros(3, 3, 5, 7)).shape, len(pool.images)
+        (torch.Size([3, 3, 5, 7]), 2)
+    """
+
+    capacity: int
+    images: list[Tensor] = field(init=False, factory=list, repr=False)
+
+    def exchange(self, images: Tensor) -> Tensor:
+        """Take in a batch (N, C, H, W) and give one of the same shape, detached."""
+        result = images.detach().clone()
+        for index, image in enumerate(result.unbind()):
+            if len(self.images) < self.capacity:
+                self.images.append(image.clone())
+            elif self.capacity and torch.rand(()) < 0.5:
+                place = int(torch.randint(self.capacity, ()))
+                kept, self.images[place] = self.images[place], image.clone()
+                result[index] = kept
+        return result
+
+    def state_dict(self) -> dict[str, Any]:
+        """The images kept."""
+        return {"images": list(self.images)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over the images of ``state``, at most as many as there is room for."""
+        self.images = list(state["images"])[: self.capacity]

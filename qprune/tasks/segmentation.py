@@ -1,0 +1,103 @@
+"""Semantic segmentation: bootstrapped cross-entropy, mean intersection over union."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from attrs import field, frozen
+from torch import Tensor, nn
+
+from qprune.tasks.checks import is_classes, is_share
+from qprune.tasks.pictures import View, overlay, side_by_side, to_pixels
+
+
+def _check_ignore(task: Any, _: object, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or 0 <= value < task.classes:
+        raise ValueError(f"ignore must be a whole number outside 0..{task.classes - 1}; received {value!r}")
+
+
+def _check_names(task: Any, _: object, value: tuple[str, ...]) -> None:
+    if value and (len(value) != task.classes or len(set(value)) != len(value)):
+        raise ValueError(f"names must be {task.classes} different ones, one per class, or none; received {value!r}")
+
+
+@frozen
+class Segmentation:
+    """One class per pixel.
+
+    Args:
+        classes: number of classes; images are (N, 3, H, W), outputs (N, classes, H, W), targets int64 (N, H, W).
+        hardest: share of the pixels of each image that training learns from, those of highest loss; counted from all
+            H * W, and at most those that have a class. 1 is plain cross-entropy. In training only: reported losses are
+            plain cross-entropy.
+        ignore: the label of pixels without a class.
+        names: of the classes; then each has its own entry in the metrics.
+
+    Raises:
+        ValueError: for fewer than 2 classes, a share outside (0, 1], a class as ``ignore``, or names that are too few,
+            too many or not different.
+
+    Source: bootstrapped cross-entropy, Pohlen et al., 2017, arXiv:1611.08323; the published experiments on
+    Cityscapes learn from 32768 of 131072 pixels, ``hardest=0.25``.
+
+    Example:
+        >>> Segmentation(classes=5).loss(torch.zeros(2, 5, 3, 4), torch.zeros(2, 3, 4, dtype=torch.int64))
+        tensor(1.6094)
+    """
+
+    classes: int = field(validator=is_classes)
+    hardest: float = field(default=1.0, validator=is_share)
+    ignore: int = field(default=255, validator=_check_ignore)
+    names: tuple[str, ...] = field(default=(), converter=tuple, validator=_check_names)
+    monitor: str = field(default="miou", init=False)
+    mode: str = field(default="max", init=False)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Mean cross-entropy over the pixels that have a class, a scalar, computed in float32; 0 where none has."""
+        return self._pixel_losses(output, target).sum() / target.ne(self.ignore).sum().clamp(min=1)
+
+    def step(self, net: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
+        """Forward ``(images, target)``; the loss is that of the hardest pixels where ``net.training``.
+
+        Raises:
+            ValueError: if the network's output does not have one value per class and pixel.
+        """
+        images, target = batch
+        output = net(images)
+        if net.training and self.hardest < 1:
+            return self._bootstrapped(output, target), output
+        return self.loss(output, target), output
+
+    def metrics(self) -> Any:
+        """``miou``, ``accuracy`` and, with names, ``iou_<class>``, in [0, 1] and over all pixels that have a class.
+
+        All come from one confusion matrix of all images. ``miou`` is the mean over the classes that occur in targets
+        or predictions, as Cityscapes has it; the ``iou_<class>`` of one that does not is NaN.
+        """
+        from qprune.tasks.confusion import segmentation_metrics  # takes seconds to import
+
+        return segmentation_metrics(self.classes, self.ignore, self.names)
+
+    @torch.no_grad()
+    def panels(self, net: nn.Module, batch: Any, view: View) -> list[Tensor]:
+        """Per image: it, the truth over it, the prediction of ``net`` (in eval mode) over it; uint8 (3, H, 3 * W)."""
+        images, target = batch
+        pixels = to_pixels(images, view.mean, view.std)
+        truth, predicted = (overlay(pixels, labels, view.palette) for labels in (target, net(images).argmax(1)))
+        return [side_by_side(*row) for row in zip(pixels, truth, predicted, strict=True)]
+
+    def _bootstrapped(self, output: Tensor, target: Tensor) -> Tensor:
+        losses = self._pixel_losses(output, target).masked_fill(target.eq(self.ignore), -torch.inf).flatten(1)
+        count = max(1, int(self.hardest * losses.shape[1] + 1e-9))
+        hardest = losses.topk(count, dim=1, sorted=False).values
+        valid = hardest.ne(-torch.inf)  # true for NaN, which must show in the loss
+        return (hardest.where(valid, 0).sum(1) / valid.sum(1).clamp(min=1)).mean()
+
+    def _pixel_losses(self, output: Tensor, target: Tensor) -> Tensor:
+        expected = (len(target), self.classes, *target.shape[1:])
+        if target.ndim != 3 or output.shape != expected:
+            raise ValueError(
+                f"output must have shape (N, {self.classes}, H, W), one value per class and pixel, and target "
+                f"(N, H, W); received {tuple(output.shape)} and {tuple(target.shape)}"
+            )
+        return F.cross_entropy(output.float(), target, ignore_index=self.ignore, reduction="none")
