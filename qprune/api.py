@@ -16,7 +16,7 @@ from qprune.errors import SpecError
 from qprune.plan import Plan
 from qprune.report import Summary, summarize
 from qprune.spec import PruneRule, QuantizeRule, Spec, mistakes_in, read_rules, read_spec, spec_to_toml
-from qprune.tasks import Task
+from qprune.tasks import Task, run_padded
 from qprune.training import (
     Callback,
     History,
@@ -64,7 +64,7 @@ def fit(
         model: a network of your own in place of the spec's, with its compressors in place (see `swap`).
         data: the folder of the data, or ``{"train": ..., "val": ..., "test": ...}`` of datasets or loaders in place of
             the spec's (with loaders a run resumes exactly only between epochs).
-        task: an object with loss, metrics and step in place of classification, see `qprune.tasks.Task`.
+        task: an object with loss, metrics and step in place of the spec's, see `qprune.tasks.Task`.
         callbacks: run after the built-in ones.
         runs: where run folders lie; else ``QPRUNE_RUNS``, else ``./runs``.
         resume: go on with a run that was interrupted.
@@ -186,12 +186,14 @@ def predict(
 
     Args:
         model: a network, or a run as for `load`.
-        images: float ``(N, C, H, W)``, normalized as in training.
+        images: float ``(N, C, H, W)``, normalized as in training. Where the network wants sides that are multiples of
+            its ``stride``, images of any size are padded and the outputs cut back.
         batch: images per forward pass.
         runs: where run folders lie.
 
     Returns:
-        outputs on the CPU, ``(N, classes)`` for classification.
+        outputs on the CPU: ``(N, classes)`` for classification, ``(N, classes, H, W)`` for segmentation, images
+        ``(N, 3, H, W)`` in [-1, 1] for translation.
 
     Example:
         >>> qprune.predict(model, images).argmax(1)
@@ -201,7 +203,8 @@ def predict(
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
     try:
         net.eval()
-        return torch.cat([net(part.to(device)).cpu() for part in images.split(batch)])
+        stride = getattr(net, "stride", 1)
+        return torch.cat([run_padded(net, part.to(device), stride).cpu() for part in images.split(batch)])
     finally:
         for module, training in modes.items():
             module.training = training

@@ -34,18 +34,31 @@ def assemble(spec: Spec, classes: int, shape: tuple[int, int, int]) -> nn.Module
     if spec.model.layers:
         net = build_declared(spec.model.layers, example)
     else:
-        net = _from_zoo(spec.model, classes, shape[0])
+        net = _from_zoo(spec.model, classes, shape)
     if spec.prune or spec.quantize or any(sites(net)):
         compress(net, trace(net, example), spec.prune, spec.quantize, numerics=spec.numerics, origin=spec.name)
     return net
 
 
-def _from_zoo(model: ModelSpec, classes: int, in_channels: int) -> nn.Module:
-    options = {"classes": classes, "in_channels": in_channels, "width": model.width} | model.options
+def _from_zoo(model: ModelSpec, classes: int, shape: tuple[int, int, int]) -> nn.Module:
+    facts = {"classes": classes, "in_channels": shape[0], "width": model.width}
     try:
-        return zoo.create(str(model.arch), **options)
+        known = zoo.options_of(str(model.arch))
+        options = {name: fact for name, fact in facts.items() if name in known} | model.options
+        net = zoo.create(str(model.arch), **options)
     except ValueError as error:
         raise SpecError(f"model: {error}.") from error
+    _check_sides(model, getattr(net, "stride", 1), shape[1:])
+    return net
+
+
+def _check_sides(model: ModelSpec, stride: int, sides: tuple[int, ...]) -> None:
+    if any(side % stride for side in sides):
+        fits = [max(1, round(side / stride)) * stride for side in sides]
+        raise SpecError(
+            f"data.size must be of multiples of {stride} for {model.arch}; images have {sides[0]}x{sides[1]} "
+            f"(height x width). Nearest: size = {fits}."
+        )
 
 
 def swap(

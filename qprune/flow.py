@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from qprune.errors import PlanError
 from qprune.layers import Compressed
-from qprune.zoo import Add, Concat
+from qprune.zoo import Add, Concat, deployed
 
 Shape = tuple[int, ...]
 
@@ -192,6 +192,7 @@ def trace(net: nn.Module, example: Any) -> Flow:
 
 def _shadow(net: nn.Module) -> nn.Module:
     shadow = copy.deepcopy(net).to("meta").eval()
+    shadow.training = net.training and deployed(net) is not net  # what only teaches is reached in training alone
     for module in shadow.modules():
         # People's hooks collect and count real values: they are not to see this run.
         module._forward_hooks.clear()

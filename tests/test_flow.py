@@ -307,3 +307,10 @@ def test_a_network_that_reads_values_is_refused():
 def test_an_example_of_the_wrong_shape_is_refused():
     with pytest.raises(PlanError, match=r"of shape \(2, 4, 8, 10\): .*check the example's shape first"):
         trace(conv(3, 5), torch.zeros(2, 4, 8, 10))
+
+
+def test_what_only_teaches_is_reached_in_training_alone():
+    net = zoo.create("cyclegan", width=0.07, width_ba=0.07)
+    reached = [{call.path.split(".")[0] for call in trace(net.train(mode), torch.zeros(1, 3, 8, 12)).calls}
+               for mode in (True, False)]  # fmt: skip
+    assert reached == [{"generator_ab", "generator_ba"}, {"generator_ab"}]

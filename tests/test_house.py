@@ -27,6 +27,7 @@ SAME_FLOOR = {
     "assemble": {"flow", "declared", "selection"},
     "dense": {"flow", "assemble", "selection"},
     "plan": {"flow"},
+    "tasks": {"data"},
     "training": {"report"},
 }
 

@@ -2,7 +2,7 @@
 
 from qprune.report.chain import chain_of, chain_table
 from qprune.report.costs import LayerCost
-from qprune.report.density import performance_density, performance_density_legacy
+from qprune.report.density import merit, performance_density, performance_density_legacy
 from qprune.report.forecast import forecast
 from qprune.report.summary import Summary, TotalCost, summarize
 from qprune.report.tables import table
@@ -14,6 +14,7 @@ __all__ = [
     "chain_of",
     "chain_table",
     "forecast",
+    "merit",
     "performance_density",
     "performance_density_legacy",
     "summarize",

@@ -5,31 +5,35 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qprune.report.density import performance_density
+from qprune.report.density import merit, performance_density
 from qprune.report.tables import bits_list, short, table
 
-HEADER = ("run", "test accuracy", "parameters kept", "share", "weight bits", "act bits", "packed", "accuracy per MB")
+HEADER = ("parameters kept", "share", "weight bits", "act bits", "packed")
 
 
 def chain_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Compare runs in a printed table, one line each, in the order given.
 
-    Performance density is the accuracy, as a share of 1, per MB; see `performance_density`. The share of the parameters
-    is that of the run's own network. What a run does not have is shown as ``-``.
+    The score is the metric by which the last run's task chooses. Performance density is that score, as a share of 1, or
+    one over it where less is better, per MB; see `performance_density`. The share of the parameters is that of the
+    run's own network. What a run does not have is shown as ``-``.
 
     Args:
-        rows: for each run what its ``report.json`` holds: ``"name"``, ``"scores"`` (``{"test": {"accuracy": 0.97}}``)
-            and ``"costs"`` (the total of `Summary.to_dict`).
+        rows: for each run what its ``report.json`` holds: ``"name"``, ``"monitor"`` and ``"mode"`` of its task,
+            ``"scores"`` (``{"test": {"accuracy": 0.97}}``) and ``"costs"`` (the total of `Summary.to_dict`).
 
     Example:
         >>> costs = {"parameters": 80, "parameters_kept": 20, "weight_bits": [4], "activation_bits": [4, 32],
         ...          "packed_bytes": 10, "megabytes": 0.5}
-        >>> print(chain_table([{"name": "a75", "scores": {"test": {"accuracy": 0.75}}, "costs": costs}]))
+        >>> task = {"monitor": "accuracy", "mode": "max"}
+        >>> print(chain_table([{"name": "a75", "scores": {"test": {"accuracy": 0.75}}, "costs": costs} | task]))
         run  test accuracy  parameters kept   share  weight bits  act bits  packed  accuracy per MB
         -------------------------------------------------------------------------------------------
         a75        75.00 %               20  25.0 %            4     4, 32    10 B              1.5
     """
-    return table(HEADER, [_cells(row) for row in rows], right="lrrrrrrr")
+    monitor, mode = (rows[-1][key] for key in ("monitor", "mode")) if rows else ("accuracy", "max")
+    header = ("run", f"test {monitor}", *HEADER, f"{'1 / ' if mode == 'min' else ''}{monitor} per MB")
+    return table(header, [_cells(row, monitor, mode) for row in rows], right="lrrrrrrr")
 
 
 def chain_of(name: str, root: Path) -> list[dict[str, Any]]:
@@ -51,17 +55,22 @@ def chain_of(name: str, root: Path) -> list[dict[str, Any]]:
     return list(reversed(reports.values()))
 
 
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    accuracy = row.get("scores", {}).get("test", {}).get("accuracy")
-    costs = row["costs"]
-    share = costs["parameters_kept"] / max(1, costs["parameters"])
-    density = None if accuracy is None or not costs["megabytes"] else performance_density(accuracy, costs["megabytes"])
+def _cells(row: Mapping[str, Any], monitor: str, mode: str) -> list[str]:
+    score, costs = row.get("scores", {}).get("test", {}).get(monitor), row["costs"]
+    share, worth = costs["parameters_kept"] / max(1, costs["parameters"]), merit(score, mode)
+    density = None if worth is None or not costs["megabytes"] else performance_density(worth, costs["megabytes"])
     return [
         str(row["name"]),
-        "-" if accuracy is None else f"{accuracy:.2%}".replace("%", " %"),
+        _score(score, mode),
         f"{costs['parameters_kept']:,}",
         f"{share:.1%}".replace("%", " %"),
         *(bits_list(costs[key]) for key in ("weight_bits", "activation_bits")),
         short(costs["packed_bytes"], "B"),
         "-" if density is None else f"{density:.4g}",
     ]
+
+
+def _score(score: float | None, mode: str) -> str:
+    if score is None:
+        return "-"
+    return f"{score:.4g}" if mode == "min" else f"{score:.2%}".replace("%", " %")

@@ -1,5 +1,28 @@
 """Performance density: how much of a metric each unit of memory buys."""
 
+import math
+
+
+def merit(score: float | None, mode: str) -> float | None:
+    """A score as a number that is better when larger: itself, or one over it where less is better.
+
+    Args:
+        score: of a network; None if it has none.
+        mode: ``"max"`` if more of it is better, ``"min"`` if less.
+
+    Returns:
+        None where there is no such number.
+
+    Source: the published experiments put one over the Fréchet distance.
+
+    Example:
+        >>> merit(0.75, "max"), merit(8.0, "min"), merit(float("nan"), "min")
+        (0.75, 0.125, None)
+    """
+    if score is None or not math.isfinite(score) or (mode == "min" and score <= 0):
+        return None
+    return score if mode == "max" else 1 / score
+
 
 def performance_density(metric: float, megabytes: float) -> float:
     """Metric per MB of what inference on one image has to hold, ``metric / megabytes``.

@@ -13,6 +13,7 @@ from qprune.report.bits import FLOAT
 from qprune.report.costs import LayerCost, layer_costs, uncounted
 from qprune.report.density import performance_density, performance_density_legacy
 from qprune.report.tables import bits_list, kept, short, table
+from qprune.zoo import deployed
 
 HEADER = ("layer", "type", "output", "in", "out", "parameters", "W bits", "A bits", "MACs", "bit ops", "packed")
 
@@ -90,7 +91,8 @@ class Summary:
 def summarize(net: nn.Module, input_size: Shape = (3, 32, 32), metric: float | None = None) -> Summary:
     """Count what ``net`` costs for one image, as it is now: by its masks, and at the bits of its active quantizers.
 
-    The network runs once on the meta device, on a copy; it is not changed in any way.
+    The network runs once on the meta device, on a copy; it is not changed in any way. Of a network that trains more
+    than is used afterwards (a generator and its discriminator) only the used part counts, see `qprune.zoo.deployed`.
 
     - MACs are the multiply-accumulates of convolutions and linear layers at batch 1, products with padding included; no
       bias, no normalization, no activation, no pooling, no matrix products outside of layers. One MAC is two of the
@@ -119,6 +121,7 @@ def summarize(net: nn.Module, input_size: Shape = (3, 32, 32), metric: float | N
         >>> summarize(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), input_size=(3, 5, 7)).total.macs
         3240
     """
+    net = deployed(net)
     flow = trace(net, torch.zeros(1, *input_size, dtype=_dtype(net), device="meta"))
     rows = layer_costs(net, flow)
     notes = (*_inactive(net), *uncounted(flow, rows))

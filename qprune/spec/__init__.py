@@ -6,6 +6,7 @@ from qprune.spec.reading import mistakes_in, read_rules, read_spec
 from qprune.spec.recipe import DataSpec, LrSpec, OptimizerSpec, TrainSpec
 from qprune.spec.rules import PruneRule, QuantizeRule, Rules, Selector
 from qprune.spec.spec import Spec
+from qprune.spec.task import TaskSpec
 from qprune.spec.values import Table
 from qprune.spec.writing import spec_to_toml
 
@@ -21,6 +22,7 @@ __all__ = [
     "Selector",
     "Spec",
     "Table",
+    "TaskSpec",
     "TrainSpec",
     "find_spec",
     "list_specs",

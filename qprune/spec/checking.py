@@ -16,6 +16,7 @@ from qprune.spec.document import Document, KeyPath
 from qprune.spec.lines import Mistake, lines, missing, unknown
 from qprune.spec.network import SCHEDULE_OPTIONS, LayerSpec, ModelSpec
 from qprune.spec.rules import LIFTED, QuantizeRule
+from qprune.spec.task import TaskSpec
 from qprune.spec.values import Table, key_of, listed, nearest, shown
 
 T = TypeVar("T")
@@ -143,7 +144,7 @@ def _arranged(cls: type, table: Table) -> Table:
     """Bring a table as people write it into the form of its class."""
     if cls in LIFTED:
         return _with_schedule(cls, table)
-    if cls in (ModelSpec, LayerSpec):
+    if cls in (ModelSpec, LayerSpec, TaskSpec):
         own = {key_of(attribute) for attribute in attrs.fields(cls)} - {"options"}
         options = {key: value for key, value in table.items() if key not in own}
         return {key: value for key, value in table.items() if key in own} | {"options": options}

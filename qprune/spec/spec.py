@@ -3,11 +3,12 @@
 from pathlib import PurePosixPath
 from typing import Any
 
-from attrs import field, frozen, validators
+from attrs import Factory, field, frozen, validators
 
 from qprune.spec.network import ModelSpec
 from qprune.spec.recipe import DataSpec, TrainSpec
 from qprune.spec.rules import PRUNE_RULES, QUANTIZE_RULES, PruneRule, QuantizeRule
+from qprune.spec.task import TaskSpec
 from qprune.spec.values import SWITCH, WORD, as_tuple, must, one_of, whole
 
 
@@ -35,6 +36,7 @@ class Spec:
         seed: of everything random, at least 0.
         numerics: of the quantizers: ``"default"``, or ``"paper"`` for the published rules.
         data: see `DataSpec`.
+        task: see `TaskSpec`; classification by default.
         model: see `ModelSpec`.
         train: see `TrainSpec`.
         prune: the ``[[prune]]`` rules.
@@ -57,6 +59,7 @@ class Spec:
     seed: int = field(default=0, validator=whole(0))
     numerics: str = field(default="default", validator=one_of("default", "paper"))
     data: DataSpec = field(validator=must(lambda v: isinstance(v, DataSpec), "a table"))
+    task: TaskSpec = field(default=Factory(TaskSpec), validator=must(lambda v: isinstance(v, TaskSpec), "a table"))
     model: ModelSpec = field(validator=must(lambda v: isinstance(v, ModelSpec), "a table"))
     train: TrainSpec = field(validator=must(lambda v: isinstance(v, TrainSpec), "a table"))
     prune: tuple[PruneRule, ...] = field(default=(), converter=as_tuple, validator=PRUNE_RULES)

@@ -40,7 +40,7 @@ def evaluate(
         0.9733333587646484
     """
     meter = Meter(task, device)
-    with _evaluating(net), torch.no_grad():
+    with evaluating(net), torch.no_grad():
         for batch in loader:
             batch = to_device(batch, device, channels_last)
             meter.update(*task.step(net, batch), batch[1])
@@ -50,7 +50,13 @@ def evaluate(
 
 
 @contextmanager
-def _evaluating(net: nn.Module) -> Iterator[None]:
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Eval mode meanwhile; then each layer gets its own mode back.
+
+    Example:
+        >>> with evaluating(net):
+        ...     output = net(images)
+    """
     modes = {module: module.training for module in net.modules()}
     net.eval()
     try:

@@ -1,7 +1,10 @@
 """`TensorBoard`: writes the history to event files."""
 
 import os
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from torch import Tensor
 
 from qprune.layers import sites
 from qprune.training.callbacks import Callback, Logs
@@ -13,18 +16,19 @@ class TensorBoard(Callback):
     """Writes what the history holds for TensorBoard, over optimizer steps.
 
     Tags: ``train/loss`` and ``val/loss``, and so for every metric; ``lr``; ``sparsity/<site>`` for every mask, at the
-    start and at each refresh; ``quantizers/active``, how many quantize. A resumed training replaces what lies past its
-    checkpoint.
+    start and at each refresh; ``quantizers/active``, how many quantize; ``pictures/<number>`` at each validation. A
+    resumed training replaces what lies past its checkpoint.
 
     Args:
         folder: of the event files.
+        pictures: gives what is to be seen at a validation, uint8 (3, H, W) each; see `panels_of`.
 
     Example:
         >>> TensorBoard("runs/mine/tensorboard")
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = os.fspath(folder)
+    def __init__(self, folder: str | os.PathLike[str], pictures: Callable[[], Sequence[Tensor]] | None = None) -> None:
+        self.folder, self.pictures = os.fspath(folder), pictures
         self.writer: Any = None
         self.active = self.written = 0
 
@@ -48,6 +52,8 @@ class TensorBoard(Callback):
         for name, value in logs.items():
             if name not in CLOCK:
                 self._write(_tag(name), value, logs["step"])
+        for index, picture in enumerate(self.pictures() if self.pictures else ()):
+            self.writer.add_image(f"pictures/{index}", picture, logs["step"])
         self._write_events()
         self.writer.flush()
 

@@ -16,10 +16,10 @@ from qprune.data import DataInfo, Splits, describe, eval_loader, load_data, trai
 from qprune.errors import CheckpointError, DataError
 from qprune.flow import trace
 from qprune.plan import Plan, make_plan
-from qprune.report import forecast, summarize
+from qprune.report import forecast, merit, summarize
 from qprune.schedules import to_steps
 from qprune.spec import Spec, spec_to_toml
-from qprune.tasks import Classification, Task
+from qprune.tasks import Task, make_task
 from qprune.training.callbacks import Callback, CSVLogger
 from qprune.training.checkpoint import load, load_state, replaced
 from qprune.training.driver import ScheduleDriver
@@ -30,6 +30,7 @@ from qprune.training.model_checkpoint import ModelCheckpoint
 from qprune.training.nan import TerminateOnNaN
 from qprune.training.opening import choose_device
 from qprune.training.optimizers import check_lr_schedule, make_lr_schedule, make_optimizer
+from qprune.training.panels import panels_of
 from qprune.training.run import Run
 from qprune.training.trainer import Trainer
 
@@ -54,6 +55,11 @@ class Experiment:
     task: Task
     trainer: Trainer
 
+    @property
+    def palette(self) -> tuple[tuple[int, int, int], ...]:
+        """One colour per class, where classes have one."""
+        return self.splits.info.palette if self.splits.info else ()
+
 
 def prepare(
     spec: Spec,
@@ -70,7 +76,7 @@ def prepare(
         spec: what to do.
         model: a network of the user's own, with its compressors in place.
         data: datasets or loaders of the user's own.
-        task: in place of classification.
+        task: in place of the spec's.
         device: where to train; a GPU if there is one.
         init: content of the ``model.pt`` that the network starts from.
 
@@ -82,12 +88,12 @@ def prepare(
     torch.manual_seed(spec.seed)
     splits = wrap_data(data) if data is not None else load_data(spec.data, spec.seed)
     classes, shape = _facts(spec, splits, model)
+    task = task or make_task(spec.task, classes, splits.info.kind if splits.info else None)
     net = model if model is not None else assemble(spec, len(classes), shape)  # type: ignore[arg-type]
     if init is not None:
         inherit(net, init, str(spec.init))
     chosen = choose_device(device)
     net.to(chosen)
-    task = task or Classification(len(classes), spec.train.label_smoothing)
     trainer = _trainer(spec, net, task, splits, shape, chosen)
     return Experiment(spec, splits, classes, shape, task, trainer)
 
@@ -150,8 +156,10 @@ def train(
         the history, with `History.scores` of the model in ``model.pt`` and `History.run`.
     """
     trainer, spec = experiment.trainer, experiment.spec
-    checkpoint = ModelCheckpoint(run.path, spec=spec_to_toml(spec), classes=experiment.classes, shape=experiment.shape)
-    built_in = [TerminateOnNaN(), CSVLogger(run.history), TensorBoard(run.tensorboard)]
+    facts: dict[str, Any] = {name: getattr(experiment, name) for name in ("classes", "shape", "palette")}
+    checkpoint = ModelCheckpoint(run.path, spec=spec_to_toml(spec), **facts)
+    pictures = panels_of(trainer, experiment.splits)
+    built_in = [TerminateOnNaN(), CSVLogger(run.history), TensorBoard(run.tensorboard, pictures)]
     trainer.use([*built_in, *callbacks, checkpoint])
     trainer.history.run = run.path
     if resume and run.last.is_file():
@@ -173,10 +181,17 @@ def _report(experiment: Experiment, run: Run) -> None:
             loader = eval_loader(data, batch=spec.train.batch, workers=spec.data.workers, device=trainer.device)
             options = (trainer.device, trainer.channels_last)
             trainer.history.scores[name] = evaluate(trainer.net, experiment.task, loader, *options)
-    metric = trainer.history.scores.get("test", {}).get(experiment.task.monitor)
+    task = experiment.task
+    metric = merit(trainer.history.scores.get("test", {}).get(task.monitor), task.mode)
     costs = summarize(trainer.net, experiment.shape, metric=metric).to_dict()["total"]
     report = {"name": spec.name, "init": spec.init, "step": content["step"], "steps": trainer.steps}
-    report |= {"scores": trainer.history.scores, "costs": costs, "environment": _environment(trainer.device)}
+    report |= {
+        "monitor": task.monitor,
+        "mode": task.mode,
+        "scores": trainer.history.scores,
+        "costs": costs,
+        "environment": _environment(trainer.device),
+    }
     with replaced(run.report) as file:
         file.write(json.dumps(report, indent=2).encode())
 
@@ -198,8 +213,10 @@ def plan_spec(spec: Spec, per_epoch: int | None = None) -> Plan:
 
     Raises:
         PlanError: for rules or a learning-rate schedule that cannot work.
+        SpecError: for a task that the data is not for.
     """
     info = describe(spec.data)
+    make_task(spec.task, info.classes, info.kind)
     with torch.random.fork_rng(devices=[]):
         net = assemble(spec, len(info.classes), info.shape)
     per_epoch = per_epoch or steps_per_epoch(info.sizes["train"], spec.train.batch)

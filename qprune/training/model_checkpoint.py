@@ -18,7 +18,7 @@ class ModelCheckpoint(Callback):
     the best model on the validation split, chosen only after every mask is frozen and every quantizer active.
     ``model.pt`` is written when training is over: ``best.pt`` if there is one, else the model after the last step.
 
-    ``best.pt`` and ``model.pt`` hold ``{"spec", "state", "classes", "shape", "step", "scores"}`` for `load`.
+    ``best.pt`` and ``model.pt`` hold ``{"spec", "state", "classes", "shape", "palette", "step", "scores"}`` for `load`.
 
     Args:
         folder: where to; it must exist.
@@ -27,6 +27,7 @@ class ModelCheckpoint(Callback):
         spec: the resolved spec as text, stored in the files.
         classes: names of the classes, stored in the files.
         shape: ``(C, H, W)`` of an image, stored in the files.
+        palette: one colour per class, stored in the files.
 
     Raises:
         ValueError: for a mode that is neither.
@@ -44,11 +45,12 @@ class ModelCheckpoint(Callback):
         spec: str = "",
         classes: Sequence[str] = (),
         shape: Sequence[int] = (),
+        palette: Sequence[Sequence[int]] = (),
     ) -> None:
         if mode not in (None, "max", "min"):
             raise ValueError(f'mode must be "max" or "min"; received {mode!r}')
         self.folder, self.monitor, self.mode = Path(folder), monitor, mode
-        self.about = {"spec": spec, "classes": list(classes), "shape": list(shape)}
+        self.about = {"spec": spec, "classes": list(classes), "shape": list(shape), "palette": list(map(list, palette))}
         self.best: float | None = None
         self.best_step: int | None = None
 

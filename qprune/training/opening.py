@@ -13,7 +13,7 @@ from qprune.assemble import assemble
 from qprune.data import eval_loader, load_data, wrap_data
 from qprune.errors import CheckpointError, DataError, QpruneError
 from qprune.spec import Spec, read_spec
-from qprune.tasks import Classification, Task
+from qprune.tasks import Task, make_task
 from qprune.training.checkpoint import load, load_state
 from qprune.training.evaluation import evaluate, place
 from qprune.training.run import Run
@@ -28,12 +28,14 @@ class Opened:
         spec: what it was trained by.
         classes: names of its classes.
         shape: ``(C, H, W)`` of an image.
+        palette: one colour per class, where classes have one.
     """
 
     net: nn.Module
     spec: Spec
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
+    palette: tuple[tuple[int, int, int], ...] = ()
 
 
 def open_model(run: str | os.PathLike[str], root: Path, model: nn.Module | None = None) -> Opened:
@@ -58,7 +60,8 @@ def open_model(run: str | os.PathLike[str], root: Path, model: nn.Module | None 
     except CheckpointError as error:
         own = "" if model else " If it was trained with a network of your own, hand that over: model=."
         raise CheckpointError(f"{error}{own}") from error
-    return Opened(net.eval(), spec, tuple(content["classes"]), tuple(content["shape"]))
+    palette = tuple(tuple(colour) for colour in content["palette"])
+    return Opened(net.eval(), spec, tuple(content["classes"]), tuple(content["shape"]), palette)
 
 
 def is_trained(run: str | os.PathLike[str], root: Path) -> bool:
@@ -97,7 +100,7 @@ def evaluate_model(
         opened: the model.
         split: ``"train"`` (without augmentation), ``"val"`` or ``"test"``.
         data: datasets or loaders of the user's own.
-        task: in place of classification.
+        task: in place of the spec's.
         device: where to compute; a GPU if there is one.
 
     Raises:
@@ -110,7 +113,7 @@ def evaluate_model(
     where = choose_device(device)
     place(opened.net, where, spec.train.channels_last)
     loader = eval_loader(part, batch=spec.train.batch, workers=spec.data.workers, device=where)
-    task = task or Classification(len(opened.classes))
+    task = task or make_task(spec.task, opened.classes)
     return evaluate(opened.net, task, loader, where, spec.train.channels_last)
 
 

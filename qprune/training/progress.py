@@ -9,6 +9,7 @@ from tqdm import tqdm
 from qprune.training.callbacks import Callback, Logs
 
 BAR = "{n_fmt}/{total_fmt} [{bar:24}] {remaining} {ms}/step{desc}"
+DETAILS = ("iou_",)  # one number per class: in the history, too long for a line
 REFRESH = 0.5  # seconds between two looks at the running means: each waits for the device
 
 
@@ -105,7 +106,8 @@ def _pace(seconds: float) -> str:
 
 
 def _numbers(logs: Logs) -> str:
-    return "".join(f" - {name}: {_number(value)}" for name, value in logs.items())
+    shown = {name: value for name, value in logs.items() if not name.removeprefix("val_").startswith(DETAILS)}
+    return "".join(f" - {name}: {_number(value)}" for name, value in shown.items())
 
 
 def _number(value: float) -> str:

@@ -97,7 +97,8 @@ class Trainer:
         self.loss: Tensor | None = None
         self.stop_training = False
         self._rng: dict[str, Any] | None = None
-        self._since, self._pressed, self._process = 0.0, 0.0, os.getpid()
+        self._since, self._waited = 0.0, 0.0
+        self._pressed, self._process = 0.0, os.getpid()
         self.callbacks = CallbackList()
         self.use(callbacks)
 
@@ -149,7 +150,7 @@ class Trainer:
     def _batches(self) -> Iterator[Any]:
         while not self._done():
             before = self.step
-            for batch in self._until_interrupted(self._rest_of_epoch()):
+            for batch in self._until_interrupted(self._awaited(self._rest_of_epoch())):
                 yield batch
                 if self._done():
                     return
@@ -164,6 +165,18 @@ class Trainer:
         elif hasattr(sampler, "set_epoch"):
             sampler.set_epoch(epoch)
         return islice(self.train, self.steps_per_epoch - start)
+
+    def _awaited(self, batches: Iterable[Any]) -> Iterator[Any]:
+        waiting = iter(batches)
+        while True:
+            began = perf_counter()
+            try:
+                batch = next(waiting)
+            except StopIteration:
+                return
+            finally:
+                self._waited += perf_counter() - began
+            yield batch
 
     def _until_interrupted(self, batches: Iterable[Any]) -> Iterator[Any]:
         try:
@@ -206,6 +219,8 @@ class Trainer:
         if self.history.interrupted:
             return  # the scores are of a part; they are taken anew when training goes on
         seconds, self._since = perf_counter() - self._since, perf_counter()
+        log.info("Step %d: %.1f s, of which %.0f %% waiting for data", self.step, seconds, 100 * self._waited / seconds)
+        self._waited = 0.0
         clock = {"lr": self.lr, "step": self.step, "epoch": self.step / self.steps_per_epoch, "seconds": seconds}
         self.history.add(self.meter.result() | scores | clock)
         self.meter.reset()
@@ -252,6 +267,7 @@ class Trainer:
             "driver": self.driver,
         }
         parts |= {"history": self.history, "meter": self.meter, "callbacks": self.callbacks}
+        parts |= {"task": self.task} if hasattr(self.task, "state_dict") else {}
         states = {name: part.state_dict() for name, part in parts.items() if part is not None}
         return states | {"step": self.step, "lr": self.lr, "rng": _get_rng()}
 
@@ -270,9 +286,9 @@ class Trainer:
                 " Train longer, or start anew."
             )
         load_state(self.net, checkpoint["net"], "The checkpoint")
-        for name in ("optimizer", "lr_schedule", "driver", "history", "meter", "callbacks"):
-            part = getattr(self, name)
-            if part is not None:
+        for name in ("optimizer", "lr_schedule", "driver", "history", "meter", "callbacks", "task"):
+            part: Any = getattr(self, name)
+            if part is not None and name in checkpoint:
                 part.load_state_dict(copy.deepcopy(checkpoint[name]))
         self.step, self.lr, self._rng = checkpoint["step"], checkpoint["lr"], checkpoint["rng"]
 

@@ -5,10 +5,12 @@ from torch import nn
 
 from qprune.report import chain_of, chain_table, performance_density, summarize
 
+TASK = {"monitor": "accuracy", "mode": "max"}
+
 
 def run(name: str, accuracy: float | None, width: int) -> dict:
     costs = summarize(nn.Sequential(nn.Conv2d(3, width, 1), nn.Conv2d(width, 2, 1)), (3, 5, 7)).to_dict()["total"]
-    return {"name": name, "scores": {"test": {"accuracy": accuracy}} if accuracy else {}, "costs": costs}
+    return {"name": name, "scores": {"test": {"accuracy": accuracy}} if accuracy else {}, "costs": costs} | TASK
 
 
 def test_each_run_has_a_line_with_what_it_cost_and_bought():
@@ -24,6 +26,14 @@ def test_each_run_has_a_line_with_what_it_cost_and_bought():
 def test_a_run_without_a_test_score_shows_a_dash():
     cells = chain_table([run("mine", None, 4)]).splitlines()[2].split()
     assert (cells[1], cells[-1]) == ("-", "-")
+
+
+def test_where_less_is_better_the_density_is_one_over_the_score():
+    row = run("gan", None, 4) | {"monitor": "distance", "mode": "min", "scores": {"test": {"distance": 8.0}}}
+    header, _, line = chain_table([row]).splitlines()
+    assert "test distance" in header
+    assert header.endswith("1 / distance per MB")
+    assert (line.split()[1], line.split()[-1]) == ("8", f"{performance_density(0.125, row['costs']['megabytes']):.4g}")
 
 
 def test_a_chain_of_no_runs_is_a_header():

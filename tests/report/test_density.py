@@ -1,6 +1,8 @@
+import math
+
 import pytest
 
-from qprune.report import performance_density, performance_density_legacy
+from qprune.report import merit, performance_density, performance_density_legacy
 
 
 def test_density_is_metric_per_megabyte():
@@ -29,3 +31,11 @@ def test_legacy_density_of_the_known_mobilenet_features():
 def test_legacy_density_needs_something_that_remains():
     with pytest.raises(ValueError, match=r"must take some bits; received 0"):
         performance_density_legacy(0.9, weights=0, features=0)
+
+
+@pytest.mark.parametrize(
+    ("score", "mode", "expected"),
+    [(0.75, "max", 0.75), (8.0, "min", 0.125), (0.0, "min", None), (math.nan, "max", None), (None, "max", None)],
+)
+def test_merit_is_better_when_larger(score, mode, expected):
+    assert merit(score, mode) == expected

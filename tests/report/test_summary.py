@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from qprune import zoo
 from qprune.errors import PlanError
 from qprune.layers import CompressedConv2d, PrunedConv2d, PrunedQuantConv2d, QuantConv2d, QuantLinear
 from qprune.report import performance_density, performance_density_legacy, summarize
@@ -180,3 +181,9 @@ def test_printed_it_is_a_table_with_totals():
     assert "MACs for one image of 8x5x7: 1.62 k by the masks, 6.48 k dense." in lines
     assert any(line.startswith("Performance density: ") and "per MB" in line for line in lines)
     assert all(line == line.rstrip() and len(line) < 130 for line in lines)
+
+
+def test_what_only_teaches_costs_nothing_afterwards():
+    net = zoo.create("cyclegan", width=0.07)
+    alone = summarize(net.generator_ab, (3, 8, 12))
+    assert summarize(net.train(), (3, 8, 12)).total == alone.total == summarize(net.eval(), (3, 8, 12)).total

@@ -42,7 +42,19 @@ def test_a_mistake_at_the_top_has_its_sentence(told, table, change, line):
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"size": 0}, "size must be a whole number of at least 1; received 0 (data.size)."),
+        ({"size": 0}, "size must be a whole number of at least 1, or [height, width]; received 0 (data.size)."),
+        (
+            {"size": [64, 96, 3]},
+            "size must be a whole number of at least 1, or [height, width]; received [64, 96, 3] (data.size).",
+        ),
+        (
+            {"translate": "BtoC"},
+            'translate must be "AtoB" or "BtoA"; received "BtoC"; nearest: "BtoA" (data.translate).',
+        ),
+        (
+            {"unpaired": True},
+            'unpaired has no effect without translate = "AtoB" or "BtoA": leave it out; received true (data).',
+        ),
         ({"validation": 1}, "validation must be a number in [0, 1); received 1 (data.validation)."),
         ({"validation": float("nan")}, "validation must be a number in [0, 1); received nan (data.validation)."),
         ({"workers": -1}, "workers must be a whole number of at least 0; received -1 (data.workers)."),
@@ -75,7 +87,6 @@ def test_a_mistake_in_the_data_has_its_sentence(told, table, change, line):
             'length must be a duration such as "0.5ep", "800it" or 800; received \'0.5 epochs\' (train.length).',
         ),
         ({"length": "0ep"}, 'length must be at least one step; received "0ep" (train.length).'),
-        ({"label_smoothing": 1}, "label_smoothing must be a number in [0, 1); received 1 (train.label_smoothing)."),
         ({"optimizer": {"lr": 1}}, 'An optimizer needs "name" (train.optimizer).'),
         (
             {"optimizer": {"name": "sgd", "lr": 0}},

@@ -18,6 +18,7 @@ from qprune.spec import (
     QuantizeRule,
     Selector,
     Spec,
+    TaskSpec,
     TrainSpec,
     read_spec,
     spec_to_toml,
@@ -96,12 +97,14 @@ data = st.builds(
     DataSpec,
     WORD,
     st.none() | WORD,
-    st.none() | st.integers(1, 99),
+    st.none() | st.integers(1, 99) | st.tuples(st.integers(1, 99), st.integers(1, 99)),
     st.lists(st.builds(lambda name, rest: {"name": name} | rest, TEXT, OPTIONS), max_size=2).map(tuple),
     *[st.just((0.25, 0.5)) | st.just((1, 2.0))] * 2,
     SHARE,
     st.none() | st.integers(1, 99),
     st.integers(0, 3),
+    st.booleans(),
+    chosen("AtoB", "BtoA"),
     st.booleans(),
 )
 optimizer = st.builds(OptimizerSpec, st.just("sgd"), ABOVE, SHARE, SHARE) | st.builds(
@@ -119,7 +122,6 @@ train = st.builds(
     validate_every=DURATION,
     optimizer=optimizer,
     lr_schedule=lr_schedule,
-    label_smoothing=SHARE,
     channels_last=st.booleans(),
 )
 specs = st.builds(
@@ -132,6 +134,7 @@ specs = st.builds(
     seed=st.integers(0, 2**40),
     numerics=chosen("default", "paper"),
     data=data,
+    task=st.builds(TaskSpec, WORD, OPTIONS),
     model=model,
     train=train,
     prune=st.lists(prune, max_size=2).map(tuple),
