@@ -1,5 +1,6 @@
 """The command line: `qprune fit | plan | evaluate | predict | summary | list`. The only place that prints."""
 
+import csv
 import json
 import logging
 import sys
@@ -12,10 +13,11 @@ import click
 
 from qprune import api
 from qprune.data import read_inputs
-from qprune.errors import QpruneError
+from qprune.errors import DataError, QpruneError
 from qprune.report import chain_of, chain_table, table
-from qprune.spec import list_specs
-from qprune.training import open_model, runs_root
+from qprune.spec import spec_tree
+from qprune.tasks import to_pixels, write_png
+from qprune.training import Opened, open_model, runs_root
 
 SET = click.option(
     "--set",
@@ -117,16 +119,54 @@ def evaluate(run: str, split: str, data: Path | None, **options: Any) -> None:
 @main.command()
 @click.argument("run")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the results: a PNG for each image, or a CSV.")
 @RUNS
 @_told
-def predict(run: str, images: tuple[Path, ...], runs: Path | None) -> None:
-    """Classify image files with RUN: class and confidence of each."""
+def predict(run: str, images: tuple[Path, ...], out: Path | None, runs: Path | None) -> None:
+    """Show what RUN makes of image files.
+
+    Classification prints class and confidence, and writes them to predictions.csv in the folder --out. Segmentation
+    writes PNGs whose values are the classes and which show their colours; translation writes the images it makes. These
+    two take images of any size.
+    """
     opened = open_model(run, runs_root(runs))
+    if opened.spec.task.name == "classification":
+        _classify(opened, images, out)
+    else:
+        _draw(opened, images, out)
+
+
+def _classify(opened: Opened, images: tuple[Path, ...], out: Path | None) -> None:
     shares = api.predict(opened.net, read_inputs(opened.spec.data, images, opened.shape)).softmax(1)
     rows = [
-        (str(path), opened.classes[int(p.argmax())], f"{p.max():.1%}") for path, p in zip(images, shares, strict=True)
+        (str(path), opened.classes[int(p.argmax())], float(p.max())) for path, p in zip(images, shares, strict=True)
     ]
-    click.echo(table(("image", "class", "confidence"), rows, right="llr"))
+    header = ("image", "class", "confidence")
+    click.echo(table(header, [(path, name, f"{share:.1%}") for path, name, share in rows], right="llr"))
+    if out is not None:
+        with _new_file(out, "predictions.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([header, *rows])
+
+
+def _draw(opened: Opened, images: tuple[Path, ...], out: Path | None) -> None:
+    if out is None:
+        raise DataError(f"What {opened.spec.name} makes of an image is an image: say where to, with --out FOLDER.")
+    files = [_new_file(out, f"{path.stem}.png") for path in images]
+    for path, file in zip(images, files, strict=True):
+        (output,) = api.predict(opened.net, read_inputs(opened.spec.data, [path]))
+        if opened.spec.task.name == "segmentation":
+            write_png(file, output.argmax(0), opened.palette)
+        else:
+            write_png(file, to_pixels(output, mean=(0.5,), std=(0.5,)))
+        click.echo(file)
+
+
+def _new_file(folder: Path, name: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / name
+    if file.exists():
+        raise DataError(f"{file} is there already. Move it away, or choose another --out.")
+    return file
 
 
 @main.command()
@@ -139,10 +179,11 @@ def summary(run: str, runs: Path | None) -> None:
 
 
 @main.command(name="list")
+@click.argument("part", default="")
 @_told
-def list_() -> None:
-    """List the specs."""
-    specs = list_specs()
-    width = max((len(spec.name) for spec in specs), default=0)
-    for spec in specs:
-        click.echo(f"{spec.name:<{width}}  {spec.about}" + (f" [{spec.aka}]" if spec.aka else ""))
+def list_(part: str) -> None:
+    """List the specs, all of them or those with PART in their name.
+
+    The last words of a name are enough for the other commands; in brackets stands the published experiment's name.
+    """
+    click.echo(spec_tree(part))

@@ -112,7 +112,7 @@ def refused():
         (["evaluate"], ["RUN", "--split [test|val|train]", "--device", "default: test"]),
         (["predict"], ["RUN IMAGES...", "class and confidence"]),
         (["summary"], ["RUN", "per layer and in total"]),
-        (["list"], ["List the specs"]),
+        (["list"], ["[PART]", "List the specs", "with PART in their name"]),
     ],
 )
 def test_help_says_what_to_do_next(qprune, command, words):
@@ -122,16 +122,26 @@ def test_help_says_what_to_do_next(qprune, command, words):
 
 
 def test_list_shows_every_spec_with_a_line_about_it(qprune):
-    lines = qprune("list").splitlines()
-    assert [line.split()[0] for line in lines] == [spec.name for spec in list_specs()]
-    assert "digits/a75_w4a4" in qprune("list")
-    assert all(len(line.split()) > 3 for line in lines)
+    lines = [line for line in qprune("list").splitlines() if "  " in line.lstrip()]  # not the folders
+    specs = list_specs()
+    assert [line.split()[0] for line in lines] == [spec.name.split("/")[-1] for spec in specs]
+    assert all(spec.about in line for line, spec in zip(lines, specs, strict=True))
+
+
+def test_list_shows_a_part(qprune):
+    lines = qprune("list", "digits/a75").splitlines()
+    assert lines[0] == "digits"
+    assert lines[1].startswith("  a75_l0_layerwise  75 % of the channels pruned")
+    assert not [line for line in lines[1:] if not line.startswith("  a75_")]
+
+
+def test_list_of_a_part_that_is_nowhere_names_the_nearest(refused):
+    assert refused("list", "digist") == ['qprune: No spec has "digist" in its name; nearest: "digits".']
 
 
 def test_list_shows_specs_of_the_current_folder_and_published_names(qprune):
     write("specs/mine/tiny.toml", 'aka = "paper_name"')
-    line = next(line for line in qprune("list").splitlines() if line.startswith("mine/tiny "))
-    assert line.endswith("A tiny net on a few digits. [paper_name]")
+    assert qprune("list", "mine/").splitlines() == ["mine", "  tiny  A tiny net on a few digits. [paper_name]"]
 
 
 def test_plan_prints_the_time_line_and_trains_nothing(qprune, folder):
@@ -325,7 +335,7 @@ def test_ctrl_c_before_training_has_exit_code_130(monkeypatch):
 @pytest.mark.parametrize("program", [[str(Path(sys.executable).parent / "qprune")], [sys.executable, "-m", "qprune"]])
 def test_the_program_runs_from_any_folder(folder, program):
     listed = subprocess.run([*program, "list"], cwd=folder, capture_output=True, text=True, check=True)
-    assert "digits/a75_w4a4" in listed.stdout
+    assert "\ndigits\n" in listed.stdout
     wrong = subprocess.run([*program, "fit", "digits/basline"], cwd=folder, capture_output=True, text=True)
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("qprune: ")

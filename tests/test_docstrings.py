@@ -9,8 +9,9 @@ from torch import nn
 import qprune.functional
 import qprune.layers
 import qprune.schedules
+import qprune.zoo
 
-PACKAGES = (qprune.layers, qprune.schedules)
+PACKAGES = (qprune.layers, qprune.schedules, qprune.zoo)
 MODULES = ["qprune.functional"] + [
     f"{package.__name__}.{module.name}" for package in PACKAGES for module in pkgutil.iter_modules(package.__path__)
 ]

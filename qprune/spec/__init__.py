@@ -7,6 +7,7 @@ from qprune.spec.recipe import DataSpec, LrSpec, OptimizerSpec, TrainSpec
 from qprune.spec.rules import PruneRule, QuantizeRule, Rules, Selector
 from qprune.spec.spec import Spec
 from qprune.spec.task import TaskSpec
+from qprune.spec.tree import spec_tree
 from qprune.spec.values import Table
 from qprune.spec.writing import spec_to_toml
 
@@ -30,4 +31,5 @@ __all__ = [
     "read_rules",
     "read_spec",
     "spec_to_toml",
+    "spec_tree",
 ]

@@ -1,6 +1,7 @@
 """One file of a spec as a table, or the sentence that says why it cannot be read."""
 
 import tomllib
+from os.path import normpath
 from pathlib import Path
 
 from qprune.errors import SpecError
@@ -64,5 +65,5 @@ def label(path: Path) -> str:
         >>> label(Path.cwd() / "specs" / "mine.toml")
         'specs/mine.toml'
     """
-    below = path.absolute().is_relative_to(Path.cwd())
-    return str(path.absolute().relative_to(Path.cwd()) if below else path)
+    whole = Path(normpath(path.absolute()))
+    return str(whole.relative_to(Path.cwd()) if whole.is_relative_to(Path.cwd()) else path)

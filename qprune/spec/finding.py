@@ -1,7 +1,7 @@
 """Specs by name: those below ./specs, then those that are installed with the package."""
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
@@ -18,12 +18,14 @@ class ListedSpec(NamedTuple):
         aka: the name of the published experiment, if it reproduces one.
         about: one line that says what it shows.
         path: its file.
+        published: whether it reproduces an experiment of the paper.
     """
 
     name: str
     aka: str | None
     about: str
     path: Path
+    published: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -76,7 +78,7 @@ def nearest_spec(path: Path) -> str:
     others = [spec for spec in list_specs() if spec.path.absolute() != path.absolute()]
     words = {full.split("/")[-1]: spec.name for spec in others for full in spec.names}
     words |= {full: spec.name for spec in others for full in spec.names}
-    for word in (name_below_specs(path), path.as_posix().removesuffix(".toml"), path.stem):
+    for word in (path.as_posix().removesuffix(".toml"), name_below_specs(path), path.stem):
         for close in get_close_matches(word, words, n=1):
             return f'; nearest spec: "{words[close]}"'
     return "; `qprune list` shows the specs"
@@ -104,7 +106,13 @@ def _folders() -> list[Path]:
 def _listed(name: str, path: Path) -> ListedSpec:
     head = _head(path)
     aka, about = head.get("aka"), head.get("about")
-    return ListedSpec(name, aka if isinstance(aka, str) else None, about if isinstance(about, str) else "", path)
+    return ListedSpec(
+        name,
+        aka if isinstance(aka, str) else None,
+        about if isinstance(about, str) else "",
+        path,
+        published=head.get("published") is True,
+    )
 
 
 def _head(path: Path) -> Table:
@@ -115,12 +123,17 @@ def _head(path: Path) -> Table:
 
 
 def _only(name: str, matches: list[ListedSpec]) -> ListedSpec:
-    published = [spec for spec in matches if _head(spec.path).get("published") is True]
-    choice = matches if len(matches) == 1 else published
+    choice = matches if len(matches) == 1 else [spec for spec in matches if spec.published]
     if len(choice) != 1:
-        candidates = listed([spec.name for spec in matches], "and")
+        candidates = _listed_at_most(12, [spec.name for spec in matches])
         raise SpecError(f"{shown(name)} fits {len(matches)} specs: {candidates}. Write more of the name.")
     return choice[0]
+
+
+def _listed_at_most(most: int, names: Sequence[str]) -> str:
+    if len(names) <= most:
+        return listed(names, "and")
+    return f"{', '.join(map(shown, names[:most]))} and {len(names) - most} more"
 
 
 _equals: Callable[[str, str], bool] = str.__eq__

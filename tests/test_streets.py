@@ -1,0 +1,122 @@
+"""The specs of drawn streets: each trains a few steps, with nothing to download, and shows what it makes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import qprune
+from qprune.cli import main
+from qprune.data import NAMED
+from qprune.spec import list_specs, read_spec
+from qprune.training import Callback
+
+SMALL = {
+    "unet": ["model.width=0.07", "data.size=[32, 48]", "train.batch=4"],
+    "frrn_b": ["model.width=0.05", "data.size=[32, 64]", "train.batch=2"],
+    "cyclegan": ["model.width=0.07", "model.width_ba=0.07", "model.width_discriminators=0.07", "data.size=32"],
+}
+SPECS = sorted(spec.name for spec in list_specs() if spec.name.startswith("streets/"))
+
+
+class StopEarly(Callback):
+    """Ends training after its first validation, or the first one at which masks are frozen and quantizers active."""
+
+    def __init__(self, finished: bool) -> None:
+        self.finished = finished
+
+    def on_epoch_end(self, epoch, logs):
+        self.trainer.stop_training = self.trainer.driver.finished or not self.finished
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Run a spec at a fraction of its size, after those that it starts from; once each."""
+    root, done = tmp_path_factory.mktemp("runs"), {}
+
+    def run(name):
+        if name not in done:
+            spec = read_spec(name)
+            if spec.init is not None:
+                run(spec.init)
+            starts_others = name == "streets/unet/a75_layerwise"
+            small = [*SMALL[name.split("/")[1]], "data.train_images=96", "train.validate_every=3it"]
+            done[name] = qprune.fit(name, overrides=small, runs=root, verbose=0, callbacks=[StopEarly(starts_others)])
+        return done[name]
+
+    return run
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_every_spec_of_streets_trains_and_is_scored(runs, name):
+    history = runs(name)
+    assert not history.interrupted
+    assert all(np.isfinite(history.history["loss"]))
+    monitor = "frechet_fixed44" if "cyclegan" in name else "miou"
+    assert history.scores["test"][monitor] >= 0
+
+
+def test_joint_training_keeps_the_masks_and_quantizes(runs):
+    net = qprune.load(runs("streets/unet/a75_w4a4").run)
+    before = qprune.load(runs("streets/unet/a75_layerwise").run)
+    for path, module in net.named_modules():
+        if hasattr(module, "output_mask") and module.output_mask is not None:
+            assert torch.equal(module.output_mask.keep, before.get_submodule(path).output_mask.keep)
+            assert not module.output_mask.keep.all()
+    assert qprune.summary(runs("streets/unet/a75_w4a4").run).total.parameters_kept < 0.2 * sum(
+        p.numel() for p in net.parameters()
+    )
+
+
+@pytest.mark.parametrize(("name", "columns"), [("streets/unet/baseline", 3), ("streets/cyclegan/baseline", 3)])
+def test_the_same_pictures_are_shown_at_every_validation(runs, name, columns):
+    events = EventAccumulator(str(runs(name).run / "tensorboard"), size_guidance={"images": 0}).Reload()
+    assert events.Tags()["images"] == [f"pictures/{i}" for i in range(4)]
+    shown = events.Images("pictures/0")
+    assert [image.step for image in shown] == list(runs(name).history["step"])
+    height, width = (32, 48) if "unet" in name else (32, 32)
+    assert (shown[0].height, shown[0].width) == (height, columns * width)
+
+
+@pytest.fixture
+def photo(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def command(*arguments):
+    return CliRunner().invoke(main, list(map(str, arguments)))
+
+
+def test_predicted_classes_are_written_for_an_image_of_any_size(runs, photo, tmp_path):
+    result = command("predict", runs("streets/unet/baseline").run, photo, "--out", tmp_path / "out")
+    assert (result.exit_code, result.stdout.strip()) == (0, str(tmp_path / "out/photo.png"))
+    with Image.open(tmp_path / "out/photo.png") as image:
+        labels = np.array(image)
+        colours = {colour for _, colour in image.convert("RGB").getcolors()}
+    assert labels.shape == (37, 53)
+    assert labels.max() < len(NAMED["streets"].classes)
+    assert colours == {NAMED["streets"].palette[label] for label in np.unique(labels)}
+
+
+def test_translated_images_are_written_for_an_image_of_any_size(runs, photo, tmp_path):
+    assert command("predict", runs("streets/cyclegan/baseline").run, photo, "--out", tmp_path / "out").exit_code == 0
+    with Image.open(tmp_path / "out/photo.png") as image:
+        assert (image.mode, image.size) == ("RGB", (53, 37))
+
+
+def test_pictures_need_a_folder_and_overwrite_nothing(runs, photo, tmp_path):
+    run = runs("streets/unet/baseline").run
+    result = command("predict", run, photo)
+    assert (result.exit_code, "with --out FOLDER." in result.stderr) == (2, True)
+    (tmp_path / "out").mkdir()
+    Path(tmp_path / "out/photo.png").write_text("mine")
+    result = command("predict", run, photo, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "is there already. Move it away, or choose another --out." in result.stderr
+    assert (tmp_path / "out/photo.png").read_text() == "mine"
