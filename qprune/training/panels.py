@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from qprune.data import Splits, eval_loader
 from qprune.tasks import View
@@ -16,7 +17,10 @@ IMAGES = 4
 
 
 def panels_of(trainer: Trainer, splits: Splits) -> Callable[[], list[Tensor]] | None:
-    """What draws the first validation images, or test images where there are no others, as the network sees them now.
+    """What draws some validation images, or test images where there are no others, as the network sees them now.
+
+    They are spread evenly over the split, whose neighbours may be frames of one film; of a loader of the user's own they
+    are the first.
 
     Args:
         trainer: whose network and task.
@@ -34,7 +38,7 @@ def panels_of(trainer: Trainer, splits: Splits) -> Callable[[], list[Tensor]] | 
         return None
     info = splits.info
     view = View(info.mean, info.std, info.palette) if info else View()
-    batch = tree_map_only(Tensor, lambda images: images[:IMAGES], next(iter(eval_loader(part, batch=IMAGES))))
+    batch = tree_map_only(Tensor, lambda images: images[:IMAGES], next(iter(eval_loader(_spread(part), batch=IMAGES))))
 
     def draw() -> list[Tensor]:
         with evaluating(trainer.net), torch.no_grad():
@@ -42,3 +46,10 @@ def panels_of(trainer: Trainer, splits: Splits) -> Callable[[], list[Tensor]] | 
             return [picture.cpu() for picture in task.panels(trainer.net, placed, view)]
 
     return draw
+
+
+def _spread(part: Dataset[Any] | DataLoader[Any]) -> Any:
+    if isinstance(part, DataLoader):
+        return part
+    size: int = len(part)  # type: ignore[arg-type]  # a map-style dataset has a length
+    return Subset(part, [index * size // IMAGES for index in range(IMAGES)])
