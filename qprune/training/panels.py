@@ -19,8 +19,8 @@ IMAGES = 4
 def panels_of(trainer: Trainer, splits: Splits) -> Callable[[], list[Tensor]] | None:
     """What draws some validation images, or test images where there are no others, as the network sees them now.
 
-    They are spread evenly over the split, whose neighbours may be frames of one film; of a loader of the user's own they
-    are the first.
+    They are spread evenly over the split, whose neighbours may be frames of one film. Of a loader that was handed over
+    they are the first.
 
     Args:
         trainer: whose network and task.
