@@ -1,10 +1,10 @@
 """Tasks by name, out of one dict."""
 
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 from inspect import signature
 from typing import Any
 
+from qprune.data.words import nearest
 from qprune.errors import SpecError
 from qprune.spec import TaskSpec
 from qprune.tasks.classification import Classification
@@ -49,13 +49,13 @@ def create(name: str, *, classes: tuple[str, ...], **options: Any) -> Task:
         Segmentation(classes=2, hardest=0.25, ignore=255, names=('sky', 'road'), monitor='miou', mode='max')
     """
     if name not in TASKS:
-        raise ValueError(f"unknown task {name!r}; {_nearest(name, TASKS)}there are {_list(TASKS)}")
+        raise ValueError(f"unknown task {name!r}{nearest(name, TASKS)}; there are {_list(TASKS)}")
     parameters = signature(TASKS[name]).parameters
     given = {key: value for key, value in _from_data(classes).items() if key in parameters}
     known = [key for key in parameters if key not in given]
     for option in options:
         if option not in known:
-            raise ValueError(f"unknown option {option!r} of {name}; {_nearest(option, known)}it has {_list(known)}")
+            raise ValueError(f"unknown option {option!r} of {name}{nearest(option, known)}; it has {_list(known)}")
     return TASKS[name](**given, **options)
 
 
@@ -98,11 +98,6 @@ def names() -> list[str]:
 
 def _from_data(classes: tuple[str, ...]) -> dict[str, Any]:
     return {"classes": len(classes), "names": classes}
-
-
-def _nearest(word: object, known: Iterable[str]) -> str:
-    close = get_close_matches(str(word).lower(), list(known), n=1)
-    return f"nearest: {close[0]!r}; " if close else ""
 
 
 def _list(known: Iterable[str]) -> str:

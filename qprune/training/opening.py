@@ -60,7 +60,7 @@ def open_model(run: str | os.PathLike[str], root: Path, model: nn.Module | None 
     except CheckpointError as error:
         own = "" if model else " If it was trained with a network of your own, hand that over: model=."
         raise CheckpointError(f"{error}{own}") from error
-    palette = tuple(tuple(colour) for colour in content["palette"])
+    palette = tuple(tuple(colour) for colour in content.get("palette", ()))
     return Opened(net.eval(), spec, tuple(content["classes"]), tuple(content["shape"]), palette)
 
 

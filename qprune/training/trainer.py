@@ -260,16 +260,13 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on from this step to the same result."""
-        parts: dict[str, Any] = {
-            "net": self.net,
-            "optimizer": self.optimizer,
-            "lr_schedule": self.lr_schedule,
-            "driver": self.driver,
-        }
-        parts |= {"history": self.history, "meter": self.meter, "callbacks": self.callbacks}
-        parts |= {"task": self.task} if hasattr(self.task, "state_dict") else {}
-        states = {name: part.state_dict() for name, part in parts.items() if part is not None}
+        states = {name: part.state_dict() for name, part in ({"net": self.net} | self._parts()).items()}
         return states | {"step": self.step, "lr": self.lr, "rng": _get_rng()}
+
+    def _parts(self) -> dict[str, Any]:
+        names = ("optimizer", "lr_schedule", "driver", "history", "meter", "callbacks", "task")
+        parts = {name: getattr(self, name) for name in names}
+        return {name: part for name, part in parts.items() if hasattr(part, "state_dict")}
 
     def resume_from(self, checkpoint: dict[str, Any]) -> None:
         """Go on where a checkpoint was written; `fit` then continues with its next step.
@@ -286,10 +283,8 @@ class Trainer:
                 " Train longer, or start anew."
             )
         load_state(self.net, checkpoint["net"], "The checkpoint")
-        for name in ("optimizer", "lr_schedule", "driver", "history", "meter", "callbacks", "task"):
-            part: Any = getattr(self, name)
-            if part is not None and name in checkpoint:
-                part.load_state_dict(copy.deepcopy(checkpoint[name]))
+        for name, part in self._parts().items():
+            part.load_state_dict(copy.deepcopy(checkpoint[name]))
         self.step, self.lr, self._rng = checkpoint["step"], checkpoint["lr"], checkpoint["rng"]
 
 
