@@ -204,7 +204,8 @@ def predict(
     try:
         net.eval()
         stride = getattr(net, "stride", 1)
-        return torch.cat([run_padded(net, part.to(device), stride).cpu() for part in images.split(batch)])
+        multiple = stride if isinstance(stride, int) else 1  # that of a convolution is another thing
+        return torch.cat([run_padded(net, part.to(device), multiple).cpu() for part in images.split(batch)])
     finally:
         for module, training in modes.items():
             module.training = training

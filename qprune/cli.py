@@ -151,8 +151,13 @@ def _classify(opened: Opened, images: tuple[Path, ...], out: Path | None) -> Non
 def _draw(opened: Opened, images: tuple[Path, ...], out: Path | None) -> None:
     if out is None:
         raise DataError(f"What {opened.spec.name} makes of an image is an image: say where to, with --out FOLDER.")
-    files = [_new_file(out, f"{path.stem}.png") for path in images]
-    for path, file in zip(images, files, strict=True):
+    stems = [path.stem for path in images]
+    twice = next((path for path in images if stems.count(path.stem) > 1), None)
+    if twice is not None:
+        raise DataError(
+            f"Several images are called {twice.stem}, and would be written to one file: rename all but one."
+        )
+    for path, file in zip(images, [_new_file(out, f"{stem}.png") for stem in stems], strict=True):
         (output,) = api.predict(opened.net, read_inputs(opened.spec.data, [path]))
         if opened.spec.task.name == "segmentation":
             write_png(file, output.argmax(0), opened.palette)

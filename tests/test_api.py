@@ -329,6 +329,11 @@ def test_evaluate_without_such_a_split(runs):
     assert told(DataError, qprune.evaluate, history.run, split="val", data=data) == 'The data has no "val" split.'
 
 
+def test_predict_takes_a_single_layer_whose_stride_is_its_own():
+    layer, images = nn.Conv2d(3, 4, 3, stride=2), torch.randn(2, 3, 7, 9)
+    assert torch.equal(qprune.predict(layer, images), layer(images))
+
+
 def test_predict_gives_the_outputs_in_eval_mode_and_restores_each_mode(trained):
     root, _ = trained
     net = qprune.load(root / "tiny/joint")

@@ -1,5 +1,6 @@
 """The command line: every command, and every kind of mistake told in sentences, with exit code 2 and no traceback."""
 
+import csv
 import json
 import signal
 import subprocess
@@ -199,6 +200,11 @@ def test_predict_classifies_image_files(qprune):
     assert [row[0] for row in rows] == files
     assert sum(row[1] == label for row, label in zip(rows, labels, strict=True)) >= 15
     assert all(row[2].endswith("%") and 10 <= float(row[2][:-1]) <= 100 for row in rows)
+    assert qprune("predict", "tiny", *files, "--out", "told") == qprune("predict", "tiny", *files)
+    with open("told/predictions.csv", encoding="utf-8", newline="") as file:
+        told = list(csv.reader(file))
+    assert told[0] == ["image", "class", "confidence"]
+    assert [[path, label, f"{float(share):.1%}"] for path, label, share in told[1:]] == rows
 
 
 def test_summary_prints_the_layers_of_a_run(qprune):

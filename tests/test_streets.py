@@ -1,5 +1,6 @@
 """The specs of drawn streets: each trains a few steps, with nothing to download, and shows what it makes."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,16 @@ def test_translated_images_are_written_for_an_image_of_any_size(runs, photo, tmp
     assert command("predict", runs("streets/cyclegan/baseline").run, photo, "--out", tmp_path / "out").exit_code == 0
     with Image.open(tmp_path / "out/photo.png") as image:
         assert (image.mode, image.size) == ("RGB", (53, 37))
+
+
+def test_images_of_one_name_are_refused_before_one_overwrites_the_other(runs, photo, tmp_path):
+    (tmp_path / "other").mkdir()
+    shutil.copy(photo, tmp_path / "other/photo.png")
+    run = runs("streets/unet/baseline").run
+    result = command("predict", run, photo, tmp_path / "other/photo.png", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "Several images are called photo, and would be written to one file: rename all but one." in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_pictures_need_a_folder_and_overwrite_nothing(runs, photo, tmp_path):

@@ -82,6 +82,7 @@ def prepare(
 
     Raises:
         DataError: for data that is missing or malformed.
+        SpecError: for a network or task that cannot be made, or that the data is not for.
         PlanError: for rules that cannot work.
         CheckpointError: if ``init`` does not fit the network.
     """

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from qprune.training import Progress, Trainer
-from qprune.training.progress import _number
+from qprune.training.progress import _number, _numbers
 
 MakeTrainer = Callable[..., Trainer]
 
@@ -63,3 +63,8 @@ def test_small_numbers_do_not_read_as_zero() -> None:
 def test_other_levels_are_refused(verbose: object) -> None:
     with pytest.raises(ValueError, match=r'verbose must be "auto", 0 \(silent\)'):
         Progress(verbose)  # type: ignore[arg-type]
+
+
+def test_a_line_leaves_out_what_is_counted_per_class() -> None:
+    logs = {"loss": 0.5, "iou_sky": 0.9, "miou": 0.25, "val_iou_sky": 0.8, "val_miou": 0.125}
+    assert _numbers(logs) == " - loss: 0.5000 - miou: 0.2500 - val_miou: 0.1250"

@@ -1,4 +1,5 @@
 import copy
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -244,3 +245,10 @@ def test_reported_validation_loss_is_not_smoothed(make_trainer: MakeTrainer) -> 
     assert trainer.val is not None
     plain = Classification(classes=10)
     assert history["val_loss"][-1] == evaluate(trainer.net, plain, eval_loader(trainer.val, batch=64))["loss"]
+
+
+def test_the_time_spent_waiting_for_data_is_logged(make_trainer, caplog) -> None:
+    caplog.set_level("INFO", logger="qprune.training.trainer")
+    make_trainer(steps=7).fit()
+    told = [record.getMessage() for record in caplog.records if "waiting for data" in record.getMessage()]
+    assert [re.match(r"Step (\d+): [\d.]+ s, of which \d+ % waiting for data$", line)[1] for line in told] == ["5", "7"]
