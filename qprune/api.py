@@ -15,17 +15,21 @@ from qprune.dense import to_dense
 from qprune.errors import SpecError
 from qprune.plan import Plan
 from qprune.report import Summary, summarize
-from qprune.spec import PruneRule, QuantizeRule, Spec, mistakes_in, read_rules, read_spec, spec_to_toml
+from qprune.spec import PruneRule, QuantizeRule, Spec, mistakes_in, read_rules, read_spec
 from qprune.tasks import Task, run_padded
 from qprune.training import (
     Callback,
     History,
     Progress,
-    Run,
     ScheduleDriver,
+    check_run,
+    choose_device,
+    claim_run,
+    determined,
     evaluate_model,
     is_trained,
-    load_checkpoint,
+    joined,
+    load_model,
     model_file,
     open_model,
     plan_spec,
@@ -54,6 +58,7 @@ def fit(
     name: str | None = None,
     seed: int | None = None,
     device: str | None = None,
+    deterministic: bool = False,
     verbose: str | int = "auto",
     overrides: Overrides = (),
 ) -> History:
@@ -73,18 +78,19 @@ def fit(
         name: name of the run, in place of the spec's.
         seed: another seed; the run is called ``<name>@seed<N>``, and ``init`` is looked for under that name first.
         device: ``"cpu"``, ``"cuda"``, ...; by default a GPU if there is one.
+        deterministic: choose operations that give the same bits in every run; those that cannot are named in the log.
         verbose: ``"auto"`` (live on a terminal, else a line per epoch), 1 (live), 2 (a line per epoch), or 0 (silent).
         overrides: values of the spec to replace, ``["train.batch=32"]``.
 
     Returns:
         the history: ``.history["val_accuracy"]`` has one entry per validation, ``.scores`` the final scores of each
-        split, ``.run`` is the folder. After Ctrl-C ``.interrupted`` is true, and ``resume`` goes on.
+        split, ``.run`` is the folder. After Ctrl-C or SIGTERM ``.interrupted`` is true, and ``resume`` goes on.
 
     Raises:
         SpecError: for a spec with mistakes, or an ``init`` that leads back to itself.
         PlanError: for rules that cannot work; nothing is trained, of a chain neither, and no folder is made.
         CheckpointError: if the run exists already, or ``init`` does not.
-        TrainingError: if the loss is no longer a number.
+        TrainingError: if the loss is no longer a number, a callback fails, or another process does.
 
     Example:
         >>> history = qprune.fit("digits/a75_w4a4", chain=True)
@@ -92,21 +98,21 @@ def fit(
         0.98
     """
     chosen, root, progress = _chosen(spec, name, seed, overrides, data), runs_root(runs), Progress(verbose)
-    earlier = _missing(chosen, root, data) if chain else []
-    if seed is not None and not earlier:
-        chosen = evolve(chosen, init=_init_run(chosen, root))
-    if Run(root / chosen.name).exists and not overwrite:
-        Run.create(root, chosen.name, spec_to_toml(chosen), resume=resume)  # refuses before hours of work, not after
-    _plan_chain(earlier, None if model is not None or _datasets(data) is not None else chosen, spec)
-    for link in earlier:
-        history = fit(link, runs=runs, resume=resume, device=device, verbose=verbose)
-        if history.interrupted:
-            return history
-    init = load_checkpoint(model_file(chosen.init, root)) if chosen.init else None
-    with mistakes_in(spec):
-        experiment = prepare(chosen, model=model, data=_datasets(data), task=task, device=device, init=init)
-    run = Run.create(root, chosen.name, spec_to_toml(chosen), resume=resume, overwrite=overwrite)
-    return train(experiment, run, callbacks=[progress, *callbacks], resume=resume)
+    with joined(choose_device(device)), determined(deterministic):
+        earlier = _missing(chosen, root, data) if chain else []
+        if seed is not None and not earlier:
+            chosen = evolve(chosen, init=_init_run(chosen, root))
+        check_run(root, chosen, resume, overwrite)  # refuses before hours of work, not after
+        _plan_chain(earlier, None if model is not None or _datasets(data) is not None else chosen, spec)
+        for link in earlier:
+            history = fit(link, runs=runs, resume=resume, device=device, verbose=verbose)
+            if history.interrupted:
+                return history
+        init = load_model(model_file(chosen.init, root)) if chosen.init else None
+        with mistakes_in(spec):
+            experiment = prepare(chosen, model=model, data=_datasets(data), task=task, device=device, init=init)
+        run = claim_run(root, chosen, resume, overwrite)
+        return train(experiment, run, callbacks=[progress, *callbacks], resume=resume)
 
 
 def build(spec: SpecLike) -> nn.Module:

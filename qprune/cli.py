@@ -17,7 +17,7 @@ from qprune.errors import DataError, QpruneError
 from qprune.report import chain_of, chain_table, table
 from qprune.spec import spec_tree
 from qprune.tasks import to_pixels, write_png
-from qprune.training import Opened, open_model, runs_root
+from qprune.training import Opened, is_writer, open_model, runs_root
 
 SET = click.option(
     "--set",
@@ -34,7 +34,7 @@ DEVICE = click.option("--device", help='Where to compute: "cpu", "cuda", ...; a 
 
 
 def _told(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Tell mistakes in sentences, with exit code 2 and no traceback; Ctrl-C has exit code 130."""
+    """Tell mistakes in sentences, with exit code 2 and no traceback; Ctrl-C has exit code 130, SIGTERM 143."""
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -69,6 +69,7 @@ def main(verbose: bool) -> None:
 @click.option("--name", help="Name of the run, in place of the spec's.")
 @click.option("--seed", type=int, help="Another seed; the run is called NAME@seedN, and so is the run it starts from.")
 @click.option("--quiet", is_flag=True, help="No progress.")
+@click.option("--deterministic", is_flag=True, help="The same bits in every run; names the operations that cannot.")
 @SET
 @DATA
 @RUNS
@@ -81,7 +82,9 @@ def fit(spec: str, chain: bool, overrides: tuple[str, ...], data: Path | None, q
     run = history.run
     if history.interrupted or run is None:
         click.echo(f"Interrupted; everything is saved in {run}. {_GO_ON}", err=True)
-        sys.exit(130)
+        sys.exit(143 if history.preempted else 130)  # as a shell reports SIGTERM and SIGINT
+    if not is_writer():
+        return
     root = runs_root(options["runs"])
     click.echo(f"\n{chain_table(chain_of(run.relative_to(root).as_posix(), root))}\n\nThe run is in {run}")
 

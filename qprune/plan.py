@@ -11,10 +11,11 @@ from qprune.errors import PlanError
 from qprune.flow import Flow
 from qprune.functional import kept_channels
 from qprune.layers import ChannelMask, FakeQuant, Site, sites
-from qprune.schedules import Inherited, Layerwise, Timeline
+from qprune.schedules import Inherited, Layerwise, Stepwise, Timeline
 from qprune.schedules.durations import in_epochs
 
 Key = tuple[str, str]
+MOST_CHOICES = 10_000
 
 
 @frozen
@@ -157,7 +158,21 @@ def _timeline(
         )
     if isinstance(schedule, Layerwise):
         schedule = schedule.slot(slots[site.name], steps_per_epoch)
+    _check_choices(schedule)
     return schedule.timeline(steps_per_epoch)
+
+
+def _check_choices(schedule: Any) -> None:
+    """Refuse a schedule, its durations in steps, whose time line alone would fill the memory."""
+    times, way_out = 1, ""
+    if isinstance(schedule, Stepwise):
+        times, way_out = schedule.times, "lower times"
+    elif isinstance(schedule, Layerwise):
+        times, way_out = int(schedule.interval) // int(schedule.refresh), "raise refresh"
+    if times > MOST_CHOICES:
+        raise ValueError(
+            f"its mask would be chosen {times:,} times, and at most {MOST_CHOICES:,} are planned; {way_out}"
+        )
 
 
 def _slots(net: nn.Module, flow: Flow | None) -> tuple[dict[str, int], list[str]]:

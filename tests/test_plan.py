@@ -320,3 +320,14 @@ def test_kept_channels_are_rounded_up_to_the_multiple():
         PrunedConv2d(4, 4, 1, at="output", schedule=OneShot(0.75, at=3), multiple_of=2),
     )
     assert [entry.kept for entry in plan(net).sites] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "way_out"),
+    [(Stepwise(sparsity=0.5, start=1, every=1, times=10**9), "lower times"),
+     (step(0.5, interval=10**9, refresh=1), "raise refresh")],
+)  # fmt: skip
+def test_a_time_line_that_fills_the_memory_is_refused(schedule, way_out):
+    assert mistakes(chain(pruned(schedule))) == [
+        f"0.input: its mask would be chosen 1,000,000,000 times, and at most 10,000 are planned; {way_out}."
+    ]

@@ -7,6 +7,7 @@ from qprune.data.inputs import read_inputs
 from qprune.data.loaders import EpochSampler, eval_loader, train_loader
 from qprune.data.own import Splits, wrap_data
 from qprune.data.pair_set import PairSet, colour
+from qprune.data.seeds import mix
 from qprune.data.splits import describe, load_data
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "describe",
     "eval_loader",
     "load_data",
+    "mix",
     "read_inputs",
     "train_loader",
     "wrap_data",

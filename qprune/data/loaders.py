@@ -5,11 +5,15 @@ from typing import Any
 
 import torch
 from attrs import define
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from qprune.data.datasets import ImageSet, SeededSet
 from qprune.data.pair_set import PairSet
 from qprune.data.seeds import ORDER, permutation
+from qprune.errors import DataError
+
+Shard = tuple[int, int]  # the number of this process, and how many share the samples
+WHOLE: Shard = (0, 1)
 
 
 @define(eq=False)
@@ -17,12 +21,16 @@ class EpochSampler(Sampler[tuple[int, int]]):
     """Yields (epoch, index) over a shuffle seeded by (seed, epoch), leaving out the first ``start`` batches.
 
     The trainer sets ``epoch`` before each pass, and ``start`` where it takes up an epoch in the middle (back to 0 for
-    the next one). ``len`` counts what is left of the epoch.
+    the next one). ``len`` counts what is left of the epoch. Of several processes each takes its share of every batch.
 
     Args:
         size: number of samples.
-        batch: samples per batch, the unit of ``start``.
+        batch: samples per batch of all processes together, the unit of ``start``.
         seed: seeds every epoch's order.
+        shard: the number of this process, and how many share the samples.
+
+    Raises:
+        DataError: if a batch cannot be shared equally, or the last one has fewer samples than there are processes.
 
     Example:
         >>> sampler = EpochSampler(size=5, batch=2, seed=0)
@@ -36,14 +44,38 @@ class EpochSampler(Sampler[tuple[int, int]]):
     seed: int = 0
     epoch: int = 0
     start: int = 0
+    shard: Shard = WHOLE
+
+    def __attrs_post_init__(self) -> None:
+        world, rest = self.shard[1], self.size % self.batch
+        if self.batch % world:
+            raise DataError(f"A batch must be shared equally by {world} processes; train.batch is {self.batch}.")
+        if 0 < rest < world:
+            raise DataError(
+                f"Every process needs a sample of every batch; with {self.size} samples in batches of {self.batch} the "
+                f"last one has {rest} for {world} processes. Choose another train.batch or number of processes."
+            )
 
     def __len__(self) -> int:
-        return max(0, self.size - self.start * self.batch)
+        left = max(0, self.size - self.start * self.batch)
+        return len(range(self.shard[0], left, self.shard[1]))
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = permutation(self.size, ORDER, self.seed, self.epoch)[self.start * self.batch :]
+        rank, world = self.shard
+        order = permutation(self.size, ORDER, self.seed, self.epoch)[self.start * self.batch :][rank::world]
         epoch = self.epoch
         return ((epoch, index) for index in order.tolist())
+
+    def share(self, number: int) -> float:
+        """This process's samples of batch ``number`` of an epoch, as a multiple of the mean over all processes.
+
+        Example:
+            >>> EpochSampler(size=7, batch=4, shard=(0, 2)).share(1)
+            1.3333333333333333
+        """
+        rank, world = self.shard
+        total = min(self.batch, self.size - number * self.batch)
+        return len(range(rank, total, world)) * world / total
 
 
 def train_loader(
@@ -52,7 +84,9 @@ def train_loader(
     batch: int,
     seed: int = 0,
     workers: int = 0,
+    prefetch: int = 2,
     device: torch.device | str = "cpu",
+    shard: Shard = WHOLE,
 ) -> DataLoader[Any]:
     """A loader that shuffles by (seed, epoch): set ``loader.sampler.epoch`` before each pass.
 
@@ -62,10 +96,15 @@ def train_loader(
 
     Args:
         dataset: map-style, or a loader of your own.
-        batch: samples per batch.
+        batch: samples per batch, of all processes together.
         seed: seeds the order, and the items of foreign datasets.
         workers: worker processes, kept from epoch to epoch; 0 loads in this process.
+        prefetch: batches that each worker keeps ready.
         device: where batches will go; memory is pinned for cuda.
+        shard: the number of this process, and how many share the samples; a loader of your own has to know by itself.
+
+    Raises:
+        DataError: as `EpochSampler`.
 
     Example:
         >>> loader = train_loader(splits.train, batch=128, seed=0)
@@ -75,11 +114,18 @@ def train_loader(
     if isinstance(dataset, DataLoader):
         return dataset
     items = dataset if isinstance(dataset, ImageSet | PairSet | SeededSet) else SeededSet(dataset, seed)
-    return _loader(items, batch, workers, device, EpochSampler(len(items), batch, seed))
+    sampler = EpochSampler(len(items), batch, seed, shard=shard)
+    return _loader(items, batch // shard[1], workers, prefetch, device, sampler)
 
 
 def eval_loader(
-    dataset: Dataset[Any] | DataLoader[Any], *, batch: int, workers: int = 0, device: torch.device | str = "cpu"
+    dataset: Dataset[Any] | DataLoader[Any],
+    *,
+    batch: int,
+    workers: int = 0,
+    prefetch: int = 2,
+    device: torch.device | str = "cpu",
+    shard: Shard = WHOLE,
 ) -> DataLoader[Any]:
     """A loader in the dataset's own order, without augmentation. A loader is returned as it is.
 
@@ -87,17 +133,29 @@ def eval_loader(
         dataset: map-style, or a loader of your own.
         batch: samples per batch; the short last one is kept.
         workers: worker processes; 0 loads in this process.
+        prefetch: batches that each worker keeps ready.
         device: where batches will go; memory is pinned for cuda.
+        shard: as for `train_loader`; every sample goes to one process.
 
     Example:
         >>> sum(len(labels) for images, labels in eval_loader(splits.test, batch=256))
         10000
     """
-    return dataset if isinstance(dataset, DataLoader) else _loader(dataset, batch, workers, device, None)
+    if isinstance(dataset, DataLoader):
+        return dataset
+    if shard != WHOLE:
+        size: int = len(dataset)  # type: ignore[arg-type]  # a map-style dataset has a length
+        dataset = Subset(dataset, range(shard[0], size, shard[1]))
+    return _loader(dataset, batch, workers, prefetch, device, None)
 
 
 def _loader(
-    dataset: Dataset[Any], batch: int, workers: int, device: torch.device | str, sampler: Sampler[Any] | None
+    dataset: Dataset[Any],
+    batch: int,
+    workers: int,
+    prefetch: int,
+    device: torch.device | str,
+    sampler: Sampler[Any] | None,
 ) -> DataLoader[Any]:
     return DataLoader(
         dataset,
@@ -105,6 +163,7 @@ def _loader(
         sampler=sampler,
         num_workers=workers,
         persistent_workers=workers > 0,
+        prefetch_factor=prefetch if workers else None,
         pin_memory=torch.device(device).type == "cuda",
         generator=torch.Generator(),  # else every pass would draw its workers' seed from the global generator
     )

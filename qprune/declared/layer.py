@@ -19,6 +19,7 @@ Reads: TypeAlias = Sequence[tuple[str, Tensor | None]]
 
 INFERRED = {"channels": 1, "in_channels": 1, "in_features": -1, "num_channels": 1, "num_features": 1}
 """Constructor arguments that the input tells, and of which of its dimensions each is the size."""
+MOST_VALUES = 1_000_000_000  # weights and buffers of one layer, 4 GB in float32
 
 
 class Mistakes(Exception):  # noqa: N818  # many of them in one
@@ -103,10 +104,22 @@ def _inferred(cls: type[nn.Module], options: Mapping[str, Any], x: Tensor) -> di
 
 def _construct(cls: type[nn.Module], options: Mapping[str, Any]) -> nn.Module:
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    size = _size(cls, values)
+    if size > MOST_VALUES:
+        raise Mistakes([f": {_call(cls, options)} has {size:,} weights; a layer has at most {MOST_VALUES:,}"])
     try:
         return cls(**values)
     except Exception as error:  # whatever torch raises, the sentence is for the spec's author
         raise Mistakes([f": {_call(cls, options)} cannot be made: {_first_line(error)}"]) from None
+
+
+def _size(cls: type[nn.Module], values: Mapping[str, Any]) -> int:
+    """How many values the layer will have, before memory is asked for them; 0 where it cannot be made on meta."""
+    try:
+        with torch.device("meta"):
+            return sum(value.numel() for value in cls(**values).state_dict().values())
+    except Exception:  # made in earnest it tells why
+        return 0
 
 
 def _output_of(module: nn.Module, reads: Reads) -> Tensor:

@@ -25,6 +25,10 @@ class Compressor(nn.Module, ABC):
     def fresh(self) -> dict[str, Tensor]:
         """The saved state of a compressor that has done nothing yet: each of its buffers with its harmless value."""
 
+    @abstractmethod
+    def forget(self) -> None:
+        """Drop what the forwards of this step measured."""
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Compressor":
         # .to(dtype) is for the layer's arithmetic, not for scores and scales: as a float16 a small scale is 0.
         def keep_dtype(tensor: Tensor) -> Tensor:

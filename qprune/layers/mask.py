@@ -31,8 +31,9 @@ class ChannelMask(Compressor):
 
     Attributes:
         keep: bool ``(C,)``, true for kept channels; all true at first.
-        score: float32 ``(C,)``, running mean of the batches' scores.
-        seen: how many batches it holds.
+        score: float32 ``(C,)``, running mean of the steps' scores; that of a step is the mean over all values that its
+            forwards saw, in every process.
+        seen: how many steps it holds.
 
     Raises:
         ValueError: if ``channels`` or ``multiple_of`` is below 1 or ``importance`` is unknown.
@@ -50,7 +51,7 @@ class ChannelMask(Compressor):
     score: Tensor
     seen: Tensor
     pending_score: Tensor
-    pending_seen: Tensor
+    pending_count: Tensor
 
     def __init__(
         self,
@@ -73,7 +74,7 @@ class ChannelMask(Compressor):
         for name, value in self.fresh().items():
             self.register_buffer(name, value.to(device))
         self.register_buffer("pending_score", torch.zeros(channels, device=device), persistent=False)
-        self.register_buffer("pending_seen", torch.zeros((), dtype=torch.int64, device=device), persistent=False)
+        self.register_buffer("pending_count", torch.zeros((), dtype=torch.int64, device=device), persistent=False)
 
     def fresh(self) -> dict[str, Tensor]:
         """Everything kept, nothing seen."""
@@ -95,21 +96,28 @@ class ChannelMask(Compressor):
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
-        """Add the channel scores of ``x`` to the accumulators, while `watching`."""
+        """Take the channel scores of ``x`` into the mean of this step, while `watching`."""
         if self.watching:
-            self.pending_score += channel_score(x, self.importance[-2:], self.axis)
-            self.pending_seen += 1
+            count = x.numel() // self.channels
+            self.pending_count += count
+            # a mean, not a sum: what one forward measured stays as it is, to the bit
+            self.pending_score.lerp_(channel_score(x, self.importance[-2:], self.axis), count / self.pending_count)
 
     @torch.no_grad()
     def commit(self) -> None:
-        """Move what the step's forwards measured into the running mean; every batch counts the same."""
-        seen = self.seen + self.pending_seen
+        """Move what the step's forwards measured into the running mean; every step counts the same."""
+        measured = self.pending_count > 0
+        seen = self.seen + measured
         mean = (self.score * self.seen + self.pending_score) / seen.clamp(min=1)
         # where: score * seen / seen is not always score
-        self.score.copy_(torch.where(self.pending_seen > 0, mean, self.score))
+        self.score.copy_(torch.where(measured, mean, self.score))
         self.seen.copy_(seen)
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what the step's forwards measured."""
         self.pending_score.zero_()
-        self.pending_seen.zero_()
+        self.pending_count.zero_()
 
     @torch.no_grad()
     def refresh(self, sparsity: float) -> None:

@@ -190,6 +190,11 @@ class FakeQuant(Compressor):
         """Fold the range seen in this step into the running mean, and derive scale and zero point from it."""
         commit_all([self])
 
+    def forget(self) -> None:
+        """Drop the range seen in this step."""
+        for name, nothing in NOTHING.items():
+            getattr(self, name).fill_(nothing)
+
     def scale_and_zero_point(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """Step size and integer zero point for these ranges, by the quantizer's numerics."""
         if self.numerics == "default":

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 Duration: TypeAlias = int | str
 
-_TEXT = re.compile(r"(\d+(?:\.\d+)?)(ep|it)")
+_TEXT = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)(ep|it)")  # more digits would overflow, and nobody trains so long
 
 
 def check_duration(value: object) -> Duration:
@@ -19,7 +19,7 @@ def check_duration(value: object) -> Duration:
         >>> check_duration("0.5ep")
         '0.5ep'
     """
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**12:
         return value
     match = _TEXT.fullmatch(value) if isinstance(value, str) else None
     if match and (match[2] == "ep" or "." not in match[1]):

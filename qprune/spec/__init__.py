@@ -3,7 +3,7 @@
 from qprune.spec.finding import find_spec, list_specs
 from qprune.spec.network import LayerSpec, ModelSpec
 from qprune.spec.reading import mistakes_in, read_rules, read_spec
-from qprune.spec.recipe import DataSpec, LrSpec, OptimizerSpec, TrainSpec
+from qprune.spec.recipe import DataSpec, LrSpec, OptimizerSpec, TrainSpec, minutes
 from qprune.spec.rules import PruneRule, QuantizeRule, Rules, Selector
 from qprune.spec.spec import Spec
 from qprune.spec.task import TaskSpec
@@ -27,6 +27,7 @@ __all__ = [
     "TrainSpec",
     "find_spec",
     "list_specs",
+    "minutes",
     "mistakes_in",
     "read_rules",
     "read_spec",

@@ -50,6 +50,8 @@ def _parsed(content: bytes) -> Table:
     except tomllib.TOMLDecodeError as error:
         last = f"at line {text.rstrip().count(chr(10)) + 1}, the end of the file"
         raise ValueError(f"is not TOML: {str(error).replace('at end of document', last)}") from None
+    except RecursionError:
+        raise ValueError("is nested too deep; a spec needs few levels") from None
 
 
 def _nearest_sibling(path: Path) -> str:

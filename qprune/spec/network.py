@@ -9,6 +9,7 @@ from qprune.spec.values import STRINGS, TABLE, WORD, Table, as_float, as_tuple, 
 
 # a layer's options of these names are schedules, written as tables with a kind
 SCHEDULE_OPTIONS = ("schedule", "prune_schedule", "quant_schedule")
+MOST_LAYERS = 5000  # a ResNet of 1,001 layers has 3,700 modules
 
 
 def _optional(check: Any) -> Any:
@@ -68,6 +69,15 @@ class LayerSpec:
             raise SpecError(f"A block of layers has no options of its own; received {listed(self.options, 'and')}")
         check_names(self.layers)
 
+    def count(self) -> int:
+        """How many layers this makes, all copies counted.
+
+        Example:
+            >>> LayerSpec("ReLU", repeat=3).count()
+            3
+        """
+        return self.repeat * (sum(layer.count() for layer in self.layers) or 1)
+
 
 def check_names(layers: tuple[LayerSpec, ...]) -> None:
     """Refuse two layers of one name side by side.
@@ -95,7 +105,7 @@ class ModelSpec:
 
     Raises:
         SpecError: for a wrong type, a width outside (0, 1], both or neither of ``arch`` and ``layers``, width or
-            options beside ``layers``, or a name used twice.
+            options beside ``layers``, more than 5,000 layers, or a name used twice.
 
     Example:
         >>> ModelSpec("mobilenetv2", width=0.5).width
@@ -115,4 +125,7 @@ class ModelSpec:
         unused = [*(["width"] if self.width != 1 else []), *self.options]
         if self.layers and unused:
             raise SpecError(f"A net declared by layers states its own channels; it has no {listed(unused)}")
+        count = sum(layer.count() for layer in self.layers)
+        if count > MOST_LAYERS:
+            raise SpecError(f'A net has at most {MOST_LAYERS:,} layers; received {count:,}; lower "repeat"')
         check_names(self.layers)

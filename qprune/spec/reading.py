@@ -45,7 +45,10 @@ def read_spec(source: Path | str | Mapping[str, Any] | Spec, overrides: Override
     """
     if isinstance(source, Spec) and not overrides:
         return source
-    return check(override(_document(source), overrides), Spec)
+    try:
+        return check(override(_document(source), overrides), Spec)
+    except RecursionError:
+        raise SpecError("A spec is nested a few levels deep; received tables or lists that go on and on.") from None
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The rest of the recipe: data, optimizer, learning rate and the length of training."""
 
+import re
 from typing import Any
 
 from attrs import Factory, field, fields, frozen, validators
@@ -37,14 +38,34 @@ _STDS = validators.optional(
 )
 _SIZE = validators.optional(
     must(
-        lambda v: all(is_whole(n) and n >= 1 for n in (v if isinstance(v, list | tuple) and len(v) == 2 else [v])),
-        "a whole number of at least 1, or [height, width]",
+        lambda v: all(
+            is_whole(n) and 1 <= n <= 16384 for n in (v if isinstance(v, list | tuple) and len(v) == 2 else [v])
+        ),
+        "a whole number from 1 to 16384, or [height, width]",
     )
 )
 _BETAS = must(
     lambda v: isinstance(v, list | tuple) and len(v) == 2 and all(is_number(b) and 0 <= b < 1 for b in v),
     "two numbers in [0, 1)",
 )
+
+_DECAY = number("a number greater than 0 and less than 1", lambda v: 0 < v < 1)
+
+
+def _duration_or_minutes(instance: Any, attribute: Any, value: Any) -> None:
+    if minutes(value) is None:
+        duration(1)(instance, attribute, value)
+
+
+def minutes(duration: Duration | None) -> float | None:
+    """The number in ``"10min"``; None for a duration in steps or epochs.
+
+    Example:
+        >>> minutes("10min"), minutes("500it")
+        (10.0, None)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)min", duration) if isinstance(duration, str) else None
+    return float(found[1]) if found and float(found[1]) > 0 else None
 
 
 def _refuse_unused(spec: Any, names: tuple[str, ...]) -> None:
@@ -77,6 +98,7 @@ class DataSpec:
             where the data set has a validation split of its own.
         train_images: use only this many training images, drawn evenly from the classes; by default all.
         workers: processes that load images; 0 loads in the training process.
+        prefetch: batches that each of them keeps ready.
         download: fetch a named data set that is not there yet.
 
     Raises:
@@ -97,6 +119,7 @@ class DataSpec:
     validation: float = field(default=0.1, converter=as_float, validator=SHARE)
     train_images: int | None = field(default=None, validator=validators.optional(whole(1)))
     workers: int = field(default=0, validator=whole(0))
+    prefetch: int = field(default=2, validator=whole(1))
     download: bool = field(default=False, validator=SWITCH)
     translate: str | None = field(default=None, validator=validators.optional(one_of("AtoB", "BtoA")))
     unpaired: bool = field(default=False, validator=SWITCH)
@@ -192,11 +215,19 @@ class TrainSpec:
 
     Attributes:
         length: how long to train, ``"15ep"`` or ``"45000it"``.
-        batch: images per step.
+        batch: images per step, of all processes together.
         validate_every: how often the scores are taken.
         optimizer: see `OptimizerSpec`.
         lr_schedule: see `LrSpec`; constant by default.
         channels_last: keep images and weights in channels-last memory layout, which is faster for convolutions.
+        precision: ``"float32"``, or what autocast computes in while training, ``"bfloat16"`` or ``"float16"`` (whose
+            loss is scaled). Scores, ranges and validation are in float32 always.
+        accumulate: compute each batch in so many parts, to need less memory; the number of steps stays.
+        clip_norm: scale gradients down to this norm; by default they stay as they are.
+        ema: keep an exponential moving average of the weights with this decay, in (0, 1), such as 0.999, and make it
+            the model; by default there is none.
+        compile: compile the training steps with torch.compile: faster after minutes of preparation.
+        checkpoint_every: write ``last.pt`` between validations too, ``"500it"``, ``"0.5ep"`` or ``"10min"``.
 
     Raises:
         SpecError: for a wrong type or a value out of range.
@@ -212,3 +243,9 @@ class TrainSpec:
     optimizer: OptimizerSpec = field(validator=must(lambda v: isinstance(v, OptimizerSpec), "a table"))
     lr_schedule: LrSpec = field(default=Factory(LrSpec), validator=must(lambda v: isinstance(v, LrSpec), "a table"))
     channels_last: bool = field(default=True, validator=SWITCH)
+    precision: str = field(default="float32", validator=one_of("float32", "bfloat16", "float16"))
+    accumulate: int = field(default=1, validator=whole(1))
+    clip_norm: float | None = field(default=None, converter=as_float, validator=validators.optional(POSITIVE))
+    ema: float | None = field(default=None, converter=as_float, validator=validators.optional(_DECAY))
+    compile: bool = field(default=False, validator=SWITCH)
+    checkpoint_every: Duration | None = field(default=None, validator=validators.optional(_duration_or_minutes))

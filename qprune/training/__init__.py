@@ -1,26 +1,48 @@
 """The training loop and what watches it."""
 
-from qprune.training.callbacks import Callback, CallbackList, CSVLogger
+from qprune.training.averaging import make_average
+from qprune.training.callback_list import CallbackError, CallbackList
+from qprune.training.callbacks import Callback
 from qprune.training.checkpoint import load as load_checkpoint
+from qprune.training.claim import check_run, claim_run
+from qprune.training.csv_logger import CSVLogger
+from qprune.training.determinism import determined
 from qprune.training.driver import ScheduleDriver
+from qprune.training.early_stopping import EarlyStopping
 from qprune.training.evaluation import evaluate
 from qprune.training.event_files import TensorBoard
 from qprune.training.experiment import Experiment, plan_spec, prepare, steps_per_epoch, train
 from qprune.training.history import History
+from qprune.training.lambda_callback import LambdaCallback
+from qprune.training.learning_rate import LearningRateMonitor
 from qprune.training.model_checkpoint import ModelCheckpoint
 from qprune.training.nan import TerminateOnNaN
-from qprune.training.opening import Opened, choose_device, evaluate_model, is_trained, model_file, open_model
+from qprune.training.opening import (
+    Opened,
+    choose_device,
+    evaluate_model,
+    is_trained,
+    load_model,
+    model_file,
+    open_model,
+)
 from qprune.training.optimizers import make_lr_schedule, make_optimizer
 from qprune.training.progress import Progress
+from qprune.training.ranks import is_writer, joined
 from qprune.training.run import Run, runs_root
 from qprune.training.trainer import Trainer
+from qprune.training.update import Update
 
 __all__ = [
     "CSVLogger",
     "Callback",
+    "CallbackError",
     "CallbackList",
+    "EarlyStopping",
     "Experiment",
     "History",
+    "LambdaCallback",
+    "LearningRateMonitor",
     "ModelCheckpoint",
     "Opened",
     "Progress",
@@ -29,11 +51,19 @@ __all__ = [
     "TensorBoard",
     "TerminateOnNaN",
     "Trainer",
+    "Update",
+    "check_run",
     "choose_device",
+    "claim_run",
+    "determined",
     "evaluate",
     "evaluate_model",
     "is_trained",
+    "is_writer",
+    "joined",
     "load_checkpoint",
+    "load_model",
+    "make_average",
     "make_lr_schedule",
     "make_optimizer",
     "model_file",

@@ -1,20 +1,11 @@
-"""`Callback`: what may watch a training, and the list that calls them in order."""
+"""`Callback`: what may watch a training."""
 
-import csv
-import io
-import logging
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from qprune.training.checkpoint import replaced
 
 if TYPE_CHECKING:
     from qprune.training.trainer import Trainer
 
 Logs = dict[str, Any]
-log = logging.getLogger(__name__)
 
 
 class Callback:
@@ -54,98 +45,30 @@ class Callback:
     def on_train_batch_begin(self, batch: int, logs: Logs) -> None:
         """Called before a step; ``batch`` is its number within the pass over the data; ``logs`` is empty."""
 
+    def on_before_optimizer_step(self) -> None:
+        """Called between backward and update, when gradients are there; the step is half done, so nothing is saved."""
+
+    def on_freeze(self, site: str) -> None:
+        """Called after a step for every mask that froze with it; its dropped channels are zero by now."""
+
+    def on_quantize(self, site: str) -> None:
+        """Called after a step for every quantizer that became active with it."""
+
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
         """Called after a step with ``{"loss": tensor}``, still on the device: reading it waits for the device."""
+
+    def on_exception(self, error: Exception) -> None:
+        """Called when the error of a callback ends training, between two steps; errors of this hook are only logged."""
 
     def close(self) -> None:
         """Let go of files and terminal lines; called at the very end, however training ended."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed training needs to know: tensors and plain types."""
+        """What a resumed training needs to know: tensors and plain types. Called whenever a checkpoint is written."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
 
 
-class CallbackList:
-    """Calls each hook of every callback, in the order of the list.
-
-    When ``on_epoch_end`` is called the driver has acted on the step, so that dropped entries are zero, and the entry is
-    in the history. `ModelCheckpoint` belongs at the end: then ``last.pt`` holds what the others have noted.
-
-    Args:
-        callbacks: in the order in which they are to be called.
-
-    Example:
-        >>> callbacks = CallbackList([CSVLogger("history.csv")])
-        >>> callbacks.on_epoch_end(0, {"loss": 0.5})
-    """
-
-    def __init__(self, callbacks: Iterable[Callback] = ()) -> None:
-        self.callbacks = list(callbacks)
-
-    def __iter__(self) -> Iterator[Callback]:
-        return iter(self.callbacks)
-
-    def __getattr__(self, hook: str) -> Any:
-        if not hook.startswith("on_"):
-            raise AttributeError(hook)
-
-        def call(*arguments: Any) -> None:
-            for callback in self.callbacks:
-                getattr(callback, hook)(*arguments)
-
-        return call
-
-    @contextmanager
-    def closing(self) -> Iterator[None]:
-        """Close every callback at the end."""
-        try:
-            yield
-        finally:
-            for callback in self.callbacks:
-                callback.close()
-
-    def state_dict(self) -> dict[str, Any]:
-        """The states of those callbacks that have one."""
-        return {name: state for name, callback in self._named() if (state := callback.state_dict())}
-
-    def load_state_dict(self, states: dict[str, Any]) -> None:
-        """Give every state to the callback it came from; those that are not there any more are named in the log."""
-        for name, callback in self._named():
-            if name in states:
-                callback.load_state_dict(states[name])
-        for name in states.keys() - dict(self._named()).keys():
-            log.warning("The checkpoint has the state of a callback %s, which this training does not have.", name)
-
-    def _named(self) -> Iterator[tuple[str, Callback]]:
-        counts: dict[str, int] = {}
-        for callback in self.callbacks:
-            kind = type(callback).__name__
-            counts[kind] = counts.get(kind, 0) + 1
-            yield f"{kind}-{counts[kind]}", callback
-
-
-class CSVLogger(Callback):
-    """Writes the history to a CSV file: a column per name, a row per validation.
-
-    The whole file is written anew each time, so that a resumed training leaves no row twice and no row out.
-
-    Args:
-        path: the file.
-
-    Example:
-        >>> CSVLogger("runs/mine/history.csv")
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-
-    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        """Write all entries up to this one."""
-        columns = self.trainer.history.history
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows([list(columns), *zip(*columns.values(), strict=True)])
-        with replaced(self.path) as file:
-            file.write(text.getvalue().encode())
+HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))

@@ -1,8 +1,7 @@
-"""Checkpoint files: tensors and plain types only, written whole or not at all."""
+"""Checkpoint files: tensors and plain types only, written whole or not at all, verified when they are read."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
@@ -11,67 +10,124 @@ import torch
 from torch import Tensor, nn
 
 from qprune.errors import CheckpointError
+from qprune.training.archive import UnsafeError, check_archive
+from qprune.training.content import check_content, checksum, plain
+from qprune.training.writing import replaced
 
-FORMAT = 1
-_PLAIN = (type(None), bool, int, float, str)
+FORMAT = 2
 
 
-def save(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+class DamagedError(CheckpointError):
+    """A checkpoint that is missing or damaged, so that an earlier one may serve.
+
+    Attributes:
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def save(path: str | os.PathLike[str], content: Mapping[str, Any], *, keep_as: str | None = None) -> None:
     """Write ``content`` to ``path`` so that a crash leaves either the old file or the new one.
 
-    Added to it are ``format``, the version of this layout, and ``written_by``, the versions of qprune and torch.
+    Added to it are ``format``, the version of this layout, ``written_by``, the versions of qprune and torch, and
+    ``checksum``, by which `load` notices damage.
 
     Args:
         path: where to; its folder must exist.
         content: tensors, None, bool, int, float and str, in dicts, lists and tuples.
+        keep_as: the name, in the same folder, under which the file that was there is kept; by default it is deleted.
 
     Raises:
-        CheckpointError: for any other type; the place is named.
+        CheckpointError: for any other type, whose place is named; or if the file cannot be written, say on a full disk.
 
     Example:
-        >>> save("last.pt", {"step": 5, "net": net.state_dict()})
+        >>> save("last.pt", {"step": 5, "net": net.state_dict()}, keep_as="previous.pt")
     """
-    whole = {"format": FORMAT, "written_by": {"qprune": _version(), "torch": str(torch.__version__)}}
-    whole |= {name: _plain(value, name) for name, value in content.items()}
-    with replaced(Path(path)) as file:
+    head = {"format": FORMAT, "written_by": {"qprune": _version(), "torch": str(torch.__version__)}}
+    whole = head | {name: plain(value, name) for name, value in content.items() if name not in (*head, "checksum")}
+    whole["checksum"] = checksum(whole)
+    with replaced(Path(path), keep_as) as file:
+        _write(whole, file)
+
+
+def _write(whole: dict[str, Any], file: IO[bytes]) -> None:
+    try:
         torch.save(whole, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error  # torch tells of a position in the file instead of the full disk
+        raise
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read what `save` wrote, onto the CPU, without running any code that the file might hold.
 
     Raises:
-        CheckpointError: if the file is missing, unreadable, not from qprune, or from a newer qprune.
+        DamagedError: if the file is missing, or not to the bit what was written.
+        CheckpointError: if it is not from qprune, or of another format.
 
     Example:
         >>> load("last.pt")["step"]
         5
     """
     if not Path(path).is_file():
-        raise CheckpointError(f"There is no checkpoint {path}. Train first, or check the path.")
+        raise DamagedError(f"There is no checkpoint {path}. Train first, or check the path.", "it is missing")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return _verified(Path(path))
+    except CheckpointError:
+        raise
+    except UnsafeError as error:
+        raise _damaged(path, str(error)) from error
     except Exception as error:  # torch raises many kinds: RuntimeError, EOFError, UnpicklingError, KeyError ...
         reason = str(error).split("\n")[0].split(". ")[0]
-        raise CheckpointError(
-            f"{path} cannot be read: it is cut off, or not a file of tensors and plain types ({reason}). "
-            "Use another checkpoint of the run, or train it again."
-        ) from error
+        text = f"it is cut off, or not a file of tensors and plain types ({reason or type(error).__name__})"
+        raise _damaged(path, text) from error
+
+
+def _verified(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        stored = check_archive(file)
+        size = file.seek(0, 2)
+        file.seek(0)
+        content = torch.load(file, map_location="cpu", weights_only=True)
     _check_format(content, path)
+    check_content(content, size, stored)
+    if content.pop("checksum", None) != checksum(content):
+        raise UnsafeError("its checksum is not that of its content, so it was changed after it was written")
     return content
 
 
+def _damaged(path: str | os.PathLike[str], reason: str) -> DamagedError:
+    return DamagedError(
+        f"{path} cannot be read: {reason}. Use another checkpoint of the run, or train it again.", reason
+    )
+
+
 def _check_format(content: Any, path: str | os.PathLike[str]) -> None:
-    if not isinstance(content, dict) or not isinstance(content.get("format"), int):
+    found = content.get("format") if isinstance(content, dict) else None
+    if type(found) is not int or not 0 < found < 1_000_000:
         raise CheckpointError(
             f"{path} was not written by qprune. A plain state_dict is loaded with net.load_state_dict."
         )
-    if content["format"] > FORMAT:
-        writer = content.get("written_by", {}).get("qprune", "a newer version")
+    if found > FORMAT:
         raise CheckpointError(
-            f"{path} has format {content['format']}, written by qprune {writer}; this is qprune {_version()}, "
-            f"which reads up to format {FORMAT}. Upgrade qprune."
+            f"{path} has format {found}, written by {_writer(content)}; this is qprune {_version()}, which reads "
+            f"format {FORMAT}. Upgrade qprune."
         )
+    if found < FORMAT:
+        raise CheckpointError(
+            f"{path} has format {found}, which has no checksum, written by {_writer(content)}; this is qprune "
+            f"{_version()}, which reads format {FORMAT}. Train it again."
+        )
+
+
+def _writer(content: dict[str, Any]) -> str:
+    writer = content.get("written_by")
+    known = writer.get("qprune") if isinstance(writer, dict) else None
+    return f"qprune {known[:20]}" if isinstance(known, str) else "another version"
 
 
 def load_state(net: nn.Module, state: Mapping[str, Tensor], source: str | os.PathLike[str]) -> None:
@@ -83,8 +139,10 @@ def load_state(net: nn.Module, state: Mapping[str, Tensor], source: str | os.Pat
         source: what it came from, for the error.
 
     Raises:
-        CheckpointError: if the state is of another network; the first few differences are named.
+        CheckpointError: if the state is of another network, or of none; the first few differences are named.
     """
+    if not all(type(key) is str and isinstance(value, Tensor) for key, value in state.items()):
+        raise CheckpointError(f"{source} is of no network: its state is not one of tensors with names.")
     try:
         net.load_state_dict(state)
     except RuntimeError as error:
@@ -107,46 +165,6 @@ def _few(what: str, keys: Iterable[str], order: Iterable[str]) -> str:
     found = [key for key in order if key in wanted]
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""
     return f"{what}: {', '.join(found[:3])}{more}" if found else ""
-
-
-@contextmanager
-def replaced(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file next to ``path`` and, if all goes well, put it in its place in one move.
-
-    Example:
-        >>> with replaced(Path("history.csv")) as file:
-        ...     _ = file.write(b"loss\\n0.5\\n")
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())  # else a power cut may leave the new name on an empty file
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _plain(value: Any, place: str) -> Any:
-    if type(value) in _PLAIN:
-        return value
-    if isinstance(value, Tensor):
-        return value.detach()
-    if isinstance(value, Mapping):
-        return {_key(key, place): _plain(entry, f"{place}.{key}") for key, entry in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_plain(entry, f"{place}[{index}]") for index, entry in enumerate(value))
-    raise CheckpointError(
-        f"A checkpoint holds tensors, numbers, text, lists, tuples and dicts only; received a {type(value).__name__} "
-        f"at {place}. Convert it in the state_dict that it comes from."
-    )
-
-
-def _key(key: Any, place: str) -> Any:
-    if type(key) in _PLAIN:
-        return key
-    raise CheckpointError(f"A checkpoint's keys are text or numbers; received a {type(key).__name__} in {place}.")
 
 
 def _version() -> str:

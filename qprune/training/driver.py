@@ -1,6 +1,7 @@
 """`ScheduleDriver`: asks the schedules and tells the compressors, between steps and nowhere else."""
 
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,9 +10,10 @@ from torch.optim import Optimizer
 
 from qprune.errors import PlanError, TrainingError
 from qprune.flow import trace
-from qprune.layers import ChannelMask, CompressedWeight, FakeQuant, Site, commit_all, sites
+from qprune.layers import ChannelMask, CompressedWeight, Site, sites
 from qprune.plan import make_plan
 from qprune.schedules import Timeline
+from qprune.training import measurements, ranks
 
 Event = dict[str, Any]
 
@@ -23,6 +25,9 @@ class ScheduleDriver:
     of the step measured, then refreshes, freezes and activates what is due. Step s acts before forward s, counted from
     0; step 0 is applied on construction. Forwards are never counted, so several of them may belong to one step.
 
+    With torch.distributed, what the processes measured is merged before anything is chosen, so that all hold the same
+    masks and ranges; whenever a mask freezes or a quantizer starts that is checked, by a checksum.
+
     Args:
         net: a network with compressors in place, hand-built or from `qprune.swap` or `qprune.build`.
         example: an input of it (only its shape matters); needed for `Layerwise` in data-flow order.
@@ -31,9 +36,13 @@ class ScheduleDriver:
             after every step, because old moments still move them.
         steps: length of training, if known: schedules past it are refused.
         seed: seeds the importance ``"random"``.
+        average: a copy of ``net`` that holds a moving average of its weights; dropped entries are zeroed there too.
+        together: while one site measures, let all of them, and forget what is not due: compiled code then knows two
+            states, not one for each set of sites.
 
     Attributes:
         steps_done: how many steps were taken.
+        begun: the events of step 0.
         plan: the `Plan` that it carries out.
 
     Raises:
@@ -57,23 +66,27 @@ class ScheduleDriver:
         optimizer: Optimizer | None = None,
         steps: int | None = None,
         seed: int = 0,
+        average: nn.Module | None = None,
+        together: bool = False,
     ) -> None:
         flow = None if example is None else trace(net, example)
         self.plan = make_plan(net, flow, steps_per_epoch=steps_per_epoch, steps=steps)
-        self.net, self.optimizer, self.seed = net, optimizer, seed
+        self.net, self.optimizer, self.seed, self.together = net, optimizer, seed, together
+        self._averages = _counterparts(net, average)
         self.sites = list(sites(net))
         self.timelines: dict[tuple[str, str], Timeline] = {(s.site, s.kind): s.timeline for s in self.plan.sites}
         self._marks = {step for timeline in self.timelines.values() for step in timeline.steps()}
         self.steps_done = 0
-        self._measuring: list[ChannelMask | FakeQuant] = []
-        self._start()
+        self._measuring: list[measurements.Part] = []
+        self.begun = self._start()
 
-    def _start(self) -> None:
+    def _start(self) -> list[Event]:
         self._check_optimizer()
         for site in self.sites:
             self._check_inherited(site)
-        self._apply()
+        events = self._apply()
         self.zero_dropped()
+        return events
 
     @property
     def finished(self) -> bool:
@@ -90,14 +103,14 @@ class ScheduleDriver:
             TrainingError: if scores hold NaN; the site is named.
             PlanError: if a site is due that no forward ever reached.
         """
-        commit_all([part for part in self._measuring if isinstance(part, FakeQuant)])
-        for part in self._measuring:
-            if isinstance(part, ChannelMask):
-                part.commit()
+        measurements.commit(self._measuring)
         self.steps_done += 1
         events = self._apply() if self.steps_done in self._marks else []
-        if any(event.get("frozen") for event in events) or self.optimizer is None:
+        settled = any(event.get("frozen", True) for event in events)  # a mask frozen, or a quantizer started
+        if settled or self.optimizer is None:
             self.zero_dropped()
+        if settled:
+            ranks.check_alike(self._choices, f"The masks and ranges after step {self.steps_done}")
         return events
 
     def _apply(self) -> list[Event]:
@@ -159,14 +172,20 @@ class ScheduleDriver:
                 mask.keep[offset : offset + len(keep)] = keep  # type: ignore[union-attr]
 
     def _set_modes(self) -> None:
-        self._measuring = []
-        for site in self.sites:
-            for kind, part in (("mask", site.mask), ("quant", site.quant)):
-                if part is not None:
-                    part.measuring = self._timeline(site, kind).measuring(self.steps_done)
-                    self._measuring += [part] if part.measuring else []
+        parts = [(site, kind, part) for site in self.sites for kind, part in _parts(site)]
+        due = [self._timeline(site, kind).measuring(self.steps_done) for site, kind, _ in parts]
+        self._measuring = [part for (*_, part), now in zip(parts, due, strict=True) if now]
+        for (site, _, part), now in zip(parts, due, strict=True):
+            part.measuring = now or (self.together and any(due))
+            if self.together:
+                part.forget()  # what it measured because others did
             if site.quant is not None:
                 site.quant.known = bool(site.quant.active)
+
+    def _choices(self) -> list[Tensor]:
+        masks = [site.mask.keep for site in self.sites if site.mask is not None]
+        quants = [site.quant for site in self.sites if site.quant is not None]
+        return masks + [tensor for quant in quants for tensor in (quant.scale, quant.zero_point)]
 
     def _check_optimizer(self) -> None:
         groups = self.optimizer.param_groups if self.optimizer is not None else []
@@ -188,11 +207,11 @@ class ScheduleDriver:
 
     @torch.no_grad()
     def zero_dropped(self) -> None:
-        """Zero the entries that belong to dropped channels of frozen masks, and the optimizer's moments of them."""
+        """Zero the entries that belong to dropped channels of frozen masks, their moments and their averages."""
         frozen = self._frozen_masks()
         for host in {id(site.host): site.host for site in self.sites if site.mask in frozen}.values():
             for parameter, keep in host.kept_entries(frozen):
-                for tensor in (parameter, *self._moments(parameter)):
+                for tensor in (parameter, *self._moments(parameter), *self._averages.get(parameter, ())):
                     tensor.copy_(torch.where(keep, tensor, 0))
 
     def _frozen_masks(self) -> set[ChannelMask]:
@@ -221,3 +240,18 @@ class ScheduleDriver:
         """
         self.steps_done = int(state["steps_done"])
         self._set_modes()
+
+
+def _parts(site: Site) -> Iterator[tuple[str, measurements.Part]]:
+    if site.mask is not None:
+        yield "mask", site.mask
+    if site.quant is not None:
+        yield "quant", site.quant
+
+
+def _counterparts(net: nn.Module, average: nn.Module | None) -> dict[nn.Parameter, tuple[nn.Parameter, ...]]:
+    """For each parameter the one of the same name in the average."""
+    if average is None:
+        return {}
+    averages = dict(average.named_parameters())
+    return {parameter: (averages[name],) for name, parameter in net.named_parameters()}

@@ -22,6 +22,9 @@ def evaluate(
 ) -> dict[str, float]:
     """The mean loss per sample and the metrics of ``net`` in eval mode; the modes of its layers are restored.
 
+    Always in float32, in which the network is deployed. Of several processes each hands in its own samples, and all get
+    the scores of all samples together.
+
     Args:
         net: the network, on ``device``.
         task: whose loss and metrics.
@@ -44,9 +47,10 @@ def evaluate(
         for batch in loader:
             batch = to_device(batch, device, channels_last)
             meter.update(*task.step(net, batch), batch[1])
-    if not meter.count:
+    scores = meter.result()
+    if not scores:
         raise DataError("There is nothing to evaluate on: the loader gave no batch.")
-    return meter.result()
+    return scores
 
 
 @contextmanager

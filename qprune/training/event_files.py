@@ -8,6 +8,7 @@ from torch import Tensor
 
 from qprune.layers import sites
 from qprune.training.callbacks import Callback, Logs
+from qprune.training.event_log import EventLog
 
 CLOCK = ("step", "epoch", "seconds")
 
@@ -16,8 +17,11 @@ class TensorBoard(Callback):
     """Writes what the history holds for TensorBoard, over optimizer steps.
 
     Tags: ``train/loss`` and ``val/loss``, and so for every metric; ``lr``; ``sparsity/<site>`` for every mask, at the
-    start and at each refresh; ``quantizers/active``, how many quantize; ``pictures/<number>`` at each validation. A
-    resumed training replaces what lies past its checkpoint.
+    start and at each refresh; ``quantizers/active``, how many quantize; ``pictures/<number>`` at each validation.
+
+    A checkpoint knows how far the event files went when it was written; a resumed training cuts them back to there, so
+    that every point is in them once. Where they cannot be written, say on a full disk, that is logged once, training
+    goes on, and the missing numbers follow.
 
     Args:
         folder: of the event files.
@@ -28,56 +32,84 @@ class TensorBoard(Callback):
     """
 
     def __init__(self, folder: str | os.PathLike[str], pictures: Callable[[], Sequence[Tensor]] | None = None) -> None:
-        self.folder, self.pictures = os.fspath(folder), pictures
-        self.writer: Any = None
+        self.events, self.pictures = EventLog(folder), pictures
         self.active = self.written = 0
+        self.begun: int | None = None
 
     def on_train_begin(self, logs: Logs) -> None:
-        """Open the event file, and note which masks and quantizers act from the start."""
-        from torch.utils.tensorboard import SummaryWriter  # takes a second to import
+        """Cut the event files back to the checkpoint, or note which masks and quantizers act from the start."""
+        if not self.trainer.writes:
+            return
+        self.events.begin(self.trainer.step)
+        if self.begun is None:
+            self._note_start()
+        else:
+            self.events.cut_back()
 
-        step = self.trainer.step
-        self.writer = SummaryWriter(self.folder, purge_step=step + 1 if step else None)
+    def _note_start(self) -> None:
+        self.begun = self.trainer.step
         found = list(sites(self.trainer.net))
         for site in found:
             if site.mask is not None:
-                self._write(f"sparsity/{site.name}", site.mask.sparsity, step)
+                self.add(f"sparsity/{site.name}", site.mask.sparsity, self.begun)
         self.active = sum(bool(site.quant.active) for site in found if site.quant is not None)
         if any(site.quant is not None for site in found):
-            self._write("quantizers/active", self.active, step)
-        self.written = len(self.trainer.history.events)
+            self.add("quantizers/active", self.active, self.begun)
+
+    def add(self, tag: str, value: float, step: int) -> None:
+        """Note a number of one's own; it is written with the next validation or checkpoint.
+
+        Args:
+            tag: its name.
+            value: the number.
+            step: steps done.
+
+        Example:
+            >>> tensorboard.add("gradients/norm", 1.25, trainer.step)
+        """
+        if self.trainer.writes:
+            self.events.add(tag, float(value), step)
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Write the entry, and the driver's events since the one before."""
         for name, value in logs.items():
             if name not in CLOCK:
-                self._write(_tag(name), value, logs["step"])
-        for index, picture in enumerate(self.pictures() if self.pictures else ()):
-            self.writer.add_image(f"pictures/{index}", picture, logs["step"])
-        self._write_events()
-        self.writer.flush()
-
-    def on_train_end(self, logs: Logs) -> None:
-        """Write the events since the last entry."""
-        self._write_events()
-
-    def _write_events(self) -> None:
-        for event in self.trainer.history.events[self.written :]:
-            if "sparsity" in event:
-                self._write(f"sparsity/{event['site']}", event["sparsity"], event["step"])
-            else:
-                self.active += 1
-                self._write("quantizers/active", self.active, event["step"])
-        self.written = len(self.trainer.history.events)
-
-    def _write(self, tag: str, value: float, step: int) -> None:
-        self.writer.add_scalar(tag, value, step)
+                self.add(_tag(name), value, logs["step"])
+        if self.trainer.writes and self.pictures is not None:
+            for index, picture in enumerate(self.pictures()):
+                self.events.add(f"pictures/{index}", picture, logs["step"])
+        self._flush()
 
     def close(self) -> None:
-        """Close the event file."""
-        if self.writer is not None:
-            self.writer.close()
-            self.writer = None
+        """Write what is left."""
+        self._flush()
+
+    def _flush(self) -> None:
+        if self.begun is not None and self.trainer.writes:
+            self._add_events(self.begun)
+            self.events.flush()
+
+    def _add_events(self, begun: int) -> None:
+        news = self.trainer.history.events[self.written :]
+        for event in (event for event in news if event["step"] > begun):
+            if "sparsity" in event:
+                self.add(f"sparsity/{event['site']}", event["sparsity"], event["step"])
+            else:
+                self.active += 1
+                self.add("quantizers/active", self.active, event["step"])
+        self.written += len(news)
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far the event files go; what is known so far is written first, since a checkpoint follows."""
+        self._flush()
+        names = ("active", "written", "begun")
+        facts = {name: getattr(self, name) for name in names}
+        return facts | {"sizes": dict(self.events.sizes), "pending": list(self.events.pending)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.active, self.written, self.begun = state["active"], state["written"], state["begun"]
+        self.events.sizes, self.events.pending = dict(state["sizes"]), list(state["pending"])
 
 
 def _tag(name: str) -> str:

@@ -12,23 +12,26 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from qprune.assemble import assemble
-from qprune.data import DataInfo, Splits, describe, eval_loader, load_data, train_loader, wrap_data
+from qprune.data import DataInfo, Splits, describe, eval_loader, load_data, mix, train_loader, wrap_data
 from qprune.errors import CheckpointError, DataError
 from qprune.flow import trace
 from qprune.plan import Plan, make_plan
 from qprune.report import forecast, merit, summarize
 from qprune.schedules import to_steps
-from qprune.spec import Spec, spec_to_toml
+from qprune.spec import Spec, minutes, spec_to_toml
 from qprune.tasks import Task, make_task
-from qprune.training.callbacks import Callback, CSVLogger
-from qprune.training.checkpoint import load, load_state, replaced
+from qprune.training import ranks
+from qprune.training.averaging import make_average
+from qprune.training.callbacks import Callback
+from qprune.training.checkpoint import load_state, replaced
+from qprune.training.csv_logger import CSVLogger
 from qprune.training.driver import ScheduleDriver
 from qprune.training.evaluation import evaluate
 from qprune.training.event_files import TensorBoard
 from qprune.training.history import History
 from qprune.training.model_checkpoint import ModelCheckpoint
 from qprune.training.nan import TerminateOnNaN
-from qprune.training.opening import choose_device
+from qprune.training.opening import choose_device, load_model
 from qprune.training.optimizers import check_lr_schedule, make_lr_schedule, make_optimizer
 from qprune.training.panels import panels_of
 from qprune.training.run import Run
@@ -96,6 +99,8 @@ def prepare(
     chosen = choose_device(device)
     net.to(chosen)
     trainer = _trainer(spec, net, task, splits, shape, chosen)
+    if ranks.rank():  # the network is the same everywhere, dropout is not
+        torch.manual_seed(int(mix(spec.seed, ranks.rank())[0] >> 1))
     return Experiment(spec, splits, classes, shape, task, trainer)
 
 
@@ -107,14 +112,23 @@ def _trainer(
     shape: tuple[int, ...],
     device: torch.device,
 ) -> Trainer:
-    workers, train = spec.data.workers, spec.train
-    loader = train_loader(splits.train, batch=train.batch, seed=spec.seed, workers=workers, device=device)
-    val = splits.val and eval_loader(splits.val, batch=train.batch, workers=workers, device=device)
+    train, loading = spec.train, _loading(spec, device)
+    loader = train_loader(splits.train, seed=spec.seed, **loading)
+    val = splits.val and eval_loader(splits.val, **loading)
     per_epoch = _length(loader)
     steps = to_steps(train.length, per_epoch)
     optimizer = make_optimizer(train.optimizer, net)
-    example = torch.zeros(2, *shape)
-    driver = ScheduleDriver(net, example, per_epoch, optimizer=optimizer, steps=steps, seed=spec.seed)
+    average = make_average(net, train.ema) if train.ema else None
+    driver = ScheduleDriver(
+        net,
+        torch.zeros(2, *shape),
+        per_epoch,
+        optimizer=optimizer,
+        steps=steps,
+        seed=spec.seed,
+        average=average and average.module,
+        together=train.compile,
+    )
     return Trainer(
         net,
         task,
@@ -123,12 +137,23 @@ def _trainer(
         optimizer=optimizer,
         lr_schedule=make_lr_schedule(train.lr_schedule, optimizer, steps, per_epoch),
         driver=driver,
+        average=average,
         steps=steps,
         steps_per_epoch=per_epoch,
         validate_every=to_steps(train.validate_every, per_epoch),
         device=device,
         channels_last=train.channels_last,
+        precision=train.precision,
+        accumulate=train.accumulate,
+        clip_norm=train.clip_norm,
+        compile="inductor" if train.compile else None,
     )
+
+
+def _loading(spec: Spec, device: torch.device) -> dict[str, Any]:
+    shard = (ranks.rank(), ranks.world())
+    numbers = {"batch": spec.train.batch, "workers": spec.data.workers, "prefetch": spec.data.prefetch}
+    return numbers | {"device": device, "shard": shard}
 
 
 def _length(loader: DataLoader[Any]) -> int:
@@ -158,28 +183,37 @@ def train(
     """
     trainer, spec = experiment.trainer, experiment.spec
     facts: dict[str, Any] = {name: getattr(experiment, name) for name in ("classes", "shape", "palette")}
-    checkpoint = ModelCheckpoint(run.path, spec=spec_to_toml(spec), **facts)
+    checkpoint = ModelCheckpoint(run.path, spec=spec_to_toml(spec), **_interval(trainer, spec), **facts)
     pictures = panels_of(trainer, experiment.splits)
     built_in = [TerminateOnNaN(), CSVLogger(run.history), TensorBoard(run.tensorboard, pictures)]
     trainer.use([*built_in, *callbacks, checkpoint])
     trainer.history.run = run.path
-    if resume and run.last.is_file():
-        trainer.resume_from(load(run.last))
+    if resume and run.resumable:
+        trainer.resume_from(run.read_last())
     history = trainer.fit()
     if not history.interrupted:
+        ranks.wait_for_all()  # the writer may still be at model.pt
         _report(experiment, run)
+    ranks.wait_for_all()
     return history
+
+
+def _interval(trainer: Trainer, spec: Spec) -> dict[str, Any]:
+    interval = spec.train.checkpoint_every
+    in_steps = interval is not None and minutes(interval) is None
+    every = to_steps(interval, trainer.steps_per_epoch) if in_steps and interval is not None else None
+    return {"every": every, "minutes": minutes(interval)}
 
 
 def _report(experiment: Experiment, run: Run) -> None:
     """Score the model of ``model.pt`` on every split but the training one, and write ``report.json``."""
     trainer, spec = experiment.trainer, experiment.spec
-    content = load(run.model)
+    content = load_model(run.inside(run.model))
     load_state(trainer.net, content["state"], run.model)
     for name in ("val", "test"):
         data = getattr(experiment.splits, name)
         if data is not None:
-            loader = eval_loader(data, batch=spec.train.batch, workers=spec.data.workers, device=trainer.device)
+            loader = eval_loader(data, **_loading(spec, trainer.device))
             options = (trainer.device, trainer.channels_last)
             trainer.history.scores[name] = evaluate(trainer.net, experiment.task, loader, *options)
     task = experiment.task
@@ -193,8 +227,9 @@ def _report(experiment: Experiment, run: Run) -> None:
         "costs": costs,
         "environment": _environment(trainer.device),
     }
-    with replaced(run.report) as file:
-        file.write(json.dumps(report, indent=2).encode())
+    if trainer.writes:
+        with replaced(run.report) as file:
+            file.write(json.dumps(report, indent=2).encode())
 
 
 def _environment(device: torch.device) -> dict[str, Any]:
@@ -202,7 +237,8 @@ def _environment(device: torch.device) -> dict[str, Any]:
         torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     )
     versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
-    return {"device": str(device), "processor": processor, "threads": torch.get_num_threads()} | versions
+    where = {"device": str(device), "processor": processor, "processes": ranks.world()}
+    return where | {"threads": torch.get_num_threads()} | versions
 
 
 def plan_spec(spec: Spec, per_epoch: int | None = None) -> Plan:

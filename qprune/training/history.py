@@ -2,9 +2,12 @@
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @define
@@ -17,10 +20,13 @@ class History:
             step), ``step`` (steps done), ``epoch`` (passes over the data, a float) and ``seconds`` (since the entry
             before).
         events: one dict per refresh of a mask, ``{"step", "site", "sparsity", "frozen"}``, and per start of a
-            quantizer, ``{"step", "site", "bits"}``.
+            quantizer, ``{"step", "site", "bits"}``; "frozen" tells whether it was the mask's last.
         run: the run's folder; None without one.
         scores: final scores per split, such as ``{"test": {"accuracy": 0.98, "loss": 0.07}}``.
-        interrupted: whether Ctrl-C ended the training before its last step.
+        interrupted: whether Ctrl-C or SIGTERM ended the training before its last step.
+        preempted: whether it was SIGTERM, by which schedulers take a machine away.
+
+    A resumed training goes on with the entries and events of its checkpoint, so that the lists have no gap.
 
     Example:
         >>> history = History()
@@ -35,6 +41,7 @@ class History:
     run: Path | None = None
     scores: dict[str, dict[str, float]] = field(factory=dict)
     interrupted: bool = False
+    preempted: bool = False
 
     def __len__(self) -> int:
         return len(next(iter(self.history.values()), []))
@@ -53,6 +60,28 @@ class History:
     def last(self) -> dict[str, Any]:
         """The last entry; empty if there is none."""
         return {name: values[-1] for name, values in self.history.items()}
+
+    def plot(self, path: str | Path | None = None) -> "Figure":
+        """Draw losses, metrics, learning rate and the sparsity time line, one above the other, over steps.
+
+        Metrics per class (``iou_...``) are left out. Every site is a curve of its sparsity, strong from its first
+        refresh to the dot at which its mask freezes; dotted lines mark where quantizers start.
+
+        Args:
+            path: where to save the figure as well; its suffix is the format, such as ``.png`` or ``.pdf``.
+
+        Returns:
+            the matplotlib figure, to go on with.
+
+        Raises:
+            QpruneError: if the history is empty, or matplotlib is not installed.
+
+        Example:
+            >>> history.plot("runs/mine/history.png")
+        """
+        from qprune.report.plot import plot_history
+
+        return plot_history(self.history, self.events, path)
 
     def state_dict(self) -> dict[str, Any]:
         """Entries and events, as plain data."""

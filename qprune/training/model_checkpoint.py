@@ -1,39 +1,56 @@
 """`ModelCheckpoint`: writes ``last.pt``, ``best.pt`` and ``model.pt``."""
 
-import math
+import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
+from qprune.errors import CheckpointError
+from qprune.training.callback_list import CallbackError
 from qprune.training.callbacks import Callback, Logs
-from qprune.training.checkpoint import replaced, save
+from qprune.training.checkpoint import load, save
+from qprune.training.monitor import Monitor
+from qprune.training.writing import replaced
+
+log = logging.getLogger(__name__)
 
 
 class ModelCheckpoint(Callback):
     """Writes a run's checkpoints; belongs at the end of the callbacks.
 
-    ``last.pt``, from which training is resumed, is written at every validation and when Ctrl-C ends it. ``best.pt`` is
-    the best model on the validation split, chosen only after every mask is frozen and every quantizer active.
-    ``model.pt`` is written when training is over: ``best.pt`` if there is one, else the model after the last step.
+    ``last.pt``, from which training is resumed, is written at every validation, every so many steps or minutes if
+    asked, and when training ends: by its last step, by Ctrl-C or SIGTERM, or by the error of another callback; the one
+    before is kept as ``previous.pt``. ``best.pt`` is the best model on the validation split, chosen only after every
+    mask is frozen and every quantizer active. ``model.pt`` is written when training is over: ``best.pt`` if there is
+    one, else the model after the last step. The model is the network, or its moving average where one is kept.
+
+    If a file cannot be written, say on a full disk, that is logged, the file before stays, and training goes on; only
+    at the end of training it is an error. Of several processes one writes.
 
     ``best.pt`` and ``model.pt`` hold ``{"spec", "state", "classes", "shape", "palette", "step", "scores"}`` for `load`.
 
     Args:
         folder: where to; it must exist.
         monitor: the entry of the history to choose by; by default the task's own on the validation split.
-        mode: ``"max"`` or ``"min"``; by default the task's own.
+        mode: ``"max"`` or ``"min"``; by default ``"min"`` for losses and the task's own for all else.
+        save_best_only: write no ``last.pt``, which saves space; the training cannot be resumed.
+        every: steps from one ``last.pt`` to the next between validations.
+        minutes: minutes after which the next step writes ``last.pt``, wherever it is.
         spec: the resolved spec as text, stored in the files.
         classes: names of the classes, stored in the files.
         shape: ``(C, H, W)`` of an image, stored in the files.
         palette: one colour per class, stored in the files.
 
     Raises:
-        ValueError: for a mode that is neither.
+        ValueError: for a mode that is neither, intervals that are not above 0, or intervals with ``save_best_only``.
+        TrainingError: at the first validation, if the history does not have the ``monitor``.
+        CheckpointError: if a file cannot be written at the end of training.
 
     Example:
-        >>> ModelCheckpoint("runs/mine", monitor="val_loss", mode="min")
+        >>> ModelCheckpoint("runs/mine", monitor="val_loss", every=500)
     """
 
     def __init__(
@@ -42,52 +59,114 @@ class ModelCheckpoint(Callback):
         *,
         monitor: str | None = None,
         mode: str | None = None,
+        save_best_only: bool = False,
+        every: int | None = None,
+        minutes: float | None = None,
         spec: str = "",
         classes: Sequence[str] = (),
         shape: Sequence[int] = (),
         palette: Sequence[Sequence[int]] = (),
     ) -> None:
-        if mode not in (None, "max", "min"):
-            raise ValueError(f'mode must be "max" or "min"; received {mode!r}')
-        self.folder, self.monitor, self.mode = Path(folder), monitor, mode
+        _check_intervals(every, minutes, save_best_only)
+        self.folder, self.monitor = Path(folder), Monitor(monitor, mode)
+        self.save_best_only, self.every, self.minutes = save_best_only, every, minutes
         self.about = {"spec": spec, "classes": list(classes), "shape": list(shape), "palette": list(map(list, palette))}
         self.best: float | None = None
         self.best_step: int | None = None
+        self._saved: tuple[int, int] | None = None
+        self._since = monotonic()
+
+    def on_train_begin(self, logs: Logs) -> None:
+        """Begin counting minutes, and choose the best anew if its file is gone."""
+        self._saved, self._since = None, monotonic()
+        if self.trainer.writes and self.best_step is not None and not self._best.is_file():
+            log.warning("%s, the model of step %s, is gone; the best is chosen anew.", self._best, self.best_step)
+            self.best = self.best_step = None
+
+    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
+        """Write ``last.pt`` if it is time; where a validation comes next, it does that."""
+        if (self.every or self.minutes) and not self._validation_next() and self._is_time():
+            self._tried("last.pt", self._save_last)
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Write ``best.pt`` if this is the best finished model so far, then ``last.pt``."""
-        if self._is_best(logs):
-            self._save_model("best.pt", logs)
-        self._save_last()
+        if self._is_best(logs) and self._tried("best.pt", lambda: self._save_model("best.pt", logs)):
+            self.best, self.best_step = self._value(logs), self.trainer.step
+        self._tried("last.pt", self._save_last)
 
     def on_train_end(self, logs: Logs) -> None:
-        """Write ``last.pt``, and ``model.pt`` unless training was interrupted."""
-        self._save_last()
-        if not self.trainer.finished:
-            return
+        """Write ``last.pt``, unless that is done, and ``model.pt``, unless training was interrupted."""
+        # what a validation has saved is left: other callbacks may by now have put the best weights in place
+        if self.trainer.agree(self._saved != self._position()):
+            self._save_last()
+        if self.trainer.finished:
+            self._finish(logs)
+
+    def on_exception(self, error: Exception) -> None:
+        """Write ``last.pt``, so that nothing is lost."""
+        if self._saved != self._position():
+            self._save_last()
+        if isinstance(error, CallbackError):
+            error.saved = self._saved == self._position()
+
+    def _finish(self, logs: Logs) -> None:
         if self.best_step is None:
             self._save_model("model.pt", logs)
-        else:
-            with replaced(self.folder / "model.pt") as file, (self.folder / "best.pt").open("rb") as best:
+        elif self.trainer.writes:
+            load(self._best)  # a file that was damaged meanwhile must not become the model
+            with replaced(self.folder / "model.pt") as file, self._best.open("rb") as best:
                 shutil.copyfileobj(best, file)
+
+    @property
+    def _best(self) -> Path:
+        return self.folder / "best.pt"
+
+    def _position(self) -> tuple[int, int]:
+        return self.trainer.step, len(self.trainer.history)
+
+    def _validation_next(self) -> bool:
+        trainer = self.trainer
+        return trainer.step % trainer.validate_every == 0 or trainer.step >= trainer.steps
+
+    def _is_time(self) -> bool:
+        if self.every is not None and self.trainer.step % self.every == 0:
+            return True
+        # clocks of several processes differ, but all of them must save together
+        return self.minutes is not None and self.trainer.agree(monotonic() - self._since >= 60 * self.minutes)
+
+    def _value(self, logs: Logs) -> float:
+        return self.monitor.value(self.trainer.task, logs, type(self).__name__)
 
     def _is_best(self, logs: Logs) -> bool:
         driver, task = self.trainer.driver, self.trainer.task
-        value = logs.get(self.monitor or f"val_{task.monitor}")
-        if value is None or math.isnan(value) or (driver is not None and not driver.finished):
-            return False
-        sign = 1 if (self.mode or task.mode) == "max" else -1
-        if self.best is not None and sign * value <= sign * self.best:
-            return False
-        self.best, self.best_step = value, self.trainer.step
-        return True
+        if self.monitor.name is None and self.monitor.name_for(task) not in logs:
+            return False  # nothing is held out to choose on
+        better = self.monitor.better(task, self._value(logs), self.best)
+        return better and (driver is None or driver.finished)
 
     def _save_last(self) -> None:
-        save(self.folder / "last.pt", self.trainer.state_dict() | {"spec": self.about["spec"]})
+        if self.save_best_only:
+            return
+        state = self.trainer.state_dict()  # asks all processes
+        if self.trainer.writes:
+            save(self.folder / "last.pt", state | {"spec": self.about["spec"]}, keep_as="previous.pt")
+        self._saved, self._since = self._position(), monotonic()
 
     def _save_model(self, name: str, logs: Logs) -> None:
-        facts = {"state": self.trainer.net.state_dict(), "step": self.trainer.step, "scores": dict(logs)}
-        save(self.folder / name, self.about | facts)
+        facts = {"state": self.trainer.averaged_net.state_dict(), "step": self.trainer.step, "scores": dict(logs)}
+        if self.trainer.writes:
+            save(self.folder / name, self.about | facts)
+
+    def _tried(self, name: str, write: Callable[[], None]) -> bool:
+        try:
+            write()
+        except CheckpointError as error:
+            if not isinstance(error.__cause__, OSError):
+                raise  # not the disk, but what was to be saved
+            log.warning("Training goes on without a new %s: %s", name, error)
+            self._since = monotonic()
+            return False
+        return True
 
     def state_dict(self) -> dict[str, Any]:
         """The best value so far, and its step."""
@@ -96,3 +175,15 @@ class ModelCheckpoint(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on choosing from there."""
         self.best, self.best_step = state["best"], state["best_step"]
+
+
+def _check_intervals(every: int | None, minutes: float | None, save_best_only: bool) -> None:
+    if every is not None and every < 1:
+        raise ValueError(f"every must be at least 1 step; received {every}")
+    if minutes is not None and not minutes > 0:
+        raise ValueError(f"minutes must be above 0; received {minutes}")
+    if save_best_only and (every or minutes):
+        raise ValueError(
+            "every and minutes are about last.pt, which save_best_only leaves out; "
+            f"received every={every}, minutes={minutes} with it"
+        )

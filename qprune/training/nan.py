@@ -17,6 +17,7 @@ class TerminateOnNaN(Callback):
     """Stops training with a `TrainingError` if the loss is NaN or infinite.
 
     It belongs at the head of the callbacks: then nothing is saved any more, and the last good checkpoint stays.
+    With scaled losses (float16) a step whose gradients overflow is no error; a loss that does is one.
 
     The first bad step is noted on the device, and read every ``every`` steps and before anything is saved. Where it is
     read at every step, that is before the update: the network also stays as it was, and the layer named is the culprit.
@@ -37,12 +38,20 @@ class TerminateOnNaN(Callback):
             raise ValueError(f"every must be at least 1; received {every}")
         self.every = every
         self.first_bad: Tensor | None = None
-        self._handle: Any = None
 
     def on_train_begin(self, logs: Logs) -> None:
-        """Look at the loss before each update from now on."""
+        """Begin with no bad step."""
         self.first_bad = torch.full((), torch.inf, dtype=torch.float64, device=self.trainer.device)
-        self._handle = self.trainer.optimizer.register_step_pre_hook(self._before_update)
+
+    def on_before_optimizer_step(self) -> None:
+        """Note on the device whether the loss is bad, and read that if it is time."""
+        trainer = self.trainer
+        assert trainer.loss is not None
+        assert self.first_bad is not None
+        here = torch.where(trainer.loss.detach().isfinite(), torch.inf, float(trainer.step))
+        self.first_bad = torch.minimum(self.first_bad, here)
+        if (trainer.step + 1) % self._interval() == 0:
+            self._read()
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Look before anything of this epoch is saved."""
@@ -52,14 +61,11 @@ class TerminateOnNaN(Callback):
         """Look before anything is saved at the end."""
         self._read()
 
-    def _before_update(self, *_: Any) -> None:
-        trainer = self.trainer
-        assert trainer.loss is not None
-        assert self.first_bad is not None
-        here = torch.where(trainer.loss.detach().isfinite(), torch.inf, float(trainer.step))
-        self.first_bad = torch.minimum(self.first_bad, here)
-        if (trainer.step + 1) % self._interval() == 0:
+    def state_dict(self) -> dict[str, Any]:
+        """Look before a checkpoint in the middle of an epoch is written; there is nothing to remember."""
+        if self.first_bad is not None:
             self._read()
+        return {}
 
     def _interval(self) -> int:
         return self.every or (1 if self.trainer.device.type == "cpu" else 50)
@@ -72,12 +78,6 @@ class TerminateOnNaN(Callback):
                 f"The loss is not finite at step {int(step)}: {find_offender(self.trainer)}. Lower the learning rate, "
                 "warm it up, or check the data; the last good checkpoint was kept."
             )
-
-    def close(self) -> None:
-        """Stop looking."""
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
 
 
 def find_offender(trainer: Any) -> str:

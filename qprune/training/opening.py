@@ -2,6 +2,7 @@
 
 import os
 import tomllib
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,11 @@ from qprune.spec import Spec, read_spec
 from qprune.tasks import Task, make_task
 from qprune.training.checkpoint import load, load_state
 from qprune.training.evaluation import evaluate, place
+from qprune.training.ranks import device_of_rank
 from qprune.training.run import Run
+
+KINDS = {"state": dict, "spec": str, "classes": list, "shape": list}  # of the parts of a model.pt
+LARGEST = 1_000_000_000  # values of an image
 
 
 @frozen(eq=False)
@@ -50,10 +55,8 @@ def open_model(run: str | os.PathLike[str], root: Path, model: nn.Module | None 
         CheckpointError: if there is none, it is damaged or of another network.
     """
     path = model_file(run, root)
-    content = load(path)
-    if "state" not in content or "spec" not in content:
-        raise CheckpointError(f"{path} holds no trained model; give the run's folder or its model.pt.")
-    spec = read_spec(tomllib.loads(content["spec"]))
+    content = load_model(path)
+    spec = _spec_in(content, path)
     net = model if model is not None else assemble(spec, len(content["classes"]), tuple(content["shape"]))
     try:
         load_state(net, content["state"], path)
@@ -62,6 +65,42 @@ def open_model(run: str | os.PathLike[str], root: Path, model: nn.Module | None 
         raise CheckpointError(f"{error}{own}") from error
     palette = tuple(tuple(colour) for colour in content.get("palette", ()))
     return Opened(net.eval(), spec, tuple(content["classes"]), tuple(content["shape"]), palette)
+
+
+def load_model(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Content of a ``model.pt``: ``state``, ``spec``, ``classes``, ``shape``, ``palette``, ``step`` and ``scores``.
+
+    Raises:
+        CheckpointError: if it is missing, damaged, or holds something else.
+
+    Example:
+        >>> load_model("runs/digits/baseline/model.pt")["shape"]
+        [1, 8, 8]
+    """
+    content = load(path)
+    if not all(isinstance(content.get(name), kind) for name, kind in KINDS.items()) or not _is_about_images(content):
+        raise CheckpointError(f"{path} holds no trained model; give the run's folder or its model.pt.")
+    return content
+
+
+def _is_about_images(content: dict[str, Any]) -> bool:
+    sides = content["shape"] or [1, 1, 1]  # empty where a network of the user's own was trained in a loop of theirs
+    palette = content.get("palette", [])
+    return (
+        all(isinstance(name, str) for name in content["classes"])
+        and len(sides) == 3
+        and all(type(side) is int and side > 0 for side in sides)
+        and prod(sides) <= LARGEST
+        and isinstance(palette, list)
+        and all(isinstance(colour, list) and len(colour) == 3 for colour in palette)
+    )
+
+
+def _spec_in(content: dict[str, Any], path: str | os.PathLike[str]) -> Spec:
+    try:
+        return read_spec(tomllib.loads(content["spec"]))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise CheckpointError(f"{path} holds a spec that cannot be read: {error}. Train the run again.") from error
 
 
 def is_trained(run: str | os.PathLike[str], root: Path) -> bool:
@@ -81,14 +120,18 @@ def model_file(run: str | os.PathLike[str], root: Path) -> Path:
     """The ``model.pt`` of a run.
 
     Raises:
-        CheckpointError: if there is no such run, or it is not finished.
+        CheckpointError: if there is no such run, it is not finished, or its ``model.pt`` is a link to elsewhere.
+
+    Example:
+        >>> model_file("digits/baseline", Path("runs")).as_posix()
+        'runs/digits/baseline/model.pt'
     """
     if Path(run).is_file():
         return Path(run)
     found = Run.open(run, root)
     if not found.finished:
         raise CheckpointError(f"{found.path} is not finished, so it has no model yet. Go on with --resume.")
-    return found.model
+    return found.inside(found.model)
 
 
 def evaluate_model(
@@ -118,7 +161,7 @@ def evaluate_model(
 
 
 def choose_device(name: str | None = None) -> torch.device:
-    """The device of that name; without one a GPU if there is one, else the CPU.
+    """The device of that name; without one a GPU if there is one, else the CPU. Under torchrun each rank's own GPU.
 
     Raises:
         QpruneError: if this machine, or this torch, has no such device.
@@ -129,6 +172,6 @@ def choose_device(name: str | None = None) -> torch.device:
     """
     there = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.empty(0, device=name or there).device
+        return torch.empty(0, device=device_of_rank(name) or there).device
     except (RuntimeError, AssertionError) as error:  # torch says the one for unknown names, the other for missing ones
         raise QpruneError(f'device must be one that is here; received "{name}". Try "{there}".') from error

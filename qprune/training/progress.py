@@ -17,7 +17,8 @@ class Progress(Callback):
     """Shows how training goes.
 
     On a terminal, a live line ``n/N [bar] eta ms/step - loss: 0.1234 - accuracy: 0.87``, which stays when its epoch is
-    over; elsewhere, one plain line per epoch. An epoch ends with a validation.
+    over; elsewhere, one plain line per epoch. An epoch ends with a validation. Of several processes one shows it; until
+    the epoch is over the live numbers are those of its own batches.
 
     Args:
         verbose: ``"auto"`` asks whether ``file`` is a terminal; 0 is silent, 1 the live line, 2 a line per epoch.
@@ -43,7 +44,7 @@ class Progress(Callback):
     def on_epoch_begin(self, epoch: int, logs: Logs) -> None:
         """Begin a line."""
         self._began, self._from = perf_counter(), self.trainer.step
-        if self._live():
+        if self._live() and self.trainer.writes:
             self._file().write(f"Epoch {self._position(self.trainer.step)}\n")
             self.bar = _Bar(total=self._length(), bar_format=BAR, file=self._file(), dynamic_ncols=True)
 
@@ -52,7 +53,7 @@ class Progress(Callback):
         if self.bar is not None:
             if perf_counter() - self._looked > REFRESH:
                 self._looked = perf_counter()
-                self.bar.set_description_str(_numbers(self.trainer.meter.result()), refresh=False)
+                self.bar.set_description_str(_numbers(self.trainer.meter.local()), refresh=False)
             self.bar.update()
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
@@ -61,7 +62,7 @@ class Progress(Callback):
         if self.bar is not None:
             self.bar.set_description_str(_numbers(shown), refresh=True)
             self.close()
-        elif self.verbose != 0:
+        elif self.verbose != 0 and self.trainer.writes:
             steps, seconds = self.trainer.step - self._from, perf_counter() - self._began
             pace = f"{seconds:.0f}s {_pace(seconds / max(1, steps))}/step"
             self._file().write(f"Epoch {self._position(self.trainer.step - 1)} - {pace}{_numbers(shown)}\n")

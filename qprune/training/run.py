@@ -11,13 +11,18 @@ from typing import Any
 from attrs import frozen
 
 from qprune.errors import CheckpointError
-from qprune.training.checkpoint import replaced
+from qprune.training.checkpoint import DamagedError, load
+from qprune.training.writing import remove_parts, replaced, told
 
 log = logging.getLogger(__name__)
 
-FILES = ("spec.toml", "history.csv", "report.json", "last.pt", "best.pt", "model.pt")
+FILES = ("spec.toml", "history.csv", "report.json", "last.pt", "previous.pt", "best.pt", "model.pt")
 # where a run is resumed may have other folders and another number of processes
-FREE = {"": ("name", "about", "published", "aka"), "data": ("root", "workers", "download")}
+FREE = {
+    "": ("name", "about", "published", "aka"),
+    "data": ("root", "workers", "prefetch", "download"),
+    "train": ("checkpoint_every",),
+}
 
 
 def runs_root(runs: str | os.PathLike[str] | None = None) -> Path:
@@ -64,7 +69,8 @@ class Run:
             overwrite: delete what a run of this name left behind, and begin anew.
 
         Raises:
-            CheckpointError: if the run is there and neither is asked for, both are, or it has another spec.
+            CheckpointError: if the run is there and neither is asked for, both are, it has another spec, or its folder
+                cannot be written.
 
         Example:
             >>> Run.create("runs", "digits/baseline", spec_to_toml(spec)).spec.is_file()
@@ -74,7 +80,8 @@ class Run:
         if resume and overwrite:
             raise CheckpointError(f"{run.path}: resume and overwrite exclude each other; give one of them.")
         if overwrite:
-            run.clear()
+            with told(run.path):
+                run.clear()
         elif run.exists and not resume:
             raise CheckpointError(run._refusal())
         elif run.exists:
@@ -82,7 +89,8 @@ class Run:
         else:
             log.log(logging.INFO if resume else logging.DEBUG, "%s: nothing to resume, the run begins", run.path)
         if not run.exists:
-            run.path.mkdir(parents=True, exist_ok=True)
+            with told(run.path):
+                run.path.mkdir(parents=True, exist_ok=True)
             with replaced(run.spec) as file:
                 file.write(spec_toml.encode())
         return run
@@ -133,6 +141,11 @@ class Run:
         return self.path / "last.pt"
 
     @property
+    def previous(self) -> Path:
+        """The ``last.pt`` before the last one, should that be damaged."""
+        return self.path / "previous.pt"
+
+    @property
     def best(self) -> Path:
         """The best finished model on the validation split."""
         return self.path / "best.pt"
@@ -152,11 +165,75 @@ class Run:
         """Whether its training came to its end."""
         return self.model.is_file()
 
+    @property
+    def resumable(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return self.last.is_file() or self.previous.is_file()
+
     def clear(self) -> None:
         """Delete the files of the run; others in its folder, such as runs below it, are left alone."""
         for name in FILES:
+            remove_parts(self.path / name)
             (self.path / name).unlink(missing_ok=True)
-        shutil.rmtree(self.tensorboard, ignore_errors=True)
+        if self.tensorboard.is_symlink():
+            self.tensorboard.unlink()
+        else:
+            shutil.rmtree(self.tensorboard, ignore_errors=True)
+
+    def inside(self, file: Path) -> Path:
+        """One of the run's files, which is not a link to anywhere else.
+
+        Args:
+            file: the file; it need not exist.
+
+        Raises:
+            CheckpointError: if it leads out of the run's folder.
+
+        Example:
+            >>> Run(Path("runs/digits/baseline")).inside(Path("runs/digits/baseline/model.pt")).name
+            'model.pt'
+        """
+        real = Path(os.path.realpath(file))
+        if not real.is_relative_to(os.path.realpath(self.path)):
+            raise CheckpointError(
+                f"{file} leads out of the run's folder, to {real}, and is not followed. Put the file itself there."
+            )
+        return file
+
+    def read_last(self) -> dict[str, Any]:
+        """What to go on from: the content of ``last.pt`` or, if that is missing or damaged, of ``previous.pt``.
+
+        Raises:
+            CheckpointError: if neither can be used, or ``last.pt`` is no file of this version of qprune.
+
+        Example:
+            >>> Run.open("digits/baseline").read_last()["step"]
+            400
+        """
+        try:
+            return self._training(self.last)
+        except DamagedError as error:
+            content = self._training_before(error)
+            log.warning(
+                "%s is not used: %s. Going on from %s, step %s.",
+                *(self.last, error.reason, self.previous.name, content["step"]),
+            )
+            return content
+
+    def _training_before(self, last: DamagedError) -> dict[str, Any]:
+        try:
+            return self._training(self.previous)
+        except DamagedError as error:
+            raise CheckpointError(
+                f"{self.path} has no checkpoint to go on from: of {self.last.name}, {last.reason}; of "
+                f"{self.previous.name}, {error.reason}. Begin anew with --overwrite, or under a new --name."
+            ) from last
+
+    def _training(self, file: Path) -> dict[str, Any]:
+        content = load(self.inside(file))
+        if not isinstance(content.get("net"), dict) or type(content.get("step")) is not int:
+            raise DamagedError(f"{file} holds no training to go on from.", "it holds no training")
+        return content
 
     def _refusal(self) -> str:
         if self.finished:
@@ -170,8 +247,7 @@ class Run:
         )
 
     def _check_same(self, spec_toml: str) -> None:
-        before = self.spec.read_text() if self.spec.is_file() else ""
-        there, now = _comparable(before), _comparable(spec_toml)
+        there, now = self._spec_there(), _comparable(spec_toml)
         changed = [key for key in there | now if there.get(key) != now.get(key)]
         if changed:
             key = changed[0]
@@ -180,6 +256,14 @@ class Run:
                 f"{now.get(key, 'not set')!r} now. Resume it with the spec it was begun with ({self.spec}), or use "
                 "--overwrite or a new --name."
             )
+
+    def _spec_there(self) -> dict[str, Any]:
+        try:
+            return _comparable(self.spec.read_text(encoding="utf-8") if self.spec.is_file() else "")
+        except (OSError, ValueError, RecursionError) as error:  # not UTF-8 and not TOML are ValueErrors
+            raise CheckpointError(
+                f"{self.spec} cannot be read: {error}. Put the run's spec there again, or begin anew with --overwrite."
+            ) from error
 
 
 def _comparable(text: str) -> dict[str, Any]:

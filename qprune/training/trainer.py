@@ -2,9 +2,6 @@
 
 import copy
 import logging
-import os
-import signal
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -15,28 +12,36 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from qprune.data import EpochSampler
 from qprune.errors import CheckpointError, DataError
 from qprune.tasks import Task
-from qprune.training.callbacks import Callback, CallbackList
+from qprune.training import ranks
+from qprune.training.callback_list import CallbackError, CallbackList
+from qprune.training.callbacks import Callback
 from qprune.training.checkpoint import load_state
-from qprune.training.driver import ScheduleDriver
+from qprune.training.compiling import compiled
+from qprune.training.driver import Event, ScheduleDriver
 from qprune.training.evaluation import evaluate, place, to_device
 from qprune.training.history import History
+from qprune.training.interrupt import Interruption
 from qprune.training.meter import Meter
+from qprune.training.random_state import get_rng, set_rng
+from qprune.training.update import Update
 
 log = logging.getLogger(__name__)
-
-ECHO = 0.5  # seconds; launchers such as `timeout` pass on a Ctrl-C that the terminal has delivered already
 
 
 class Trainer:
     """Trains a network for a number of optimizer steps, and validates it every so many.
 
     The one clock is the number of attempted optimizer steps. After each, in this order: the optimizer, the
-    learning-rate schedule, the driver (which zeroes what was dropped), the metrics, the callbacks.
+    learning-rate schedule, the driver (which zeroes what was dropped), the moving average, the callbacks.
+
+    Where torch.distributed is set up, each process trains with its share of every batch and all hold the same network;
+    `fit`, `state_dict` and the meter wait for all of them.
 
     Args:
         net: the network; moved to ``device``.
@@ -47,6 +52,7 @@ class Trainer:
         optimizer: over the parameters of ``net``.
         lr_schedule: stepped after each optimizer step; None keeps the learning rate.
         driver: of the masks and quantizers in ``net``; None if there are none.
+        average: moving average of the weights, from `make_average`, which is then validated and saved as the model.
         steps: how many optimizer steps to train.
         steps_per_epoch: steps of one pass over the data; by default the length of ``train``.
         validate_every: steps from one validation to the next, by default an epoch; there is always one after the last
@@ -54,6 +60,10 @@ class Trainer:
         callbacks: called in their order; see `Callback`.
         device: where to train.
         channels_last: lay images and weights out with channels last, which is faster for convolutions.
+        precision: see `Update`, as for ``accumulate`` and ``clip_norm``; validation is always in float32.
+        accumulate: parts that each batch is computed in.
+        clip_norm: largest norm of the gradients.
+        compile: backend of torch.compile for the training steps; None runs them as they are.
 
     Attributes:
         history: the `History` so far.
@@ -78,27 +88,36 @@ class Trainer:
         optimizer: Optimizer,
         lr_schedule: LRScheduler | None = None,
         driver: ScheduleDriver | None = None,
+        average: AveragedModel | None = None,
         steps: int,
         steps_per_epoch: int | None = None,
         validate_every: int | None = None,
         callbacks: Iterable[Callback] = (),
         device: torch.device | str = "cpu",
         channels_last: bool = True,
+        precision: str = "float32",
+        accumulate: int = 1,
+        clip_norm: float | None = None,
+        compile: str | None = None,
     ) -> None:
         self.net, self.task, self.train, self.val = net, task, train, val
-        self.optimizer, self.lr_schedule, self.driver = optimizer, lr_schedule, driver
+        self.optimizer, self.lr_schedule, self.driver, self.average = optimizer, lr_schedule, driver, average
         self.steps, self.steps_per_epoch = steps, steps_per_epoch or len(train)
         self.validate_every = validate_every or self.steps_per_epoch
         self.device, self.channels_last = torch.device(device), channels_last
         place(net, self.device, channels_last)
+        view = compiled(net, compile) if compile else net
+        options: dict[str, Any] = {"precision": precision, "accumulate": accumulate, "clip_norm": clip_norm}
+        self.update = Update(view, task, optimizer, device=self.device, **options)
         self.history, self.meter = History(), Meter(task, self.device)
         self.step, self.lr = 0, _lr(optimizer)
         self.batch: Any = None
         self.loss: Tensor | None = None
         self.stop_training = False
+        self.interruption = Interruption()
         self._rng: dict[str, Any] | None = None
         self._since, self._waited = 0.0, 0.0
-        self._pressed, self._process = 0.0, os.getpid()
+        self._whole = True
         self.callbacks = CallbackList()
         self.use(callbacks)
 
@@ -106,16 +125,16 @@ class Trainer:
         """Append callbacks; before `resume_from` and `fit`."""
         for callback in callbacks:
             callback.set_trainer(self)
-            self.callbacks.callbacks.append(callback)
+            self.callbacks.append(callback)
 
     def fit(self) -> History:
-        """Train up to the last step, or until `stop_training` or Ctrl-C, which finishes the step it comes in.
+        """Train up to the last step, or until `stop_training`, Ctrl-C or SIGTERM, which let the present step end.
 
         Raises:
-            TrainingError: if the loss or a score is no longer a number.
+            TrainingError: if the loss or a score is no longer a number, a callback fails, or another process does.
             DataError: if a loader gives no batch.
         """
-        with self.callbacks.closing(), self._ctrl_c():
+        with self.callbacks.closing(), self.interruption.noted(), self._saving_what_is_whole():
             self._begin()
             for batch in self._batches():
                 self._train_step(batch)
@@ -128,20 +147,48 @@ class Trainer:
         """Whether training is over, not merely interrupted."""
         return self._done() and not self.history.interrupted
 
+    @property
+    def averaged_net(self) -> nn.Module:
+        """What is validated and saved as the model: the moving average if there is one, else the network."""
+        return self.net if self.average is None else self.average.module
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process is the one that writes files and shows progress."""
+        return ranks.is_writer()
+
+    def agree(self, flag: bool) -> bool:
+        """Whether ``flag`` holds in any process; all of them must ask."""
+        return ranks.agree(flag)[0]
+
+    @contextmanager
+    def _saving_what_is_whole(self) -> Iterator[None]:
+        try:
+            yield
+        except CallbackError as error:
+            # of several processes the others may be waiting elsewhere; then the last checkpoint has to do
+            if self._whole and ranks.world() == 1:
+                self.callbacks.on_exception(error)
+            raise
+
     def _begin(self) -> None:
-        self.history.interrupted = self.stop_training = False
+        self.history.interrupted = self.history.preempted = self.stop_training = False
         self.callbacks.on_train_begin(self.history.last())
+        if self.step == 0 and self.driver is not None and not self.history.events:
+            self._note(self.driver.begun)
         self.net.train()
         self._since = perf_counter()
         if self._rng is not None:
-            _set_rng(self._rng)
+            set_rng(self._rng)
             self._rng = None
         if not self._done() or self._validation_due():
             self.callbacks.on_epoch_begin(len(self.history), {})
         self._validate_if_due()  # Ctrl-C may have come before it
 
     def _end(self) -> None:
-        self.history.interrupted &= self.step < self.steps or self._validation_due()
+        unfinished = self.step < self.steps or self._validation_due()
+        self.history.interrupted &= unfinished
+        self.history.preempted &= unfinished
         self.callbacks.on_train_end(self.history.last())
 
     def _done(self) -> bool:
@@ -182,29 +229,53 @@ class Trainer:
         try:
             for batch in batches:
                 yield batch
-                if self.history.interrupted:
+                if self.interruption.came:
                     return
         except RuntimeError:
             # loader processes that were spawned, not forked, die of the same Ctrl-C
-            if not self.history.interrupted:
+            if not self.interruption.came:
                 raise
 
     def _train_step(self, batch: Any) -> None:
         number = self.step % self.steps_per_epoch
         self.callbacks.on_train_batch_begin(number, {})
-        self.batch = batch = to_device(batch, self.device, self.channels_last)
-        self.loss, output = self.task.step(self.net, batch)
-        self.optimizer.zero_grad()
-        self.loss.backward()
+        self._whole = False
+        self.batch = to_device(batch, self.device, self.channels_last)
+        self.loss = self.update.backward(self.batch, self._share(number), self.meter.update)
+        self.callbacks.on_before_optimizer_step()
         self.lr = _lr(self.optimizer)
-        self.optimizer.step()
+        self.update.apply()
         if self.lr_schedule is not None:
             self.lr_schedule.step()
+        ranks.average_statistics(self.net)
         self.step += 1
-        if self.driver is not None:
-            self.history.events += self.driver.step()
-        self.meter.update(self.loss, output, batch[1])
-        self.callbacks.on_train_batch_end(number, {"loss": self.loss.detach()})
+        events = self.driver.step() if self.driver is not None else []
+        if self.average is not None:
+            self.average.update_parameters(self.net)
+        self._whole = True
+        self._note(events)
+        self.callbacks.on_train_batch_end(number, {"loss": self.loss})
+        self._agree()
+
+    def _share(self, number: int) -> float:
+        sampler = self.train.sampler
+        return sampler.share(number) if isinstance(sampler, EpochSampler) else 1.0
+
+    def _note(self, events: list[Event]) -> None:
+        self.history.events += events
+        for event in events:
+            if "bits" in event:
+                self.callbacks.on_quantize(event["site"])
+            elif event["frozen"]:
+                self.callbacks.on_freeze(event["site"])
+
+    def _agree(self) -> None:
+        """Stop where any process is asked to stop."""
+        signals = self.interruption
+        came, preempted, stop = ranks.agree(signals.came, signals.preempted, self.stop_training)
+        self.history.interrupted |= came
+        self.history.preempted |= preempted
+        self.stop_training = stop or came
 
     def _validation_due(self) -> bool:
         due = self.step > 0 and (self.step % self.validate_every == 0 or self.step >= self.steps)
@@ -216,6 +287,7 @@ class Trainer:
 
     def _validate(self) -> None:
         scores = self._val_scores()
+        self._agree()
         if self.history.interrupted:
             return  # the scores are of a part; they are taken anew when training goes on
         seconds, self._since = perf_counter() - self._since, perf_counter()
@@ -225,6 +297,7 @@ class Trainer:
         self.history.add(self.meter.result() | scores | clock)
         self.meter.reset()
         self.callbacks.on_epoch_end(len(self.history) - 1, self.history.last())
+        self._agree()
         if not self._done():
             self.callbacks.on_epoch_begin(len(self.history), {})
 
@@ -232,44 +305,25 @@ class Trainer:
         if self.val is None:
             return {}
         batches = self._until_interrupted(self.val)
-        scores = evaluate(self.net, self.task, batches, self.device, self.channels_last)
+        scores = evaluate(self.averaged_net, self.task, batches, self.device, self.channels_last)
         return {f"val_{name}": score for name, score in scores.items()}
 
-    @contextmanager
-    def _ctrl_c(self) -> Iterator[None]:
-        # Only the main thread may set handlers; elsewhere Ctrl-C does not arrive anyway.
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = signal.signal(signal.SIGINT, self._interrupt)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
-
-    def _interrupt(self, *_: Any) -> None:
-        if os.getpid() != self._process:
-            return  # a forked loader process, which goes on until its parent ends it
-        if self.history.interrupted:
-            if perf_counter() - self._pressed > ECHO:
-                raise KeyboardInterrupt  # the second Ctrl-C: do not even finish the step
-            return
-        self.history.interrupted = self.stop_training = True
-        self._pressed = perf_counter()
-        log.warning("Interrupted: stopping after this step and saving. Press Ctrl-C again to stop at once.")
-
     def state_dict(self) -> dict[str, Any]:
-        """All that is needed to go on from this step to the same result."""
+        """All that is needed to go on from this step to the same result, of every process."""
         states = {name: part.state_dict() for name, part in ({"net": self.net} | self._parts()).items()}
-        return states | {"step": self.step, "lr": self.lr, "rng": _get_rng()}
+        own = {"rng": get_rng() if self._rng is None else self._rng}
+        if hasattr(self.task, "state_dict"):
+            own["task"] = self.task.state_dict()
+        return states | {"step": self.step, "lr": self.lr, "ranks": ranks.gathered(own)}
 
     def _parts(self) -> dict[str, Any]:
-        names = ("optimizer", "lr_schedule", "driver", "history", "meter", "callbacks", "task")
-        parts = {name: getattr(self, name) for name in names}
-        return {name: part for name, part in parts.items() if hasattr(part, "state_dict")}
+        names = ("optimizer", "update", "lr_schedule", "driver", "average", "history", "meter", "callbacks")
+        return {name: part for name in names if (part := getattr(self, name)) is not None}
 
     def resume_from(self, checkpoint: dict[str, Any]) -> None:
         """Go on where a checkpoint was written; `fit` then continues with its next step.
+
+        With another number of processes than before, those that are new begin with random numbers of their own.
 
         Args:
             checkpoint: what `state_dict` gave, as read from ``last.pt``.
@@ -285,21 +339,16 @@ class Trainer:
         load_state(self.net, checkpoint["net"], "The checkpoint")
         for name, part in self._parts().items():
             part.load_state_dict(copy.deepcopy(checkpoint[name]))
-        self.step, self.lr, self._rng = checkpoint["step"], checkpoint["lr"], checkpoint["rng"]
+        self.step, self.lr = checkpoint["step"], checkpoint["lr"]
+        self._resume_own(checkpoint["ranks"])
+
+    def _resume_own(self, states: list[dict[str, Any]]) -> None:
+        own = states[ranks.rank() % len(states)]
+        if "task" in own:
+            self.task.load_state_dict(copy.deepcopy(own["task"]))  # type: ignore[attr-defined]
+        if ranks.rank() < len(states):
+            self._rng = own["rng"]
 
 
 def _lr(optimizer: Optimizer) -> float:
     return float(optimizer.param_groups[0]["lr"])
-
-
-def _get_rng() -> dict[str, Any]:
-    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
-
-
-def _set_rng(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])

@@ -381,3 +381,10 @@ def test_all_mistakes_are_told_at_once():
 def test_what_follows_a_mistake_is_still_checked_but_not_blamed_for_it():
     told = mistakes(conv(4, strides=2), layer("BatchNorm2d", num_features=9), conv(4, kernel_size="3"))
     assert [sentence.split(":")[0] for sentence in told] == ["model.layers[0].strides", "model.layers[2].kernel_size"]
+
+
+def test_a_layer_too_large_for_any_memory_is_refused_before_it_is_made():
+    assert mistakes(conv(10**12)) == [
+        "model.layers[0]: Conv2d(in_channels=3, out_channels=1000000000000, kernel_size=3, padding=1) has "
+        "28,000,000,000,000 weights; a layer has at most 1,000,000,000"
+    ]

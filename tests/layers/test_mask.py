@@ -63,15 +63,24 @@ def test_score_is_the_mean_over_batches_of_equal_weight():
     assert mask.seen == 3
 
 
-def test_several_forwards_of_one_step_count_as_batches():
-    together, apart = ChannelMask(3), ChannelMask(3)
-    batches = [torch.randn(2, 3, 5, 7) for _ in range(4)]
-    measure(together, *batches[:3])
-    measure(together, batches[3])
-    for x in batches:
-        measure(apart, x)
-    torch.testing.assert_close(together.score, apart.score)
-    assert together.seen == apart.seen == 4
+def test_several_forwards_of_one_step_are_parts_of_one_batch():
+    parts, whole = ChannelMask(3), ChannelMask(3)
+    for _ in range(2):
+        batches = [torch.randn(n, 3, *size) for n, size in ((4, (5, 7)), (1, (5, 7)), (2, (3, 2)))]
+        measure(parts, *batches)
+        measure(whole, torch.cat([batch.transpose(0, 1).reshape(3, -1) for batch in batches], 1).T[:, :, None])
+    torch.testing.assert_close(parts.score, whole.score)
+    assert parts.seen == whole.seen == 2
+
+
+def test_forget_drops_what_a_step_measured():
+    mask = ChannelMask(3).train()
+    mask.measuring = True
+    mask(torch.randn(2, 3, 5))
+    mask.forget()
+    mask.commit()
+    assert mask.seen == 0
+    assert mask.score.eq(0).all()
 
 
 def test_forward_alone_changes_nothing_that_arithmetic_uses():

@@ -126,7 +126,7 @@ def test_the_network_is_left_as_it_was():
     assert torch.equal(torch.get_rng_state(), rng)
     assert all(p.device.type == "cpu" and p.requires_grad for p in net.parameters())
     assert net[0].weight.grad is not None
-    assert int(net[0].input_mask.pending_seen) == 0
+    assert int(net[0].input_mask.pending_count) == 0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

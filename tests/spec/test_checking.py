@@ -42,10 +42,10 @@ def test_a_mistake_at_the_top_has_its_sentence(told, table, change, line):
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"size": 0}, "size must be a whole number of at least 1, or [height, width]; received 0 (data.size)."),
+        ({"size": 0}, "size must be a whole number from 1 to 16384, or [height, width]; received 0 (data.size)."),
         (
             {"size": [64, 96, 3]},
-            "size must be a whole number of at least 1, or [height, width]; received [64, 96, 3] (data.size).",
+            "size must be a whole number from 1 to 16384, or [height, width]; received [64, 96, 3] (data.size).",
         ),
         (
             {"translate": "BtoC"},
@@ -391,3 +391,14 @@ def test_any_table_gives_sentences(found):
     with pytest.raises(SpecError) as error:
         read_spec(found | {"numerics": "none"})
     assert all(re.fullmatch(r"\S.* .*\S\.", line) for line in str(error.value).split("\n"))
+
+
+def test_a_table_without_an_end_is_told(told, table):
+    table["model"] = table
+    assert told(table) == ["A spec is nested a few levels deep; received tables or lists that go on and on."]
+
+
+def test_repeats_of_repeats_are_counted(told, table):
+    block = {"repeat": 10**6, "layers": [{"type": "ReLU", "repeat": 10**6}, {"type": "ReLU"}]}
+    (line,) = told(table | {"model": {"layers": [block]}})
+    assert line.startswith('A net has at most 5,000 layers; received 1,000,001,000,000; lower "repeat" (model')

@@ -53,6 +53,13 @@ def test_toml_that_ends_too_early_is_told_with_its_line(told, write):
     assert "at line 3, the end of the file" in line
 
 
+@pytest.mark.parametrize("opening", ["[", "{a = "])
+def test_a_file_nested_without_end_is_told(told, write, opening):
+    write("zzzzzz.toml", f"x = {opening * 5000}")
+    (line,) = told("zzzzzz.toml")
+    assert line.startswith("zzzzzz.toml is nested too deep; a spec needs few levels")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="symbolic links need rights")
 def test_an_unreadable_file_is_told(told, write):
     write("loop/x.toml", "")

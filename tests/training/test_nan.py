@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from qprune.errors import TrainingError
 from qprune.layers import QuantConv2d
 from qprune.schedules import QuantizeFrom
-from qprune.training import Callback, ModelCheckpoint, TerminateOnNaN, Trainer
+from qprune.training import Callback, CallbackError, ModelCheckpoint, TerminateOnNaN, Trainer
 from qprune.training.checkpoint import load
 
 MakeTrainer = Callable[..., Trainer]
@@ -111,10 +111,34 @@ def test_late_look_comes_before_anything_is_saved(make_trainer: MakeTrainer, tmp
     assert load(tmp_path / "last.pt")["step"] == 5
 
 
-def test_looking_ends_with_training(make_trainer: MakeTrainer) -> None:
-    trainer = make_trainer(steps=2, callbacks=[TerminateOnNaN()])
-    trainer.fit()
-    assert not trainer.optimizer._optimizer_step_pre_hooks
+@pytest.mark.parametrize("options", [{"every": 9}, {"minutes": 1e-9}])
+def test_late_look_comes_before_a_checkpoint_in_the_middle_of_an_epoch(
+    make_trainer: MakeTrainer, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    callbacks = [TerminateOnNaN(every=100), ModelCheckpoint(tmp_path, **options)]
+    with pytest.raises(TrainingError, match="not finite at step 7"):
+        make_trainer(net_with(Break()), steps=20, validate_every=5, callbacks=callbacks).fit()
+    assert load(tmp_path / "last.pt")["step"] <= 7
+
+
+def test_late_look_comes_before_the_checkpoint_of_a_crash(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    class Crash(Callback):
+        def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
+            if self.trainer.step == 9:
+                raise OSError("no room")
+
+    callbacks = [TerminateOnNaN(every=100), Crash(), ModelCheckpoint(tmp_path)]
+    with pytest.raises(CallbackError, match=r"no room\. That step was not saved"):
+        make_trainer(net_with(Break()), steps=20, callbacks=callbacks).fit()
+    assert load(tmp_path / "last.pt")["step"] == 5
+
+
+def test_skipped_update_hides_no_bad_loss(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(net_with(Break()), callbacks=[TerminateOnNaN()])
+    trainer.lr_schedule = None
+    trainer.update.apply = lambda: None  # type: ignore[method-assign]  # as scaled losses do when gradients overflow
+    with pytest.raises(TrainingError, match="not finite at step 7"):
+        trainer.fit()
 
 
 def test_interval_below_one_is_refused() -> None:

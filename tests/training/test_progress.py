@@ -49,6 +49,25 @@ def test_silence_is_silent(make_trainer: MakeTrainer) -> None:
     assert terminal.getvalue() == ""
 
 
+@pytest.mark.parametrize("verbose", ["auto", 1, 2])
+def test_one_process_of_several_shows_it(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, verbose: str | int
+) -> None:
+    monkeypatch.setattr(Trainer, "writes", False)
+    terminal = Terminal()
+    make_trainer(steps=5, callbacks=[Progress(verbose, file=terminal)]).fit()
+    assert terminal.getvalue() == ""
+
+
+def test_live_numbers_ask_no_other_process(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_trainer(steps=5, callbacks=[Progress(1, file=Terminal())])
+    asked: list[int] = []
+    result = trainer.meter.result
+    monkeypatch.setattr(trainer.meter, "result", lambda: asked.append(trainer.step) or result())
+    trainer.fit()
+    assert asked == [5]
+
+
 def test_progress_changes_no_number(make_trainer: MakeTrainer) -> None:
     watched = make_trainer(steps=9, callbacks=[Progress(1, file=Terminal())]).fit().history
     alone = make_trainer(steps=9).fit().history

@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from qprune.errors import CheckpointError
-from qprune.training import Callback, CSVLogger, ModelCheckpoint, TerminateOnNaN, Trainer
-from qprune.training import trainer as trainer_module
+from qprune.training import Callback, CallbackError, CSVLogger, ModelCheckpoint, TerminateOnNaN, Trainer, interrupt
 from qprune.training.checkpoint import load
 
 MakeTrainer = Callable[..., Trainer]
@@ -64,17 +63,17 @@ def test_resumed_training_equals_the_unbroken_one_to_the_bit(
         assert same(load(tmp_path / name)["state"], load(tmp_path / "whole" / name)["state"])
 
 
-def test_training_resumes_from_a_validation_after_a_crash(make_joint_trainer: MakeTrainer, tmp_path: Path) -> None:
+def test_training_resumes_after_the_crash_of_a_callback(make_joint_trainer: MakeTrainer, tmp_path: Path) -> None:
     class Crash(Callback):
         def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
             if self.trainer.step == 13:
-                raise MemoryError
+                raise MemoryError("no room")
 
     (tmp_path / "whole").mkdir()
     whole = unbroken(make_joint_trainer, tmp_path / "whole")
-    with pytest.raises(MemoryError):
+    with pytest.raises(CallbackError, match="Crash failed in on_train_batch_end at step 13: MemoryError: no room"):
         make_joint_trainer(callbacks=[Crash(), ModelCheckpoint(tmp_path)]).fit()
-    assert load(tmp_path / "last.pt")["step"] == 10
+    assert load(tmp_path / "last.pt")["step"] == 13
 
     resumed = make_joint_trainer(callbacks=[ModelCheckpoint(tmp_path)])
     resumed.resume_from(load(tmp_path / "last.pt"))
@@ -131,7 +130,7 @@ def test_echo_of_a_ctrl_c_is_no_second_one(make_trainer: MakeTrainer) -> None:
 
 
 def test_second_ctrl_c_stops_at_once(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer_module, "ECHO", 0)
+    monkeypatch.setattr(interrupt, "ECHO", 0)
     trainer = make_trainer(callbacks=[CtrlC(6), CtrlC(6)])
     with pytest.raises(KeyboardInterrupt):
         trainer.fit()

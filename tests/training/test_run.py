@@ -4,6 +4,7 @@ import pytest
 
 from qprune.errors import CheckpointError
 from qprune.training import Run, runs_root
+from qprune.training.checkpoint import save
 
 SPEC = 'format = 1\n[data]\nname = "digits"\nroot = "here"\n[train]\nbatch = 64\n'
 
@@ -84,3 +85,53 @@ def test_unknown_run_names_the_nearest(tmp_path: Path) -> None:
     Run.create(tmp_path, "digits/a75_w4a4", SPEC)
     with pytest.raises(CheckpointError, match=r"There is no run digits/a75_w4a5.*Nearest: digits/a75_w4a4\."):
         Run.open("digits/a75_w4a5", root=tmp_path)
+
+
+def test_resuming_may_change_where_and_how_often_but_not_what(tmp_path: Path) -> None:
+    Run.create(tmp_path, "a", SPEC)
+    other = SPEC.replace("[train]", "prefetch = 4\n[train]\ncheckpoint_every = '5ep'")
+    assert Run.create(tmp_path, "a", other, resume=True).spec.read_text() == SPEC
+
+
+def test_overwrite_removes_the_link_to_event_files_not_the_files(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "events").touch()
+    run = Run.create(tmp_path, "a", SPEC)
+    run.tensorboard.symlink_to(elsewhere)
+    Run.create(tmp_path, "a", SPEC, overwrite=True)
+    assert not run.tensorboard.is_symlink()
+    assert (elsewhere / "events").is_file()
+
+
+def test_overwrite_removes_what_killed_processes_left(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, "a", SPEC)
+    (run.path / ".last.pt.123.part").touch()
+    Run.create(tmp_path, "a", SPEC, overwrite=True)
+    assert [path.name for path in run.path.iterdir()] == ["spec.toml"]
+
+
+def test_run_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    with pytest.raises(
+        CheckpointError, match=r"a/b cannot be written: Not a directory\. .* another folder with --runs"
+    ):
+        Run.create(tmp_path, "a/b", SPEC)
+
+
+def test_links_within_a_run_and_to_a_run_are_followed(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, "a", SPEC)
+    save(run.path / "step5.pt", {"step": 5, "net": {}})
+    run.last.symlink_to("step5.pt")
+    (tmp_path / "b").symlink_to(run.path)
+    assert Run.open(tmp_path / "b").read_last()["step"] == 5
+
+
+def test_last_is_read_while_it_is_good(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = Run.create(tmp_path, "a", SPEC)
+    assert not run.resumable
+    for step in (5, 6):
+        save(run.last, {"step": step, "net": {}}, keep_as=run.previous.name)
+    assert run.resumable
+    assert run.read_last()["step"] == 6
+    assert caplog.records == []

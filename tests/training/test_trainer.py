@@ -12,7 +12,7 @@ from qprune.data import eval_loader
 from qprune.errors import DataError
 from qprune.spec import LrSpec
 from qprune.tasks import Classification
-from qprune.training import Callback, Trainer, evaluate
+from qprune.training import Callback, CallbackError, Trainer, evaluate
 
 MakeTrainer = Callable[..., Trainer]
 TIMES = ("seconds",)
@@ -169,7 +169,7 @@ def test_callbacks_are_closed_after_an_error(make_trainer: MakeTrainer) -> None:
             raise ZeroDivisionError
 
     recorder = Fail()
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(CallbackError, match="Fail failed in on_train_batch_end at step 1: ZeroDivisionError"):
         make_trainer(callbacks=[recorder]).fit()
     assert recorder.calls[-1] == ("close",)
 

@@ -1,0 +1,75 @@
+"""`Monitor`: the entry of the history by which a callback judges, and which way is better."""
+
+from typing import Any
+
+from attrs import field, frozen
+
+from qprune.errors import TrainingError
+from qprune.tasks import Task
+
+
+def _is_mode(_: Any, __: Any, mode: str | None) -> None:
+    if mode not in (None, "max", "min"):
+        raise ValueError(f'mode must be "max" or "min"; received {mode!r}')
+
+
+@frozen
+class Monitor:
+    """Picks a value out of the history's entries, and compares it.
+
+    Args:
+        name: the entry's name; by default the task's own on the validation split.
+        mode: ``"max"`` or ``"min"``; by default ``"min"`` for losses and the task's own for all else.
+
+    Raises:
+        ValueError: for a mode that is neither.
+
+    Example:
+        >>> Monitor("val_loss").better(Classification(classes=10), 0.4, 0.5)
+        True
+    """
+
+    name: str | None = None
+    mode: str | None = field(default=None, validator=_is_mode)
+
+    def name_for(self, task: Task) -> str:
+        """The name of the entry."""
+        return self.name or f"val_{task.monitor}"
+
+    def value(self, task: Task, logs: dict[str, Any], owner: str) -> float:
+        """The monitored value.
+
+        Args:
+            task: whose monitor and mode are the defaults.
+            logs: an entry of the history.
+            owner: who monitors it, for the error.
+
+        Raises:
+            TrainingError: if the entry has no such name; those it has are listed.
+        """
+        name = self.name_for(task)
+        if name not in logs:
+            held_out = any(there.startswith("val_") for there in logs)
+            hint = "" if held_out else " Names with val_ need a validation split."
+            raise TrainingError(
+                f'{owner} monitors "{name}", which the history does not have; it has {", ".join(logs)}. '
+                f"Give one of them as monitor.{hint}"
+            )
+        return float(logs[name])
+
+    def better(self, task: Task, value: float, best: float | None, min_delta: float = 0.0) -> bool:
+        """Whether ``value`` is better than ``best`` by more than ``min_delta``; NaN never is.
+
+        Args:
+            task: whose monitor and mode are the defaults.
+            value: what is judged.
+            best: what it is compared with; None is worse than any number.
+            min_delta: how much better is better.
+        """
+        if value != value:
+            return False
+        sign = 1 if self._mode(task) == "max" else -1
+        return best is None or sign * (value - best) > min_delta
+
+    def _mode(self, task: Task) -> str:
+        return self.mode or ("min" if self.name_for(task).endswith("loss") else task.mode)

@@ -1,0 +1,165 @@
+"""`Update`: from a batch to updated weights, in parts and in low precision if asked."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from operator import itemgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from qprune.tasks import Task
+from qprune.training import ranks
+
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Watch = Callable[[Tensor, Any, Any], None]
+
+
+class Update:
+    """One optimizer step: forward and backward, then the update.
+
+    Args:
+        net: the network, on its device.
+        task: its step.
+        optimizer: over the parameters of ``net``.
+        device: where it is trained.
+        precision: ``"float32"``, or what autocast computes in: ``"bfloat16"`` or ``"float16"``, whose loss is scaled so
+            that small gradients survive; a step whose scaled gradients overflow is skipped, and counts as a step.
+        accumulate: a batch is computed in so many parts, one after the other, to need less memory. Losses are averaged
+            over all of its samples.
+        clip_norm: gradients are scaled down to this norm, taken over all parameters.
+
+    Raises:
+        ValueError: for an unknown precision, or a number below 1 or norm that is not above 0.
+
+    Source: Micikevicius et al., 2018, arXiv:1710.03740, for scaled losses.
+
+    Example:
+        >>> update = Update(net, task, sgd, device=torch.device("cpu"), precision="bfloat16", accumulate=2)
+        >>> loss = update.backward((images, labels))
+        >>> update.apply()
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        task: Task,
+        optimizer: Optimizer,
+        *,
+        device: torch.device,
+        precision: str = "float32",
+        accumulate: int = 1,
+        clip_norm: float | None = None,
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; received {precision!r}")
+        if accumulate < 1 or (clip_norm is not None and clip_norm <= 0):
+            raise ValueError(
+                f"accumulate must be at least 1 and clip_norm above 0; received {accumulate} and {clip_norm}"
+            )
+        self.optimizer, self.device, self.dtype = optimizer, device, PRECISIONS[precision]
+        self.accumulate, self.clip_norm = accumulate, clip_norm
+        self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self.scaler = GradScaler(device.type, enabled=precision == "float16")
+        step = _Step(net, task)
+        self._step: nn.Module = _replicated(step, device) if ranks.world() > 1 else step
+
+    def forward(self, batch: Any) -> tuple[Tensor, Any]:
+        """Loss and output of a batch, in the precision of training."""
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+            result: tuple[Tensor, Any] = self._step(batch)
+        return result
+
+    def backward(self, batch: Any, share: float = 1.0, watch: Watch | None = None) -> Tensor:
+        """Compute the gradients of a batch, clipped if asked.
+
+        Args:
+            batch: on the device.
+            share: this process's samples, as a multiple of the mean over all processes.
+            watch: called with loss, output and target of every part.
+
+        Returns:
+            the loss, the mean over the samples; detached.
+        """
+        self.optimizer.zero_grad()
+        total, parts = torch.zeros((), device=self.device), list(split(batch, self.accumulate))
+        for index, (part, weight) in enumerate(parts):
+            with self._alone() if index < len(parts) - 1 else nullcontext():
+                loss, output = self.forward(part)
+                weight *= share
+                scaled = self.scaler.scale(loss if weight == 1 else loss * weight)
+                scaled.backward()
+            total = loss.detach() if len(parts) == 1 else total + loss.detach() * (weight / share)
+            if watch is not None:
+                watch(loss.detach(), output, part[1])
+        self._unscale_and_clip()
+        return total
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """Gradients are exchanged once, with the last part."""
+        return self._step.no_sync() if isinstance(self._step, DistributedDataParallel) else nullcontext()
+
+    def _unscale_and_clip(self) -> None:
+        self.scaler.unscale_(self.optimizer)
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+
+    def apply(self) -> None:
+        """Update the weights, unless scaled gradients overflowed."""
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        # a skipped step is a step: else the learning-rate schedule would warn that the optimizer never stepped
+        self.optimizer._opt_called = True  # type: ignore[attr-defined]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scale of the loss."""
+        return self.scaler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the scale of ``state``."""
+        if state:
+            self.scaler.load_state_dict(state)
+
+
+class _Step(nn.Module):
+    """A task's step as a forward pass, which DistributedDataParallel wants."""
+
+    def __init__(self, net: nn.Module, task: Task) -> None:
+        super().__init__()
+        self.net, self.task = net, task
+
+    def forward(self, batch: Any) -> tuple[Tensor, Any]:
+        return self.task.step(self.net, batch)
+
+
+def _replicated(step: nn.Module, device: torch.device) -> nn.Module:
+    options: dict[str, Any] = {"device_ids": [device] if device.type == "cuda" else None}
+    # statistics, masks and ranges are merged between steps, not sent at every forward
+    known = inspect.signature(DistributedDataParallel).parameters
+    options["forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"] = (
+        False  # renamed in 2.14
+    )
+    return DistributedDataParallel(step, **options)
+
+
+def split(batch: Any, parts: int) -> Iterator[tuple[Any, float]]:
+    """Cut a batch into parts of nearly equal size, each with its share of the samples.
+
+    Example:
+        >>> [share for part, share in split((torch.zeros(5, 3), torch.zeros(5)), parts=2)]
+        [0.6, 0.4]
+    """
+    size = max((len(leaf) for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.dim()), default=1)
+    if parts == 1 or size == 1:
+        yield batch, 1.0
+        return
+    length = -(-size // parts)
+    for start in range(0, size, length):
+        stop = min(size, start + length)
+        part = slice(start, stop)
+        yield tree_map_only(Tensor, itemgetter(part), batch), (stop - start) / size
