@@ -99,7 +99,7 @@ def fit(
     """
     chosen, root, progress = _chosen(spec, name, seed, overrides, data), runs_root(runs), Progress(verbose)
     with joined(choose_device(device)), determined(deterministic):
-        earlier = _missing(chosen, root, data) if chain else []
+        earlier = _missing(chosen, root, data, resume) if chain else []
         if seed is not None and not earlier:
             chosen = evolve(chosen, init=_init_run(chosen, root))
         check_run(root, chosen, resume, overwrite)  # refuses before hours of work, not after
@@ -324,10 +324,10 @@ def _datasets(data: Any) -> Any:
     return None if isinstance(data, str | Path) else data
 
 
-def _missing(spec: Spec, root: Path, data: Any) -> list[Spec]:
-    """What a chain has to train before a spec, the first one first."""
+def _missing(spec: Spec, root: Path, data: Any, resume: bool) -> list[Spec]:
+    """What a chain has to train before a spec, or to score where it is resumed, the first one first."""
     chain = [spec]
-    while chain[0].init and not is_trained(chain[0].init, root):
+    while chain[0].init and not is_trained(chain[0].init, root, scored=resume):
         base, _, seed = chain[0].init.partition("@seed")
         earlier = _chosen(base, None, int(seed) if seed.isdigit() else None, (), _folder(data))
         if earlier.name != chain[0].init:

@@ -30,7 +30,7 @@ def assemble(spec: Spec, classes: int, shape: tuple[int, int, int]) -> nn.Module
         SpecError: for a network that cannot be made.
         PlanError: for rules that do not fit it; every mistake is one line.
     """
-    example = torch.zeros(2, *shape)
+    example = torch.zeros(2, *shape, device="meta")
     if spec.model.layers:
         net = build_declared(spec.model.layers, example)
     else:

@@ -32,7 +32,7 @@ from qprune.training import Callback, load_checkpoint
 ACTS = [{"types": ["ReLU"], "at": "output"}]
 WEIGHTS = [{"types": ["Conv2d", "Linear"], "at": "weight"}]
 LAYERWISE = {"kind": "layerwise", "start": 2, "interval": 2, "refresh": 2}
-FILES = ["best.pt", "history.csv", "last.pt", "model.pt", "report.json", "spec.toml", "tensorboard"]
+FILES = ["best.pt", "history.csv", "last.pt", "model.pt", "previous.pt", "report.json", "spec.toml", "tensorboard"]
 
 
 def spec(name="tiny/dense", **tables):
@@ -135,7 +135,7 @@ def test_a_run_folder_is_complete(trained):
     report = json.loads((run / "report.json").read_text())
     assert report["scores"] == history.scores
     assert report["costs"]["weight_bits"] == [4]
-    assert report["environment"].keys() == {"device", "processor", "threads", "python", "torch"}
+    assert report["environment"].keys() == {"device", "processor", "processes", "threads", "python", "torch"}
     assert list((run / "tensorboard").iterdir())
 
 
@@ -606,6 +606,18 @@ def test_an_interrupted_chain_stops_there_and_goes_on(shelf, monkeypatch):
     assert not (shelf / "tiny/pruned").exists()
     monkeypatch.setattr(api, "train", trains)
     assert fit("tiny/pruned", shelf, chain=True, resume=True).run == shelf / "tiny/pruned"
+
+
+def test_a_resumed_chain_scores_the_run_that_was_killed_before_its_report(shelf):
+    fit("tiny/pruned", shelf, chain=True)
+    report = shelf / "tiny/dense/report.json"
+    text = report.read_text()
+    report.unlink()
+    assert "holds a finished run" in told(CheckpointError, fit, "tiny/pruned", shelf, chain=True)
+    assert not report.exists()
+    fit("tiny/pruned", shelf, chain=True, resume=True)
+    assert report.read_text() == text
+    assert [row["name"] for row in chain_of("tiny/pruned", shelf)] == ["tiny/dense", "tiny/pruned"]
 
 
 def test_an_init_that_leads_back_to_itself_is_refused(shelf):

@@ -39,3 +39,13 @@ def test_swap_resnet_is_pruned_and_quantized(capsys):
     assert all(mask.sparsity == 0.5 for mask in masks)
     assert all(bool(site.quant.active) for site in sites(net) if site.quant is not None)
     assert not net.training
+
+
+def test_resumable_loop_goes_on_to_the_same_bits(capsys):
+    loop = example("resumable_loop")
+    training = loop.Training()
+    mask = training.driver.timelines["3.output", "mask"]
+    assert mask.measuring(17)
+    assert mask.measuring(18)
+    assert loop.main(steps=42, stop=18)
+    assert "stopped at step 18 of 42 and resumed: the same bits" in capsys.readouterr().out

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from qprune.data.datasets import ImageSet, SeededSet
 from qprune.data.pair_set import PairSet
 from qprune.data.seeds import ORDER, permutation
+from qprune.data.workers import heed_only_the_parent
 from qprune.errors import DataError
 
 Shard = tuple[int, int]  # the number of this process, and how many share the samples
@@ -165,5 +166,6 @@ def _loader(
         persistent_workers=workers > 0,
         prefetch_factor=prefetch if workers else None,
         pin_memory=torch.device(device).type == "cuda",
+        worker_init_fn=heed_only_the_parent,
         generator=torch.Generator(),  # else every pass would draw its workers' seed from the global generator
     )

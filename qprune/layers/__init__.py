@@ -18,7 +18,7 @@ from qprune.layers.hosts import (
     CompressedReLU6,
     CompressedWeight,
 )
-from qprune.layers.mask import ChannelMask
+from qprune.layers.mask import ChannelMask, commit_masks
 from qprune.layers.quantizer import FakeQuant, commit_all
 from qprune.layers.sites import Site, sites
 from qprune.layers.weighted import (
@@ -63,5 +63,6 @@ __all__ = [
     "QuantLinear",
     "Site",
     "commit_all",
+    "commit_masks",
     "sites",
 ]

@@ -2,10 +2,12 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch._utils import _unflatten_dense_tensors
 
 log = logging.getLogger(__name__)
 
@@ -52,3 +54,22 @@ class Compressor(nn.Module, ABC):
                 "Load all of its entries, or none of them to start fresh."
             )
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *lists)
+
+
+def buffers_of(parts: Sequence[Compressor], name: str) -> list[Tensor]:
+    """One buffer of each; not by attribute, which for many modules takes as long as what is done with the buffers.
+
+    Example:
+        >>> buffers_of([ChannelMask(2), ChannelMask(3)], "seen")
+        [tensor(0), tensor(0)]
+    """
+    return [part._buffers[name] for part in parts]  # type: ignore[misc]  # none of them is None
+
+
+def spread(values: Tensor, buffers: list[Tensor]) -> None:
+    """Copy one long tensor into many buffers, in their order.
+
+    Example:
+        >>> spread(torch.arange(5), [mask.score for mask in (ChannelMask(2), ChannelMask(3))])
+    """
+    torch._foreach_copy_(buffers, list(_unflatten_dense_tensors(values, buffers)))

@@ -1,10 +1,13 @@
 """`ChannelMask`: keeps or drops whole channels."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+from torch._utils import _flatten_dense_tensors
 
 from qprune.functional import channel_score, keep_top, mask_channels
-from qprune.layers.compressor import Compressor
+from qprune.layers.compressor import Compressor, buffers_of, spread
 from qprune.schedules import PruneSchedule
 
 torch.fx.wrap("mask_channels")  # one operation to symbolic tracing, which cannot know a dtype
@@ -103,16 +106,9 @@ class ChannelMask(Compressor):
             # a mean, not a sum: what one forward measured stays as it is, to the bit
             self.pending_score.lerp_(channel_score(x, self.importance[-2:], self.axis), count / self.pending_count)
 
-    @torch.no_grad()
     def commit(self) -> None:
         """Move what the step's forwards measured into the running mean; every step counts the same."""
-        measured = self.pending_count > 0
-        seen = self.seen + measured
-        mean = (self.score * self.seen + self.pending_score) / seen.clamp(min=1)
-        # where: score * seen / seen is not always score
-        self.score.copy_(torch.where(measured, mean, self.score))
-        self.seen.copy_(seen)
-        self.forget()
+        commit_masks([self])
 
     def forget(self) -> None:
         """Drop what the step's forwards measured."""
@@ -132,3 +128,29 @@ class ChannelMask(Compressor):
     def extra_repr(self) -> str:
         """Channels, importance and schedule."""
         return f"{self.channels}, importance={self.importance!r}, schedule={self.schedule}"
+
+
+@torch.no_grad()
+def commit_masks(masks: Sequence[ChannelMask]) -> None:
+    """Commit many masks together: a few operations on long tensors instead of many on short ones.
+
+    Args:
+        masks: on one device.
+
+    Example:
+        >>> commit_masks([ChannelMask(2), ChannelMask(3)])
+    """
+    if not masks:
+        return
+    names = ("score", "seen", "pending_score", "pending_count")
+    buffers = {name: buffers_of(masks, name) for name in names}
+    score, seen, pending, count = (_flatten_dense_tensors(buffers[name]) for name in names)
+    sizes = torch.tensor([mask.channels for mask in masks])
+    owner = torch.arange(len(masks)).repeat_interleave(sizes).to(score.device)  # the mask of each channel
+    measured = count > 0
+    before, seen = seen[owner], seen + measured
+    mean = (score * before + pending) / seen.clamp(min=1)[owner]
+    # where: score * seen / seen is not always score
+    spread(torch.where(measured[owner], mean, score), buffers["score"])
+    spread(seen, buffers["seen"])
+    torch._foreach_zero_(buffers["pending_score"] + buffers["pending_count"])

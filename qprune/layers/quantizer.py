@@ -1,11 +1,12 @@
 """`FakeQuant`: rounds values to the grid of a b-bit integer."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
+from torch._utils import _flatten_dense_tensors
 
 from qprune.functional import (
     GRADIENTS,
@@ -16,13 +17,14 @@ from qprune.functional import (
     quantize,
     scale_and_zero_point,
 )
-from qprune.layers.compressor import Compressor
+from qprune.layers.compressor import Compressor, buffers_of, spread
 from qprune.layers.mask import ChannelMask
 from qprune.schedules import QuantizeFrom
 
 torch.fx.wrap("mask_channels")  # one operation to symbolic tracing, which cannot know a dtype
 
 NUMERICS = ("default", "paper")
+_COMMITTED = ("pending_low", "pending_high", "scale", "zero_point", "seen", "range")
 NOTHING = {"pending_low": torch.inf, "pending_high": -torch.inf}  # the range of a step that measured nothing
 
 
@@ -246,41 +248,45 @@ def commit_all(quants: Sequence[FakeQuant]) -> None:
         >>> layer = QuantConv2d(2, 3, 1)
         >>> commit_all([layer.weight_quant, layer.input_quant])
     """
-    groups: dict[tuple[str, bool, int], list[FakeQuant]] = {}
+    groups: dict[tuple[str, bool], list[FakeQuant]] = {}
     for quant in quants:
-        groups.setdefault((quant.numerics, quant.symmetric, quant.bits), []).append(quant)
+        groups.setdefault((quant.numerics, quant.symmetric and quant.numerics == "paper"), []).append(quant)
     for alike in groups.values():
-        _commit_alike(alike)
+        _commit_alike(sorted(alike, key=_grid))
+
+
+def _grid(quant: FakeQuant) -> tuple[bool, int]:
+    return quant.symmetric, quant.bits
 
 
 def _commit_alike(quants: list[FakeQuant]) -> None:
-    first, sizes = quants[0], torch.tensor([quant.scale.numel() for quant in quants])
-    low, high, scale, zero_point = (_joined(quants, name) for name in (*NOTHING, "scale", "zero_point"))
+    first, buffers = quants[0], {name: buffers_of(quants, name) for name in _COMMITTED}
+    low, high, scale, zero_point, seen = (_flatten_dense_tensors(buffers[name]) for name in _COMMITTED[:5])
+    sizes = torch.tensor([each.numel() for each in buffers["scale"]])
     owner = torch.arange(len(quants)).repeat_interleave(sizes).to(low.device)  # the quantizer of each entry
     if first.numerics == "paper" and first.symmetric:  # the published mean is one of magnitudes
         high = torch.maximum(-low, high)
     measured = low.isfinite() & high.isfinite()
-    seen = _joined(quants, "seen")
     seen = seen + torch.zeros_like(seen).index_add_(0, owner, measured.long()).gt(0)
-    _spread(quants, "seen", seen)
+    spread(seen, buffers["seen"])
     weight = (1 / seen.clamp(min=1)).clamp(min=0.01 if first.numerics == "default" else 0.0)[owner]
-    before = torch.cat([quant.range.view(2, -1) for quant in quants], 1)
+    before = torch.cat([each.view(2, -1) for each in buffers["range"]], 1)
     ranges = torch.where(measured, torch.lerp(before, torch.stack([low, high]), weight), before)
-    new_scale, new_zero_point = first.scale_and_zero_point(*ranges)
-    _spread(quants, "scale", torch.where(measured, new_scale, scale))
-    _spread(quants, "zero_point", torch.where(measured, new_zero_point, zero_point))
-    torch._foreach_copy_(
-        [quant.range for quant in quants],
-        [part.view_as(quant.range) for part, quant in zip(ranges.split(sizes.tolist(), 1), quants, strict=True)],
-    )
+    new_scale, new_zero_point = _grids(quants, sizes.tolist(), ranges)
+    spread(torch.where(measured, new_scale, scale), buffers["scale"])
+    spread(torch.where(measured, new_zero_point, zero_point), buffers["zero_point"])
+    parts = ranges.split(sizes.tolist(), 1)
+    ranges_of_each = [part.view_as(each) for part, each in zip(parts, buffers["range"], strict=True)]
+    torch._foreach_copy_(buffers["range"], ranges_of_each)
     for name, nothing in NOTHING.items():
-        _spread(quants, name, torch.full_like(low, nothing))
+        spread(torch.full_like(low, nothing), buffers[name])
 
 
-def _joined(quants: list[FakeQuant], name: str) -> Tensor:
-    return _flatten_dense_tensors([getattr(quant, name) for quant in quants])
-
-
-def _spread(quants: list[FakeQuant], name: str, values: Tensor) -> None:
-    buffers = [getattr(quant, name) for quant in quants]
-    torch._foreach_copy_(buffers, list(_unflatten_dense_tensors(values, buffers)))
+def _grids(quants: list[FakeQuant], sizes: list[int], ranges: Tensor) -> tuple[Tensor, Tensor]:
+    """Step size and zero point of every range; quantizers with the same grid, which are neighbours, share a call."""
+    sized = zip(quants, sizes, strict=True)
+    groups = [list(group) for _, group in itertools.groupby(sized, lambda pair: _grid(pair[0]))]
+    parts = ranges.split([sum(size for _, size in group) for group in groups], 1)
+    grids = [group[0][0].scale_and_zero_point(*part) for group, part in zip(groups, parts, strict=True)]
+    scales, zero_points = zip(*grids, strict=True)
+    return torch.cat(scales), torch.cat(zero_points)

@@ -4,6 +4,7 @@ from qprune.training.averaging import make_average
 from qprune.training.callback_list import CallbackError, CallbackList
 from qprune.training.callbacks import Callback
 from qprune.training.checkpoint import load as load_checkpoint
+from qprune.training.checkpoint import save as save_checkpoint
 from qprune.training.claim import check_run, claim_run
 from qprune.training.csv_logger import CSVLogger
 from qprune.training.determinism import determined
@@ -28,6 +29,7 @@ from qprune.training.opening import (
 )
 from qprune.training.optimizers import make_lr_schedule, make_optimizer
 from qprune.training.progress import Progress
+from qprune.training.random_state import get_rng, set_rng
 from qprune.training.ranks import is_writer, joined
 from qprune.training.run import Run, runs_root
 from qprune.training.trainer import Trainer
@@ -58,6 +60,7 @@ __all__ = [
     "determined",
     "evaluate",
     "evaluate_model",
+    "get_rng",
     "is_trained",
     "is_writer",
     "joined",
@@ -71,6 +74,8 @@ __all__ = [
     "plan_spec",
     "prepare",
     "runs_root",
+    "save_checkpoint",
+    "set_rng",
     "steps_per_epoch",
     "train",
 ]

@@ -21,7 +21,7 @@ def check_run(root: Path, spec: Spec, resume: bool, overwrite: bool) -> None:
 
 
 def claim_run(root: Path, spec: Spec, resume: bool, overwrite: bool) -> Run:
-    """Make the folder of a run, or take up one that is there; see `Run.create`.
+    """Make the folder of a run, or take up one that is there; see `Run.create`. Without a checkpoint it begins anew.
 
     Raises:
         CheckpointError: as `Run.create`.
@@ -30,6 +30,9 @@ def claim_run(root: Path, spec: Spec, resume: bool, overwrite: bool) -> Run:
         >>> run = claim_run(Path("runs"), spec, resume=False, overwrite=False)
     """
     if ranks.is_writer():
-        Run.create(root, spec.name, spec_to_toml(spec), resume=resume, overwrite=overwrite)
+        begun = Run(root / spec.name).exists
+        run = Run.create(root, spec.name, spec_to_toml(spec), resume=resume, overwrite=overwrite)
+        if begun and resume:
+            run.drop_unsaved()
     ranks.wait_for_all()
     return Run(root / spec.name)

@@ -6,12 +6,15 @@ from typing import Any
 import torch
 from torch import nn
 
+GRAPHS = 64  # of all networks of one class in a process
+
 
 def compiled(net: nn.Module, backend: str) -> Any:
     """A compiled view of ``net`` on the same parameters, for training; evaluation runs ``net`` itself.
 
     Of a network that is trained as several, such as a GAN, each is compiled. With a `ScheduleDriver` that lets sites
-    measure ``together`` there is one graph for steps that measure and one for those that do not, for each batch size.
+    measure ``together`` there is one graph for steps that measure and one for those that do not, for each batch size;
+    twice as many for a generator that sees images of its own kind and generated ones.
 
     Args:
         net: the network.
@@ -20,12 +23,20 @@ def compiled(net: nn.Module, backend: str) -> Any:
     Example:
         >>> view = compiled(net, "inductor")
     """
+    _allow_graphs()
     if not hasattr(net, "deployed"):
         return torch.compile(net, backend=backend, dynamic=False)
     view = copy.copy(net)
     parts = {name: torch.compile(part, backend=backend, dynamic=False) for name, part in net.named_children()}
     object.__setattr__(view, "_modules", parts)
     return view
+
+
+def _allow_graphs() -> None:
+    from torch._dynamo import config  # imports the compiler, which takes seconds
+
+    # torch counts those of all networks of one class together, and runs the rest uncompiled: 8 would not do for a chain
+    config.recompile_limit = max(config.recompile_limit, GRAPHS)
 
 
 def graphs_compiled() -> int:

@@ -42,7 +42,8 @@ def determined(wanted: bool = True) -> Iterator[list[str]]:
     before = (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled())
     benchmark = torch.backends.cudnn.benchmark
     with warnings.catch_warnings():
-        warnings.filterwarnings("once", message=_WITHOUT.pattern)
+        # not "once", which would keep an operation from being named in a second training of the same process
+        warnings.filterwarnings("always", message=_WITHOUT.pattern)
         warnings.showwarning = _told(found, warnings.showwarning)
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from qprune.errors import PlanError, TrainingError
+from qprune.errors import CheckpointError, PlanError, TrainingError
 from qprune.flow import trace
 from qprune.layers import ChannelMask, CompressedWeight, Site, sites
 from qprune.plan import make_plan
@@ -229,15 +229,21 @@ class ScheduleDriver:
         return [value for value in state.values() if isinstance(value, Tensor) and value.shape == parameter.shape]
 
     def state_dict(self) -> dict[str, Any]:
-        """What is needed to go on: the clock. Masks and ranges are part of the network's own state."""
-        return {"steps_done": self.steps_done}
+        """What is needed to go on: the clock, and the plan that it belongs to. Masks and ranges are the network's."""
+        plan = {f"{name} ({kind})": repr(timeline) for (name, kind), timeline in self.timelines.items()}
+        return {"steps_done": self.steps_done, "plan": plan}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from ``state``.
 
         Make the network, the optimizer and the driver as at the start, then load all three, in this order: a driver
         made on a loaded network would apply step 0 to it once more.
+
+        Raises:
+            CheckpointError: if ``state`` is of another plan; the first site that differs is named.
         """
+        own = self.state_dict()["plan"]
+        _check_plan(state.get("plan", own), own)  # some files know no plan
         self.steps_done = int(state["steps_done"])
         self._set_modes()
 
@@ -247,6 +253,15 @@ def _parts(site: Site) -> Iterator[tuple[str, measurements.Part]]:
         yield "mask", site.mask
     if site.quant is not None:
         yield "quant", site.quant
+
+
+def _check_plan(theirs: dict[str, str], own: dict[str, str]) -> None:
+    different = [name for name in theirs | own if theirs.get(name) != own.get(name)]
+    if different:
+        raise CheckpointError(
+            f"The checkpoint is of another plan: {different[0]} has another schedule there, first of {len(different)}. "
+            "Go on with the schedules and the steps per epoch that it was written with, or begin anew."
+        )
 
 
 def _counterparts(net: nn.Module, average: nn.Module | None) -> dict[nn.Parameter, tuple[nn.Parameter, ...]]:

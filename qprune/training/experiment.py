@@ -1,6 +1,7 @@
 """`Experiment`: a spec made ready to train, with its data, network, driver and trainer; `prepare` builds it."""
 
 import json
+import logging
 import platform
 import re
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from qprune.training import ranks
 from qprune.training.averaging import make_average
 from qprune.training.callbacks import Callback
 from qprune.training.checkpoint import load_state, replaced
+from qprune.training.compiling import graphs_compiled
 from qprune.training.csv_logger import CSVLogger
 from qprune.training.driver import ScheduleDriver
 from qprune.training.evaluation import evaluate
@@ -36,6 +38,8 @@ from qprune.training.optimizers import check_lr_schedule, make_lr_schedule, make
 from qprune.training.panels import panels_of
 from qprune.training.run import Run
 from qprune.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
 
 
 @frozen(eq=False)
@@ -121,7 +125,7 @@ def _trainer(
     average = make_average(net, train.ema) if train.ema else None
     driver = ScheduleDriver(
         net,
-        torch.zeros(2, *shape),
+        torch.zeros(2, *shape, device="meta"),
         per_epoch,
         optimizer=optimizer,
         steps=steps,
@@ -190,10 +194,14 @@ def train(
     trainer.history.run = run.path
     if resume and run.resumable:
         trainer.resume_from(run.read_last())
+    before = graphs_compiled() if spec.train.compile else 0
     history = trainer.fit()
+    graphs = {"graphs": graphs_compiled() - before} if spec.train.compile else {}
+    if graphs:
+        log.info("%d graphs were compiled.", graphs["graphs"])
     if not history.interrupted:
         ranks.wait_for_all()  # the writer may still be at model.pt
-        _report(experiment, run)
+        _report(experiment, run, _environment(trainer.device) | graphs)
     ranks.wait_for_all()
     return history
 
@@ -205,7 +213,7 @@ def _interval(trainer: Trainer, spec: Spec) -> dict[str, Any]:
     return {"every": every, "minutes": minutes(interval)}
 
 
-def _report(experiment: Experiment, run: Run) -> None:
+def _report(experiment: Experiment, run: Run, environment: dict[str, Any]) -> None:
     """Score the model of ``model.pt`` on every split but the training one, and write ``report.json``."""
     trainer, spec = experiment.trainer, experiment.spec
     content = load_model(run.inside(run.model))
@@ -225,7 +233,7 @@ def _report(experiment: Experiment, run: Run) -> None:
         "mode": task.mode,
         "scores": trainer.history.scores,
         "costs": costs,
-        "environment": _environment(trainer.device),
+        "environment": environment,
     }
     if trainer.writes:
         with replaced(run.report) as file:
@@ -259,7 +267,7 @@ def plan_spec(spec: Spec, per_epoch: int | None = None) -> Plan:
     per_epoch = per_epoch or steps_per_epoch(info.sizes["train"], spec.train.batch)
     steps = to_steps(spec.train.length, per_epoch)
     check_lr_schedule(spec.train.lr_schedule, steps, per_epoch)
-    flow = trace(net, torch.zeros(2, *info.shape))
+    flow = trace(net, torch.zeros(2, *info.shape, device="meta"))
     plan = make_plan(net, flow, steps_per_epoch=per_epoch, steps=steps)
     return evolve(plan, cost=forecast(net, plan, info.shape))
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from qprune.layers import ChannelMask, FakeQuant, commit_all
+from qprune.layers import ChannelMask, FakeQuant, commit_all, commit_masks
 from qprune.training import ranks
 
 Part = ChannelMask | FakeQuant
@@ -23,8 +23,7 @@ def commit(parts: Iterable[Part]) -> None:
         _merge_masks(masks)
         _merge_quants(quants)
     commit_all(quants)
-    for mask in masks:
-        mask.commit()
+    commit_masks(masks)
 
 
 @torch.no_grad()

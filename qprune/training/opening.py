@@ -103,17 +103,23 @@ def _spec_in(content: dict[str, Any], path: str | os.PathLike[str]) -> Spec:
         raise CheckpointError(f"{path} holds a spec that cannot be read: {error}. Train the run again.") from error
 
 
-def is_trained(run: str | os.PathLike[str], root: Path) -> bool:
+def is_trained(run: str | os.PathLike[str], root: Path, scored: bool = False) -> bool:
     """Whether there is such a run, and it is finished.
+
+    Args:
+        run: which.
+        root: where run folders lie.
+        scored: whether a run of a spec must have its report, too, before which it may have been killed.
 
     Example:
         >>> is_trained("digits/baseline", Path("runs"))
         True
     """
     try:
-        return model_file(run, root).is_file()
+        found = Run(model_file(run, root).parent)
     except CheckpointError:
         return False
+    return not scored or found.report.is_file() or not found.spec.is_file()
 
 
 def model_file(run: str | os.PathLike[str], root: Path) -> Path:

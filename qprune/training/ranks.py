@@ -7,6 +7,8 @@ few functions wait for all ranks, which must call them at the same points.
 import hashlib
 import itertools
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -72,29 +74,25 @@ def joined(device: torch.device) -> Iterator[None]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=number, world_size=size)
     try:
-        with _failures_told(store, number):
-            yield
-    finally:
-        dist.destroy_process_group()
-
-
-@contextmanager
-def _failures_told(store: dist.Store, number: int) -> Iterator[None]:
-    try:
         yield
     except Exception as error:
-        first = _first_failure(store, None if isinstance(error, QpruneError) else _PATIENCE)
+        # torchrun sends SIGTERM as soon as one process is gone; the others shall still say why
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        first = _first_failure(store, 0.0 if isinstance(error, QpruneError) else _PATIENCE)
         if first is None:
             kind = "" if isinstance(error, QpruneError) else f"{type(error).__name__}: "
             store.set(_FAILURE, f"{number} {kind}{error}")
             raise
         where, _, text = first.partition(" ")
         raise TrainingError(f"Process {where} failed, which ends all of them: {text}") from error
+    finally:
+        dist.destroy_process_group()
 
 
-def _first_failure(store: dist.Store, patience: float | None) -> str | None:
+def _first_failure(store: dist.Store, patience: float) -> str | None:
     """What another process said; one that merely lost its peers waits for it a moment."""
-    end = time.monotonic() + (patience or 0)
+    end = time.monotonic() + patience
     while True:
         try:
             if store.check([_FAILURE]):

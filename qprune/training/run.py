@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import tomllib
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,8 @@ class Run:
             overwrite: delete what a run of this name left behind, and begin anew.
 
         Raises:
-            CheckpointError: if the run is there and neither is asked for, both are, it has another spec, or its folder
-                cannot be written.
+            CheckpointError: if the run is there and neither is asked for, both are, it has another spec, it is finished
+                and has no checkpoint, or its folder cannot be written.
 
         Example:
             >>> Run.create("runs", "digits/baseline", spec_to_toml(spec)).spec.is_file()
@@ -86,6 +87,7 @@ class Run:
             raise CheckpointError(run._refusal())
         elif run.exists:
             run._check_same(spec_toml)
+            run._check_resumable()
         else:
             log.log(logging.INFO if resume else logging.DEBUG, "%s: nothing to resume, the run begins", run.path)
         if not run.exists:
@@ -172,13 +174,31 @@ class Run:
 
     def clear(self) -> None:
         """Delete the files of the run; others in its folder, such as runs below it, are left alone."""
-        for name in FILES:
-            remove_parts(self.path / name)
-            (self.path / name).unlink(missing_ok=True)
+        self._delete(FILES)
+
+    def drop_unsaved(self) -> None:
+        """Delete what is there without a checkpoint, of a training that was killed before its first.
+
+        Raises:
+            CheckpointError: if that is not allowed.
+
+        Example:
+            >>> Run.open("digits/baseline").drop_unsaved()
+        """
+        if not self.resumable:
+            log.info("%s: there is no checkpoint, the run begins anew", self.path)
+            with told(self.path):
+                self._delete(name for name in FILES if name != self.spec.name)
+
+    def _delete(self, names: Iterable[str]) -> None:
+        # first the points: where the files of a run are gone, nobody would look for those of the one before
         if self.tensorboard.is_symlink():
             self.tensorboard.unlink()
         else:
             shutil.rmtree(self.tensorboard, ignore_errors=True)
+        for name in names:
+            remove_parts(self.path / name)
+            (self.path / name).unlink(missing_ok=True)
 
     def inside(self, file: Path) -> Path:
         """One of the run's files, which is not a link to anywhere else.
@@ -245,6 +265,13 @@ class Run:
             f"{self.path} holds a run that was not finished. Use --resume to go on, --overwrite to begin anew, "
             "or a new --name."
         )
+
+    def _check_resumable(self) -> None:
+        if self.finished and not self.resumable:
+            raise CheckpointError(
+                f"{self.path} holds a finished run, but no {self.last.name} to go on from. Use --overwrite to train it "
+                "anew, or a new --name."
+            )
 
     def _check_same(self, spec_toml: str) -> None:
         there, now = self._spec_there(), _comparable(spec_toml)

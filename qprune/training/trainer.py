@@ -134,7 +134,7 @@ class Trainer:
             TrainingError: if the loss or a score is no longer a number, a callback fails, or another process does.
             DataError: if a loader gives no batch.
         """
-        with self.callbacks.closing(), self.interruption.noted(), self._saving_what_is_whole():
+        with self.interruption.noted(), self.callbacks.closing(), self._saving_what_is_whole():
             self._begin()
             for batch in self._batches():
                 self._train_step(batch)
@@ -335,6 +335,12 @@ class Trainer:
             raise CheckpointError(
                 f"The checkpoint was written at step {checkpoint['step']}, but this training ends at step {self.steps}."
                 " Train longer, or start anew."
+            )
+        missing = {"net", "lr", "ranks", *self._parts()} - checkpoint.keys()
+        if missing:
+            raise CheckpointError(
+                f"The checkpoint has no {', '.join(sorted(missing))}: it is of another kind of training. Go on with "
+                "the options it was written with, or begin anew."
             )
         load_state(self.net, checkpoint["net"], "The checkpoint")
         for name, part in self._parts().items():

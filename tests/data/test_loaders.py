@@ -3,6 +3,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from qprune.data import EpochSampler, ImageSet, build_augment, eval_loader, train_loader
+from qprune.errors import DataError
 
 
 def image_set(count=23):
@@ -35,6 +36,43 @@ def test_sampler_order_is_a_function_of_seed_and_epoch():
     assert order(2, 5) == order(2, 5)
     assert [i for _, i in order(2, 5)] != [i for _, i in order(2, 6)]
     assert [i for _, i in order(2, 5)] != [i for _, i in order(3, 5)]
+
+
+@pytest.mark.parametrize("start", [0, 1])
+def test_processes_share_every_batch_and_every_index_goes_to_one(start):
+    size, batch = 16, 6
+    whole = list(EpochSampler(size, batch, seed=2, epoch=3, start=start))
+    shards = [EpochSampler(size, batch, seed=2, epoch=3, start=start, shard=(rank, 3)) for rank in range(3)]
+    assert sorted(index for shard in shards for index in shard) == sorted(whole)
+    assert [len(shard) for shard in shards] == [len(list(shard)) for shard in shards]
+    for number in range(2 - start):
+        parts = [pair for shard in shards for pair in list(shard)[2 * number : 2 * number + 2]]
+        assert sorted(parts) == sorted(whole[batch * number :][:batch])
+
+
+def test_shares_of_a_batch_average_to_one():
+    shards = [EpochSampler(size=16, batch=6, shard=(rank, 3)) for rank in range(3)]
+    assert [[shard.share(number) for shard in shards] for number in range(3)] == [
+        [1, 1, 1], [1, 1, 1], pytest.approx([1.5, 0.75, 0.75])
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("size", "batch", "sentence"),
+    [
+        (16, 5, r"A batch must be shared equally by 3 processes; train\.batch is 5\."),
+        (14, 6, "with 14 samples in batches of 6 the last one has 2 for 3 processes. Choose another train.batch"),
+    ],
+)
+def test_batches_that_some_process_would_have_no_part_in_are_refused(size, batch, sentence):
+    with pytest.raises(DataError, match=sentence):
+        EpochSampler(size, batch, shard=(0, 3))
+
+
+def test_processes_share_what_is_evaluated():
+    shards = [eval_loader(image_set(), batch=4, shard=(rank, 3)) for rank in range(3)]
+    labels = torch.cat([labels for shard in shards for _, labels in shard])
+    assert sorted(labels.tolist()) == list(range(23))
 
 
 def test_sampler_starts_in_the_middle_of_an_epoch():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from qprune.functional import channel_score
-from qprune.layers import ChannelMask
+from qprune.layers import ChannelMask, commit_masks
 from qprune.schedules import OneShot
 
 
@@ -99,6 +99,26 @@ def test_commit_without_a_forward_changes_nothing():
     for _ in range(9):
         mask.commit()
     assert all(torch.equal(value, before[name]) for name, value in mask.state_dict().items())
+
+
+def test_committing_together_equals_committing_one_by_one():
+    together, apart = ([ChannelMask(channels).train() for channels in (3, 1, 5)] for _ in range(2))
+    for step in range(4):
+        for index, (first, second) in enumerate(zip(together, apart, strict=True)):
+            first.measuring = second.measuring = (index + step) % 3 != 0  # some see nothing in a step
+            x = torch.randn(2, first.channels, 6)
+            first(x)
+            second(x)
+            second.commit()
+        commit_masks(together)
+    for first, second in zip(together, apart, strict=True):
+        assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
+        assert first.pending_count == 0
+        assert first.pending_score.eq(0).all()
+
+
+def test_committing_no_mask_at_all_is_fine():
+    commit_masks([])
 
 
 def test_commit_leaves_scores_alone_that_someone_else_set():

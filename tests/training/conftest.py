@@ -52,7 +52,7 @@ def make_trainer() -> MakeTrainer:
         **options: Any,
     ) -> Trainer:
         torch.manual_seed(3)
-        net = net or dense_net()
+        net, compile = net or dense_net(), options.get("compile") is not None
         data = load_data(DataSpec("digits", augment=[CROP], train_images=150), seed=1)
         train = train_loader(data.train, batch=32, seed=1)
         optimizer = make_optimizer(OptimizerSpec("sgd", lr=lr, momentum=0.9, weight_decay=5e-4), net)
@@ -63,7 +63,7 @@ def make_trainer() -> MakeTrainer:
             val=eval_loader(data.val, batch=64) if val else None,
             optimizer=optimizer,
             lr_schedule=make_lr_schedule(schedule or LrSpec("cosine", warmup="2it"), optimizer, steps, 5),
-            driver=ScheduleDriver(net, steps_per_epoch=5, optimizer=optimizer, steps=steps),
+            driver=ScheduleDriver(net, steps_per_epoch=5, optimizer=optimizer, steps=steps, together=compile),
             steps=steps,
             **options,
         )

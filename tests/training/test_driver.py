@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from qprune.assemble import swap
-from qprune.errors import PlanError, TrainingError
+from qprune.errors import CheckpointError, PlanError, TrainingError
 from qprune.functional import channel_score, keep_top
 from qprune.layers import PrunedConv2d, PrunedLinear, PrunedQuantConv2d, QuantConv2d, sites
 from qprune.schedules import Inherited, Layerwise, OneShot, QuantizeFrom, Stepwise
@@ -492,8 +492,38 @@ def test_stop_and_go_on_equals_never_having_stopped(stop, at, late):
     driver.load_state_dict(saved[2])
     assert before + go(net, optimizer, driver, batches[stop:]) == events
     assert all(torch.equal(value, whole[0].state_dict()[key]) for key, value in net.state_dict().items())
-    assert driver.state_dict() == {"steps_done": 11}
+    assert driver.state_dict() == whole[2].state_dict()
+    assert driver.steps_done == 11
     assert driver.finished
+
+
+@pytest.mark.parametrize(
+    ("schedule", "per_epoch"), [(Layerwise(0.5, "1ep", "1ep", "1ep"), 3), (Layerwise(0.4, "1ep", "1ep", "1ep"), 2)]
+)
+def test_state_of_another_plan_is_refused(schedule, per_epoch):
+    driver = ScheduleDriver(two_layers(Layerwise(0.5, "1ep", "1ep", "1ep")), batch(), steps_per_epoch=2)
+    other = ScheduleDriver(two_layers(schedule), batch(), steps_per_epoch=per_epoch)
+    sentence = (
+        r"^The checkpoint is of another plan: 0\.output \(mask\) has another schedule there, first of 2\. "
+        r"Go on with the schedules and the steps per epoch that it was written with, or begin anew\.$"
+    )
+    with pytest.raises(CheckpointError, match=sentence):
+        other.load_state_dict(driver.state_dict())
+    assert other.steps_done == 0
+
+
+def test_state_of_a_site_that_is_gone_is_refused():
+    driver = ScheduleDriver(two_layers(SHOT))
+    with pytest.raises(
+        CheckpointError, match=r"another plan: 2\.output \(mask\) has another schedule there, first of 1"
+    ):
+        ScheduleDriver(two_layers(SHOT)[:1]).load_state_dict(driver.state_dict())
+
+
+def test_state_that_knows_no_plan_is_taken():
+    driver = ScheduleDriver(two_layers(SHOT))
+    driver.load_state_dict({"steps_done": 1})
+    assert driver.steps_done == 1
 
 
 # a loop by hand

@@ -18,7 +18,8 @@ SCRIPT = Path(__file__).with_name("in_processes.py")
 # 21 images in batches of 6, so that two processes share the last 3 unequally
 IMAGES = [
     "train.channels_last=false", "data.size=32", "data.unpaired=false", "data.train_images=21",
-    "train.batch=6", "train.length=36it", "train.validate_every=18it", 'train.optimizer={name="sgd", lr=0.001}', 'train.lr_schedule={}',
+    "train.batch=6", "train.length=36it", "train.validate_every=18it",
+    'train.optimizer={name="sgd", lr=0.001}', "train.lr_schedule={}",
 ]  # fmt: skip
 # with batch statistics; pruned and quantized
 DIGITS = [
@@ -114,7 +115,7 @@ def test_a_preempted_training_goes_on_with_another_number_of_processes(trained, 
     runs = folder / "preempted"
     result = torchrun(2, SCRIPT, folder / "images.toml", runs, "preempted")
     assert result.stderr.count("preempted: True") == 2
-    assert load_checkpoint(runs / "gan/last.pt")["step"] == 5
+    assert load_checkpoint(runs / "images/last.pt")["step"] == 5
 
     result = torchrun(3, SCRIPT, folder / "images.toml", runs, "resumed")
     assert result.returncode == 0, result.stderr
@@ -128,9 +129,9 @@ def test_the_failure_of_one_process_ends_all_with_its_error(folder):
     result = torchrun(2, SCRIPT, folder / "images.toml", folder / "failed", "fails")
     told = [line for line in result.stderr.splitlines() if "told: " in line]
     assert result.returncode != 0
-    assert len(told) == 2
+    assert told  # torchrun may end the other one before it can speak
     assert all("AtStep5 failed in on_train_batch_end at step 5: LookupError: no such thing" in line for line in told)
-    assert sum("Process 1 failed, which ends all of them" in line for line in told) == 1
+    assert sum("Process 1 failed, which ends all of them" in line for line in told) == len(told) - 1
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_before_training(folder):

@@ -10,7 +10,16 @@ import torch
 from torch import nn
 
 from qprune.errors import CheckpointError
-from qprune.training import Callback, CallbackError, CSVLogger, ModelCheckpoint, TerminateOnNaN, Trainer, interrupt
+from qprune.training import (
+    Callback,
+    CallbackError,
+    CSVLogger,
+    ModelCheckpoint,
+    TerminateOnNaN,
+    Trainer,
+    interrupt,
+    make_average,
+)
 from qprune.training.checkpoint import load
 
 MakeTrainer = Callable[..., Trainer]
@@ -183,3 +192,26 @@ def test_checkpoint_can_be_resumed_from_twice(make_trainer: MakeTrainer, tmp_pat
         histories.append(trainer.fit().history)
     assert same(content, before)
     assert same(*histories)
+
+
+def test_checkpoint_of_a_training_without_a_moving_average_is_refused(make_trainer: MakeTrainer) -> None:
+    plain = make_trainer(steps=2)
+    plain.fit()
+    averaged = make_trainer()
+    averaged.average = make_average(averaged.net, decay=0.9)
+    with pytest.raises(CheckpointError, match="The checkpoint has no average: it is of another kind of training"):
+        averaged.resume_from(plain.state_dict())
+
+
+def test_sigterm_saves_and_is_told_from_ctrl_c(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    class Preempt(CtrlC):
+        def _press(self, *_: Any) -> None:
+            if self.trainer.step == self.step:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    trainer = make_trainer(callbacks=[Preempt(6), Preempt(6), ModelCheckpoint(tmp_path)])
+    history = trainer.fit()
+    assert (history.interrupted, history.preempted) == (True, True)
+    assert load(tmp_path / "last.pt")["step"] == 7
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert not trainer.fit().preempted

@@ -50,6 +50,31 @@ def test_resume_without_a_run_begins_it(tmp_path: Path) -> None:
     assert Run.create(tmp_path, "a", SPEC, resume=True).spec.is_file()
 
 
+def test_finished_run_without_a_checkpoint_is_not_resumed(tmp_path: Path) -> None:
+    model = Run.create(tmp_path, "a", SPEC).model
+    model.touch()
+    with pytest.raises(CheckpointError, match=r"holds a finished run, but no last\.pt to go on from\. Use --overwrite"):
+        Run.create(tmp_path, "a", SPEC, resume=True)
+    assert model.is_file()
+
+
+def test_what_was_left_before_the_first_checkpoint_is_dropped(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, "a", SPEC)
+    run.tensorboard.mkdir()
+    for path in (run.tensorboard / "events", run.history, run.best, run.path / ".last.pt.7.part", run.path / "mine"):
+        path.touch()
+    run.drop_unsaved()
+    assert sorted(path.name for path in run.path.iterdir()) == ["mine", "spec.toml"]
+
+
+def test_nothing_is_dropped_where_there_is_a_checkpoint(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, "a", SPEC)
+    for path in (run.previous, run.history, run.best):
+        path.touch()
+    run.drop_unsaved()
+    assert sorted(path.name for path in run.path.iterdir()) == ["best.pt", "history.csv", "previous.pt", "spec.toml"]
+
+
 def test_resume_with_another_spec_is_refused(tmp_path: Path) -> None:
     Run.create(tmp_path, "a", SPEC)
     with pytest.raises(

@@ -1,0 +1,48 @@
+"""One process alone; several are in test_processes.py."""
+
+import pytest
+import torch
+from torch import nn
+
+from qprune.training import ranks
+
+
+def test_a_process_alone_is_the_first_of_one_and_writes():
+    assert (ranks.rank(), ranks.world(), ranks.is_writer()) == (0, 1, True)
+
+
+def test_started_beside_others_only_the_first_writes_even_when_they_have_parted(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for number, writes in (("0", True), ("1", False)):
+        monkeypatch.setenv("RANK", number)
+        assert ranks.is_writer() is writes
+
+
+def test_alone_nothing_is_exchanged():
+    values = torch.tensor([1.5, -2.0])
+    assert ranks.agree(True, False) == (True, False)
+    assert ranks.gathered({"a": values}) == [{"a": values}]
+    assert ranks.summed([values])[0].tolist() == ranks.lowest([values])[0].tolist() == [1.5, -2.0]
+    ranks.check_alike(lambda: pytest.fail("asked for tensors that nobody compares"), "The masks")
+
+
+def test_statistics_of_one_process_stay_as_they_are():
+    norm = nn.BatchNorm2d(3)
+    norm.running_mean.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    ranks.average_statistics(norm)
+    assert norm.running_mean.tolist() == [1, 2, 3]
+
+
+def test_a_digest_tells_bits_apart():
+    assert ranks.digest([torch.tensor(0.0)]) != ranks.digest([torch.tensor(-0.0)])
+    assert ranks.digest([torch.ones(2, 3).t()]) == ranks.digest([torch.ones(3, 2)])
+
+
+@pytest.mark.parametrize(
+    ("name", "gpus", "device"),
+    [(None, True, "cuda:3"), ("cuda", False, "cuda:3"), (None, False, None), ("cpu", True, "cpu")],
+)
+def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch, name, gpus, device):
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus)
+    assert ranks.device_of_rank(name) == device
