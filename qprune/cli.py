@@ -81,7 +81,8 @@ def fit(spec: str, chain: bool, overrides: tuple[str, ...], data: Path | None, q
     history = api.fit(spec, chain=chain, overrides=overrides, data=data, **options)
     run = history.run
     if history.interrupted or run is None:
-        click.echo(f"Interrupted; everything is saved in {run}. {_GO_ON}", err=True)
+        if is_writer():
+            click.echo(f"Interrupted; everything is saved in {run}. {_GO_ON}", err=True)
         sys.exit(143 if history.preempted else 130)  # as a shell reports SIGTERM and SIGINT
     if not is_writer():
         return
