@@ -241,7 +241,7 @@ def test_run_killed_at_random_moments_goes_on_as_if_it_had_not_been(folder, whol
     if name == "camvid":
         request.getfixturevalue("camvid")
     generator, hits = random.Random(f"{SEED} {name}"), []
-    while len(hits) < 10:
+    while len(hits) < 6:
         runs = tmp_path / str(len(hits))
         hits += check(folder, whole, name, moments(generator, 5), runs, generator.randint(0, 2))
 
