@@ -119,10 +119,10 @@ class DataSpec:
     validation: float = field(default=0.1, converter=as_float, validator=SHARE)
     train_images: int | None = field(default=None, validator=validators.optional(whole(1)))
     workers: int = field(default=0, validator=whole(0))
-    prefetch: int = field(default=2, validator=whole(1))
     download: bool = field(default=False, validator=SWITCH)
     translate: str | None = field(default=None, validator=validators.optional(one_of("AtoB", "BtoA")))
     unpaired: bool = field(default=False, validator=SWITCH)
+    prefetch: int = field(default=2, validator=whole(1))
 
     def __attrs_post_init__(self) -> None:
         if self.unpaired and self.translate is None:

@@ -4,6 +4,7 @@ A process is called a rank, as in torch.distributed. Nothing here is called insi
 few functions wait for all ranks, which must call them at the same points.
 """
 
+import gc
 import hashlib
 import itertools
 import os
@@ -87,6 +88,7 @@ def joined(device: torch.device) -> Iterator[None]:
         where, _, text = first.partition(" ")
         raise TrainingError(f"Process {where} failed, which ends all of them: {text}") from error
     finally:
+        gc.collect()  # whatever still holds the group keeps its threads, which must be gone before Python ends
         dist.destroy_process_group()
 
 

@@ -135,10 +135,11 @@ class Trainer:
             DataError: if a loader gives no batch.
         """
         with self.interruption.noted(), self.callbacks.closing(), self._saving_what_is_whole():
-            self._begin()
-            for batch in self._batches():
-                self._train_step(batch)
-                self._validate_if_due()
+            with self.update.replicated():
+                self._begin()
+                for batch in self._batches():
+                    self._train_step(batch)
+                    self._validate_if_due()
             self._end()
         return self.history
 

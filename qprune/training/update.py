@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from operator import itemgetter
 from typing import Any
 
@@ -66,8 +66,21 @@ class Update:
         self.accumulate, self.clip_norm = accumulate, clip_norm
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self.scaler = GradScaler(device.type, enabled=precision == "float16")
-        step = _Step(net, task)
-        self._step: nn.Module = _replicated(step, device) if ranks.world() > 1 else step
+        self._step: nn.Module = _Step(net, task)
+
+    @contextmanager
+    def replicated(self) -> Iterator[None]:
+        """Exchange gradients with the other processes meanwhile; alone, do nothing.
+
+        Not longer: what exchanges them has threads, which must be gone before Python ends.
+        """
+        plain = self._step
+        if ranks.world() > 1:
+            self._step = _replicated(plain, self.device)
+        try:
+            yield
+        finally:
+            self._step = plain
 
     def forward(self, batch: Any) -> tuple[Tensor, Any]:
         """Loss and output of a batch, in the precision of training."""
