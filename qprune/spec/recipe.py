@@ -54,7 +54,10 @@ _DECAY = number("a number greater than 0 and less than 1", lambda v: 0 < v < 1)
 
 def _duration_or_minutes(instance: Any, attribute: Any, value: Any) -> None:
     if minutes(value) is None:
-        duration(1)(instance, attribute, value)
+        try:
+            duration(1)(instance, attribute, value)
+        except SpecError as error:
+            raise SpecError(f'{error}; or give minutes, such as "10min"') from None
 
 
 def minutes(duration: Duration | None) -> float | None:

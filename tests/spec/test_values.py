@@ -1,5 +1,6 @@
 """Specs made in Python are checked by the same rules as those in TOML."""
 
+import json
 import pickle
 
 import pytest
@@ -59,3 +60,27 @@ def test_the_error_survives_pickling():
     with pytest.raises(SpecError) as error:
         read_spec({})
     assert pickle.loads(pickle.dumps(error.value)).mistakes == error.value.mistakes
+
+
+@pytest.mark.parametrize("interval", ["500it", "0.5ep", "10min", "0.5min", 500])
+def test_checkpoints_are_written_every_so_many_steps_epochs_or_minutes(interval: int | str) -> None:
+    assert (
+        read_spec("digits/baseline", {"train.checkpoint_every": json.dumps(interval)}).train.checkpoint_every
+        == interval
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("checkpoint_every", '"10 minutes"', r'received .10 minutes.; or give minutes, such as "10min"'),
+        ("checkpoint_every", '"0min"', r'received .0min.; or give minutes, such as "10min"'),
+        ("ema", "1.0", r"ema must be a number greater than 0 and less than 1; received 1.0"),
+        ("clip_norm", "0", r"clip_norm must be a number greater than 0; received 0"),
+        ("precision", '"half"', r'precision must be "float32", "bfloat16" or "float16"; received "half"'),
+        ("accumulate", "0", r"accumulate must be a whole number of at least 1; received 0"),
+    ],
+)
+def test_training_options_out_of_range_are_refused(key: str, value: str, sentence: str) -> None:
+    with pytest.raises(SpecError, match=sentence):
+        read_spec("digits/baseline", {f"train.{key}": value})

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from qprune.errors import TrainingError
 from qprune.training import ranks
 
 
@@ -46,3 +47,10 @@ def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch, name, gpus,
     monkeypatch.setenv("LOCAL_RANK", "3")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus)
     assert ranks.device_of_rank(name) == device
+
+
+def test_a_process_that_holds_other_masks_is_named(monkeypatch):
+    monkeypatch.setattr(ranks, "world", lambda: 3)
+    monkeypatch.setattr(ranks, "gathered", lambda own: [own, "another", own])
+    with pytest.raises(TrainingError, match="The masks of process 1 are not those of process 0"):
+        ranks.check_alike(lambda: [torch.zeros(2)], "The masks")
