@@ -6,7 +6,7 @@ shape.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,8 +38,21 @@ RECTIFIERS = (nn.ReLU, nn.ReLU6)
 
 
 @frozen
+class Given:
+    """A tensor among the arguments of a call.
+
+    Attributes:
+        maker: the call that made it; -1 for an input of the network, None for a parameter, a buffer or a constant.
+        shape: its shape.
+    """
+
+    maker: int | None
+    shape: Shape
+
+
+@frozen
 class Call:
-    """One layer or function that ran.
+    """One layer or function that ran. A function with several results is a call for each of them.
 
     Attributes:
         index: position in execution order.
@@ -49,6 +62,10 @@ class Call:
         inputs: the calls that made its tensor arguments; -1 for an input of the network.
         shapes: shapes of those arguments.
         shape: shape of its (first) result.
+        function: the function; None for a layer.
+        arguments: all positional arguments, with a `Given` in place of each tensor.
+        options: the same for keyword arguments.
+        part: which of a function's several results it is.
     """
 
     index: int
@@ -58,6 +75,10 @@ class Call:
     inputs: tuple[int, ...]
     shapes: tuple[Shape, ...]
     shape: Shape
+    function: Callable[..., Any] | None = field(default=None, eq=False, repr=False)
+    arguments: tuple[Any, ...] = field(default=(), eq=False, repr=False)
+    options: Mapping[str, Any] = field(factory=dict, eq=False, repr=False)
+    part: int = 0
 
     def mixes(self) -> bool:
         """Whether its output channels are new ones, made of several input channels."""
@@ -217,6 +238,10 @@ def _is_leaf(module: nn.Module) -> bool:
     return of_torch and forward not in (nn.Module.forward, nn.Sequential.forward)
 
 
+def _name(func: Callable[..., Any]) -> str:
+    return getattr(func, "__name__", str(func))
+
+
 def _shapes(arguments: Any) -> str:
     return ", ".join(str(tuple(leaf.shape)) for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor))
 
@@ -239,26 +264,39 @@ class _Recorder(TorchFunctionMode):
         def leave(module: nn.Module, arguments: Any, kwargs: Any, result: Any) -> None:
             self.depth -= 1
             if self.depth == 0:
-                self._note(path, original, type(original).__name__, (arguments, kwargs), result)
+                self._note(path, original, None, (arguments, kwargs), result)
 
         return leaf.register_forward_pre_hook(enter), leaf.register_forward_hook(leave, with_kwargs=True)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        result, name = func(*args, **(kwargs or {})), getattr(func, "__name__", str(func))
+        # before it runs: what works in place gives back its argument
+        given = tree_map_only(Tensor, self._given, (tuple(args), dict(kwargs or {}))) if self.depth == 0 else ()
+        result = func(*args, **(kwargs or {}))
         if self.depth == 0:
-            self._note(None, None, name, (args, kwargs), args[0] if name == "__setitem__" else result)
+            changed = args[0] if _name(func) == "__setitem__" else result
+            self._note(None, None, func, given, changed)
         return result
 
-    def _note(self, path: str | None, layer: nn.Module | None, name: str, arguments: Any, result: Any) -> None:
+    def _given(self, tensor: Tensor) -> Given:
+        return Given(self.makers.get(id(tensor)), tuple(tensor.shape))
+
+    def _note(
+        self, path: str | None, layer: nn.Module | None, func: Callable[..., Any] | None, arguments: Any, result: Any
+    ) -> None:
         made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        given = [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor) and id(leaf) in self.makers]
-        if not made or not given:
+        arguments, options = tree_map_only(Tensor, self._given, arguments)
+        given = [leaf for leaf in tree_leaves((arguments, options)) if isinstance(leaf, Given)]
+        known = [(leaf.maker, leaf.shape) for leaf in given if leaf.maker is not None]
+        if not made or not known:
             return
-        inputs, shapes = tuple(self.makers[id(t)] for t in given), tuple(tuple(t.shape) for t in given)
-        self.calls.append(Call(len(self.calls), path, layer, name, inputs, shapes, tuple(made[0].shape)))
-        self.know(made, len(self.calls) - 1)
+        inputs, shapes = zip(*known, strict=True)
+        name = type(layer).__name__ if func is None else _name(func)
+        for part, tensor in enumerate(made if layer is None else made[:1]):
+            facts = (inputs, shapes, tuple(tensor.shape), func, tuple(arguments), options, part)
+            self.calls.append(Call(len(self.calls), path, layer, name, *facts))
+            self.know(made if layer is not None else [tensor], len(self.calls) - 1)
 
     def know(self, tensors: Any, maker: int = -1) -> None:
         """Remember who made these tensors."""

@@ -1,5 +1,6 @@
 """Drop-in layers that can be pruned and quantized, and the compressors inside them."""
 
+from qprune.layers.aligned import ALIGNED, CHANNELWISE, Align, Aligned
 from qprune.layers.compressor import Compressor
 from qprune.layers.hosts import (
     HOSTS,
@@ -34,7 +35,11 @@ from qprune.layers.weighted import (
 )
 
 __all__ = [
+    "ALIGNED",
+    "CHANNELWISE",
     "HOSTS",
+    "Align",
+    "Aligned",
     "ChannelMask",
     "Compressed",
     "CompressedAdaptiveAvgPool2d",

@@ -31,6 +31,10 @@ class Compressor(nn.Module, ABC):
     def forget(self) -> None:
         """Drop what the forwards of this step measured."""
 
+    @abstractmethod
+    def select(self, channels: Tensor) -> None:
+        """Go on with these channels alone, given by their numbers; what it knows about them stays as it is."""
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Compressor":
         # .to(dtype) is for the layer's arithmetic, not for scores and scales: as a float16 a small scale is 0.
         def keep_dtype(tensor: Tensor) -> Tensor:

@@ -115,6 +115,13 @@ class ChannelMask(Compressor):
         self.pending_score.zero_()
         self.pending_count.zero_()
 
+    def select(self, channels: Tensor) -> None:
+        """Go on with these channels alone, given by their numbers."""
+        for name in ("keep", "score", "pending_score"):
+            buffer = getattr(self, name)
+            setattr(self, name, buffer[channels.to(buffer.device)])
+        self.channels = len(channels)
+
     @torch.no_grad()
     def refresh(self, sparsity: float) -> None:
         """Choose anew which channels to keep, by the present scores; see `qprune.functional.keep_top`."""

@@ -197,6 +197,32 @@ class FakeQuant(Compressor):
         for name, nothing in NOTHING.items():
             getattr(self, name).fill_(nothing)
 
+    def select(self, channels: Tensor) -> None:
+        """Go on with the ranges of these channels alone, given by their numbers; one range for all stays as it is."""
+        if self.channels is None:
+            return
+        for name in ("range", "scale", "zero_point", *NOTHING):
+            buffer = getattr(self, name)
+            setattr(self, name, buffer[..., channels.to(buffer.device)])
+        self.channels = len(channels)
+
+    def per_channel(self, channels: int) -> "FakeQuant":
+        """A quantizer of so many channels, each with this one's range for all of them.
+
+        Example:
+            >>> FakeQuant(4, axis=0, symmetric=True).per_channel(3).scale
+            tensor([1., 1., 1.])
+        """
+        options: dict[str, Any] = {name: getattr(self, name) for name in ("symmetric", "numerics", "gradient", "schedule")}
+        wide = FakeQuant(self.bits, channels=channels, axis=self.axis, device=self.scale.device, **options)
+        for name in ("range", "scale", "zero_point"):
+            own = getattr(self, name)
+            getattr(wide, name).copy_(own[..., None].expand(*own.shape, channels))
+        wide.seen.copy_(self.seen)
+        wide.active.copy_(self.active)
+        wide.known, wide.measuring = self.known, self.measuring
+        return wide.train(self.training)
+
     def scale_and_zero_point(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """Step size and integer zero point for these ranges, by the quantizer's numerics."""
         if self.numerics == "default":

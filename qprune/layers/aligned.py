@@ -1,0 +1,110 @@
+"""Layers of a shrunk network whose neighbours kept other channels: they gather before they compute, or scatter after."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qprune.functional import mask_channels
+from qprune.layers.hosts import HOSTS
+from qprune.zoo import Add, Concat
+
+
+class Align(nn.Module):
+    """Picks channels by fixed indices, and puts constants where a channel no longer exists.
+
+    Input ``(N, C, ...)``, output ``(N, len(index), ...)``: channel j is ``x[:, index[j]]``, or the constant ``fill[j]``
+    where ``index[j]`` is -1. Without any -1 it gathers, else it scatters into constants.
+
+    Args:
+        index: for each output channel the input channel, or -1.
+        fill: for each output channel a constant; by default 0.
+
+    Raises:
+        ValueError: if ``fill`` has another length, or an index is below -1.
+
+    Example:
+        >>> Align([1, -1, 0], fill=[0.0, 5.0, 0.0])(torch.tensor([[1.0, 2.0]]))
+        tensor([[2., 5., 1.]])
+    """
+
+    source: Tensor
+    exists: Tensor
+    constants: Tensor
+
+    def __init__(self, index: Sequence[int], fill: Sequence[float] | None = None) -> None:
+        super().__init__()
+        fill = [0.0] * len(index) if fill is None else fill
+        if min(index, default=0) < -1 or len(fill) != len(index):
+            raise ValueError(f"index must be -1 or more, and as long as fill; received {index!r} and {fill!r}")
+        self.index = tuple(index)
+        self.fill = tuple(0.0 if i >= 0 else float(f) for i, f in zip(index, fill, strict=True))
+        chosen = torch.tensor(self.index, dtype=torch.int64)
+        # as fixed as a stride: no state to load
+        self.register_buffer("source", chosen.clamp(min=0), persistent=False)
+        self.register_buffer("exists", chosen >= 0, persistent=False)
+        self.register_buffer("constants", torch.tensor(self.fill), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the picked channels."""
+        if -1 not in self.index:
+            return _pick(x, self.source)
+        if max(self.index) < 0:  # nothing is read
+            picked = x.new_zeros(x.shape[0], len(self.index), *x.shape[2:])
+        else:
+            picked = mask_channels(_pick(x, self.source), self.exists, 1)
+        return picked + self.constants.to(x.dtype).view(1, -1, *[1] * (x.dim() - 2)) if any(self.fill) else picked
+
+    def extra_repr(self) -> str:
+        """How many channels come out, and how many of them are constants."""
+        return f"{len(self.index)}, constants={self.index.count(-1)}"
+
+
+def _pick(x: Tensor, source: Tensor) -> Tensor:
+    if x.dim() != 4 or not x.is_contiguous(memory_format=torch.channels_last):
+        return x.index_select(1, source)
+    # whole pixels as rows, where channels lie side by side: ten times as fast as index_select over dimension 1
+    pixels = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]).index_select(1, source)
+    return pixels.view(x.shape[0], *x.shape[2:], -1).permute(0, 3, 1, 2)
+
+
+class Aligned:
+    """Mixed in before a layer: its arguments are aligned before it computes, and its result after."""
+
+    arguments: Any
+    result: Align | None
+
+    def align(self, arguments: Sequence[Align | None], result: Align | None) -> None:
+        """Set what is done to each argument and to the result; None leaves it as it is."""
+        self.arguments = nn.ModuleList(nn.Identity() if align is None else align for align in arguments)
+        self.result = result
+
+    def forward(self, *inputs: Any) -> Tensor:
+        """Align, compute, align."""
+        aligned = [align(x) for align, x in zip(self.arguments, inputs, strict=False)]
+        y = super().forward(*aligned, *inputs[len(aligned) :])  # type: ignore[misc]
+        return y if self.result is None else self.result(y)
+
+    def __repr__(self) -> str:
+        aligns = [*self.arguments, self.result]
+        shown = [f"{align.extra_repr()}" if isinstance(align, Align) else "-" for align in aligns]
+        return f"{type(self).__name__}({self.extra_repr()}, aligned=[{' | '.join(shown)}])"  # type: ignore[attr-defined]
+
+
+# Layers that treat each channel alone, and keep their number; with those of `HOSTS` all that can be cut.
+CHANNELWISE: tuple[type[nn.Module], ...] = (
+    nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm,
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.ELU, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Sigmoid,
+    nn.Tanh, nn.Softplus, nn.Identity, nn.Dropout, nn.Dropout2d,
+    nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Upsample,
+    nn.ZeroPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d,
+)  # fmt: skip
+_ALIGNABLE = dict.fromkeys((*CHANNELWISE, nn.Conv2d, nn.ConvTranspose2d, nn.Linear, Add, Concat, *HOSTS.values()))
+ALIGNED: dict[type[nn.Module], type[nn.Module]] = {
+    plain: type(
+        f"Aligned{plain.__name__}", (Aligned, plain), {"__doc__": f"`{plain.__name__}` with its channels aligned."}
+    )
+    for plain in _ALIGNABLE
+}
+globals().update({aligned.__name__: aligned for aligned in ALIGNED.values()})  # where pickle and deepcopy look

@@ -1,0 +1,209 @@
+"""Which channels of a network are dead, and what can be cut: forwards, backwards, and what must exist after all."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import isnan
+
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+
+from qprune.flow import Call, Flow
+from qprune.shrink.constants import Mode, channels, unknown
+from qprune.shrink.cut import Cut, Joint, cut_of
+from qprune.shrink.rules import Layer, Rigid, Rule, Weighted, rule_for, shared_rule
+
+
+@frozen(eq=False)
+class Analysis:
+    """What is known about a network's channels.
+
+    Attributes:
+        cuts: by module path, what of a layer stays, and how it is joined to its neighbours; layers that stay whole are
+            left out.
+        kept: by module path, the layer's own output and (first argument's) input channels that stay.
+        held: what keeps channels around it from going, in sentences.
+    """
+
+    cuts: Mapping[str, Cut]
+    kept: Mapping[str, tuple[Tensor, Tensor]]
+    held: tuple[str, ...]
+
+
+def analyse(net: nn.Module, flow: Flow, mode: Mode) -> Analysis:
+    """Follow zeros and constants forwards through the network, and reading backwards.
+
+    Args:
+        net: the network.
+        flow: its trace.
+        mode: what may be relied on.
+
+    Example:
+        >>> from qprune.flow import trace
+        >>> from qprune.layers import PrunedConv2d
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 1), PrunedConv2d(4, 2, 1))
+        >>> _ = net[1].input_mask.keep[1:].fill_(False)
+        >>> mode = Mode(settled=lambda mask: True, training=False)
+        >>> analyse(net, trace(net, torch.zeros(1, 3, 5, 7)), mode).cuts["0"].outputs
+        (0,)
+    """
+    rules = _rules(net, flow, mode)
+    values = _forwards(flow, rules)
+    needed = _backwards(flow, rules)
+    present = _present(flow, rules, values, needed)
+    layers = {rule.call.path: rule for rule in rules if isinstance(rule, Layer)}
+    kept = {str(path): _kept(rule, needed[rule.call.index]) for path, rule in layers.items()}
+    cuts = {str(path): _cut(rule, values, needed, present) for path, rule in layers.items()}
+    held = dict.fromkeys(rule.reason for rule in rules if rule.reason and _holds(rule, values, needed))
+    return Analysis({path: cut for path, cut in cuts.items() if cut is not None}, kept, tuple(filter(None, held)))
+
+
+def _rules(net: nn.Module, flow: Flow, mode: Mode) -> list[Rule]:
+    times = Counter(call.path for call in flow.calls if call.path is not None)
+    shared = _sharing(net)
+    rules = []
+    for call in flow.calls:
+        rule = shared_rule(call, mode) if times[call.path] > 1 else rule_for(call, mode)
+        if isinstance(rule, Layer) and call.path in shared:
+            rule = Rigid(rule, f"it shares a parameter with {shared[call.path]}")
+        rules.append(rule)
+    return rules
+
+
+def _sharing(net: nn.Module) -> dict[str, str]:
+    # layers that hold a parameter which another layer holds too
+    holders: dict[int, list[str]] = {}
+    for path, module in net.named_modules():
+        for parameter in module.parameters(recurse=False):
+            holders.setdefault(id(parameter), []).append(path)
+    return {path: next(p for p in paths if p != path) for paths in holders.values() if len(set(paths)) > 1 for path in paths}
+
+
+def _of_arguments(call: Call, table: Sequence[Tensor], outside: Callable[[int], Tensor]) -> list[Tensor]:
+    found = []
+    for maker, shape in zip(call.inputs, call.shapes, strict=True):
+        count = channels(shape)
+        known = maker >= 0 and len(table[maker]) == count
+        found.append(table[maker] if known else outside(count))
+    return found
+
+
+def _forwards(flow: Flow, rules: list[Rule]) -> list[Tensor]:
+    values: list[Tensor] = []
+    for call, rule in zip(flow.calls, rules, strict=True):
+        values.append(rule.values(_of_arguments(call, values, unknown)))
+    return values
+
+
+def _backwards(flow: Flow, rules: list[Rule]) -> list[Tensor]:
+    # the network's outputs are read; so is, for all we know, what no call on record reads: y[:, :3] = x leaves none
+    read = {maker for call in flow.calls for maker in call.inputs} - set(flow.outputs)
+    needed = [torch.full((channels(call.shape),), call.index not in read) for call in flow.calls]
+    for rule in reversed(rules):
+        for maker, wanted in zip(rule.call.inputs, rule.wanted(needed[rule.call.index]), strict=True):
+            if maker >= 0:
+                needed[maker] = needed[maker] | wanted if len(wanted) == len(needed[maker]) else _all(needed[maker])
+    return needed
+
+
+def _all(like: Tensor) -> Tensor:
+    return torch.ones_like(like)
+
+
+def _present(flow: Flow, rules: list[Rule], values: list[Tensor], needed: list[Tensor]) -> list[Tensor]:
+    """Which channels of every tensor must exist, be it as constants."""
+    present = [value.isnan() & need for value, need in zip(values, needed, strict=True)]
+    for index in _whole(flow):
+        present[index] = _all(present[index])
+    functions = [rule for rule in rules if not isinstance(rule, Layer)]
+    changed = True
+    while changed:
+        changed = False
+        for rule in functions:
+            call = rule.call
+            arguments = _of_arguments(call, present, lambda count: torch.ones(count, dtype=torch.bool))
+            result, arguments = rule.closed(present[call.index], arguments)
+            pairs = [(call.index, result), *zip(call.inputs, arguments, strict=True)]
+            for index, wanted in pairs:
+                if index >= 0 and len(wanted) == len(present[index]) and (wanted & ~present[index]).any():
+                    present[index] = present[index] | wanted
+                    changed = True
+    return [each if each.any() else _first(each) for each in present]
+
+
+def _first(like: Tensor) -> Tensor:
+    first = torch.zeros_like(like)
+    first[:1] = True
+    return first
+
+
+def _whole(flow: Flow) -> Iterator[int]:
+    # outputs of the network, what nobody on record reads, and results read with other channels than they were made with
+    read = {maker for call in flow.calls for maker in call.inputs}
+    for call in flow.calls:
+        if call.index in flow.outputs or call.index not in read:
+            yield call.index
+        for maker, shape in zip(call.inputs, call.shapes, strict=True):
+            if maker >= 0 and channels(shape) != channels(flow.calls[maker].shape):
+                yield maker
+
+
+def _kept(rule: Layer, needed: Tensor) -> tuple[Tensor, Tensor]:
+    outputs, inputs = rule.kept(needed)
+    return outputs, inputs[0]
+
+
+def _cut(rule: Layer, values: list[Tensor], needed: list[Tensor], present: list[Tensor]) -> Cut | None:
+    call = rule.call
+    outputs, inputs = rule.kept(needed[call.index])
+    exists = _of_arguments(call, present, lambda count: torch.ones(count, dtype=torch.bool))
+    behind = _of_arguments(call, values, unknown)
+    arguments = [
+        _joint(rule.sources(slot)[stay], exists[slot], rule.entered[slot][stay], behind[slot])
+        for slot, stay in enumerate(inputs)
+    ]
+    here = present[call.index]
+    result = _joint(rule.targets()[here], outputs, values[call.index][here])
+    bias = rule.folded(outputs, inputs[0]) if isinstance(rule, Weighted) else None
+    cut = Cut(
+        inputs=tuple(_indices(stay) for stay in inputs),
+        outputs=_indices(outputs),
+        arguments=tuple(arguments),
+        result=result,
+        masks=rule.settled_masks(),
+        added_bias=None if bias is None else tuple(bias.tolist()),
+    )
+    return None if cut == cut_of(rule.layer, tuple(map(len, inputs)), len(outputs)) else cut
+
+
+def _joint(sources: Tensor, exists: Tensor, wanted: Tensor, values: Tensor | None = None) -> Joint | None:
+    """How channels are made of those that exist; None if they are all of these, in order.
+
+    Args:
+        sources: for each channel the one that it is; -1 for a constant.
+        exists: whether that one will exist.
+        wanted: the constant that the channel holds, or NaN.
+        values: the same of those that it is made of; where these hold the constant already they are picked.
+    """
+    place = (exists.cumsum(0) - 1).tolist()
+    pairs = []
+    for source, constant in zip(sources.tolist(), wanted.tolist(), strict=True):
+        there = source >= 0 and bool(exists[source])
+        if there and (isnan(constant) or (values is not None and float(values[source]) == constant)):
+            pairs.append((place[source], 0.0))
+        else:  # a channel that is neither there nor constant is read by nobody
+            pairs.append((-1, 0.0 if isnan(constant) else constant))
+    untouched = [index for index, _ in pairs] == list(range(int(exists.sum())))
+    return None if untouched else tuple(pairs)
+
+
+def _indices(chosen: Tensor) -> tuple[int, ...]:
+    return tuple(chosen.nonzero().flatten().tolist())
+
+
+def _holds(rule: Rule, values: list[Tensor], needed: list[Tensor]) -> bool:
+    """Whether a channel would go but for this call."""
+    for maker, shape in zip(rule.call.inputs, rule.call.shapes, strict=True):
+        if maker >= 0 and len(values[maker]) == channels(shape) and not values[maker].isnan().all():
+            return True
+    return False

@@ -1,0 +1,145 @@
+"""Channels that hold one and the same number everywhere: how layers and functions pass them on.
+
+A tensor's channels are described by a float vector, one entry per channel: the number that the channel holds at every
+position of every image, or NaN where it is not known to be constant. A dropped channel is the constant 0.
+"""
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+
+from qprune.flow import Call, Given, Shape
+from qprune.layers import ChannelMask, FakeQuant
+
+
+@frozen(eq=False)
+class Mode:
+    """What may be relied on.
+
+    Attributes:
+        settled: whether a mask never changes again.
+        training: whether the network will be trained on. Then zeros alone count, and only those that no training can
+            change; else everything that its present values say.
+    """
+
+    settled: Callable[[ChannelMask], bool]
+    training: bool
+
+
+def unknown(count: int) -> Tensor:
+    """Channels that may hold anything.
+
+    Example:
+        >>> unknown(2)
+        tensor([nan, nan])
+    """
+    return torch.full((count,), torch.nan)
+
+
+def channels(shape: Shape) -> int:
+    """Channels of a tensor: its size at dimension 1; 1 where there is none.
+
+    Example:
+        >>> channels((2, 3, 5, 7)), channels((4,))
+        (3, 1)
+    """
+    return shape[1] if len(shape) > 1 else 1
+
+
+def as_image(values: Tensor, shape: Shape) -> Tensor:
+    """One pixel with these channels, of as many dimensions as ``shape``.
+
+    Example:
+        >>> as_image(torch.zeros(3), (2, 3, 5, 7)).shape
+        torch.Size([1, 3, 1, 1])
+    """
+    return values.view(1, -1, *[1] * (len(shape) - 2)) if len(shape) > 1 else values
+
+
+def compressed(values: Tensor, shape: Shape, mask: ChannelMask | None, quant: FakeQuant | None, mode: Mode) -> Tensor:
+    """The channels behind a mask and a quantizer.
+
+    Args:
+        values: the channels before them.
+        shape: of the tensor.
+        mask: if there is one.
+        quant: if there is one.
+        mode: what may be relied on.
+    """
+    masked = mask is not None and mode.settled(mask)
+    if mask is not None and masked:
+        values = torch.where(mask.keep.cpu(), values, 0)
+    if quant is None:
+        return values
+    if not mode.training:
+        return _quantized(values, shape, quant)
+    exact = quant.numerics == "default" or quant.symmetric or masked  # the published grid has no 0 in training
+    return values if exact else unknown(len(values))
+
+
+@torch.no_grad()
+def _quantized(values: Tensor, shape: Shape, quant: FakeQuant) -> Tensor:
+    trains, quant.training = quant.training, False
+    try:
+        known = as_image(values.nan_to_num(), shape).to(quant.scale.device)
+        result = quant(known).flatten().cpu()
+    finally:
+        quant.training = trains
+    return torch.where(values.isnan(), values, result)
+
+
+def zeros_alone(values: Tensor) -> Tensor:
+    """Forget every constant but 0.
+
+    Example:
+        >>> zeros_alone(torch.tensor([0.0, 5.0]))
+        tensor([0., nan])
+    """
+    return torch.where(values == 0, values, torch.nan)
+
+
+@torch.no_grad()
+def replay(call: Call, values: list[Tensor]) -> Tensor | None:
+    """Run a function on one pixel with these channels; None if that gives another number of channels than it should.
+
+    Args:
+        call: of a function.
+        values: the channels of its tensor arguments, in order.
+    """
+    given = iter([as_image(each.clone(), shape) for each, shape in zip(values, call.shapes, strict=True)])
+
+    def fill(argument: Any) -> Any:
+        if isinstance(argument, Given):
+            return next(given)
+        return type(argument)(map(fill, argument)) if type(argument) in (list, tuple) else argument
+
+    assert call.function is not None
+    try:
+        results = call.function(*map(fill, call.arguments), **{key: fill(a) for key, a in call.options.items()})
+    except (RuntimeError, IndexError, ValueError, TypeError):
+        return None
+    result = results if isinstance(results, Tensor) else results[call.part]
+    return result.flatten().float() if result.numel() == channels(call.shape) else None
+
+
+def flattened(call: Call) -> bool:
+    """Whether it turns ``(N, C, ...)`` into ``(N, C * ...)``, whatever C is.
+
+    Example:
+        >>> from qprune.flow import trace
+        >>> flattened(trace(nn.Flatten(), torch.zeros(2, 3, 5)).calls[0])
+        True
+    """
+    if len(call.shape) != 2 or not call.shapes or len(call.shapes[0]) < 2:
+        return False
+    if call.shape != (call.shapes[0][0], prod(call.shapes[0][1:])):
+        return False
+    if isinstance(call.layer, nn.Flatten) or call.name == "flatten":
+        return True
+    sizes = call.arguments[1:]
+    sizes = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
+    return call.name in ("view", "reshape") and len(sizes) == 2 and sizes[1] == -1

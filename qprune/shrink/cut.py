@@ -1,0 +1,246 @@
+"""Cutting layers: the same objects with fewer channels, and what joins them to their neighbours."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+
+from qprune.layers import ALIGNED, HOSTS, Align, Aligned, Compressed, CompressedWeight
+
+Joint = tuple[tuple[int, float], ...]  # for each channel the place of the one it is, or -1 and a constant
+Take = Callable[[Tensor], Tensor]  # from a tensor of a parameter's old shape to what stays of it
+
+
+@frozen
+class Cut:
+    """What of one layer stays, and how it is joined to its neighbours.
+
+    Attributes:
+        inputs: the input channels that stay, for each argument.
+        outputs: the output channels that stay.
+        arguments: how each argument becomes the layer's input; None where it is that.
+        result: how the layer's output becomes its result; None where it is that.
+        masks: sides whose masks go: what they dropped does not exist any more.
+        added_bias: what constant inputs that go add to the output channels that stay; None if nothing.
+    """
+
+    inputs: tuple[tuple[int, ...], ...]
+    outputs: tuple[int, ...]
+    arguments: tuple[Joint | None, ...]
+    result: Joint | None
+    masks: tuple[str, ...] = ()
+    added_bias: tuple[float, ...] | None = None
+
+
+def cut_of(layer: nn.Module, inputs: tuple[int, ...], outputs: int) -> Cut:
+    """The cut that leaves a layer with so many channels as it is.
+
+    Example:
+        >>> cut_of(nn.ReLU(), (2,), 2).outputs
+        (0, 1)
+    """
+    arguments: tuple[Joint | None, ...] = tuple(None for _ in inputs)
+    result = None
+    if isinstance(layer, Aligned):
+        arguments, result = tuple(_joint(align) for align in layer.arguments), _joint(layer.result)
+    whole = tuple(tuple(range(count)) for count in inputs)
+    return Cut(whole, tuple(range(outputs)), arguments, result)
+
+
+def _joint(align: Any) -> Joint | None:
+    return tuple(zip(align.index, align.fill, strict=True)) if isinstance(align, Align) else None
+
+
+@torch.no_grad()
+def apply_cuts(net: nn.Module, cuts: Mapping[str, Cut]) -> dict[nn.Parameter, Take]:
+    """Cut the layers of a network, in place: parameters stay the same objects, with fewer entries.
+
+    Args:
+        net: the network.
+        cuts: by module path.
+
+    Returns:
+        for every parameter that got smaller, what takes from a tensor of its old shape (a moment of the optimizer, an
+        average) the entries that stay.
+    """
+    taken: dict[nn.Parameter, Take] = {}
+    for path, cut in cuts.items():
+        layer = net.get_submodule(path)
+        takes = _takes(layer, cut)
+        _cut_compressors(layer, cut)
+        for name, take in takes.items():
+            tensor = getattr(layer, name)
+            if isinstance(tensor, nn.Parameter):
+                tensor.data, tensor.grad = take(tensor.data), None
+                taken[tensor] = take
+            else:
+                setattr(layer, name, take(tensor))
+        _resize(layer, cut)
+        _remember(layer, cut)
+        _add_bias(layer, cut)
+        _rejoin(layer, cut)
+    return taken
+
+
+def _takes(layer: Any, cut: Cut) -> dict[str, Take]:
+    device = next((p.device for p in layer.parameters(recurse=False)), None)
+    outputs = torch.tensor(cut.outputs, device=device)
+    takes: dict[str, Take] = {}
+    if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+        takes["weight"] = _weight_take(layer, cut)
+        names: tuple[str, ...] = ("bias",)
+    else:
+        names = ("weight", "bias", "running_mean", "running_var")
+    for name in names:
+        if isinstance(getattr(layer, name, None), Tensor):
+            takes[name] = lambda tensor: tensor[outputs]
+    return takes
+
+
+def _weight_take(layer: Any, cut: Cut) -> Take:
+    groups = getattr(layer, "groups", 1)
+    outputs, inputs = torch.tensor(cut.outputs), torch.tensor(cut.inputs[0])
+    if groups == 1:
+        out_axis, in_axis = (1, 0) if isinstance(layer, nn.ConvTranspose2d) else (0, 1)
+        return lambda w: w.index_select(out_axis, outputs.to(w.device)).index_select(in_axis, inputs.to(w.device))
+    per_out = _out(layer) // groups
+    stay = sorted({int(o) // per_out for o in outputs})
+    columns = inputs.remainder(_in(layer) // groups).view(len(stay), -1)  # the inputs within each group that stays
+    columns = columns.repeat_interleave(len(outputs) // len(stay), 0)
+    transposed = isinstance(layer, nn.ConvTranspose2d)
+
+    def take(weight: Tensor) -> Tensor:
+        rows = _swapped(weight, groups) if transposed else weight
+        rows = rows[outputs.to(weight.device)[:, None], columns.to(weight.device)]
+        return _swapped(rows, len(stay)) if transposed else rows
+
+    return take
+
+
+def _swapped(weight: Tensor, groups: int) -> Tensor:
+    return weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+
+
+def _out(layer: Any) -> int:
+    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels  # type: ignore[no-any-return]
+
+
+def _in(layer: Any) -> int:
+    return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels  # type: ignore[no-any-return]
+
+
+def _resize(layer: Any, cut: Cut) -> None:
+    count = len(cut.outputs)
+    if isinstance(layer, nn.Linear):
+        layer.in_features, layer.out_features = len(cut.inputs[0]), count
+    elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+        if layer.groups > 1:
+            per_group = layer.out_channels // layer.groups
+            layer.groups = len({output // per_group for output in cut.outputs})
+        layer.in_channels, layer.out_channels = len(cut.inputs[0]), count
+    elif isinstance(layer, nn.GroupNorm):
+        layer.num_groups = count // (layer.num_channels // layer.num_groups)
+        layer.num_channels = count
+    elif hasattr(layer, "num_features"):
+        layer.num_features = count
+
+
+def _add_bias(layer: Any, cut: Cut) -> None:
+    if cut.added_bias is None:
+        return
+    added = torch.tensor(cut.added_bias).to(layer.weight)
+    if layer.bias is None:
+        layer.bias = nn.Parameter(torch.zeros_like(added))
+    layer.bias += added
+
+
+def _cut_compressors(layer: nn.Module, cut: Cut) -> None:
+    for side in layer.sides if isinstance(layer, Compressed) else ():
+        if side in cut.masks:
+            setattr(layer, f"{side}_mask", None)
+        stay = cut.inputs[0] if side == "input" and isinstance(layer, CompressedWeight) else cut.outputs
+        for kind in ("mask", "quant"):
+            part = layer.slot(side, kind)
+            if part is not None:
+                part.select(torch.tensor(stay))
+
+
+def _rejoin(layer: nn.Module, cut: Cut) -> None:
+    """Give the layer the class that it needs: with alignments or without, with compressors or plain."""
+    kind = bare(layer)
+    if isinstance(layer, Aligned):
+        del layer.arguments, layer.result
+    if issubclass(kind, Compressed) and not any(
+        isinstance(layer, Compressed) and layer.slot(side, what) for side in kind.sides for what in ("mask", "quant")
+    ):
+        for side in kind.sides:
+            delattr(layer, f"{side}_mask")
+            delattr(layer, f"{side}_quant")
+        kind = next(plain for plain, host in HOSTS.items() if host is kind)
+    if cut.result is None and not any(cut.arguments):
+        layer.__class__ = kind
+        return
+    layer.__class__ = ALIGNED[kind]
+    device = next((tensor.device for tensor in (*layer.parameters(), *layer.buffers())), None)
+    assert isinstance(layer, Aligned)
+    layer.align([_align(joint, device) for joint in cut.arguments], _align(cut.result, device))
+
+
+def _align(joint: Joint | None, device: torch.device | None) -> Align | None:
+    if joint is None:
+        return None
+    index, fill = zip(*joint, strict=True) if joint else ((), ())
+    return Align(index, fill).to(device)
+
+
+def bare(layer: nn.Module) -> type[nn.Module]:
+    """The class of a layer without alignments.
+
+    Raises:
+        KeyError: if it is none of `qprune.layers.ALIGNED`.
+
+    Example:
+        >>> from qprune.layers import PrunedConv2d
+        >>> bare(PrunedConv2d(2, 3, 1)).__name__
+        'CompressedConv2d'
+    """
+    fitting = [kind for kind in ALIGNED if isinstance(layer, kind) and _same_forward(layer, kind)]
+    if not fitting:
+        raise KeyError(type(layer).__name__)
+    return next((kind for kind in fitting if issubclass(kind, Compressed)), fitting[0])
+
+
+def _same_forward(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    own = next(c for c in type(layer).__mro__ if "forward" in c.__dict__ and c is not Aligned)
+    return own in kind.__mro__ and "forward" in own.__dict__
+
+
+@frozen
+class Origin:
+    """Where the channels of a cut layer were before any cut.
+
+    Attributes:
+        inputs: for each argument, the numbers of the input channels that are left.
+        outputs: those of the output channels.
+        masks: sides that had masks.
+        bias: whether the layer got a bias that it did not have.
+    """
+
+    inputs: tuple[tuple[int, ...], ...]
+    outputs: tuple[int, ...]
+    masks: tuple[str, ...] = ()
+    bias: bool = False
+
+
+def _remember(layer: Any, cut: Cut) -> None:
+    before: Origin | None = getattr(layer, "origin", None)
+    inputs, outputs, masks = cut.inputs, cut.outputs, cut.masks
+    bias = cut.added_bias is not None and layer.bias is None
+    if before is not None:
+        pairs = zip(before.inputs, cut.inputs, strict=True)
+        inputs = tuple(tuple(old[index] for index in new) for old, new in pairs)
+        outputs = tuple(before.outputs[index] for index in cut.outputs)
+        masks, bias = tuple(dict.fromkeys((*before.masks, *masks))), before.bias or bias
+    layer.origin = Origin(inputs, outputs, masks, bias)

@@ -1,0 +1,212 @@
+"""Folding normalizations into the convolutions beside them, for networks that are not trained any more."""
+
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+
+from qprune.flow import NORMS, Call, Flow
+from qprune.layers import ALIGNED, HOSTS, Align, Aligned, Compressed, CompressedWeight, FakeQuant
+from qprune.shrink.cut import bare
+from qprune.shrink.rules import borderless, scale_and_shift
+
+WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+
+
+@frozen
+class Fold:
+    """A normalization that becomes part of a convolution.
+
+    Attributes:
+        norm: its path.
+        weighted: the path of the convolution or linear layer.
+        before: whether the normalization comes first.
+    """
+
+    norm: str
+    weighted: str
+    before: bool
+
+
+def find_folds(flow: Flow) -> tuple[list[Fold], list[str]]:
+    """What can be folded, and for each normalization that cannot the reason, in a sentence.
+
+    Example:
+        >>> from qprune.flow import trace
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+        >>> find_folds(trace(net, torch.zeros(1, 3, 5, 7)))
+        ([Fold(norm='1', weighted='0', before=False)], [])
+    """
+    folds, reasons = [], []
+    for call in flow.calls:
+        if isinstance(call.layer, (*NORMS, nn.GroupNorm)):
+            found = _fold(flow, call)
+            if isinstance(found, Fold):
+                folds.append(found)
+            else:
+                reasons.append(f"{call.path}: {found}")
+    return folds, list(dict.fromkeys(reasons))
+
+
+def _fold(flow: Flow, call: Call) -> Fold | str:
+    norm: Any = call.layer
+    if not getattr(norm, "track_running_stats", False):
+        return "its statistics are those of each image"
+    if len(flow.of(str(call.path))) > 1:
+        return "it is called several times"
+    behind = _why_not_behind(flow, call)
+    if behind is None:
+        source = flow.source(call)
+        assert source is not None
+        return Fold(str(call.path), str(source.path), before=False)
+    ahead = _why_not_ahead(flow, call)
+    if ahead is None:
+        return Fold(str(call.path), str(_readers(flow, call)[0].path), before=True)
+    return f"{behind}; {ahead}"
+
+
+def _why_not_behind(flow: Flow, call: Call) -> str | None:
+    source = flow.source(call)
+    if source is None or not isinstance(source.layer, WEIGHTED):
+        return "no convolution comes right before it"
+    if len(_readers(flow, source)) > 1 or source.index in flow.outputs or len(flow.of(str(source.path))) > 1:
+        return f"{source.path} before it is read by others, too"
+    if _slot(source.layer, "output", "mask") or _slot(source.layer, "output", "quant") or _result(source.layer):
+        return f"{source.path} before it has a mask, a quantizer or a scatter at its output"
+    if isinstance(call.layer, Aligned) and any(isinstance(align, Align) for align in call.layer.arguments):
+        return "it gathers its input"
+    if _slot(call.layer, "output", "mask"):
+        return "it has a mask"
+    quant = _slot(source.layer, "weight", "quant")
+    if quant is not None and not quant.symmetric:
+        return f"the weight quantizer of {source.path} before it is not symmetric"
+    return None
+
+
+def _why_not_ahead(flow: Flow, call: Call) -> str | None:
+    readers = _readers(flow, call)
+    if len(readers) != 1 or call.index in flow.outputs or not isinstance(readers[0].layer, WEIGHTED):
+        return "what comes after it is no convolution alone"
+    reader: Any = readers[0].layer
+    if len(flow.of(str(readers[0].path))) > 1 or not borderless(reader):
+        return f"{readers[0].path} after it puts zeros at the borders"
+    if any(_slot(call.layer, "output", kind) or _slot(reader, "input", kind) for kind in ("mask", "quant")):
+        return f"there is a mask or a quantizer between it and {readers[0].path}"
+    if _slot(reader, "weight", "quant") is not None:
+        return f"the quantized weights of {readers[0].path} after it would change"
+    if _result(call.layer) or (isinstance(reader, Aligned) and any(isinstance(a, Align) for a in reader.arguments)):
+        return f"channels are gathered between it and {readers[0].path}"
+    return None
+
+
+def _readers(flow: Flow, call: Call) -> list[Call]:
+    return [reader for reader in flow.calls[call.index + 1 :] if call.index in reader.inputs]
+
+
+def _slot(layer: Any, side: str, kind: str) -> Any:
+    return layer.slot(side, kind) if isinstance(layer, Compressed) and side in layer.sides else None
+
+
+def _result(layer: Any) -> Any:
+    return layer.result if isinstance(layer, Aligned) else None
+
+
+@torch.no_grad()
+def apply_fold(net: nn.Module, fold: Fold) -> None:
+    """Fold one normalization, in place; an `nn.Identity` takes its path.
+
+    Args:
+        net: the network.
+        fold: from `find_folds`.
+    """
+    norm: Any = net.get_submodule(fold.norm)
+    layer: Any = net.get_submodule(fold.weighted)
+    scale, shift = (tensor.to(layer.weight) for tensor in scale_and_shift(norm))
+    if layer.bias is None:
+        layer.bias = nn.Parameter(torch.zeros(_outputs(layer)).to(layer.weight))
+    if fold.before:
+        _scale_inputs(layer, scale, shift)
+    else:
+        _scale_outputs(layer, scale, shift)
+        quant = _slot(norm, "output", "quant")
+        if quant is not None:
+            _hand_over(net, fold.weighted, quant)
+    _replace(net, fold.norm, _identity(norm))
+
+
+def _outputs(layer: Any) -> int:
+    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels  # type: ignore[no-any-return]
+
+
+def _scale_outputs(layer: Any, scale: Tensor, shift: Tensor) -> None:
+    quant: FakeQuant | None = _slot(layer, "weight", "quant")
+    if quant is not None:
+        _scale_grid(layer, quant, scale)
+    else:
+        rows = _rows(layer, layer.weight)
+        layer.weight.copy_(_rows(layer, rows * _along(scale, rows, 0)))
+    layer.bias.copy_(layer.bias * scale + shift)
+
+
+def _scale_grid(layer: CompressedWeight, quant: FakeQuant, scale: Tensor) -> None:
+    """Scale the grid in place of the integers: these stay, but for their sign."""
+    if quant.channels is None:
+        quant = layer.weight_quant = quant.per_channel(len(scale))
+    rows = layer.rows(layer.weight)
+    if quant.active:
+        rows = quant(rows)  # what rounding made of it, so that rounding it again makes the same
+    size = torch.where(scale == 0, 1, scale.abs())
+    quant.scale.mul_(size)
+    quant.range.mul_(size)
+    quant.range.copy_(torch.where(scale < 0, -quant.range.flip(0), quant.range))
+    layer.weight.copy_(layer.rows(rows * _along(scale, rows, 0)))
+
+
+def _scale_inputs(layer: Any, scale: Tensor, shift: Tensor) -> None:
+    rows = _rows(layer, layer.weight)
+    groups = getattr(layer, "groups", 1)
+    by_row = [each.view(groups, -1).repeat_interleave(rows.shape[0] // groups, 0) for each in (scale, shift)]
+    scales, shifts = (each.view(*each.shape, *[1] * (rows.dim() - 2)) for each in by_row)
+    layer.bias.add_((rows * shifts).flatten(1).sum(1))
+    layer.weight.copy_(_rows(layer, rows * scales))
+
+
+def _rows(layer: Any, weight: Tensor) -> Tensor:
+    if not isinstance(layer, nn.ConvTranspose2d):
+        return weight
+    return weight.unflatten(0, (layer.groups, -1)).transpose(1, 2).flatten(0, 1)
+
+
+def _along(values: Tensor, rows: Tensor, axis: int) -> Tensor:
+    return values.view(-1, *[1] * (rows.dim() - 1 - axis))
+
+
+def _hand_over(net: nn.Module, path: str, quant: FakeQuant) -> None:
+    layer: Any = net.get_submodule(path)
+    if not isinstance(layer, Compressed):
+        kind = HOSTS[bare(layer)]
+        layer.__class__ = ALIGNED[kind] if isinstance(layer, Aligned) else kind
+        layer.open_slots()
+    layer.output_quant = quant
+
+
+def _identity(norm: nn.Module) -> nn.Module:
+    identity = nn.Identity()
+    if isinstance(norm, Aligned):
+        identity.__class__ = ALIGNED[nn.Identity]
+        identity.arguments, identity.result = norm.arguments, norm.result
+    return identity.train(norm.training)
+
+
+def _replace(net: nn.Module, path: str, new: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(net.get_submodule(parent), name, new)
+
+
+def fold_norms(net: nn.Module, flow: Flow) -> tuple[list[Fold], list[str]]:
+    """Fold every normalization that can be folded, in place; returns what was folded, and why others were not."""
+    folds, reasons = find_folds(flow)
+    for fold in folds:
+        apply_fold(net, fold)
+    return folds, reasons
