@@ -32,3 +32,7 @@ class DataError(QpruneError, ValueError):
 
 class TrainingError(QpruneError, RuntimeError):
     """Training that stopped because a loss or a score is no longer a number."""
+
+
+class ShrinkError(QpruneError, RuntimeError):
+    """A network that cannot be shrunk, or whose shrunk form would compute something else."""

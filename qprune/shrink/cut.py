@@ -153,7 +153,7 @@ def _add_bias(layer: Any, cut: Cut) -> None:
     added = torch.tensor(cut.added_bias).to(layer.weight)
     if layer.bias is None:
         layer.bias = nn.Parameter(torch.zeros_like(added))
-    layer.bias += added
+    layer.bias.add_(added)
 
 
 def _cut_compressors(layer: nn.Module, cut: Cut) -> None:

@@ -132,7 +132,7 @@ def apply_fold(net: nn.Module, fold: Fold) -> None:
         quant = _slot(norm, "output", "quant")
         if quant is not None:
             _hand_over(net, fold.weighted, quant)
-    _replace(net, fold.norm, _identity(norm))
+    _replace(net, fold.norm, _identity(norm, fold))
 
 
 def _outputs(layer: Any) -> int:
@@ -191,8 +191,11 @@ def _hand_over(net: nn.Module, path: str, quant: FakeQuant) -> None:
     layer.output_quant = quant
 
 
-def _identity(norm: nn.Module) -> nn.Module:
-    identity = nn.Identity()
+def _identity(norm: Any, fold: Fold) -> nn.Module:
+    identity: Any = nn.Identity()
+    identity.fold = fold
+    if hasattr(norm, "origin"):
+        identity.origin = norm.origin
     if isinstance(norm, Aligned):
         identity.__class__ = ALIGNED[nn.Identity]
         identity.arguments, identity.result = norm.arguments, norm.result

@@ -4,21 +4,109 @@ import copy
 from typing import Any
 
 import torch
-from torch import nn
+from attrs import frozen
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 
+from qprune.errors import PlanError, ShrinkError
 from qprune.flow import trace
-from qprune.shrink.analysis import analyse
+from qprune.layers import FakeQuant
+from qprune.shrink.analysis import Analysis, analyse
 from qprune.shrink.constants import Mode
 from qprune.shrink.cut import apply_cuts
-from qprune.shrink.fold import fold_norms
+from qprune.shrink.fold import Fold, fold_norms
 from qprune.zoo import deployed
 
 FINAL = Mode(settled=lambda mask: True, training=False)
+TOLERANCE = 1e-3  # of the largest output: rounding stays far below, a wrong channel far above
+
+
+@frozen(eq=False)
+class Shrunk:
+    """A shrunk network, and what became of it.
+
+    Attributes:
+        net: the network, in eval mode.
+        analysis: what was found dead, and what was held.
+        folds: normalizations that became part of a convolution.
+        unfolded: why others did not, a sentence each.
+    """
+
+    net: nn.Module
+    analysis: Analysis
+    folds: tuple[Fold, ...] = ()
+    unfolded: tuple[str, ...] = ()
 
 
 def shrink(net: nn.Module, example: Any, *, fold: bool = False) -> nn.Module:
-    net = copy.deepcopy(deployed(net)).eval()
-    apply_cuts(net, analyse(net, trace(net, example), FINAL).cuts)
-    if fold:
-        fold_norms(net, trace(net, example))
-    return net
+    """A plain, smaller network with the same outputs, in which dropped channels no longer exist.
+
+    It is the same module tree, in eval mode: convolutions, linear layers and normalizations with the channels that
+    matter, masks gone, quantizers as they were. A channel goes if it is exactly zero, or one constant everywhere that
+    the layers behind it can take into their bias; or if nobody reads it. Where two neighbours keep different channels,
+    the layer gathers or scatters by fixed indices (``Aligned<Type>``). What a mask kept and somebody reads is never cut.
+    Of a network that trains more than is used afterwards only the used part is returned, see `qprune.zoo.deployed`.
+
+    Args:
+        net: a network with masks; any network. It is not touched.
+        example: an input of it: a tensor or a tuple of arguments. Values matter only for the check at the end.
+        fold: also fold normalizations into the convolutions beside them, where that changes nothing but rounding. Such
+            a network is not for training.
+
+    Returns:
+        the smaller network; an ordinary module to train on, save, compile and export.
+
+    Raises:
+        ShrinkError: if the network cannot be followed, or the outputs on the example are not the same.
+
+    Example:
+        >>> small = qprune.shrink(net, torch.zeros(1, 3, 32, 32), fold=True)
+    """
+    return shrink_with_facts(net, example, fold=fold).net
+
+
+def shrink_with_facts(net: nn.Module, example: Any, *, fold: bool = False) -> Shrunk:
+    """`shrink`, with what it found; arguments and errors as there."""
+    whole = deployed(net)
+    small = copy.deepcopy(whole).eval()
+    try:
+        analysis = analyse(small, trace(small, example), FINAL)
+        apply_cuts(small, analysis.cuts)
+        folds, unfolded = fold_norms(small, trace(small, example)) if fold else ([], [])
+    except PlanError as error:
+        raise ShrinkError(str(error)) from error
+    _check(whole, small, example)
+    return Shrunk(small, analysis, tuple(folds), tuple(unfolded))
+
+
+@torch.no_grad()
+def _check(whole: nn.Module, small: nn.Module, example: Any) -> None:
+    if any(isinstance(part, FakeQuant) and part.active for part in small.modules()):
+        return  # a sum that rounding moves across a tie is a whole step of the quantizer away
+    inputs = tree_map_only(Tensor, _with_values, example)
+    inputs = inputs if isinstance(inputs, tuple) else (inputs,)
+    modes = {part: part.training for part in whole.modules()}
+    try:
+        before, after = tree_leaves(whole.eval()(*inputs)), tree_leaves(small(*inputs))
+    finally:
+        for part, training in modes.items():
+            part.training = training
+    for one, other in zip(before, after, strict=True):
+        if isinstance(one, Tensor) and not _alike(one, other):
+            raise ShrinkError(
+                f"The shrunk network does not compute the same: outputs of shape {tuple(one.shape)} differ. This is an "
+                "error in qprune, or the network's forward depends on values; please report the network."
+            )
+
+
+def _with_values(tensor: Tensor) -> Tensor:
+    if not tensor.is_meta:
+        return tensor
+    return torch.zeros(tensor.shape, dtype=tensor.dtype)
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    size = float(one.abs().max()) if one.numel() else 0.0
+    return bool((one - other).abs().le(TOLERANCE * max(size, 1e-6)).all() if one.numel() else True)
