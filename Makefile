@@ -17,8 +17,9 @@ check: $(BIN)/.installed-dev  ## format, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(BIN)/.installed  ## time of a training step, as ratios to the dense step
+bench: $(BIN)/.installed  ## time of a training step, and of a forward pass of shrunk networks, as ratios to the dense network
 	$(BIN)/python benchmarks/training_step.py
+	$(BIN)/python benchmarks/shrunk_forward.py
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

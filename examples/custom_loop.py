@@ -11,6 +11,7 @@ from qprune.data import eval_loader, load_data, train_loader
 from qprune.layers import PrunedConv2d, QuantConv2d
 from qprune.schedules import Layerwise, QuantizeFrom
 from qprune.spec import DataSpec
+from qprune.training import Shrinker
 
 
 def main(epochs: int = 10) -> float:
@@ -29,7 +30,9 @@ def main(epochs: int = 10) -> float:
     )  # fmt: skip
     optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
     example = torch.zeros(1, 1, 8, 8)  # its shape lets the driver find the order in which data reaches the layers
-    driver = qprune.ScheduleDriver(net, example, steps_per_epoch=len(loader), optimizer=optimizer)
+    steps = epochs * len(loader)
+    driver = qprune.ScheduleDriver(net, example, steps_per_epoch=len(loader), optimizer=optimizer, steps=steps)
+    shrinker = Shrinker(net, driver, optimizer, example=example, steps=steps)  # what is dropped leaves the network
 
     for epoch in range(epochs):
         loader.sampler.epoch = epoch
@@ -37,7 +40,9 @@ def main(epochs: int = 10) -> float:
             optimizer.zero_grad()
             nn.functional.cross_entropy(net(images), labels).backward()
             optimizer.step()
-            for event in driver.step():
+            events = driver.step()
+            shrinker.step(any(event.get("frozen") for event in events))
+            for event in events:
                 print(event)
 
     net.eval()

@@ -1,6 +1,20 @@
 """Train convolutional networks into small, low-precision ones, by joint layerwise channel pruning and quantization."""
 
-from qprune.api import ScheduleDriver, build, evaluate, fit, load, plan, predict, summary, swap, to_dense
+from qprune.api import (
+    ScheduleDriver,
+    build,
+    evaluate,
+    fit,
+    load,
+    plan,
+    predict,
+    save,
+    shrink,
+    shrink_report,
+    summary,
+    swap,
+    to_dense,
+)
 from qprune.errors import PlanError, QpruneError, SpecError
 
 __all__ = [
@@ -14,6 +28,9 @@ __all__ = [
     "load",
     "plan",
     "predict",
+    "save",
+    "shrink",
+    "shrink_report",
     "summary",
     "swap",
     "to_dense",

@@ -14,7 +14,8 @@ from qprune.data import describe
 from qprune.dense import to_dense
 from qprune.errors import SpecError
 from qprune.plan import Plan
-from qprune.report import Summary, summarize
+from qprune.report import ShrinkReport, Summary, report_shrunk, summarize
+from qprune.shrink import graph_of, shrink, shrink_with_facts
 from qprune.spec import PruneRule, QuantizeRule, Spec, mistakes_in, read_rules, read_spec
 from qprune.tasks import Task, run_padded
 from qprune.training import (
@@ -35,10 +36,25 @@ from qprune.training import (
     plan_spec,
     prepare,
     runs_root,
+    save_checkpoint,
     train,
 )
 
-__all__ = ["ScheduleDriver", "build", "evaluate", "fit", "load", "plan", "predict", "summary", "swap", "to_dense"]
+__all__ = [
+    "ScheduleDriver",
+    "build",
+    "evaluate",
+    "fit",
+    "load",
+    "plan",
+    "predict",
+    "save",
+    "shrink",
+    "shrink_report",
+    "summary",
+    "swap",
+    "to_dense",
+]
 
 SpecLike = Spec | Path | str | Mapping[str, Any]
 Overrides = Mapping[str, Any] | Sequence[str]
@@ -136,7 +152,7 @@ def load(run: Path | str, *, model: nn.Module | None = None, runs: Path | str | 
     """The trained network of a run, in eval mode, from the run folder alone.
 
     Args:
-        run: a run folder, its name below the runs' root, or a ``model.pt``.
+        run: a run folder, its name below the runs' root, a ``model.pt``, or a file from `save`.
         model: the network, if the run was trained with a ``model`` of your own.
         runs: where run folders lie.
 
@@ -266,6 +282,53 @@ def plan(
     chosen = _chosen(spec, None, None, overrides, data)
     with mistakes_in(spec):
         return plan_spec(chosen, steps_per_epoch)
+
+
+def save(net: nn.Module, path: Path | str, example: Any) -> None:
+    """One file that `load` opens without the network's classes: any network of yours, swapped, shrunk or neither.
+
+    The calls of its forward in eval mode, followed symbolically, are written as plain data beside its state. `load`
+    makes an ordinary network of them, with the same outputs to the bit, the same module paths and state keys: to
+    evaluate, train on, compile and export. Functional dropouts become layers, active in training. Hooks, schedules of
+    masks and quantizers, and attributes of your classes are not kept.
+
+    Args:
+        net: the network; it is not touched.
+        path: where to, say ``"small.pt"``; its folder must exist, and a file that is there is replaced.
+        example: an input of it: a tensor or a tuple of arguments. What was saved is compared with ``net`` on it.
+
+    Raises:
+        ShrinkError: if the forward decides by values or shapes, or calls a function or layer that a file may not name;
+            it is named. Save the ``state_dict`` of such a network.
+        CheckpointError: if the file cannot be written.
+
+    Example:
+        >>> qprune.save(qprune.shrink(net, example), "small.pt", example)
+        >>> small = qprune.load("small.pt")
+    """
+    image = example[0] if isinstance(example, (tuple, list)) else example
+    shape = list(image.shape[1:]) if isinstance(image, Tensor) and image.dim() == 4 else []
+    content = {"state": net.state_dict(), "spec": "", "classes": [], "shape": shape, "graph": graph_of(net, example)}
+    save_checkpoint(path, content)
+
+
+def shrink_report(net: nn.Module, example: Any, fold: bool = False) -> ShrinkReport:
+    """What `shrink` takes out of a network, and what it leaves and why; prints as a table.
+
+    Per layer and in total: channels, parameters, MACs and packed bytes before and after, beside what the masks promise.
+
+    Args:
+        net: a network with masks. It is not touched.
+        example: as for `shrink`; the table counts one image of it.
+        fold: as for `shrink`.
+
+    Raises:
+        ShrinkError: as for `shrink`.
+
+    Example:
+        >>> print(qprune.shrink_report(net, torch.zeros(1, 3, 32, 32)))
+    """
+    return report_shrunk(net, shrink_with_facts(net, example, fold=fold), example)
 
 
 def swap(

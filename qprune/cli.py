@@ -1,4 +1,4 @@
-"""The command line: `qprune fit | plan | evaluate | predict | summary | list`. The only place that prints."""
+"""The command line: `qprune fit | plan | evaluate | predict | summary | shrink | list`. The only place that prints."""
 
 import csv
 import json
@@ -10,14 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
+from attrs import evolve
+from torch import nn
 
 from qprune import api
+from qprune.assemble import assemble
 from qprune.data import read_inputs
 from qprune.errors import DataError, QpruneError
-from qprune.report import chain_of, chain_table, table
+from qprune.layers import sites
+from qprune.report import chain_of, chain_table, forward_times, report_shrunk, short, table, time_table
+from qprune.shrink import shrink_with_facts
 from qprune.spec import spec_tree
 from qprune.tasks import to_pixels, write_png
-from qprune.training import Opened, is_writer, open_model, runs_root
+from qprune.training import Opened, is_writer, load_model, model_file, open_model, runs_root, save_small
+from qprune.zoo import deployed
 
 SET = click.option(
     "--set",
@@ -185,6 +192,53 @@ def _new_file(folder: Path, name: str) -> Path:
 def summary(run: str, runs: Path | None) -> None:
     """Show what RUN's network costs, per layer and in total."""
     click.echo(api.summary(run, runs=runs))
+
+
+@main.command()
+@click.argument("run")
+@click.option("--fold", is_flag=True, help="Also make normalizations a part of the convolutions beside them.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The file to write; by default small.pt in the folder of RUN."
+)
+@RUNS
+@_told
+def shrink(run: str, fold: bool, out: Path | None, runs: Path | None) -> None:
+    """Take dropped channels out of RUN's network, and write the smaller one, which computes the same.
+
+    Shows per layer what went, what could not and why, and how long a forward pass of the dense, the masked and the
+    shrunk network takes on this machine's CPU. The file is opened as RUN is: `qprune evaluate FILE`.
+    """
+    source = model_file(run, runs_root(runs))
+    opened = open_model(run, runs_root(runs))
+    layout = torch.channels_last if opened.spec.train.channels_last else torch.contiguous_format
+    out = out or source.with_name("small.pt")
+    file = _new_file(out.parent, out.name)
+    example = torch.rand(1, *opened.shape, generator=torch.Generator().manual_seed(0))
+    shrunk = shrink_with_facts(opened.net, example, fold=fold)
+    click.echo(report_shrunk(opened.net, shrunk, example))
+    save_small(file, load_model(source), opened.net, shrunk.net)
+    click.echo(f"\n{_times(opened, shrunk.net, layout)}")
+    size = short(file.stat().st_size, "B")
+    click.echo(f"\nThe smaller network is in {file} ({size}); qprune.load opens it as it does a run.")
+
+
+def _times(opened: Opened, small: nn.Module, layout: torch.memory_format) -> str:
+    """One forward pass: dense, masked and shrunk."""
+    nets = {"dense": _dense(opened), "masked": deployed(opened.net), "shrunk": small}
+    for net in nets.values():
+        net.to(memory_format=layout)
+    images = torch.rand(8, *opened.shape).to(memory_format=layout)
+    times = {batch: forward_times(nets, images[:batch]) for batch in (1, 8)}
+    threads = torch.get_num_threads()
+    lines = [f"One forward pass on the CPU ({threads} {'thread' if threads == 1 else 'threads'}), medians of turns:"]
+    if any(site.quant is not None and bool(site.quant.active) for site in sites(small)):
+        lines.append("(masked and shrunk round to low precision in float arithmetic, which takes time of its own)")
+    return "\n".join([*lines, "", time_table(times)])
+
+
+def _dense(opened: Opened) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        return deployed(assemble(evolve(opened.spec, prune=(), quantize=()), len(opened.classes), opened.shape))
 
 
 @main.command(name="list")

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from qprune.errors import PlanError
-from qprune.layers import Compressed
+from qprune.layers import Aligned, Compressed
 from qprune.zoo import Add, Concat, deployed
 
 Shape = tuple[int, ...]
@@ -109,10 +109,12 @@ class Flow:
     Attributes:
         calls: every layer and tensor function that ran.
         outputs: indices of the calls that made the network's outputs.
+        overwriting: indices of layers that overwrote their argument, which somebody reads again behind them.
     """
 
     calls: tuple[Call, ...]
     outputs: tuple[int, ...]
+    overwriting: frozenset[int] = frozenset()
 
     def of(self, path: str) -> tuple[Call, ...]:
         """The calls of the layer at ``path``; empty if it never ran."""
@@ -208,7 +210,8 @@ def trace(net: nn.Module, example: Any) -> Flow:
         ) from error
     finally:
         recorder.remove()
-    return Flow(tuple(recorder.calls), tuple(recorder.sources(result)))
+    outputs = tuple(recorder.sources(result))
+    return Flow(tuple(recorder.calls), outputs, frozenset(recorder.read_again))
 
 
 def _shadow(net: nn.Module) -> nn.Module:
@@ -230,11 +233,11 @@ def _leaves(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _is_leaf(module: nn.Module) -> bool:
-    if isinstance(module, (Compressed, Add, Concat)):
+    if isinstance(module, (Aligned, Compressed, Add, Concat)):
         return True
     # the class that wrote the forward decides: a subclass of nn.Conv2d may be as plain as nn.Conv2d
     forward = getattr(type(module), "forward", None)
-    of_torch = getattr(forward, "__module__", "").startswith("torch.nn.modules")
+    of_torch = str(getattr(forward, "__module__", "")).startswith("torch.nn.modules")  # None for generated code
     return of_torch and forward not in (nn.Module.forward, nn.Sequential.forward)
 
 
@@ -254,6 +257,8 @@ class _Recorder(TorchFunctionMode):
         self.calls: list[Call] = []
         self.makers: dict[int, int] = {}
         self.alive: list[Tensor] = []  # keeps ids from being reused
+        self.overwritten: dict[int, int] = {}
+        self.read_again: set[int] = set()
         self.depth = 0
         self.handles = [handle for path, leaf in leaves.items() for handle in self._watch(path, leaf, originals[path])]
 
@@ -261,10 +266,14 @@ class _Recorder(TorchFunctionMode):
         def enter(*_: Any) -> None:
             self.depth += 1
 
-        def leave(module: nn.Module, arguments: Any, kwargs: Any, result: Any) -> None:
+        def leave(module: nn.Module, arguments: Any, kwargs: Any, result: Any) -> Any:
+            result = self._apart(arguments, result)
             self.depth -= 1
             if self.depth == 0:
                 self._note(path, original, None, (arguments, kwargs), result)
+                if getattr(module, "inplace", False):
+                    self.overwritten |= {id(each): len(self.calls) - 1 for each in arguments}
+            return result
 
         return leaf.register_forward_pre_hook(enter), leaf.register_forward_hook(leave, with_kwargs=True)
 
@@ -279,8 +288,19 @@ class _Recorder(TorchFunctionMode):
             self._note(None, None, func, given, changed)
         return result
 
+    def _apart(self, arguments: Any, result: Any) -> Any:
+        # what a layer gives back as it is (nn.Identity) or overwrites is one tensor by two names, with a maker each
+        same = isinstance(result, Tensor) and any(result is each for each in arguments)
+        return result.view_as(result) if same else result
+
     def _given(self, tensor: Tensor) -> Given:
-        return Given(self.makers.get(id(tensor)), tuple(tensor.shape))
+        return Given(self._maker(tensor), tuple(tensor.shape))
+
+    def _maker(self, tensor: Tensor) -> int | None:
+        if id(tensor) in self.overwritten:
+            self.read_again.add(self.overwritten[id(tensor)])
+            return self.overwritten[id(tensor)]
+        return self.makers.get(id(tensor))
 
     def _note(
         self, path: str | None, layer: nn.Module | None, func: Callable[..., Any] | None, arguments: Any, result: Any
@@ -303,13 +323,15 @@ class _Recorder(TorchFunctionMode):
         for leaf in tree_leaves(tensors):
             if isinstance(leaf, Tensor):
                 self.makers[id(leaf)] = maker
+                self.overwritten.pop(id(leaf), None)
                 self.alive.append(leaf)
 
     def sources(self, result: Any) -> Iterator[int]:
         """The makers of the tensors in ``result``."""
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
-                yield self.makers.get(id(leaf), -1)
+                maker = self._maker(leaf)
+                yield -1 if maker is None else maker
 
     def remove(self) -> None:
         """Take the hooks off again."""

@@ -8,12 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
+from torch import nn
 
+from qprune.api import save
 from qprune.cli import main
 from qprune.data import load_data
+from qprune.report import timing
 from qprune.spec import DataSpec, list_specs
+from qprune.training import load_model
 
 TINY = """format = 1
 about = "A tiny net on a few digits."
@@ -107,12 +112,25 @@ def refused():
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ([], ["qprune list", "qprune plan SPEC", "qprune fit SPEC --chain", "fit", "evaluate", "predict", "summary"]),
+        (
+            [],
+            [
+                "qprune list",
+                "qprune plan SPEC",
+                "qprune fit SPEC --chain",
+                "fit",
+                "evaluate",
+                "predict",
+                "summary",
+                "shrink",
+            ],
+        ),
         (["fit"], ["SPEC", "--chain", "--resume", "--overwrite", "--name", "--seed", "--set", "--data", "--runs"]),
         (["plan"], ["SPEC", "--steps-per-epoch", "--set", "--data", "without training"]),
         (["evaluate"], ["RUN", "--split [test|val|train]", "--device", "default: test"]),
         (["predict"], ["RUN IMAGES...", "class and confidence"]),
         (["summary"], ["RUN", "per layer and in total"]),
+        (["shrink"], ["RUN", "--fold", "--out", "small.pt", "computes the same"]),
         (["list"], ["[PART]", "List the specs", "with PART in their name"]),
     ],
 )
@@ -214,6 +232,88 @@ def test_summary_prints_the_layers_of_a_run(qprune):
     assert "classifier" in text
 
 
+NORM = """
+[[model.layers]]
+name = "norm2"
+type = "BatchNorm2d"
+from = "conv2"
+"""
+
+
+@pytest.fixture
+def in_a_hurry(monkeypatch):
+    """Timings of three rounds."""
+    monkeypatch.setattr(timing, "SECONDS", 0.0)
+
+
+def test_shrink_shows_what_went_and_how_long_a_forward_takes(qprune, in_a_hurry):
+    qprune("fit", write("tiny.toml", tail=PRUNE), "--quiet")
+    lines = qprune("shrink", "tiny").splitlines()
+    assert lines[0].split()[:4] == ["layer", "type", "in", "out"]
+    assert lines[2].split()[:4] == ["conv1", "Conv2d", "1", "3/6"]
+    assert lines[3].split()[:4] == ["conv2", "Conv2d", "3/6", "8"]
+    assert any(line.startswith("Parameters: 1,790 before, 1,544 by the masks, 1,544 left") for line in lines)
+    table = lines.index(next(line for line in lines if line.startswith("network")))
+    assert lines[table].split() == ["network", "batch", "1", "of", "dense", "batch", "8", "of", "dense"]
+    assert [line.split()[0] for line in lines[table + 2 : table + 5]] == ["dense", "masked", "shrunk"]
+    assert lines[-1].startswith("The smaller network is in runs/tiny/small.pt (")
+
+
+def test_shrink_writes_a_file_that_is_opened_as_the_run_is(qprune, in_a_hurry):
+    qprune("fit", write("tiny.toml", tail=PRUNE), "--quiet")
+    qprune("shrink", "tiny", "--out", "there/it.pt")
+    before, after = load_model("runs/tiny/model.pt"), load_model("there/it.pt")
+    assert {name: after[name] for name in ("spec", "classes", "shape", "step", "scores")} == {
+        name: before[name] for name in ("spec", "classes", "shape", "step", "scores")
+    }
+    assert after["state"]["conv1.weight"].shape == (3, 1, 3, 3)
+    assert not [key for key in after["state"] if "mask" in key]
+    assert sorted(after["cuts"]["cuts"]) == ["act1", "conv1", "conv2"]
+    scores, small = json.loads(qprune("evaluate", "tiny")), json.loads(qprune("evaluate", "there/it.pt"))
+    assert small == pytest.approx(scores, rel=1e-5)
+
+
+def test_shrink_folds_normalizations_if_asked(qprune, in_a_hurry):
+    spec = write("tiny.toml", tail=PRUNE)
+    text = (
+        Path(spec)
+        .read_text()
+        .replace('[[model.layers]]\ntype = "Flatten"', f'{NORM}\n[[model.layers]]\ntype = "Flatten"')
+    )
+    Path(spec).write_text(text)
+    qprune("fit", spec, "--quiet")
+    assert "part of a convolution" not in qprune("shrink", "tiny", "--out", "plain.pt")
+    assert "Normalizations that are part of a convolution now: 1." in qprune("shrink", "tiny", "--fold")
+    assert load_model("runs/tiny/small.pt")["cuts"]["folds"] == [["norm2", "conv2", False]]
+    assert json.loads(qprune("evaluate", "runs/tiny/small.pt")) == pytest.approx(
+        json.loads(qprune("evaluate", "tiny")), rel=1e-4
+    )
+
+
+def test_shrink_says_that_quantizers_take_time_of_their_own(qprune, in_a_hurry):
+    quantize = '\n[[quantize]]\nsites = [{ types = ["Conv2d"], at = "weight" }]\nbits = 4\n'
+    quantize += 'schedule = { kind = "quantize-from", start = 5, measure = 2 }\n'
+    qprune("fit", write("tiny.toml", tail=PRUNE + quantize), "--quiet")
+    assert "(masked and shrunk round to low precision in float arithmetic" in qprune("shrink", "tiny")
+
+
+def test_shrink_overwrites_nothing(qprune, refused, in_a_hurry):
+    qprune("fit", write("tiny.toml", tail=PRUNE), "--quiet")
+    qprune("shrink", "tiny")
+    before = Path("runs/tiny/small.pt").read_bytes()
+    for arguments, name in [([], "runs/tiny/small.pt"), (["--out", "runs/tiny/model.pt"], "runs/tiny/model.pt")]:
+        (line,) = refused("shrink", "tiny", *arguments)
+        assert line == f"qprune: {name} is there already. Move it away, or choose another --out."
+    assert Path("runs/tiny/small.pt").read_bytes() == before
+
+
+def test_shrink_refuses_a_network_without_a_run_before_it_writes(refused, folder):
+    save(nn.Sequential(nn.Conv2d(3, 4, 1)), "own.pt", torch.zeros(1, 3, 5, 7))
+    (line,) = refused("shrink", "own.pt")
+    assert "holds a network alone" in line
+    assert [path.name for path in folder.iterdir()] == ["own.pt"]
+
+
 # mistakes in a spec: line by line, with the place, the value and the way out
 
 ADD = '[[model.layers]]\nname = "{}"\ntype = "Add"\nfrom = ["{}", "conv1"]\n'
@@ -299,6 +399,7 @@ def test_what_a_command_cannot_find_or_use_is_one_sentence(refused, qprune):
         (["plan", spec, "--data", "nowhere", "--set", "data.name=folder", "--set", "data.size=8"], "nowhere"),
         (["evaluate", "tiyn"], "Nearest: tiny"),
         (["summary", "tiyn"], "There is no run tiyn"),
+        (["shrink", "tiyn"], "There is no run tiyn"),
         (["predict", "tiny", "nowhere.png"], "There is no image nowhere.png."),
         (["predict", "tiny", "tiny.toml"], "tiny.toml"),
     ]:

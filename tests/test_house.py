@@ -16,6 +16,7 @@ FLOORS = {
     "errors": 0, "functional": 0, "schedules": 0, "zoo": 0,
     "layers": 1, "spec": 1,
     "flow": 2, "declared": 2, "selection": 2, "assemble": 2, "dense": 2, "plan": 2, "data": 2, "tasks": 2,
+    "shrink": 2,
     "training": 3, "report": 3,
     "api": 4, "cli": 5, "__main__": 6, "__init__": 7,
 }  # fmt: skip
@@ -27,6 +28,7 @@ SAME_FLOOR = {
     "assemble": {"flow", "declared", "selection"},
     "dense": {"flow", "assemble", "selection"},
     "plan": {"flow"},
+    "shrink": {"flow"},
     "tasks": {"data"},
     "training": {"report"},
 }
@@ -67,9 +69,20 @@ def test_library_code_does_not_print(path: Path) -> None:
 def test_public_names() -> None:
     assert sorted(qprune.__all__) == [
         "PlanError", "QpruneError", "ScheduleDriver", "SpecError", "build", "evaluate", "fit", "load", "plan",
-        "predict", "summary", "swap", "to_dense",
+        "predict", "save", "shrink", "shrink_report", "summary", "swap", "to_dense",
     ]  # fmt: skip
     assert all(hasattr(qprune, name) for name in qprune.__all__)
+
+
+def test_the_function_shrink_stays_the_public_name_after_imports_of_its_room() -> None:
+    code = (
+        "import qprune; from qprune.shrink.analysis import analyse; import qprune.shrink.record, pickle, importlib; "
+        "from qprune.shrink import Cut, shrink; room = importlib.import_module('qprune.shrink'); "
+        "importlib.import_module('qprune.shrink.fold'); pickle.loads(pickle.dumps(Cut(((0,),), (0,), (None,), None))); "
+        "assert callable(qprune.shrink) and qprune.shrink is shrink is room.shrink, qprune.shrink"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", f"import qprune.shrink.analysis; {code}"], check=True)
 
 
 def test_import_leaves_the_heavy_packages_alone() -> None:

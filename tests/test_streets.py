@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -13,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import qprune
 from qprune.cli import main
 from qprune.data import NAMED
+from qprune.layers import sites
 from qprune.spec import list_specs, read_spec
 from qprune.training import Callback
 
@@ -61,16 +61,13 @@ def test_every_spec_of_streets_trains_and_is_scored(runs, name):
     assert history.scores["test"][monitor] >= 0
 
 
-def test_joint_training_keeps_the_masks_and_quantizes(runs):
-    net = qprune.load(runs("streets/unet/a75_w4a4").run)
-    before = qprune.load(runs("streets/unet/a75_layerwise").run)
-    for path, module in net.named_modules():
-        if hasattr(module, "output_mask") and module.output_mask is not None:
-            assert torch.equal(module.output_mask.keep, before.get_submodule(path).output_mask.keep)
-            assert not module.output_mask.keep.all()
-    assert qprune.summary(runs("streets/unet/a75_w4a4").run).total.parameters_kept < 0.2 * sum(
-        p.numel() for p in net.parameters()
-    )
+def test_joint_training_keeps_what_was_cut_and_quantizes(runs):
+    net, before, dense = (qprune.load(runs(f"streets/unet/{n}").run) for n in ("a75_w4a4", "a75_layerwise", "baseline"))
+    shapes = {name: parameter.shape for name, parameter in net.named_parameters()}
+    assert shapes == {name: parameter.shape for name, parameter in before.named_parameters()}
+    assert sum(p.numel() for p in net.parameters()) < 0.2 * sum(p.numel() for p in dense.parameters())
+    assert {site.quant.bits for site in sites(net)} == {4}
+    assert not any(site.mask for site in sites(net))
 
 
 @pytest.mark.parametrize(("name", "columns"), [("streets/unet/baseline", 3), ("streets/cyclegan/baseline", 3)])

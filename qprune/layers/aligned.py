@@ -1,4 +1,4 @@
-"""Layers of a shrunk network whose neighbours kept other channels: they gather before they compute, or scatter after."""
+"""Layers of a shrunk network whose neighbours kept other channels: they gather before computing, or scatter after."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -80,23 +80,24 @@ class Aligned:
         self.arguments = nn.ModuleList(nn.Identity() if align is None else align for align in arguments)
         self.result = result
 
-    def forward(self, *inputs: Any) -> Tensor:
+    def forward(self, *inputs: Any, **options: Any) -> Tensor:
         """Align, compute, align."""
         aligned = [align(x) for align, x in zip(self.arguments, inputs, strict=False)]
-        y = super().forward(*aligned, *inputs[len(aligned) :])  # type: ignore[misc]
+        y = super().forward(*aligned, *inputs[len(aligned) :], **options)  # type: ignore[misc]
         return y if self.result is None else self.result(y)
 
     def __repr__(self) -> str:
         aligns = [*self.arguments, self.result]
-        shown = [f"{align.extra_repr()}" if isinstance(align, Align) else "-" for align in aligns]
-        return f"{type(self).__name__}({self.extra_repr()}, aligned=[{' | '.join(shown)}])"  # type: ignore[attr-defined]
+        shown = " | ".join(align.extra_repr() if isinstance(align, Align) else "-" for align in aligns)
+        parts = filter(None, [self.extra_repr(), f"aligned=[{shown}]"])  # type: ignore[attr-defined]
+        return f"{type(self).__name__}({', '.join(parts)})"
 
 
 # Layers that treat each channel alone, and keep their number; with those of `HOSTS` all that can be cut.
 CHANNELWISE: tuple[type[nn.Module], ...] = (
-    nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm,
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.ELU, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Sigmoid,
-    nn.Tanh, nn.Softplus, nn.Identity, nn.Dropout, nn.Dropout2d,
+    nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm,
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.ELU, nn.SELU, nn.CELU, nn.Mish, nn.Hardswish, nn.Hardsigmoid,
+    nn.Hardtanh, nn.Sigmoid, nn.LogSigmoid, nn.Tanh, nn.Softplus, nn.Softsign, nn.Identity, nn.Dropout, nn.Dropout2d,
     nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Upsample,
     nn.ZeroPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d,
 )  # fmt: skip

@@ -213,7 +213,8 @@ class FakeQuant(Compressor):
             >>> FakeQuant(4, axis=0, symmetric=True).per_channel(3).scale
             tensor([1., 1., 1.])
         """
-        options: dict[str, Any] = {name: getattr(self, name) for name in ("symmetric", "numerics", "gradient", "schedule")}
+        names = ("symmetric", "numerics", "gradient", "schedule")
+        options: dict[str, Any] = {name: getattr(self, name) for name in names}
         wide = FakeQuant(self.bits, channels=channels, axis=self.axis, device=self.scale.device, **options)
         for name in ("range", "scale", "zero_point"):
             own = getattr(self, name)

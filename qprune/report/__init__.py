@@ -4,19 +4,28 @@ from qprune.report.chain import chain_of, chain_table
 from qprune.report.costs import LayerCost
 from qprune.report.density import merit, performance_density, performance_density_legacy
 from qprune.report.forecast import forecast
+from qprune.report.shrinking import LayerChange, ShrinkReport, ShrinkTotal, report_shrunk
 from qprune.report.summary import Summary, TotalCost, summarize
-from qprune.report.tables import table
+from qprune.report.tables import short, table
+from qprune.report.timing import forward_times, time_table
 
 __all__ = [
+    "LayerChange",
     "LayerCost",
+    "ShrinkReport",
+    "ShrinkTotal",
     "Summary",
     "TotalCost",
     "chain_of",
     "chain_table",
     "forecast",
+    "forward_times",
     "merit",
     "performance_density",
     "performance_density_legacy",
+    "report_shrunk",
+    "short",
     "summarize",
     "table",
+    "time_table",
 ]

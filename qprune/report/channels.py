@@ -7,6 +7,7 @@ Backward: a channel that nobody reads before a mask drops it need not be compute
 
 from collections.abc import Iterator
 from math import prod
+from typing import Any
 
 import torch
 from attrs import frozen
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from qprune.flow import NORMS, Call, Flow, Shape
-from qprune.layers import ChannelMask
+from qprune.layers import Aligned, ChannelMask
 from qprune.zoo import Add
 
 WEIGHTED = (_ConvNd, nn.Linear)
@@ -59,11 +60,20 @@ def follow_masks(flow: Flow) -> list[Kept]:
 
 
 def along_channels(call: Call) -> bool:
-    """Whether the layer of ``call`` has its channels at axis 1 of a batch, where this module looks for them."""
+    """Whether the layer of ``call`` has its channels at axis 1 of a batch, where this module looks for them.
+
+    An `Aligned` layer has other channels than the tensors around it, and was cut to what matters already.
+    """
     rank = len(call.shape)
+    if _is_aligned(call.layer):
+        return False
     if isinstance(call.layer, _ConvNd):
         return rank == len(call.layer.kernel_size) + 2
     return rank == 2 if isinstance(call.layer, nn.Linear) else rank > 1
+
+
+def _is_aligned(layer: Any) -> bool:
+    return isinstance(layer, Aligned)
 
 
 def sizes(layer: nn.Module) -> tuple[int, int]:
@@ -148,6 +158,9 @@ def _nonzero(call: Call, arguments: list[Tensor]) -> Tensor:
 
 def _wanted(call: Call, kept: Kept) -> Iterator[Tensor]:
     # for each argument, the channels that are read
+    if _is_aligned(call.layer):
+        yield from map(_all, call.shapes)
+        return
     if call.concatenates():
         yield from kept.outputs.split([shape[1] for shape in call.shapes])
         return

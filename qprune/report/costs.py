@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from qprune.flow import Call, Flow, Shape
+from qprune.layers import Aligned
 from qprune.report.bits import FLOAT, arriving_bits, slot_bits, stored_bits
 from qprune.report.channels import WEIGHTED, Kept, follow_masks, sizes
 
@@ -220,14 +221,14 @@ def _macs(layer: _Layer, use: _Use, *, kept: bool) -> int:
 
 def _positions(module: nn.Module, call: Call) -> int:
     # how often each weight is used: at every output position, or for a transposed convolution at every input position
-    if isinstance(module, _ConvTransposeNd):
-        return prod(call.shapes[0]) // module.in_channels
-    return prod(call.shape) // sizes(module)[1]
+    shape = call.shapes[0] if isinstance(module, _ConvTransposeNd) else call.shape
+    # an aligned layer has other channels than the tensor, so these are counted there
+    return prod(shape) // shape[-1 - len(getattr(module, "kernel_size", ()))]
 
 
 def _features(use: _Use, *, kept: bool) -> int:
     total = prod(use.call.shape)
-    if not kept:
+    if not kept or isinstance(use.call.layer, Aligned):
         return total
     return total // use.kept.outputs.numel() * int(use.kept.outputs.sum())
 

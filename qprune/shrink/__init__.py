@@ -4,8 +4,10 @@ from qprune.shrink.analysis import Analysis, analyse
 from qprune.shrink.constants import Mode
 from qprune.shrink.cut import Cut, apply_cuts
 from qprune.shrink.fold import Fold, fold_norms
-from qprune.shrink.record import rebuild, record
-from qprune.shrink.shrink import Shrunk, shrink, shrink_with_facts
+from qprune.shrink.graph import graph_of
+from qprune.shrink.graph_net import net_from
+from qprune.shrink.record import rebuild, record, restore_masks
+from qprune.shrink.shrink import Shrunk, cut_dead, shrink, shrink_with_facts
 
 __all__ = [
     "Analysis",
@@ -15,9 +17,13 @@ __all__ = [
     "Shrunk",
     "analyse",
     "apply_cuts",
+    "cut_dead",
     "fold_norms",
+    "graph_of",
+    "net_from",
     "rebuild",
     "record",
+    "restore_masks",
     "shrink",
     "shrink_with_facts",
 ]

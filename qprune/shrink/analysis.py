@@ -3,15 +3,17 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isnan
+from typing import Any
 
 import torch
 from attrs import frozen
 from torch import Tensor, nn
 
 from qprune.flow import Call, Flow
+from qprune.layers import Compressed
 from qprune.shrink.constants import Mode, channels, unknown
 from qprune.shrink.cut import Cut, Joint, cut_of
-from qprune.shrink.rules import Layer, Rigid, Rule, Weighted, rule_for, shared_rule
+from qprune.shrink.rules import Layer, Rigid, Rule, Weighted, at_least_one, hooked, rule_for, shared_rule
 
 
 @frozen(eq=False)
@@ -59,24 +61,40 @@ def analyse(net: nn.Module, flow: Flow, mode: Mode) -> Analysis:
 
 
 def _rules(net: nn.Module, flow: Flow, mode: Mode) -> list[Rule]:
-    times = Counter(call.path for call in flow.calls if call.path is not None)
-    shared = _sharing(net)
+    times = Counter(call.path for call in flow.calls if call.path)  # the network itself, "", is called once
+    shared = sharing(net)
     rules = []
     for call in flow.calls:
-        rule = shared_rule(call, mode) if times[call.path] > 1 else rule_for(call, mode)
-        if isinstance(rule, Layer) and call.path in shared:
-            rule = Rigid(rule, f"it shares a parameter with {shared[call.path]}")
+        path = call.path or ""
+        rule = shared_rule(call, mode) if times[path] > 1 else rule_for(call, mode)
+        if call.layer is not None and hooked(call.layer):
+            rule = Rule(call, mode)
+            rule.reason = f"{path}: it has a hook, which may read or change any channel"
+        elif call.index in flow.overwriting:
+            rule = Rule(call, mode)
+            rule.reason = f"{path}: it overwrites what is read again behind it"
+        elif isinstance(rule, Layer) and path in shared:
+            rule = Rigid(rule, f"it shares a parameter with {shared[path]}")
         rules.append(rule)
     return rules
 
 
-def _sharing(net: nn.Module) -> dict[str, str]:
-    # layers that hold a parameter which another layer holds too
+def sharing(net: nn.Module) -> dict[str, str]:
+    """The layers that hold a parameter which another layer holds too, each with one of the others.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1))
+        >>> net[1].weight = net[0].weight
+        >>> sharing(net)
+        {'0': '1', '1': '0'}
+    """
     holders: dict[int, list[str]] = {}
     for path, module in net.named_modules():
         for parameter in module.parameters(recurse=False):
             holders.setdefault(id(parameter), []).append(path)
-    return {path: next(p for p in paths if p != path) for paths in holders.values() if len(set(paths)) > 1 for path in paths}
+    return {
+        path: next(p for p in paths if p != path) for paths in holders.values() if len(set(paths)) > 1 for path in paths
+    }
 
 
 def _of_arguments(call: Call, table: Sequence[Tensor], outside: Callable[[int], Tensor]) -> list[Tensor]:
@@ -119,6 +137,7 @@ def _present(flow: Flow, rules: list[Rule], values: list[Tensor], needed: list[T
     changed = True
     while changed:
         changed = False
+        present = [at_least_one(each) for each in present]  # and what is made of that one exists, too
         for rule in functions:
             call = rule.call
             arguments = _of_arguments(call, present, lambda count: torch.ones(count, dtype=torch.bool))
@@ -128,13 +147,7 @@ def _present(flow: Flow, rules: list[Rule], values: list[Tensor], needed: list[T
                 if index >= 0 and len(wanted) == len(present[index]) and (wanted & ~present[index]).any():
                     present[index] = present[index] | wanted
                     changed = True
-    return [each if each.any() else _first(each) for each in present]
-
-
-def _first(like: Tensor) -> Tensor:
-    first = torch.zeros_like(like)
-    first[:1] = True
-    return first
+    return present
 
 
 def _whole(flow: Flow) -> Iterator[int]:
@@ -202,8 +215,16 @@ def _indices(chosen: Tensor) -> tuple[int, ...]:
 
 
 def _holds(rule: Rule, values: list[Tensor], needed: list[Tensor]) -> bool:
-    """Whether a channel would go but for this call."""
+    """Whether a channel would go but for this call: one that is constant before it, or that nobody reads behind it."""
+    if not isinstance(rule, Layer) and _masked(rule.call.layer):
+        return True
+    if not needed[rule.call.index].all():
+        return True
     for maker, shape in zip(rule.call.inputs, rule.call.shapes, strict=True):
         if maker >= 0 and len(values[maker]) == channels(shape) and not values[maker].isnan().all():
             return True
     return False
+
+
+def _masked(layer: Any) -> bool:
+    return isinstance(layer, Compressed) and any(layer.slot(side, "mask") is not None for side in layer.sides)

@@ -114,15 +114,19 @@ def replay(call: Call, values: list[Tensor]) -> Tensor | None:
 
     def fill(argument: Any) -> Any:
         if isinstance(argument, Given):
+            if argument.maker is None:
+                raise ValueError("a parameter or a buffer, whose values are not at hand")
             return next(given)
+        if isinstance(argument, torch.device):  # the trace's own
+            return torch.device("cpu")
         return type(argument)(map(fill, argument)) if type(argument) in (list, tuple) else argument
 
     assert call.function is not None
     try:
         results = call.function(*map(fill, call.arguments), **{key: fill(a) for key, a in call.options.items()})
+        result = results if isinstance(results, Tensor) else results[call.part]
     except (RuntimeError, IndexError, ValueError, TypeError):
         return None
-    result = results if isinstance(results, Tensor) else results[call.part]
     return result.flatten().float() if result.numel() == channels(call.shape) else None
 
 
@@ -140,6 +144,6 @@ def flattened(call: Call) -> bool:
         return False
     if isinstance(call.layer, nn.Flatten) or call.name == "flatten":
         return True
-    sizes = call.arguments[1:]
+    sizes: Any = call.arguments[1:]
     sizes = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
     return call.name in ("view", "reshape") and len(sizes) == 2 and sizes[1] == -1

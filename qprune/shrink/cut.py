@@ -69,6 +69,7 @@ def apply_cuts(net: nn.Module, cuts: Mapping[str, Cut]) -> dict[nn.Parameter, Ta
     for path, cut in cuts.items():
         layer = net.get_submodule(path)
         takes = _takes(layer, cut)
+        masks = _masks(layer, cut)
         _cut_compressors(layer, cut)
         for name, take in takes.items():
             tensor = getattr(layer, name)
@@ -78,7 +79,7 @@ def apply_cuts(net: nn.Module, cuts: Mapping[str, Cut]) -> dict[nn.Parameter, Ta
             else:
                 setattr(layer, name, take(tensor))
         _resize(layer, cut)
-        _remember(layer, cut)
+        _remember(layer, cut, masks)
         _add_bias(layer, cut)
         _rejoin(layer, cut)
     return taken
@@ -104,7 +105,9 @@ def _weight_take(layer: Any, cut: Cut) -> Take:
     outputs, inputs = torch.tensor(cut.outputs), torch.tensor(cut.inputs[0])
     if groups == 1:
         out_axis, in_axis = (1, 0) if isinstance(layer, nn.ConvTranspose2d) else (0, 1)
-        return lambda w: w.index_select(out_axis, outputs.to(w.device)).index_select(in_axis, inputs.to(w.device))
+        return lambda w: _laid_out(
+            w.index_select(out_axis, outputs.to(w.device)).index_select(in_axis, inputs.to(w.device)), w
+        )
     per_out = _out(layer) // groups
     stay = sorted({int(o) // per_out for o in outputs})
     columns = inputs.remainder(_in(layer) // groups).view(len(stay), -1)  # the inputs within each group that stays
@@ -114,9 +117,15 @@ def _weight_take(layer: Any, cut: Cut) -> Take:
     def take(weight: Tensor) -> Tensor:
         rows = _swapped(weight, groups) if transposed else weight
         rows = rows[outputs.to(weight.device)[:, None], columns.to(weight.device)]
-        return _swapped(rows, len(stay)) if transposed else rows
+        return _laid_out(_swapped(rows, len(stay)) if transposed else rows, weight)
 
     return take
+
+
+def _laid_out(tensor: Tensor, like: Tensor) -> Tensor:
+    # channels side by side, where they were: convolutions of that layout are what makes small networks fast
+    beside = like.dim() == 4 and not like.is_contiguous() and like.is_contiguous(memory_format=torch.channels_last)
+    return tensor.contiguous(memory_format=torch.channels_last if beside else torch.contiguous_format)
 
 
 def _swapped(weight: Tensor, groups: int) -> Tensor:
@@ -124,11 +133,11 @@ def _swapped(weight: Tensor, groups: int) -> Tensor:
 
 
 def _out(layer: Any) -> int:
-    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels  # type: ignore[no-any-return]
+    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
 
 
 def _in(layer: Any) -> int:
-    return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels  # type: ignore[no-any-return]
+    return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
 
 
 def _resize(layer: Any, cut: Cut) -> None:
@@ -152,11 +161,16 @@ def _add_bias(layer: Any, cut: Cut) -> None:
         return
     added = torch.tensor(cut.added_bias).to(layer.weight)
     if layer.bias is None:
-        layer.bias = nn.Parameter(torch.zeros_like(added))
+        layer.bias = nn.Parameter(torch.zeros_like(added), requires_grad=layer.weight.requires_grad)
     layer.bias.add_(added)
 
 
-def _cut_compressors(layer: nn.Module, cut: Cut) -> None:
+def _masks(layer: Any, cut: Cut) -> dict[str, tuple[bool, ...]]:
+    masks = {side: layer.slot(side, "mask") for side in cut.masks}
+    return {side: tuple(mask.keep.tolist()) for side, mask in masks.items() if mask is not None}
+
+
+def _cut_compressors(layer: Any, cut: Cut) -> None:
     for side in layer.sides if isinstance(layer, Compressed) else ():
         if side in cut.masks:
             setattr(layer, f"{side}_mask", None)
@@ -179,7 +193,7 @@ def _rejoin(layer: nn.Module, cut: Cut) -> None:
             delattr(layer, f"{side}_mask")
             delattr(layer, f"{side}_quant")
         kind = next(plain for plain, host in HOSTS.items() if host is kind)
-    if cut.result is None and not any(cut.arguments):
+    if all(joint is None for joint in (*cut.arguments, cut.result)):
         layer.__class__ = kind
         return
     layer.__class__ = ALIGNED[kind]
@@ -224,23 +238,23 @@ class Origin:
     Attributes:
         inputs: for each argument, the numbers of the input channels that are left.
         outputs: those of the output channels.
-        masks: sides that had masks.
+        masks: what the masks that went kept, by their side.
         bias: whether the layer got a bias that it did not have.
     """
 
     inputs: tuple[tuple[int, ...], ...]
     outputs: tuple[int, ...]
-    masks: tuple[str, ...] = ()
+    masks: Mapping[str, tuple[bool, ...]]
     bias: bool = False
 
 
-def _remember(layer: Any, cut: Cut) -> None:
+def _remember(layer: Any, cut: Cut, masks: Mapping[str, tuple[bool, ...]]) -> None:
     before: Origin | None = getattr(layer, "origin", None)
-    inputs, outputs, masks = cut.inputs, cut.outputs, cut.masks
+    inputs, outputs = cut.inputs, cut.outputs
     bias = cut.added_bias is not None and layer.bias is None
     if before is not None:
         pairs = zip(before.inputs, cut.inputs, strict=True)
         inputs = tuple(tuple(old[index] for index in new) for old, new in pairs)
         outputs = tuple(before.outputs[index] for index in cut.outputs)
-        masks, bias = tuple(dict.fromkeys((*before.masks, *masks))), before.bias or bias
+        masks, bias = {**before.masks, **masks}, before.bias or bias
     layer.origin = Origin(inputs, outputs, masks, bias)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from qprune.flow import NORMS, Call, Flow
 from qprune.layers import ALIGNED, HOSTS, Align, Aligned, Compressed, CompressedWeight, FakeQuant
 from qprune.shrink.cut import bare
-from qprune.shrink.rules import borderless, scale_and_shift
+from qprune.shrink.rules import adjustable, borderless, hooked, scale_and_shift
 
 WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
@@ -55,6 +55,8 @@ def _fold(flow: Flow, call: Call) -> Fold | str:
         return "its statistics are those of each image"
     if len(flow.of(str(call.path))) > 1:
         return "it is called several times"
+    if not adjustable(norm) or hooked(norm):
+        return "it is a class of its own, or has a hook"
     behind = _why_not_behind(flow, call)
     if behind is None:
         source = flow.source(call)
@@ -68,26 +70,36 @@ def _fold(flow: Flow, call: Call) -> Fold | str:
 
 def _why_not_behind(flow: Flow, call: Call) -> str | None:
     source = flow.source(call)
-    if source is None or not isinstance(source.layer, WEIGHTED):
+    if source is None or not _is_weighted(source):
         return "no convolution comes right before it"
+    if _is_tied(flow, source):
+        return f"{source.path} before it shares its weights, masks them, or has a hook"
     if len(_readers(flow, source)) > 1 or source.index in flow.outputs or len(flow.of(str(source.path))) > 1:
         return f"{source.path} before it is read by others, too"
     if _slot(source.layer, "output", "mask") or _slot(source.layer, "output", "quant") or _result(source.layer):
         return f"{source.path} before it has a mask, a quantizer or a scatter at its output"
-    if isinstance(call.layer, Aligned) and any(isinstance(align, Align) for align in call.layer.arguments):
+    if _gathers(call.layer):
         return "it gathers its input"
     if _slot(call.layer, "output", "mask"):
         return "it has a mask"
     quant = _slot(source.layer, "weight", "quant")
-    if quant is not None and not quant.symmetric:
-        return f"the weight quantizer of {source.path} before it is not symmetric"
+    if quant is not None and not _has_room(quant, call.layer):
+        return f"the integer weights of {source.path} before it would change"
     return None
+
+
+def _has_room(quant: FakeQuant, norm: Any) -> bool:
+    # a negative scale turns the signs of integers, and the published grid ends at -8 and 7
+    low, high = quant.code_bounds
+    return quant.symmetric and (low == -high or bool((scale_and_shift(norm)[0] >= 0).all()))
 
 
 def _why_not_ahead(flow: Flow, call: Call) -> str | None:
     readers = _readers(flow, call)
-    if len(readers) != 1 or call.index in flow.outputs or not isinstance(readers[0].layer, WEIGHTED):
+    if len(readers) != 1 or call.index in flow.outputs or not _is_weighted(readers[0]):
         return "what comes after it is no convolution alone"
+    if _is_tied(flow, readers[0]):
+        return f"{readers[0].path} after it shares its weights, masks them, or has a hook"
     reader: Any = readers[0].layer
     if len(flow.of(str(readers[0].path))) > 1 or not borderless(reader):
         return f"{readers[0].path} after it puts zeros at the borders"
@@ -95,9 +107,26 @@ def _why_not_ahead(flow: Flow, call: Call) -> str | None:
         return f"there is a mask or a quantizer between it and {readers[0].path}"
     if _slot(reader, "weight", "quant") is not None:
         return f"the quantized weights of {readers[0].path} after it would change"
-    if _result(call.layer) or (isinstance(reader, Aligned) and any(isinstance(a, Align) for a in reader.arguments)):
+    if _result(call.layer) or _gathers(reader):
         return f"channels are gathered between it and {readers[0].path}"
     return None
+
+
+def _is_weighted(call: Call) -> bool:
+    # of channels at dimension 1: a linear layer takes those at the last
+    return isinstance(call.layer, WEIGHTED) and adjustable(call.layer) and len(call.shape) == _rank(call.layer)
+
+
+def _rank(layer: Any) -> int:
+    return 2 if isinstance(layer, nn.Linear) else 4
+
+
+def _is_tied(flow: Flow, call: Call) -> bool:
+    layer: Any = call.layer
+    others = [other.layer for other in flow.calls if other.layer is not None and other.layer is not layer]
+    parameters = {id(parameter) for other in others for parameter in other.parameters(recurse=False)}
+    shares = any(id(parameter) in parameters for parameter in layer.parameters(recurse=False))
+    return shares or hooked(layer) or _slot(layer, "weight", "mask") is not None
 
 
 def _readers(flow: Flow, call: Call) -> list[Call]:
@@ -106,6 +135,10 @@ def _readers(flow: Flow, call: Call) -> list[Call]:
 
 def _slot(layer: Any, side: str, kind: str) -> Any:
     return layer.slot(side, kind) if isinstance(layer, Compressed) and side in layer.sides else None
+
+
+def _gathers(layer: Any) -> bool:
+    return isinstance(layer, Aligned) and any(isinstance(align, Align) for align in layer.arguments)
 
 
 def _result(layer: Any) -> Any:
@@ -136,7 +169,7 @@ def apply_fold(net: nn.Module, fold: Fold) -> None:
 
 
 def _outputs(layer: Any) -> int:
-    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels  # type: ignore[no-any-return]
+    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
 
 
 def _scale_outputs(layer: Any, scale: Tensor, shift: Tensor) -> None:
@@ -185,7 +218,7 @@ def _along(values: Tensor, rows: Tensor, axis: int) -> Tensor:
 def _hand_over(net: nn.Module, path: str, quant: FakeQuant) -> None:
     layer: Any = net.get_submodule(path)
     if not isinstance(layer, Compressed):
-        kind = HOSTS[bare(layer)]
+        kind: Any = HOSTS[bare(layer)]
         layer.__class__ = ALIGNED[kind] if isinstance(layer, Aligned) else kind
         layer.open_slots()
     layer.output_quant = quant

@@ -1,19 +1,19 @@
 """What was cut from a network, as plain data: enough to cut a freshly built one the same way."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from qprune.errors import CheckpointError
-from qprune.layers import Align
+from qprune.layers import Align, Compressed
 from qprune.shrink.cut import Cut, Joint, Origin, apply_cuts, cut_of
 from qprune.shrink.fold import Fold, apply_fold
 
 
 def record(net: nn.Module) -> dict[str, Any]:
-    """What was cut and folded, by module path: channel numbers of the network as it was built, and how layers are joined.
+    """What was cut and folded, by module path: the channels left of the network as it was built, and how layers join.
 
     Args:
         net: a network, shrunk or not.
@@ -40,7 +40,7 @@ def _cut(layer: Any) -> dict[str, Any]:
         "outputs": _numbers(origin.outputs),
         "arguments": [_joint(joint) for joint in present.arguments],
         "result": _joint(present.result),
-        "masks": list(origin.masks),
+        "masks": {side: torch.tensor(keep) for side, keep in origin.masks.items()},
         "bias": origin.bias,
     }
 
@@ -60,7 +60,7 @@ def rebuild(net: nn.Module, recorded: Mapping[str, Any], source: Any = "The reco
     """Cut and fold a network as `record` tells, in place. What its parameters hold is not what training left in them.
 
     Args:
-        net: the network as it was built, never cut.
+        net: the network as it was built, or cut less.
         recorded: from `record`.
         source: what it came from, for errors.
 
@@ -87,15 +87,48 @@ def rebuild(net: nn.Module, recorded: Mapping[str, Any], source: Any = "The reco
 
 
 def _to_cut(layer: Any, entry: Mapping[str, Any]) -> Cut:
-    outputs = tuple(entry["outputs"].tolist())
+    before: Origin | None = getattr(layer, "origin", None)
+    inputs, outputs = [each.tolist() for each in entry["inputs"]], entry["outputs"].tolist()
+    gone: Mapping[str, Any] = {}
+    if before is not None:  # it was cut already, but less
+        inputs = [_places(each, old) for each, old in zip(inputs, before.inputs, strict=True)]
+        outputs, gone = _places(outputs, before.outputs), before.masks
+    _restore_masks(layer, {side: keep for side, keep in entry["masks"].items() if side not in gone})
+    gains = entry["bias"] and not (before is not None and before.bias)
     return Cut(
-        inputs=tuple(tuple(each.tolist()) for each in entry["inputs"]),
-        outputs=outputs,
+        inputs=tuple(map(tuple, inputs)),
+        outputs=tuple(outputs),
         arguments=tuple(_to_joint(joint) for joint in entry["arguments"]),
         result=_to_joint(entry["result"]),
-        masks=tuple(entry["masks"]),
-        added_bias=(0.0,) * len(outputs) if entry["bias"] else None,
+        masks=tuple(side for side in entry["masks"] if side not in gone),
+        added_bias=(0.0,) * len(outputs) if gains else None,
     )
+
+
+def _places(numbers: Sequence[int], among: Sequence[int]) -> list[int]:
+    place = {number: index for index, number in enumerate(among)}
+    return [place[number] for number in numbers]
+
+
+def _restore_masks(layer: Any, keeps: Mapping[str, Tensor]) -> None:
+    for side, keep in keeps.items():
+        mask = layer.slot(side, "mask") if isinstance(layer, Compressed) else None
+        if mask is not None:
+            mask.keep.copy_(keep)
+
+
+def restore_masks(net: nn.Module, recorded: Mapping[str, Any]) -> None:
+    """Put the masks that went back into a network that was never cut; nothing else changes.
+
+    Args:
+        net: the network as it was built.
+        recorded: from `record`.
+
+    Example:
+        >>> restore_masks(nn.Conv2d(2, 3, 1), {"cuts": {}, "folds": []})
+    """
+    for path, entry in recorded["cuts"].items():
+        _restore_masks(net.get_submodule(path), entry["masks"])
 
 
 def _to_joint(entry: Any) -> Joint | None:

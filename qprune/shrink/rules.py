@@ -5,26 +5,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qprune.flow import Call
-from qprune.layers import ALIGNED, CHANNELWISE, Align, Aligned, ChannelMask, Compressed
+from qprune.flow import Call, Given
+from qprune.layers import ALIGNED, CHANNELWISE, HOSTS, Align, Aligned, ChannelMask, Compressed
 from qprune.shrink.constants import Mode, as_image, channels, compressed, flattened, replay, unknown, zeros_alone
+from qprune.shrink.positions import has_free_tensor, pads_positions, pads_with, picks_positions, reduces_positions
 from qprune.zoo import Add, Concat
 
 # Functions of one pixel: what they make of a constant channel is found by running them.
 POINTWISE = (
     "relu", "relu_", "relu6", "leaky_relu", "leaky_relu_", "silu", "gelu", "elu", "hardswish", "hardsigmoid",
-    "hardtanh", "sigmoid", "tanh", "softplus", "abs", "neg", "square", "clamp", "clamp_min", "clamp_max", "float",
-    "to", "clone", "contiguous", "detach", "add", "add_", "__add__", "__radd__", "__iadd__", "sub", "__sub__", "mul",
-    "mul_", "__mul__", "__rmul__", "__imul__", "div", "__truediv__",
+    "hardtanh", "sigmoid", "tanh", "softplus", "selu", "celu", "mish", "logsigmoid", "softsign", "exp", "sqrt", "abs",
+    "neg", "square", "pow", "__pow__", "clamp", "clamp_", "clamp_min", "clamp_max", "float", "half", "bfloat16",
+    "double", "to", "clone", "contiguous", "detach", "add", "add_", "__add__", "__radd__", "__iadd__", "sub", "sub_",
+    "rsub", "__sub__", "__rsub__", "__isub__", "mul", "mul_", "__mul__", "__rmul__", "__imul__", "div", "div_",
+    "__truediv__", "__itruediv__", "maximum", "minimum",
 )  # fmt: skip
 PRODUCTS = ("mul", "mul_", "__mul__", "__rmul__", "__imul__")
 # What is the same at every position stays so; no values are put at the borders, or minus infinity.
 CONSTANT_KEEPING = (
-    nn.MaxPool2d, nn.AdaptiveMaxPool2d, nn.ReflectionPad2d, nn.ReplicationPad2d, nn.Dropout, nn.Dropout2d, nn.Identity,
+    nn.MaxPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d, nn.Upsample, nn.ReflectionPad2d, nn.ReplicationPad2d,
+    nn.Dropout, nn.Dropout2d, nn.Identity,
 )  # fmt: skip
-ZERO_KEEPING_FUNCTIONS = (
-    "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "interpolate", "dropout", "dropout2d",
+CONSTANT_KEEPING_FUNCTIONS = (
+    "max_pool2d", "adaptive_max_pool2d", "adaptive_avg_pool2d", "interpolate", "dropout", "dropout2d",
 )  # fmt: skip
+REDUCTIONS = ("mean", "sum", "amax", "amin")
 SLICES = ("__getitem__", "chunk", "split", "narrow", "tensor_split")
 
 
@@ -69,8 +74,9 @@ class Pointwise(Rule):
     def values(self, values: list[Tensor]) -> Tensor:
         """Run it on the constants."""
         result = replay(self.call, values)
-        if result is None:
-            return super().values(values)
+        result = unknown(channels(self.call.shape)) if result is None else result
+        for each in values:
+            result = torch.where(each.isnan(), torch.nan, result)
         if self.call.name in PRODUCTS:
             for each in values:
                 result = torch.where(each == 0, 0, result)
@@ -94,6 +100,14 @@ class ZeroKeeping(Pointwise):
     def values(self, values: list[Tensor]) -> Tensor:
         """Zeros."""
         return zeros_alone(values[0])
+
+
+class ConstantKeeping(Pointwise):
+    """Functions that treat each channel alone, and that make of one number at all positions the same number."""
+
+    def values(self, values: list[Tensor]) -> Tensor:
+        """The same."""
+        return values[0]
 
 
 class Joined(Rule):
@@ -214,7 +228,7 @@ class Layer(Rule):
         if result is None:
             return needed
         own = torch.zeros(len(self.made), dtype=torch.bool)
-        index = torch.tensor(result.index)
+        index = _index(result)
         own[index[needed & (index >= 0)]] = True
         return own
 
@@ -232,13 +246,13 @@ class Layer(Rule):
         """For each input channel of the layer itself the argument's channel; -1 for a constant."""
         align = self.layer.arguments[slot] if isinstance(self.layer, Aligned) else None
         if isinstance(align, Align):
-            return torch.tensor(align.index)
+            return _index(align)
         return torch.arange(channels(self.call.shapes[slot]))
 
     def targets(self) -> Tensor:
         """For each channel of the result the output channel of the layer itself; -1 for a constant."""
         result = self.layer.result if isinstance(self.layer, Aligned) else None
-        return torch.arange(channels(self.call.shape)) if result is None else torch.tensor(result.index)
+        return torch.arange(channels(self.call.shape)) if result is None else _index(result)
 
     def slot(self, side: str, kind: str) -> Any:
         """The mask or quantizer at a side, or None."""
@@ -258,8 +272,12 @@ class Layer(Rule):
         return compressed(values, shape, self.slot(side, "mask"), self.slot(side, "quant"), self.mode)
 
 
+def _index(align: Align) -> Tensor:
+    return torch.tensor(align.index, dtype=torch.int64)  # of no channels at all, too
+
+
 def _aligned(values: Tensor, align: Align) -> Tensor:
-    index = torch.tensor(align.index)
+    index = _index(align)
     picked = values[index.clamp(min=0)] if len(values) else unknown(len(index))
     return torch.where(index >= 0, picked, torch.tensor(align.fill))
 
@@ -311,11 +329,14 @@ class Channelwise(Layer):
             return self._normalized(values)
         if isinstance(layer, nn.GroupNorm):
             return self._group_normalized(values)
-        if isinstance(layer, CONSTANT_KEEPING) or (isinstance(layer, nn.Upsample) and layer.mode == "nearest"):
+        if isinstance(layer, CONSTANT_KEEPING):
             return values
-        if isinstance(layer, (nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Upsample, nn.ZeroPad2d)):
+        if isinstance(layer, nn.AvgPool2d):
+            return values if _averages_values_alone(layer) else zeros_alone(values)
+        if isinstance(layer, nn.ZeroPad2d):
             return zeros_alone(values)
-        return _plain(layer).forward(layer, as_image(values.clone(), self.call.shape)).detach().flatten()
+        result = _plain(layer).forward(layer, as_image(values.clone(), self.call.shape)).detach().flatten()
+        return torch.where(values.isnan(), torch.nan, result)
 
     def _normalized(self, values: Tensor) -> Tensor:
         layer = self.layer
@@ -324,15 +345,17 @@ class Channelwise(Layer):
             return torch.where(scale == 0, shift, values * scale + shift)
         if layer.track_running_stats or (layer.affine and self.mode.training):
             return unknown(len(values))
-        return zeros_alone(values) if layer.bias is None else torch.where(values == 0, layer.bias.cpu(), torch.nan)
+        shift = torch.zeros_like(values) if layer.bias is None else layer.bias.detach().float().cpu()
+        return torch.where(values == 0, shift, torch.nan)
 
     def _group_normalized(self, values: Tensor) -> Tensor:
-        layer, shift = self.layer, 0
+        layer, shift = self.layer, torch.zeros_like(values)
         if layer.affine:
             if self.mode.training:
                 return unknown(len(values))
-            shift = layer.bias.detach().cpu()
-        return torch.where(self._by_group((values == 0), all_of=True), shift, torch.nan)
+            if layer.bias is not None:
+                shift = layer.bias.detach().float().cpu()
+        return torch.where(self._by_group(values == 0, all_of=True), shift, torch.nan)
 
     def _by_group(self, flags: Tensor, all_of: bool) -> Tensor:
         groups = flags.view(self.layer.num_groups, -1)
@@ -362,6 +385,10 @@ def scale_and_shift(norm: Any) -> tuple[Tensor, Tensor]:
     return scale.float().cpu(), shift.float().cpu()
 
 
+def _averages_values_alone(pool: Any) -> bool:
+    return pool.padding in (0, (0, 0)) and not pool.ceil_mode and pool.divisor_override is None
+
+
 def _plain(layer: nn.Module) -> Any:
     return next(kind for kind in (*CHANNELWISE,) if isinstance(layer, kind))
 
@@ -378,13 +405,13 @@ class Weighted(Layer):
         rows = _rows(layer, weight).flatten(2) if weight.dim() > 2 else weight[..., None]
         rows = rows.view(self.groups, -1, *rows.shape[1:]).cpu()
         self.reads = self._connections(rows)
-        self.sums = rows.sum(3)
+        self.sums = rows.float().sum(3)
         self.bias = self._bias(bias)
 
     @torch.no_grad()
     def _effective(self) -> tuple[Tensor, Tensor | None]:
         layer = self.layer
-        if not isinstance(layer, Compressed) or self.mode.training:
+        if self.mode.training or not hasattr(layer, "sides"):
             return layer.weight.detach(), layer.bias
         modes = {part: part.training for part in layer.modules()}
         try:
@@ -475,7 +502,8 @@ def borderless(layer: Any) -> bool:
         return True
     if _transposed(layer):
         return False
-    return layer.padding_mode != "zeros" or layer.padding == "valid" or layer.padding == (0, 0)
+    pointwise = layer.padding == "same" and set(layer.kernel_size) == {1}
+    return pointwise or layer.padding_mode != "zeros" or layer.padding in ("valid", (0, 0))
 
 
 def _evened(chosen: Tensor, groups: Tensor) -> Tensor:
@@ -537,7 +565,9 @@ class Rigid(Rule):
 def shared_rule(call: Call, mode: Mode) -> Rule:
     """The rule of a layer that is called several times."""
     rule = rule_for(call, mode)
-    stateless = not list(rule.layer.children()) and not list(rule.layer.parameters()) if isinstance(rule, Layer) else False
+    stateless = (
+        not list(rule.layer.children()) and not list(rule.layer.parameters()) if isinstance(rule, Layer) else False
+    )
     if isinstance(rule, Channelwise) and stateless and not list(rule.layer.buffers()):
         return Shared(call, mode)
     return Rigid(rule, "it is called several times") if isinstance(rule, Layer) else rule
@@ -547,12 +577,18 @@ def _layer_rule(call: Call, mode: Mode) -> Rule:
     layer = call.layer
     if flattened(call) and isinstance(layer, nn.Flatten):
         return Flattened(call, mode)
-    if type(layer) not in ALIGNED and not isinstance(layer, (Aligned, Compressed)):
+    if not adjustable(layer) or has_free_tensor(call) or not _alignable(call):
         return Rule(call, mode)
     for kinds, rule in RULES:
         if isinstance(layer, kinds):
             return rule(call, mode) if _regular(call) else Rule(call, mode)
     return Rule(call, mode)
+
+
+def _alignable(call: Call) -> bool:
+    # one tensor comes out, and those that go in are positional arguments
+    given = [argument for argument in call.arguments if isinstance(argument, Given)]
+    return len(given) == len(call.shapes) and not getattr(call.layer, "return_indices", False)
 
 
 def _regular(call: Call) -> bool:
@@ -563,9 +599,32 @@ def _regular(call: Call) -> bool:
     if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
         return rank == 4
     if isinstance(layer, Concat):
-        return layer.dim == 1
-    same = all(len(shape) == rank for shape in call.shapes)
-    return same and rank >= 2 and (isinstance(layer, Add) or call.shapes[0][1] == call.shape[1])
+        return layer.dim == 1 and rank >= 2
+    return rank >= 2 and all(len(shape) == rank and shape[1] == call.shape[1] for shape in call.shapes)
+
+
+def adjustable(layer: Any) -> bool:
+    """Whether it is a layer of torch's or qprune's whose class may be exchanged: not one of the user's own.
+
+    A subclass of a layer of torch's may override more than its forward.
+
+    Example:
+        >>> adjustable(nn.Conv2d(2, 3, 1)), adjustable(nn.LayerNorm(5))
+        (True, False)
+    """
+    if type(layer) in ALIGNED or isinstance(layer, Aligned):
+        return True
+    return isinstance(layer, Compressed) and any(type(layer).forward is host.forward for host in HOSTS.values())  # type: ignore[attr-defined]
+
+
+def hooked(layer: nn.Module) -> bool:
+    """Whether somebody looks at what goes in or comes out, and may change it.
+
+    Example:
+        >>> hooked(nn.ReLU())
+        False
+    """
+    return bool(layer._forward_hooks or layer._forward_pre_hooks)
 
 
 def _function_rule(call: Call, mode: Mode) -> Rule:
@@ -575,32 +634,30 @@ def _function_rule(call: Call, mode: Mode) -> Rule:
         return Joined(call, mode)
     if flattened(call):
         return Flattened(call, mode)
-    if call.name in POINTWISE and _fits(call) and not _has_free_tensor(call):
+    if has_free_tensor(call):
+        return Rule(call, mode)
+    if call.name in POINTWISE and _fits(call):
         return Pointwise(call, mode)
-    if call.name in ZERO_KEEPING_FUNCTIONS and alike and first[1] == call.shape[1]:
-        return ZeroKeeping(call, mode)
-    if call.name == "mean" and _averages_positions(call):
-        return ZeroKeeping(call, mode)
+    kind = _channelwise_function(call)
+    if kind is not None and len(call.shapes) == 1 and len(call.shape) >= 2 and first[1] == call.shape[1]:
+        return kind(call, mode)
     if call.name in SLICES and alike and len(call.shapes) == 1:
         return Sliced(call, mode)
     return Rule(call, mode)
+
+
+def _channelwise_function(call: Call) -> type[Rule] | None:
+    if call.name in CONSTANT_KEEPING_FUNCTIONS or picks_positions(call):
+        return ConstantKeeping
+    if call.name in REDUCTIONS and reduces_positions(call):
+        return ZeroKeeping if call.name == "sum" else ConstantKeeping
+    if call.name == "pad" and pads_positions(call):
+        mode, value = pads_with(call)
+        return ConstantKeeping if mode != "constant" else ZeroKeeping if value == 0 else None
+    return ZeroKeeping if call.name == "avg_pool2d" else None
 
 
 def _fits(call: Call) -> bool:
     counts = {channels(shape) for shape in call.shapes if len(shape) == len(call.shape)}
     whole = all(len(shape) in (0, len(call.shape)) for shape in call.shapes)
     return whole and len(call.shape) >= 2 and counts <= {1, call.shape[1]} and call.shape[1] in counts
-
-
-def _has_free_tensor(call: Call) -> bool:
-    tensors = [a for a in (*call.arguments, *call.options.values()) if type(a).__name__ == "Given"]
-    return any(tensor.maker is None and len(tensor.shape) > 0 for tensor in tensors)
-
-
-def _averages_positions(call: Call) -> bool:
-    dims = call.arguments[1] if len(call.arguments) > 1 else call.options.get("dim")
-    dims = (dims,) if isinstance(dims, int) else dims
-    rank = len(call.shapes[0])
-    if not isinstance(dims, (tuple, list)) or rank < 3:
-        return False
-    return sorted(d % rank for d in dims) == list(range(2, rank))

@@ -44,7 +44,7 @@ def shrink(net: nn.Module, example: Any, *, fold: bool = False) -> nn.Module:
     It is the same module tree, in eval mode: convolutions, linear layers and normalizations with the channels that
     matter, masks gone, quantizers as they were. A channel goes if it is exactly zero, or one constant everywhere that
     the layers behind it can take into their bias; or if nobody reads it. Where two neighbours keep different channels,
-    the layer gathers or scatters by fixed indices (``Aligned<Type>``). What a mask kept and somebody reads is never cut.
+    the layer gathers or scatters by fixed indices (``Aligned<Type>``). What a mask kept and somebody reads stays.
     Of a network that trains more than is used afterwards only the used part is returned, see `qprune.zoo.deployed`.
 
     Args:
@@ -70,13 +70,34 @@ def shrink_with_facts(net: nn.Module, example: Any, *, fold: bool = False) -> Sh
     whole = deployed(net)
     small = copy.deepcopy(whole).eval()
     try:
-        analysis = analyse(small, trace(small, example), FINAL)
-        apply_cuts(small, analysis.cuts)
+        analysis = cut_dead(small, example)
         folds, unfolded = fold_norms(small, trace(small, example)) if fold else ([], [])
     except PlanError as error:
         raise ShrinkError(str(error)) from error
     _check(whole, small, example)
     return Shrunk(small, analysis, tuple(folds), tuple(unfolded))
+
+
+def cut_dead(net: nn.Module, example: Any) -> Analysis:
+    """Cut every dead channel out of a network that is trained, in place.
+
+    Args:
+        net: the network.
+        example: as for `shrink`.
+
+    Returns:
+        what was found.
+
+    Raises:
+        PlanError: if the network cannot be followed.
+
+    Example:
+        >>> cut_dead(nn.Conv2d(2, 3, 1), torch.zeros(1, 2, 5, 7)).held
+        ()
+    """
+    analysis = analyse(net, trace(net, example), FINAL)
+    apply_cuts(net, analysis.cuts)
+    return analysis
 
 
 @torch.no_grad()
@@ -101,7 +122,7 @@ def _check(whole: nn.Module, small: nn.Module, example: Any) -> None:
 
 def _with_values(tensor: Tensor) -> Tensor:
     if not tensor.is_meta:
-        return tensor
+        return tensor.clone()  # a network may overwrite its input
     return torch.zeros(tensor.shape, dtype=tensor.dtype)
 
 

@@ -231,6 +231,8 @@ class TrainSpec:
             the model; by default there is none.
         compile: compile the training steps with torch.compile: faster after minutes of preparation.
         checkpoint_every: write ``last.pt`` between validations too, ``"500it"``, ``"0.5ep"`` or ``"10min"``.
+        shrink: when channels of frozen masks leave the network: ``"as-frozen"``, while pruning goes on;
+            ``"after-pruning"``, once; ``"never"``, so that masks stay.
 
     Raises:
         SpecError: for a wrong type or a value out of range.
@@ -252,3 +254,4 @@ class TrainSpec:
     ema: float | None = field(default=None, converter=as_float, validator=validators.optional(_DECAY))
     compile: bool = field(default=False, validator=SWITCH)
     checkpoint_every: Duration | None = field(default=None, validator=validators.optional(_duration_or_minutes))
+    shrink: str = field(default="never", validator=one_of("never", "as-frozen", "after-pruning"))

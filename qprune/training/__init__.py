@@ -32,6 +32,8 @@ from qprune.training.progress import Progress
 from qprune.training.random_state import get_rng, set_rng
 from qprune.training.ranks import is_writer, joined
 from qprune.training.run import Run, runs_root
+from qprune.training.shrinking import Shrinker
+from qprune.training.small_model import save_small
 from qprune.training.trainer import Trainer
 from qprune.training.update import Update
 
@@ -50,6 +52,7 @@ __all__ = [
     "Progress",
     "Run",
     "ScheduleDriver",
+    "Shrinker",
     "TensorBoard",
     "TerminateOnNaN",
     "Trainer",
@@ -75,6 +78,7 @@ __all__ = [
     "prepare",
     "runs_root",
     "save_checkpoint",
+    "save_small",
     "set_rng",
     "steps_per_epoch",
     "train",

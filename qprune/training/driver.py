@@ -224,6 +224,23 @@ class ScheduleDriver:
             and (site.name in frozen or (site.mask.tied and all(source in frozen for source, _ in site.mask.tied)))
         }
 
+    @property
+    def all_frozen(self) -> bool:
+        """Whether every mask is frozen."""
+        return all(self.steps_done >= s.timeline.freeze for s in self.plan.sites if s.timeline.freeze is not None)
+
+    def settled_masks(self) -> set[ChannelMask]:
+        """The masks that never change again, and that no mask which may still change follows."""
+        frozen = self._frozen_masks()
+        masks = {site.name: site.mask for site in self.sites if site.mask is not None}
+        awaited = {source for mask in masks.values() if mask not in frozen for source, _ in mask.tied}
+        return {mask for name, mask in masks.items() if mask in frozen and name not in awaited}
+
+    def refit(self) -> None:
+        """Look anew at what masks and quantizers the network has, after masks were cut out of it."""
+        self.sites = list(sites(self.net))
+        self._set_modes()
+
     def _moments(self, parameter: nn.Parameter) -> list[Tensor]:
         state = self.optimizer.state.get(parameter, {}) if self.optimizer is not None else {}
         return [value for value in state.values() if isinstance(value, Tensor) and value.shape == parameter.shape]

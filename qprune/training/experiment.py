@@ -1,5 +1,6 @@
 """`Experiment`: a spec made ready to train, with its data, network, driver and trainer; `prepare` builds it."""
 
+import copy
 import json
 import logging
 import platform
@@ -9,17 +10,20 @@ from typing import Any
 
 import torch
 from attrs import evolve, frozen
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from qprune.assemble import assemble
 from qprune.data import DataInfo, Splits, describe, eval_loader, load_data, mix, train_loader, wrap_data
 from qprune.errors import CheckpointError, DataError
 from qprune.flow import trace
+from qprune.layers import sites
 from qprune.plan import Plan, make_plan
 from qprune.report import forecast, merit, summarize
 from qprune.schedules import to_steps
-from qprune.spec import Spec, minutes, spec_to_toml
+from qprune.shrink import rebuild, restore_masks
+from qprune.spec import Spec, TrainSpec, minutes, spec_to_toml
 from qprune.tasks import Task, make_task
 from qprune.training import ranks
 from qprune.training.averaging import make_average
@@ -33,10 +37,11 @@ from qprune.training.event_files import TensorBoard
 from qprune.training.history import History
 from qprune.training.model_checkpoint import ModelCheckpoint
 from qprune.training.nan import TerminateOnNaN
-from qprune.training.opening import choose_device, load_model
+from qprune.training.opening import NOTHING_CUT, choose_device, load_model
 from qprune.training.optimizers import check_lr_schedule, make_lr_schedule, make_optimizer
 from qprune.training.panels import panels_of
 from qprune.training.run import Run
+from qprune.training.shrinking import Shrinker
 from qprune.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -53,6 +58,7 @@ class Experiment:
         shape: ``(C, H, W)`` of one image.
         task: loss and metrics.
         trainer: the loop, with network, optimizer and driver.
+        whole: the network with all of its channels, where training cuts some.
     """
 
     spec: Spec
@@ -61,6 +67,7 @@ class Experiment:
     shape: tuple[int, ...]
     task: Task
     trainer: Trainer
+    whole: nn.Module | None = None
 
     @property
     def palette(self) -> tuple[tuple[int, int, int], ...]:
@@ -98,6 +105,7 @@ def prepare(
     classes, shape = _facts(spec, splits, model)
     task = task or make_task(spec.task, classes, splits.info.kind if splits.info else None)
     net = model if model is not None else assemble(spec, len(classes), shape)  # type: ignore[arg-type]
+    whole = copy.deepcopy(net) if spec.train.shrink != "never" or (init or {}).get("cuts") else None
     if init is not None:
         inherit(net, init, str(spec.init))
     chosen = choose_device(device)
@@ -105,7 +113,7 @@ def prepare(
     trainer = _trainer(spec, net, task, splits, shape, chosen)
     if ranks.rank():  # the network is the same everywhere, dropout is not
         torch.manual_seed(int(mix(spec.seed, ranks.rank())[0] >> 1))
-    return Experiment(spec, splits, classes, shape, task, trainer)
+    return Experiment(spec, splits, classes, shape, task, trainer, whole)
 
 
 def _trainer(
@@ -123,9 +131,10 @@ def _trainer(
     steps = to_steps(train.length, per_epoch)
     optimizer = make_optimizer(train.optimizer, net)
     average = make_average(net, train.ema) if train.ema else None
+    example = torch.zeros(2, *shape, device="meta")
     driver = ScheduleDriver(
         net,
-        torch.zeros(2, *shape, device="meta"),
+        example,
         per_epoch,
         optimizer=optimizer,
         steps=steps,
@@ -141,6 +150,7 @@ def _trainer(
         optimizer=optimizer,
         lr_schedule=make_lr_schedule(train.lr_schedule, optimizer, steps, per_epoch),
         driver=driver,
+        shrinker=_shrinker(train, net, driver, optimizer, example, steps, average and average.module),
         average=average,
         steps=steps,
         steps_per_epoch=per_epoch,
@@ -151,6 +161,30 @@ def _trainer(
         accumulate=train.accumulate,
         clip_norm=train.clip_norm,
         compile="inductor" if train.compile else None,
+    )
+
+
+def _shrinker(
+    train: TrainSpec,
+    net: nn.Module,
+    driver: ScheduleDriver,
+    optimizer: Optimizer,
+    example: Tensor,
+    steps: int,
+    average: nn.Module | None,
+) -> Shrinker | None:
+    if train.shrink == "never":
+        return None
+    return Shrinker(
+        net,
+        driver,
+        optimizer,
+        example=example,
+        steps=steps,
+        average=average,
+        when=train.shrink,
+        channels_last=train.channels_last,
+        compiled=train.compile,
     )
 
 
@@ -217,6 +251,7 @@ def _report(experiment: Experiment, run: Run, environment: dict[str, Any]) -> No
     """Score the model of ``model.pt`` on every split but the training one, and write ``report.json``."""
     trainer, spec = experiment.trainer, experiment.spec
     content = load_model(run.inside(run.model))
+    rebuild(trainer.net, content["cuts"], run.model)
     load_state(trainer.net, content["state"], run.model)
     for name in ("val", "test"):
         data = getattr(experiment.splits, name)
@@ -226,7 +261,7 @@ def _report(experiment: Experiment, run: Run, environment: dict[str, Any]) -> No
             trainer.history.scores[name] = evaluate(trainer.net, experiment.task, loader, *options)
     task = experiment.task
     metric = merit(trainer.history.scores.get("test", {}).get(task.monitor), task.mode)
-    costs = summarize(trainer.net, experiment.shape, metric=metric).to_dict()["total"]
+    costs = summarize(_masked(experiment, content), experiment.shape, metric=metric).to_dict()["total"]
     report = {"name": spec.name, "init": spec.init, "step": content["step"], "steps": trainer.steps}
     report |= {
         "monitor": task.monitor,
@@ -238,6 +273,19 @@ def _report(experiment: Experiment, run: Run, environment: dict[str, Any]) -> No
     if trainer.writes:
         with replaced(run.report) as file:
             file.write(json.dumps(report, indent=2).encode())
+
+
+def _masked(experiment: Experiment, content: dict[str, Any]) -> nn.Module:
+    """The trained network with its masks, of which costs tell what it was and what is left."""
+    trainer, whole = experiment.trainer, experiment.whole
+    if not content["cuts"]["cuts"] or whole is None:
+        return trainer.net
+    restore_masks(whole, content["cuts"])
+    active = {site.name: site.quant.active for site in sites(trainer.net) if site.quant is not None}
+    for site in sites(whole):
+        if site.quant is not None:
+            site.quant.active.copy_(active[site.name])
+    return whole
 
 
 def _environment(device: torch.device) -> dict[str, Any]:
@@ -315,6 +363,7 @@ def inherit(net: nn.Module, content: dict[str, Any], origin: str) -> None:
     Raises:
         CheckpointError: if the model is of another network, or has a mask or quantizer that ``net`` has no place for.
     """
+    rebuild(net, content.get("cuts", NOTHING_CUT), origin)
     state, own = content["state"], net.state_dict()
     homeless = {match[1] for key in state if key not in own and (match := _COMPRESSOR.fullmatch(key))}
     if homeless:

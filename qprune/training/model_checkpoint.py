@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Any
 
 from qprune.errors import CheckpointError
+from qprune.shrink import record
 from qprune.training.callback_list import CallbackError
 from qprune.training.callbacks import Callback, Logs
 from qprune.training.checkpoint import load, save
@@ -30,7 +31,8 @@ class ModelCheckpoint(Callback):
     If a file cannot be written, say on a full disk, that is logged, the file before stays, and training goes on; only
     at the end of training it is an error. Of several processes one writes.
 
-    ``best.pt`` and ``model.pt`` hold ``{"spec", "state", "classes", "shape", "palette", "step", "scores"}`` for `load`.
+    ``best.pt`` and ``model.pt`` hold ``{"spec", "state", "cuts", "classes", "shape", "palette", "step", "scores"}`` for
+    `load`. Where the network is shrunk while it trains, ``model.pt`` is also without what may only go at the end.
 
     Args:
         folder: where to; it must exist.
@@ -90,7 +92,7 @@ class ModelCheckpoint(Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Write ``best.pt`` if this is the best finished model so far, then ``last.pt``."""
-        if self._is_best(logs) and self._tried("best.pt", lambda: self._save_model("best.pt", logs)):
+        if self._is_best(logs) and self._tried("best.pt", lambda: self._save("best.pt", self._content(logs))):
             self.best, self.best_step = self._value(logs), self.trainer.step
         self._tried("last.pt", self._save_last)
 
@@ -111,11 +113,14 @@ class ModelCheckpoint(Callback):
 
     def _finish(self, logs: Logs) -> None:
         if self.best_step is None:
-            self._save_model("model.pt", logs)
+            self._save("model.pt", self._content(logs, whole=False))
         elif self.trainer.writes:
-            load(self._best)  # a file that was damaged meanwhile must not become the model
-            with replaced(self.folder / "model.pt") as file, self._best.open("rb") as best:
-                shutil.copyfileobj(best, file)
+            best = load(self._best)  # a file that was damaged meanwhile must not become the model
+            if self.trainer.shrinker is None:
+                with replaced(self.folder / "model.pt") as file, self._best.open("rb") as source:
+                    shutil.copyfileobj(source, file)
+            else:
+                self._save("model.pt", best | self.trainer.shrinker.finished(self.trainer.averaged_net, best["state"]))
 
     @property
     def _best(self) -> Path:
@@ -152,10 +157,16 @@ class ModelCheckpoint(Callback):
             save(self.folder / "last.pt", state | {"spec": self.about["spec"]}, keep_as="previous.pt")
         self._saved, self._since = self._position(), monotonic()
 
-    def _save_model(self, name: str, logs: Logs) -> None:
-        facts = {"state": self.trainer.averaged_net.state_dict(), "step": self.trainer.step, "scores": dict(logs)}
+    def _content(self, logs: Logs, whole: bool = True) -> dict[str, Any]:
+        net, shrinker = self.trainer.averaged_net, self.trainer.shrinker
+        model = {"state": net.state_dict(), "cuts": record(net)}
+        if shrinker is not None and not whole:
+            model = shrinker.finished(net)
+        return self.about | model | {"step": self.trainer.step, "scores": dict(logs)}
+
+    def _save(self, name: str, content: dict[str, Any]) -> None:
         if self.trainer.writes:
-            save(self.folder / name, self.about | facts)
+            save(self.folder / name, content)
 
     def _tried(self, name: str, write: Callable[[], None]) -> bool:
         try:

@@ -13,6 +13,7 @@ from torch import nn
 from qprune.assemble import assemble
 from qprune.data import eval_loader, load_data, wrap_data
 from qprune.errors import CheckpointError, DataError, QpruneError
+from qprune.shrink import net_from, rebuild
 from qprune.spec import Spec, read_spec
 from qprune.tasks import Task, make_task
 from qprune.training.checkpoint import load, load_state
@@ -21,6 +22,7 @@ from qprune.training.ranks import device_of_rank
 from qprune.training.run import Run
 
 KINDS = {"state": dict, "spec": str, "classes": list, "shape": list}  # of the parts of a model.pt
+NOTHING_CUT: dict[str, Any] = {"cuts": {}, "folds": []}
 LARGEST = 1_000_000_000  # values of an image
 
 
@@ -30,17 +32,31 @@ class Opened:
 
     Attributes:
         net: the network, in eval mode.
-        spec: what it was trained by.
+        spec: what it was trained by; a network that `qprune.save` wrote has none, and says so.
         classes: names of its classes.
         shape: ``(C, H, W)`` of an image.
         palette: one colour per class, where classes have one.
     """
 
     net: nn.Module
-    spec: Spec
+    _spec: Spec | None
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
     palette: tuple[tuple[int, int, int], ...] = ()
+
+    @property
+    def spec(self) -> Spec:
+        """What it was trained by.
+
+        Raises:
+            CheckpointError: if the file holds the network alone.
+        """
+        if self._spec is None:
+            raise CheckpointError(
+                "The file holds a network alone, without data, task or training. Open it with qprune.load, and score "
+                "it with your own data and loop."
+            )
+        return self._spec
 
 
 def open_model(run: str | os.PathLike[str], root: Path, model: nn.Module | None = None) -> Opened:
@@ -57,14 +73,23 @@ def open_model(run: str | os.PathLike[str], root: Path, model: nn.Module | None 
     path = model_file(run, root)
     content = load_model(path)
     spec = _spec_in(content, path)
-    net = model if model is not None else assemble(spec, len(content["classes"]), tuple(content["shape"]))
+    net = model if model is not None else _net_in(content, spec, path)
     try:
+        rebuild(net, content.get("cuts", NOTHING_CUT), path)
         load_state(net, content["state"], path)
     except CheckpointError as error:
         own = "" if model else " If it was trained with a network of your own, hand that over: model=."
         raise CheckpointError(f"{error}{own}") from error
     palette = tuple(tuple(colour) for colour in content.get("palette", ()))
     return Opened(net.eval(), spec, tuple(content["classes"]), tuple(content["shape"]), palette)
+
+
+def _net_in(content: dict[str, Any], spec: Spec | None, path: Path) -> nn.Module:
+    if "graph" in content:
+        return net_from(content["graph"], content["state"], path)
+    if spec is None:
+        raise CheckpointError(f"{path} holds neither a spec nor a graph. Hand the network over: model=.")
+    return assemble(spec, len(content["classes"]), tuple(content["shape"]))
 
 
 def load_model(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -96,7 +121,9 @@ def _is_about_images(content: dict[str, Any]) -> bool:
     )
 
 
-def _spec_in(content: dict[str, Any], path: str | os.PathLike[str]) -> Spec:
+def _spec_in(content: dict[str, Any], path: str | os.PathLike[str]) -> Spec | None:
+    if not content["spec"]:
+        return None
     try:
         return read_spec(tomllib.loads(content["spec"]))
     except (tomllib.TOMLDecodeError, RecursionError) as error:

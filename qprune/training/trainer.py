@@ -29,6 +29,7 @@ from qprune.training.history import History
 from qprune.training.interrupt import Interruption
 from qprune.training.meter import Meter
 from qprune.training.random_state import get_rng, set_rng
+from qprune.training.shrinking import Shrinker
 from qprune.training.update import Update
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class Trainer:
     """Trains a network for a number of optimizer steps, and validates it every so many.
 
     The one clock is the number of attempted optimizer steps. After each, in this order: the optimizer, the
-    learning-rate schedule, the driver (which zeroes what was dropped), the moving average, the callbacks.
+    learning-rate schedule, the driver (which zeroes what was dropped), the moving average, the shrinker, the callbacks.
 
     Where torch.distributed is set up, each process trains with its share of every batch and all hold the same network;
     `fit`, `state_dict` and the meter wait for all of them.
@@ -52,6 +53,7 @@ class Trainer:
         optimizer: over the parameters of ``net``.
         lr_schedule: stepped after each optimizer step; None keeps the learning rate.
         driver: of the masks and quantizers in ``net``; None if there are none.
+        shrinker: cuts the channels of frozen masks out of the network, if given.
         average: moving average of the weights, from `make_average`, which is then validated and saved as the model.
         steps: how many optimizer steps to train.
         steps_per_epoch: steps of one pass over the data; by default the length of ``train``.
@@ -88,6 +90,7 @@ class Trainer:
         optimizer: Optimizer,
         lr_schedule: LRScheduler | None = None,
         driver: ScheduleDriver | None = None,
+        shrinker: Shrinker | None = None,
         average: AveragedModel | None = None,
         steps: int,
         steps_per_epoch: int | None = None,
@@ -102,6 +105,7 @@ class Trainer:
     ) -> None:
         self.net, self.task, self.train, self.val = net, task, train, val
         self.optimizer, self.lr_schedule, self.driver, self.average = optimizer, lr_schedule, driver, average
+        self.shrinker = shrinker
         self.steps, self.steps_per_epoch = steps, steps_per_epoch or len(train)
         self.validate_every = validate_every or self.steps_per_epoch
         self.device, self.channels_last = torch.device(device), channels_last
@@ -177,6 +181,7 @@ class Trainer:
         self.callbacks.on_train_begin(self.history.last())
         if self.step == 0 and self.driver is not None and not self.history.events:
             self._note(self.driver.begun)
+            self._shrink(frozen=True)  # masks that were inherited are frozen from the start
         self.net.train()
         self._since = perf_counter()
         if self._rng is not None:
@@ -253,10 +258,15 @@ class Trainer:
         events = self.driver.step() if self.driver is not None else []
         if self.average is not None:
             self.average.update_parameters(self.net)
+        self._shrink(frozen=any(event.get("frozen", False) for event in events))
         self._whole = True
         self._note(events)
         self.callbacks.on_train_batch_end(number, {"loss": self.loss})
         self._agree()
+
+    def _shrink(self, frozen: bool) -> None:
+        if self.shrinker is not None and self.shrinker.step(frozen):
+            self.update.renew()
 
     def _share(self, number: int) -> float:
         sampler = self.train.sampler
@@ -318,7 +328,7 @@ class Trainer:
         return states | {"step": self.step, "lr": self.lr, "ranks": ranks.gathered(own)}
 
     def _parts(self) -> dict[str, Any]:
-        names = ("optimizer", "update", "lr_schedule", "driver", "average", "history", "meter", "callbacks")
+        names = ("shrinker", "optimizer", "update", "lr_schedule", "driver", "average", "history", "meter", "callbacks")
         return {name: part for name in names if (part := getattr(self, name)) is not None}
 
     def resume_from(self, checkpoint: dict[str, Any]) -> None:
@@ -343,8 +353,11 @@ class Trainer:
                 f"The checkpoint has no {', '.join(sorted(missing))}: it is of another kind of training. Go on with "
                 "the options it was written with, or begin anew."
             )
+        parts = self._parts()
+        if "shrinker" in parts:  # first of all, so that the others fit
+            parts.pop("shrinker").load_state_dict(checkpoint["shrinker"])
         load_state(self.net, checkpoint["net"], "The checkpoint")
-        for name, part in self._parts().items():
+        for name, part in parts.items():
             part.load_state_dict(copy.deepcopy(checkpoint[name]))
         self.step, self.lr = checkpoint["step"], checkpoint["lr"]
         self._resume_own(checkpoint["ranks"])

@@ -82,6 +82,12 @@ class Update:
         finally:
             self._step = plain
 
+    def renew(self) -> None:
+        """Take note that parameters have other shapes now."""
+        if isinstance(self._step, DistributedDataParallel):
+            self._step = self._step.module  # whose hooks must be gone before others are set
+            self._step = _replicated(self._step, self.device)
+
     def forward(self, batch: Any) -> tuple[Tensor, Any]:
         """Loss and output of a batch, in the precision of training."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):

@@ -37,6 +37,11 @@ SPECS = {
         "train.ema=0.9", "train.accumulate=2",
         'prune.0.schedule={kind="layerwise", start="2it", interval="3it", refresh="1it"}',
     ]),
+    "shrunk": ("digits/joint_single_run", [
+        "data.train_images=150", "train.batch=16", "train.length=92it", "train.validate_every=24it", WARMUP,
+        'train.shrink="as-frozen"', "train.ema=0.9", 'train.optimizer={name="adamw", lr=0.002}',
+        'prune.0.schedule={kind="layerwise", start="2it", interval="7it", refresh="3it"}',
+    ]),
     "streets": ("streets/unet/a75_layerwise", [*SCENES, "train.length=12it", "train.validate_every=6it"]),
     "camvid": ("camvid/unet/a75_layerwise", [*SCENES, "train.length=14it", "train.validate_every=6it"]),
     "cyclegan": ("streets/cyclegan/a75_layerwise", [
@@ -45,7 +50,7 @@ SPECS = {
         STEPWISE, "task.pool=25", 'train.lr_schedule={name="linear", decay_from="4it"}',
     ]),
 }  # fmt: skip
-BITS = {"digits": (23, 21)}  # steps at which weights and activations begin to be quantized
+BITS = {"digits": (23, 21), "shrunk": (75, 71)}  # steps at which weights and activations begin to be quantized
 EVENTS = {  # what a process may be killed at, and how often that may happen first
     "on_train_batch_begin": 5, "on_before_optimizer_step": 5, "on_train_batch_end": 5, "on_freeze": 3,
     "on_epoch_end": 2, "on_train_end": 1, "validation": 3, "write": 30, "last.pt": 8, "history.csv": 3, "best.pt": 2,
@@ -209,6 +214,7 @@ def check(folder, whole, name, kills, runs, workers=0):
     [
         ("streets", ("SIGKILL", "on_train_batch_begin", 8)),
         ("cyclegan", ("SIGKILL", "best.pt>last.pt", 1)),
+        ("shrunk", ("SIGKILL", "on_train_batch_end", 55)),
     ],
 )
 def test_killed_run_goes_on_as_if_it_had_not_been(folder, whole, tmp_path, name, kill):

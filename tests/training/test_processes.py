@@ -21,8 +21,9 @@ IMAGES = [
     "train.batch=6", "train.length=36it", "train.validate_every=18it",
     'train.optimizer={name="sgd", lr=0.001}', "train.lr_schedule={}",
 ]  # fmt: skip
-# with batch statistics; pruned and quantized
+# with batch statistics; pruned, cut and quantized
 DIGITS = [
+    'train.shrink="as-frozen"',
     "data.train_images=300", "train.batch=60", "train.length=40it", "train.validate_every=20it",
     'prune[0].schedule={kind="layerwise", start="1it", interval="2it", refresh="2it"}',
 ]  # fmt: skip

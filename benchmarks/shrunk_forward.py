@@ -1,0 +1,159 @@
+"""What shrinking takes out of the networks of the zoo, and the time of one forward pass before and after.
+
+Each network has masks at its published sites for 75 % pruned activations, random ones of a fixed seed. The first table
+shows its parameters and multiply-accumulates (MACs) before, by the masks and after shrinking, the largest difference of
+an output as a share of the largest output, and how long shrinking took. The second shows the median time of a forward
+pass in eval mode at the paper's input size, channels last: dense, masked, shrunk, and shrunk with its normalizations
+folded. The four take turns within one run, so that a drifting machine slows all of them alike.
+
+    python benchmarks/shrunk_forward.py [--networks mobilenetv2 unet] [--rounds 7]
+"""
+
+import argparse
+import time
+
+import torch
+from torch import Tensor, nn
+
+import qprune
+from qprune.layers import ChannelMask, sites
+from qprune.report import ShrinkReport, forward_times, report_shrunk, short, table
+from qprune.shrink import shrink_with_facts
+from qprune.zoo import deployed
+
+NETWORKS = {  # folder of the specs, size of the paper's images, rounds
+    "densenet121": ("cifar100/densenet121", (3, 32, 32), 7),
+    "mobilenetv2": ("cifar100/mobilenetv2", (3, 32, 32), 7),
+    "preactresnet18": ("cifar100/preactresnet18", (3, 32, 32), 7),
+    "unet": ("cityscapes/unet", (3, 256, 512), 3),
+    "frrn_b": ("cityscapes/frrn_b", (3, 256, 512), 3),
+    "resnet_generator": ("citysgan/resnet", (3, 256, 256), 7),
+}
+SPARSITY = 0.75
+BATCHES = (1, 8)
+COSTS = (
+    "network",
+    "parameters",
+    "by masks",
+    "left",
+    "share",
+    "MACs",
+    "by masks",
+    "left",
+    "share",
+    "difference",
+    "shrinking",
+)
+TIMES = ("network", "batch", "dense", "masked", "shrunk", "folded", "masked", "shrunk", "folded")
+
+
+def masked_network(spec: str) -> nn.Module:
+    """The network of a spec with random masks, and normalizations as different as after training."""
+    net = qprune.build(spec)
+    masks = {site.name: site.mask for site in sites(net) if site.mask is not None}
+    for mask in masks.values():
+        if not mask.tied:
+            mask.score.uniform_()
+            mask.refresh(SPARSITY)
+    for mask in masks.values():
+        follow(mask, masks)
+    return as_if_trained(deployed(net))
+
+
+def follow(mask: ChannelMask, masks: dict[str, ChannelMask]) -> None:
+    """A tied mask drops what the masks that it follows drop."""
+    for source, offset in mask.tied or ():
+        keep = masks[source].keep
+        mask.keep[offset : offset + len(keep)] = keep
+
+
+@torch.no_grad()
+def as_if_trained(net: nn.Module) -> nn.Module:
+    """Give normalizations random statistics, scales and shifts."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+            module.weight.uniform_(0.5, 1.5)
+            module.bias.normal_(0, 0.3)
+    return net.eval()
+
+
+@torch.no_grad()
+def difference(one: nn.Module, other: nn.Module, x: Tensor) -> float:
+    """The largest difference of an output, as a share of the largest output."""
+    outputs = one(x)
+    return float((outputs - other(x)).abs().max() / outputs.abs().max())
+
+
+def costs(name: str, report: ShrinkReport, off: float, seconds: float) -> list[str]:
+    """A line of the first table."""
+    total = report.total
+    return [
+        name,
+        f"{total.parameters:,}",
+        f"{total.parameters_kept:,}",
+        f"{total.parameters_left:,}",
+        f"{total.parameters_left / total.parameters:.3f}",
+        *(short(count) for count in (total.macs, total.macs_kept, total.macs_left)),
+        f"{total.macs_left / total.macs:.3f}",
+        f"{off:.1e}",
+        f"{seconds:.2f} s",
+    ]
+
+
+def times(name: str, nets: dict[str, nn.Module], images: Tensor, rounds: int) -> list[list[str]]:
+    """The lines of the second table: milliseconds, and ratios to the dense network."""
+    lines = []
+    for batch in BATCHES:
+        taken = forward_times(nets, images[:batch], rounds)
+        ratios = [f"{seconds / taken['dense']:.3f}" for seconds in taken.values()][1:]
+        lines.append([name, str(batch), *(f"{1000 * seconds:.1f} ms" for seconds in taken.values()), *ratios])
+    return lines
+
+
+def measure(name: str, rounds: int | None) -> tuple[list[list[str]], list[list[str]]]:
+    """The lines of both tables for one network: unfolded and folded; batch 1 and 8."""
+    folder, size, usual = NETWORKS[name]
+    torch.manual_seed(0)
+    dense, masked = (
+        as_if_trained(deployed(qprune.build(f"{folder}/baseline"))),
+        masked_network(f"{folder}/a75_layerwise"),
+    )
+    nets, lines = {"dense": dense, "masked": masked}, []
+    images, example = torch.randn(max(BATCHES), *size), torch.zeros(1, *size)
+    for label, fold in (("shrunk", False), ("folded", True)):
+        began = time.perf_counter()
+        shrunk = shrink_with_facts(masked, example, fold=fold)
+        seconds = time.perf_counter() - began
+        off = difference(masked, shrunk.net, images[:1])
+        title = f"{name}, folded" if fold else name
+        lines.append(costs(title, report_shrunk(masked, shrunk, example), off, seconds))
+        nets[label] = shrunk.net
+    for net in nets.values():
+        net.to(memory_format=torch.channels_last)
+    return lines, times(name, nets, images.contiguous(memory_format=torch.channels_last), rounds or usual)
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS), metavar="NAME",
+                        help=f"of {', '.join(NETWORKS)}; default: all")  # fmt: skip
+    parser.add_argument("--rounds", type=int, help="default: 3 for unet and frrn_b, 7 for the others")
+    options = parser.parse_args()
+    cost_lines, time_lines = [], []
+    for name in options.networks:
+        shrunk, taken = measure(name, options.rounds)
+        cost_lines += shrunk
+        time_lines += taken
+        print(f"{name} is measured", flush=True)
+    print(f"\n{table(COSTS, cost_lines, right='l' + 'r' * (len(COSTS) - 1))}")
+    print(
+        f"\nOne forward pass, {torch.get_num_threads()} threads, torch {torch.__version__}: medians, ratios to dense\n"
+    )
+    print(table(TIMES, time_lines, right="l" + "r" * (len(TIMES) - 1)))
+
+
+if __name__ == "__main__":
+    main()

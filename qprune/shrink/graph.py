@@ -1,0 +1,242 @@
+"""A network of the user's own as plain data: the graph of its calls, which needs none of its classes to be opened.
+
+It goes into the same file format as every checkpoint of qprune (`qprune.training.checkpoint`), not into safetensors:
+that holds nothing but tensors and text, so the graph would have to be text within text; the checkpoint holds plain
+types beside tensors, has a checksum over both, and needs no further dependency.
+"""
+
+import copy
+import inspect
+import logging
+import operator
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from qprune.errors import CheckpointError, ShrinkError
+from qprune.shrink.graph_arguments import encode
+from qprune.shrink.graph_layers import describe_layer
+from qprune.shrink.graph_net import EXTRA, net_from
+from qprune.shrink.graph_words import CONTAINERS, DROPOUTS, FUNCTIONS, METHODS, leaf_type
+
+log = logging.getLogger(__name__)
+_NAMES = {function: name for name, function in FUNCTIONS.items()}
+_WAY_OUT = "Save its state_dict with torch.save instead, and load that into a network made in the same way"
+
+
+def graph_of(net: nn.Module, example: Any) -> dict[str, Any]:
+    """The calls of a network's eval forward as plain data, from which `net_from` makes it again without its classes.
+
+    The forward is followed symbolically: layers that qprune and torch define are one call each, the user's own modules
+    dissolve into the calls they make. What is made of the data is then compared with the network on the example, to
+    the bit. Forward hooks of layers, schedules of masks and quantizers, and what a layer was cut from are not kept.
+
+    Args:
+        net: any network of torch layers, swapped or shrunk or neither; it is not touched.
+        example: an input of it: a tensor or a tuple of arguments. Further arguments of its forward stay at their
+            defaults.
+
+    Returns:
+        tensors and plain types: ``"modules"`` by path, ``"nodes"`` in execution order, and ``"tensors"``, which
+        parameters and buffers belong to no layer, are frozen, or the same as another.
+
+    Raises:
+        ShrinkError: if the forward depends on values, calls what is on no list, or computes something else once it is
+            plain data; the call is named.
+
+    Example:
+        >>> graph_of(nn.Sequential(nn.ReLU()), torch.zeros(1, 2))["nodes"][1]
+        ['call_module', '0', [{'node': 0}], {}]
+    """
+    inputs = tuple(example) if isinstance(example, (tuple, list)) else (example,)
+    inputs = tree_map_only(Tensor, _values, inputs)
+    own = copy.deepcopy(net).cpu().eval()
+    if own.state_dict().keys() != net.state_dict().keys():
+        raise ShrinkError(f"A copy of {type(net).__name__} has another state than it has itself. {_WAY_OUT}.")
+    if leaf_type(own) is not None:
+        raise ShrinkError(f"A single {type(own).__name__} has no calls to save. Put it in nn.Sequential first.")
+    graph = _Description(own, _trace(own, inputs)).described()
+    _check(own, graph, inputs)
+    return graph
+
+
+@torch.no_grad()
+def _values(tensor: Tensor) -> Tensor:
+    return torch.zeros(tensor.shape, dtype=tensor.dtype) if tensor.is_meta else tensor.detach().cpu()
+
+
+class _Tracer(fx.Tracer):
+    # a buffer computed with is part of the graph, not a constant of the day it was saved
+    proxy_buffer_attributes = True
+
+    def __init__(self, fixed: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.fixed = fixed  # arguments that stay at their defaults
+
+    def create_proxy(self, kind: str, target: Any, *arguments: Any, **options: Any) -> Any:
+        if kind == "placeholder" and target in self.fixed:
+            return self.fixed[target]
+        return super().create_proxy(kind, target, *arguments, **options)
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return leaf_type(m) is not None
+
+
+def _trace(net: nn.Module, inputs: tuple[Any, ...]) -> list[fx.Node]:
+    nodes = _nodes(net, inputs)
+    try:
+        others = _nodes(copy.deepcopy(net).train(), inputs)  # tracing leaves constants behind
+    except ShrinkError as error:
+        log.warning("the network is saved as it computes in eval mode; in training it cannot be followed: %s", error)
+        return nodes
+    _mark_dropout(net, nodes, others)
+    return nodes
+
+
+def _nodes(net: nn.Module, inputs: tuple[Any, ...]) -> list[fx.Node]:
+    try:
+        return list(_Tracer(_defaults(net, len(inputs))).trace(net).nodes)
+    except Exception as error:  # the network's own code ran, with what is no tensor
+        raise ShrinkError(
+            f"{type(net).__name__} cannot be saved as a graph: its forward decides by values or shapes, or calls what "
+            f"cannot be followed ({str(error).splitlines()[0] if str(error) else type(error).__name__}). {_WAY_OUT}."
+        ) from error
+
+
+def _defaults(net: nn.Module, given: int) -> dict[str, Any]:
+    parameters = list(inspect.signature(net.forward).parameters.values())[given:]
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+def _mark_dropout(net: nn.Module, nodes: list[fx.Node], others: list[fx.Node]) -> None:
+    """Make layers of functional dropouts, which a file could not switch on again; warn of what else differs."""
+    alike = [(n.op, n.target) for n in nodes] == [(n.op, n.target) for n in others]
+    for node, other in zip(nodes, others, strict=False) if alike else ():
+        if node.target in DROPOUTS and node.kwargs.get("training") != other.kwargs.get("training"):
+            layer = DROPOUTS[node.target](node.kwargs["p"])  # type: ignore[index]
+            node.op, node.target = "call_module", _add_extra(net, "dropout", layer.eval())
+            node.args, node.kwargs = node.args[:1], {}
+        else:
+            alike = alike and str((node.args, node.kwargs)) == str((other.args, other.kwargs))
+    if not alike:
+        log.warning("%s computes otherwise in training; the file holds what it computes in eval", type(net).__name__)
+
+
+def _add_extra(net: nn.Module, kind: str, module: nn.Module) -> str:
+    if not hasattr(net, EXTRA):
+        net.add_module(EXTRA, nn.Module())
+    extra: Any = getattr(net, EXTRA)
+    number = next(n for n in range(len(dir(extra)) + 1) if not hasattr(extra, f"{kind}_{n}"))
+    extra.add_module(f"{kind}_{number}", module)
+    return f"{EXTRA}.{kind}_{number}"
+
+
+class _Description:
+    """The description of one traced network, in the making."""
+
+    def __init__(self, net: nn.Module, nodes: list[fx.Node]) -> None:
+        self.net, self.nodes = net, nodes
+        self.numbers = {node: number for number, node in enumerate(nodes)}
+        self.state = net.state_dict(keep_vars=True)
+        self.constants: dict[str, Tensor] = {}
+
+    def described(self) -> dict[str, Any]:
+        """All of it; see `graph_of`."""
+        modules = dict(self._modules(self.net, "", {}))
+        nodes = [self._node(node) for node in self.nodes]
+        return {"modules": modules, "nodes": nodes, "tensors": self._tensors(modules)}
+
+    def _modules(self, parent: nn.Module, prefix: str, seen: dict[nn.Module, str]) -> Iterator[tuple[str, Any]]:
+        for name, module in parent._modules.items():  # named_children would leave out what is there twice
+            if module is None:
+                continue
+            path = f"{prefix}{name}"
+            if module in seen:
+                yield path, {"type": "same", "as": seen[module]}
+                continue
+            seen[module] = path
+            if leaf_type(module) is not None:
+                yield path, describe_layer(module)
+            else:
+                kind = type(module).__name__
+                yield path, {"type": kind if CONTAINERS.get(kind) is type(module) else "Module"}
+                yield from self._modules(module, f"{path}.", seen)
+
+    def _tensors(self, modules: Mapping[str, Any]) -> dict[str, Any]:
+        loose = [path for path in self.state if not _is_inside(path, modules)]
+        parameters = dict(self.net.named_parameters(remove_duplicate=False))
+        first = {id(parameter): path for path, parameter in reversed(parameters.items())}
+        return {
+            "parameters": [path for path in loose if path in parameters],
+            "buffers": [path for path in loose if path not in parameters],
+            "constants": self.constants,
+            "frozen": [path for path, parameter in parameters.items() if not parameter.requires_grad],
+            "same": {path: first[id(p)] for path, p in parameters.items() if first[id(p)] != path},
+        }
+
+    def _node(self, node: fx.Node) -> list[Any]:
+        if node.op == "placeholder":
+            return [node.op, str(node.target), [], {}]
+        try:
+            arguments = [encode(list(node.args), self.numbers), encode(dict(node.kwargs), self.numbers)["dict"]]
+        except ShrinkError as error:
+            raise ShrinkError(f"{type(self.net).__name__} cannot be saved as a graph: {error}. {_WAY_OUT}.") from error
+        return [node.op, self._target(node), *arguments]
+
+    def _target(self, node: fx.Node) -> str:
+        target: Any = node.target
+        if node.op == "get_attr":
+            return target if target in self.state else self._constant(target)
+        if node.op == "call_function":
+            target = _NAMES.get(target)
+        elif node.op == "call_method" and target not in METHODS:
+            target = None
+        if target is None:
+            raise ShrinkError(
+                f"{type(self.net).__name__} cannot be saved as a graph: it calls {_shown(node.target)}, which is none "
+                f"of the functions that a file may name. {_WAY_OUT}."
+            )
+        return str(target)
+
+    def _constant(self, path: str) -> str:
+        name = f"constant_{len(self.constants)}"
+        self.constants[name] = operator.attrgetter(path)(self.net).detach()
+        return f"{EXTRA}.{name}"
+
+
+def _is_inside(path: str, modules: Mapping[str, Any]) -> bool:
+    parts = path.split(".")
+    owners = (".".join(parts[:count]) for count in range(1, len(parts)))
+    return any(modules[owner]["type"] not in CONTAINERS for owner in owners if owner in modules)
+
+
+def _shown(target: Any) -> str:
+    if isinstance(target, str):
+        return f"the method {target}"
+    return f"{getattr(target, '__module__', None) or 'torch'}.{getattr(target, '__name__', target)}"
+
+
+def _check(net: nn.Module, graph: dict[str, Any], inputs: tuple[Any, ...]) -> None:
+    """Refuse what cannot be opened again, or would be another network."""
+    name, state = type(net).__name__, net.state_dict()
+    try:
+        again = net_from(graph, state, name)
+    except CheckpointError as error:
+        raise ShrinkError(f"{name} cannot be saved as a graph: {error}. {_WAY_OUT}.") from error
+    with torch.no_grad():
+        before, after = (tree_leaves(each(*copy.deepcopy(inputs))) for each in (net, again))
+    if len(before) != len(after) or not all(map(_same_bits, before, after)):
+        raise ShrinkError(
+            f"{name} cannot be saved as a graph: its calls alone compute something else than its forward, which may "
+            f"depend on values, or on hooks of its layers. {_WAY_OUT}."
+        )
+
+
+def _same_bits(one: Any, other: Any) -> bool:
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
+        return bool(type(one) is type(other) and one == other)
+    alike = one.shape == other.shape and one.dtype == other.dtype
+    return alike and bool(((one == other) | ((one != one) & (other != other))).all())

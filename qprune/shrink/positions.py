@@ -1,0 +1,106 @@
+"""Functions that touch positions alone: they do the same to every channel, and leave it in its place."""
+
+from typing import Any
+
+from torch.utils._pytree import tree_leaves
+
+from qprune.flow import Call, Given
+
+WHOLE = slice(None)
+
+
+def picks_positions(call: Call) -> bool:
+    """Whether it picks positions, or adds or drops dimensions behind the channels.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from qprune.flow import trace
+        >>> class Gate(nn.Module):
+        ...     def forward(self, x):
+        ...         return x[:, :, None]
+        >>> picks_positions(trace(Gate(), torch.zeros(2, 3)).calls[0])
+        True
+    """
+    if not call.shapes or len(call.shapes[0]) < 2:
+        return False
+    rank = len(call.shapes[0])
+    if call.name == "__getitem__":
+        return _leaves_channels(call.arguments[1], rank)
+    if call.name in ("unsqueeze", "squeeze", "flatten"):
+        dim = _argument(call, 1, "start_dim" if call.name == "flatten" else "dim")
+        return isinstance(dim, int) and dim % (rank + (call.name == "unsqueeze")) >= 2
+    return False
+
+
+def _leaves_channels(index: Any, rank: int) -> bool:
+    if not isinstance(index, tuple) or not all(
+        each in (None, Ellipsis) or type(each) in (int, slice) for each in index
+    ):
+        return False
+    if Ellipsis in index:
+        place, used = index.index(Ellipsis), sum(each not in (None, Ellipsis) for each in index)
+        index = (*index[:place], *[WHOLE] * (rank - used), *index[place + 1 :])
+    return index[:2] == (WHOLE, WHOLE)
+
+
+def reduces_positions(call: Call) -> bool:
+    """Whether it makes one value of several positions of a channel.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from qprune.flow import trace
+        >>> class Mean(nn.Module):
+        ...     def forward(self, x):
+        ...         return x.mean((2, 3))
+        >>> reduces_positions(trace(Mean(), torch.zeros(2, 3, 5, 7)).calls[0])
+        True
+    """
+    dims = _argument(call, 1, "dim")
+    dims = (dims,) if isinstance(dims, int) else dims
+    rank = len(call.shapes[0])
+    return isinstance(dims, (tuple, list)) and len(dims) > 0 and all(dim % rank >= 2 for dim in dims)
+
+
+def pads_positions(call: Call) -> bool:
+    """Whether it puts something around the positions, and nothing around the channels.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from qprune.flow import trace
+        >>> class Pad(nn.Module):
+        ...     def forward(self, x):
+        ...         return nn.functional.pad(x, (0, 0, 1, 1))
+        >>> pads_positions(trace(Pad(), torch.zeros(2, 3, 5, 7)).calls[0])
+        True
+    """
+    sizes = _argument(call, 1, "pad")
+    return isinstance(sizes, (tuple, list)) and len(sizes) <= 2 * (len(call.shapes[0]) - 2)
+
+
+def pads_with(call: Call) -> tuple[str, float]:
+    """The mode of a padding function, and the value that it puts there in mode ``"constant"``."""
+    return _argument(call, 2, "mode") or "constant", _argument(call, 3, "value") or 0.0
+
+
+def has_free_tensor(call: Call) -> bool:
+    """Whether one of its arguments is a parameter, a buffer or a constant with dimensions: nothing will cut that.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from qprune.flow import trace
+        >>> class Shift(nn.Module):
+        ...     def forward(self, x):
+        ...         return x + torch.ones(3)
+        >>> has_free_tensor(trace(Shift(), torch.zeros(2, 3)).calls[0])
+        True
+    """
+    leaves = tree_leaves((call.arguments, dict(call.options)))
+    return any(isinstance(leaf, Given) and leaf.maker is None and len(leaf.shape) > 0 for leaf in leaves)
+
+
+def _argument(call: Call, place: int, name: str) -> Any:
+    return call.arguments[place] if len(call.arguments) > place else call.options.get(name)

@@ -1,0 +1,217 @@
+"""`Shrinker`: cuts the channels of frozen masks out of a network while it trains."""
+
+import copy
+import logging
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from qprune.errors import ShrinkError
+from qprune.flow import Flow, trace
+from qprune.shrink import Analysis, Mode, analyse, apply_cuts, cut_dead, rebuild, record
+from qprune.training.driver import ScheduleDriver
+
+log = logging.getLogger(__name__)
+
+WHEN = ("never", "as-frozen", "after-pruning")
+COST = 10  # what a cut takes, in steps of training; measured between 2 (mobilenetv2) and 15 (the smallest nets)
+COST_COMPILED = 500  # the same where every cut is followed by compiling anew
+
+
+class Shrinker:
+    """Cuts channels of frozen masks out of a network in training, with all that belongs to them.
+
+    Cut are parameters, statistics, compressors, the optimizer's moments and the moving average. Only channels go that
+    are exactly zero and stay so, or that nobody reads, so training goes on as that of the masked network, to rounding.
+    A mask that is not frozen yet keeps all of its channels.
+
+    When to cut is decided from steps and multiply-accumulates (MACs) alone: a cut is due once the MACs that were spent
+    on dead channels since they died amount to what a cut takes, or, when the last mask is frozen, would do so before
+    training ends. So cuts never cost more than they save, and a resumed training, or another process, cuts alike.
+
+    Args:
+        net: the network.
+        driver: of its masks.
+        optimizer: over its parameters.
+        example: an input; only its shape matters.
+        steps: of the whole training.
+        average: the moving average's network, if there is one.
+        when: ``"as-frozen"``, or ``"after-pruning"``: once, when the last mask is frozen.
+        channels_last: the layout of the weights.
+        compiled: whether training steps are compiled, so that a cut takes longer.
+
+    Raises:
+        ValueError: for another ``when``.
+        ShrinkError: from `step`, if the optimizer's moments are not of their parameters' shapes.
+
+    Example:
+        >>> shrinker = Shrinker(net, driver, sgd, example=torch.zeros(2, 3, 32, 32), steps=500)
+        >>> events = driver.step()
+        >>> shrinker.step(any(event.get("frozen") for event in events))
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        driver: ScheduleDriver,
+        optimizer: Optimizer,
+        *,
+        example: Any,
+        steps: int,
+        average: nn.Module | None = None,
+        when: str = "as-frozen",
+        channels_last: bool = True,
+        compiled: bool = False,
+    ) -> None:
+        if when not in WHEN[1:]:
+            raise ValueError(f"when must be one of {', '.join(WHEN[1:])}; received {when!r}")
+        self.net, self.driver, self.optimizer, self.average = net, driver, optimizer, average
+        self.example, self.steps, self.when, self.channels_last = example, steps, when, channels_last
+        self.cost = COST_COMPILED if compiled else COST
+        self.wasted = 0.0  # MACs spent on dead channels since they died, in steps of the present network
+        self.excess = 0.0  # their share of the MACs of a step
+        self._flow: Flow | None = None
+
+    def step(self, frozen: bool) -> bool:
+        """Cut if it is due; to be called after `ScheduleDriver.step`, and once before the first step.
+
+        Args:
+            frozen: whether that froze a mask; or whether any may be frozen, before the first step.
+
+        Returns:
+            whether anything was cut.
+        """
+        if frozen:
+            self.excess = self._excess(self._analyse())
+        if not self._due():
+            self.wasted += self.excess
+            return False
+        self._cut(self._analyse())
+        return True
+
+    def _due(self) -> bool:
+        if not self.excess:
+            return False
+        if self.wasted >= self.cost and self.when == "as-frozen":
+            return True
+        left = self.steps - self.driver.steps_done
+        return self.driver.all_frozen and self.wasted + self.excess * left >= self.cost
+
+    def _analyse(self) -> Analysis:
+        if self._flow is None:
+            self._flow = trace(self.net, self.example)
+        settled = self.driver.settled_masks()
+        return analyse(self.net, self._flow, Mode(settled=settled.__contains__, training=True))
+
+    def _excess(self, analysis: Analysis) -> float:
+        assert self._flow is not None
+        before, after = macs(self._flow), macs(self._flow, analysis.kept)
+        return 1 - after / before if before else 0.0
+
+    def _cut(self, analysis: Analysis) -> None:
+        self._check_moments()
+        for parameter, take in apply_cuts(self.net, analysis.cuts).items():
+            for name, moment in self._moments(parameter).items():
+                self.optimizer.state[parameter][name] = self._laid_out(take(moment))
+        if self.average is not None:
+            apply_cuts(self.average, analysis.cuts)
+        self._settle()
+        log.info(
+            "Step %d: %.0f %% of the network's multiplications were cut.", self.driver.steps_done, 100 * self.excess
+        )
+        self.wasted = self.excess = 0.0
+
+    def _settle(self) -> None:
+        for net in filter(None, (self.net, self.average)):
+            for parameter in net.parameters():
+                parameter.data = self._laid_out(parameter.data)
+        self.driver.refit()
+        self._flow = None
+
+    def _laid_out(self, tensor: Tensor) -> Tensor:
+        """In the layout that a tensor made at this size would have, however often it was cut."""
+        if tensor.dim() != 4:
+            return tensor
+        return tensor.clone(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
+
+    def _moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        state = self.optimizer.state.get(parameter, {})
+        return {name: value for name, value in state.items() if isinstance(value, Tensor) and value.numel() > 1}
+
+    def _check_moments(self) -> None:
+        for parameter in self.net.parameters():
+            for name, moment in self._moments(parameter).items():
+                if moment.shape != parameter.shape:
+                    raise ShrinkError(
+                        f"{type(self.optimizer).__name__} keeps {name} of shape {tuple(moment.shape)} for a parameter "
+                        f'of shape {tuple(parameter.shape)}: they cannot be cut alike. Train with shrink = "never".'
+                    )
+
+    def finished(self, net: nn.Module, state: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
+        """The end of training allows more: constants become biases, and channels go that happen to be zero.
+
+        Args:
+            net: the trained network, cut as it was in training; not touched.
+            state: in place of its own.
+
+        Returns:
+            ``state`` and ``cuts`` of the network without those channels.
+        """
+        net = copy.deepcopy(net)
+        if state is not None:
+            net.load_state_dict(state)
+        cut_dead(net, self.example)
+        return {"state": net.state_dict(), "cuts": record(net)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was cut so far, and what decides about the next cut."""
+        return {"cuts": record(self.net), "wasted": self.wasted, "excess": self.excess}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Cut as was cut, before the parameters and the optimizer's moments are loaded.
+
+        Raises:
+            CheckpointError: if the cuts are of another network.
+        """
+        for net in filter(None, (self.net, self.average)):
+            rebuild(net, state["cuts"], "The checkpoint")
+        self._settle()
+        self.wasted, self.excess = state["wasted"], state["excess"]
+
+
+def macs(flow: Flow, kept: Mapping[str, tuple[Tensor, Tensor]] | None = None) -> int:
+    """Multiply-accumulates of convolutions and linear layers.
+
+    Args:
+        flow: the trace of a network.
+        kept: by path, the output and input channels that are left; all by default.
+
+    Example:
+        >>> macs(trace(nn.Conv2d(3, 8, 3), torch.zeros(1, 3, 5, 7)))
+        3240
+    """
+    total = 0
+    for call in flow.calls:
+        layer: Any = call.layer
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            total += _connections(layer, None if kept is None else kept.get(str(call.path))) * _positions(call)
+    return total
+
+
+def _connections(layer: Any, kept: tuple[Tensor, Tensor] | None) -> int:
+    if kept is None:
+        return int(layer.weight.numel())
+    outputs, inputs = kept
+    groups = getattr(layer, "groups", 1)
+    pairs = outputs.view(groups, -1).sum(1) * inputs.view(groups, -1).sum(1)
+    return int(pairs.sum()) * prod(getattr(layer, "kernel_size", ()))
+
+
+def _positions(call: Any) -> int:
+    # how often each weight is used
+    shape = call.shapes[0] if isinstance(call.layer, nn.ConvTranspose2d) else call.shape
+    return prod(shape[2:]) * shape[0]

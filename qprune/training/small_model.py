@@ -1,0 +1,51 @@
+"""The file of a network that was shrunk after training."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from qprune.shrink import record
+from qprune.training.checkpoint import save
+from qprune.zoo import deployed
+
+
+def save_small(path: str | os.PathLike[str], content: Mapping[str, Any], net: nn.Module, small: nn.Module) -> None:
+    """Write a model file whose network is a shrunk one; `open_model` opens it as it does ``model.pt``.
+
+    Of a network that trains more than is used afterwards (`qprune.zoo.deployed`) the rest is written as it is.
+
+    Args:
+        path: where to; its folder must exist.
+        content: that of the ``model.pt`` of ``net``, from `load_model`.
+        net: the network.
+        small: what `qprune.shrink.shrink` made of it.
+
+    Raises:
+        CheckpointError: if the file cannot be written.
+
+    Example:
+        >>> save_small("small.pt", load_model("model.pt"), net, shrink(net, example))
+    """
+    place = _place(net)
+    rest = {name: tensor for name, tensor in net.state_dict().items() if not name.startswith(place)} if place else {}
+    state = rest | {f"{place}{name}": tensor for name, tensor in small.state_dict().items()}
+    save(path, {**content, "state": state, "cuts": _placed(record(small), place)})
+
+
+def _place(net: nn.Module) -> str:
+    part = deployed(net)
+    return "" if part is net else next(f"{name}." for name, module in net.named_modules() if module is part)
+
+
+def _placed(recorded: Mapping[str, Any], place: str) -> dict[str, Any]:
+    def put(path: str) -> str:
+        return path if path.startswith(place) else f"{place}{path}"  # a fold that a file brought along is in place
+
+    cuts = {put(path): cut for path, cut in recorded["cuts"].items()}
+    return {
+        **recorded,
+        "cuts": cuts,
+        "folds": [[put(norm), put(layer), before] for norm, layer, before in recorded["folds"]],
+    }
