@@ -495,6 +495,31 @@ def test_fit_with_a_network_of_ones_own(runs):
     loaded = qprune.load(history.run, model=own_net())
     assert not loaded.training
     assert qprune.evaluate(history.run, model=own_net()) == history.scores["test"]
+    alone, some = qprune.load(history.run), images(3)  # from its graph, without any of its code
+    torch.testing.assert_close(alone(some), loaded(some))
+    assert qprune.evaluate(history.run) == history.scores["test"]
+
+
+def test_fit_cuts_a_network_of_ones_own_while_it_trains(runs):
+    longer = {"train.length": "40it", "train.shrink": "as-frozen"}
+    history = fit(spec(), runs, model=own_net(), overrides=longer)
+    small, alone = qprune.load(history.run, model=own_net()), qprune.load(history.run)
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in own_net().parameters())
+    some = images(3)
+    torch.testing.assert_close(alone(some), small(some))
+
+
+def test_a_network_of_ones_own_that_cannot_be_followed_needs_its_code(runs, caplog):
+    class Undecided(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = own_net()
+
+        def forward(self, x):
+            return self.net(x) if x.shape[0] > 0 else x
+
+    history = fit(spec(), runs, model=Undecided())
+    assert "model.pt is opened with the network's own code only" in caplog.text
     message = told(CheckpointError, qprune.load, history.run)
     assert "is of another network" in message
     assert "hand that over: model=" in message

@@ -171,12 +171,18 @@ def _cut(rule: Layer, values: list[Tensor], needed: list[Tensor], present: list[
     outputs, inputs = rule.kept(needed[call.index])
     exists = _of_arguments(call, present, lambda count: torch.ones(count, dtype=torch.bool))
     behind = _of_arguments(call, values, unknown)
-    arguments = [
-        _joint(rule.sources(slot)[stay], exists[slot], rule.entered[slot][stay], behind[slot])
-        for slot, stay in enumerate(inputs)
-    ]
     here = present[call.index]
-    result = _joint(rule.targets()[here], outputs, values[call.index][here])
+    if rule.idle(needed[call.index]):
+        arguments = [_blank(int(there.sum()), len(_indices(stay))) for there, stay in zip(exists, inputs, strict=True)]
+    else:
+        arguments = [
+            _joint(rule.sources(slot)[stay], exists[slot], rule.entered[slot][stay], behind[slot])
+            for slot, stay in enumerate(inputs)
+        ]
+    if needed[call.index].any():
+        result = _joint(rule.targets()[here], outputs, values[call.index][here])
+    else:
+        result = _blank(len(_indices(outputs)), len(_indices(here)))
     bias = rule.folded(outputs, inputs[0]) if isinstance(rule, Weighted) else None
     cut = Cut(
         inputs=tuple(_indices(stay) for stay in inputs),
@@ -208,6 +214,11 @@ def _joint(sources: Tensor, exists: Tensor, wanted: Tensor, values: Tensor | Non
             pairs.append((-1, 0.0 if isnan(constant) else constant))
     untouched = [index for index, _ in pairs] == list(range(int(exists.sum())))
     return None if untouched else tuple(pairs)
+
+
+def _blank(given: int, wanted: int) -> Joint | None:
+    """So many zeros, for want of anybody who reads them; None if as many are given."""
+    return None if given == wanted else ((-1, 0.0),) * wanted
 
 
 def _indices(chosen: Tensor) -> tuple[int, ...]:

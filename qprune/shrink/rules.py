@@ -181,7 +181,7 @@ class Layer(Rule):
 
     Attributes:
         layer: the layer.
-        plain: the torch class that it is, or is a host of.
+        open: whether one of its masks may still change.
     """
 
     movable = True
@@ -191,6 +191,7 @@ class Layer(Rule):
         self.reason = None
         self.layer: Any = call.layer
         self.entered: list[Tensor] = []
+        self.open = any(self._open(side) for side in self._sides())
 
     def entering(self, values: list[Tensor]) -> list[Tensor]:
         """What the layer itself is given: the arguments, aligned."""
@@ -214,10 +215,20 @@ class Layer(Rule):
 
     def kept(self, needed: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Which of the layer's own output and input channels stay, given those of its result that are read."""
+        outputs = self._outputs(needed)
+        return self.inputs_for(outputs) if outputs.any() else self.least()
+
+    def idle(self, needed: Tensor) -> bool:
+        """Whether nothing that the layer itself computes is read, now or when its masks have changed."""
+        return not self._outputs(needed).any() and not self.open
+
+    def _outputs(self, needed: Tensor) -> Tensor:
         outputs = self._own_needed(needed) & self.made.isnan()
-        if self._open("output"):
-            outputs = torch.ones_like(outputs)
-        return self.inputs_for(at_least_one(outputs))
+        return torch.ones_like(outputs) if self._open("output") else outputs
+
+    def least(self) -> tuple[Tensor, list[Tensor]]:
+        """What stays where nothing is read: torch has no layers without channels."""
+        return self.inputs_for(at_least_one(torch.zeros(len(self.made), dtype=torch.bool)))
 
     def inputs_for(self, outputs: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Which output channels stay, with those that cannot go alone, and which input channels they take."""
@@ -234,6 +245,8 @@ class Layer(Rule):
 
     def wanted(self, needed: Tensor) -> list[Tensor]:
         """The channels behind the inputs that stay, but for constants, which a layer can make itself."""
+        if self.idle(needed):
+            return [torch.zeros(channels(shape), dtype=torch.bool) for shape in self.call.shapes]
         _, inputs = self.kept(needed)
         return [self._read(slot, stay) for slot, stay in enumerate(inputs)]
 
@@ -256,13 +269,14 @@ class Layer(Rule):
 
     def slot(self, side: str, kind: str) -> Any:
         """The mask or quantizer at a side, or None."""
-        sides = self.layer.sides if isinstance(self.layer, Compressed) else ()
-        return self.layer.slot(side, kind) if side in sides else None
+        return self.layer.slot(side, kind) if side in self._sides() else None
 
     def settled_masks(self) -> tuple[str, ...]:
         """The sides whose masks never change again: what stays is cut to what they keep."""
-        sides = self.layer.sides if isinstance(self.layer, Compressed) else ()
-        return tuple(side for side in sides if self.slot(side, "mask") is not None and not self._open(side))
+        return tuple(side for side in self._sides() if self.slot(side, "mask") is not None and not self._open(side))
+
+    def _sides(self) -> tuple[str, ...]:
+        return self.layer.sides if isinstance(self.layer, Compressed) else ()
 
     def _open(self, side: str) -> bool:
         mask: ChannelMask | None = self.slot(side, "mask")
@@ -400,7 +414,6 @@ class Weighted(Layer):
         super().__init__(call, mode)
         layer = self.layer
         self.groups: int = getattr(layer, "groups", 1)
-        self.open = self._open("weight")
         weight, bias = self._effective()
         rows = _rows(layer, weight).flatten(2) if weight.dim() > 2 else weight[..., None]
         rows = rows.view(self.groups, -1, *rows.shape[1:]).cpu()
@@ -477,13 +490,20 @@ class Weighted(Layer):
         added = (self.sums.double() * gone.double()).sum(2).flatten()[outputs].float()
         return added if added.any() else None
 
+    def least(self) -> tuple[Tensor, list[Tensor]]:
+        """One output of one input, whatever that reads; all of a layer whose masks may still change."""
+        if self.open:
+            return super().least()
+        one = at_least_one(torch.zeros(len(self.made), dtype=torch.bool))
+        return one, [at_least_one(torch.zeros(len(self.read), dtype=torch.bool))]
+
     def inputs_for(self, outputs: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The inputs that are read and not constant; as many of each group as torch's grouped convolutions want."""
-        if self.open:
+        if self._open("weight"):
             outputs = torch.ones_like(outputs)
         by_group = outputs.view(self.groups, -1)
         inputs = (self.reads & by_group[..., None]).any(1) & ~self._known()[:, 0]
-        if self.open or self._open("input"):
+        if self._open("weight") or self._open("input"):
             inputs = torch.ones_like(inputs)
         if self.groups > 1:
             by_group = _evened(by_group, by_group.any(1))
@@ -600,7 +620,8 @@ def _regular(call: Call) -> bool:
         return rank == 4
     if isinstance(layer, Concat):
         return layer.dim == 1 and rank >= 2
-    return rank >= 2 and all(len(shape) == rank and shape[1] == call.shape[1] for shape in call.shapes)
+    alike = all(shape[1] == call.shape[1] for shape in call.shapes if len(shape) == rank >= 2)
+    return rank >= 2 and all(len(shape) == rank for shape in call.shapes) and (alike or isinstance(layer, Aligned))
 
 
 def adjustable(layer: Any) -> bool:

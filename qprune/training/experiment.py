@@ -59,6 +59,7 @@ class Experiment:
         task: loss and metrics.
         trainer: the loop, with network, optimizer and driver.
         whole: the network with all of its channels, where training cuts some.
+        own: whether the network is one of the user's own.
     """
 
     spec: Spec
@@ -68,6 +69,7 @@ class Experiment:
     task: Task
     trainer: Trainer
     whole: nn.Module | None = None
+    own: bool = False
 
     @property
     def palette(self) -> tuple[tuple[int, int, int], ...]:
@@ -113,7 +115,7 @@ def prepare(
     trainer = _trainer(spec, net, task, splits, shape, chosen)
     if ranks.rank():  # the network is the same everywhere, dropout is not
         torch.manual_seed(int(mix(spec.seed, ranks.rank())[0] >> 1))
-    return Experiment(spec, splits, classes, shape, task, trainer, whole)
+    return Experiment(spec, splits, classes, shape, task, trainer, whole, model is not None)
 
 
 def _trainer(
@@ -221,7 +223,8 @@ def train(
     """
     trainer, spec = experiment.trainer, experiment.spec
     facts: dict[str, Any] = {name: getattr(experiment, name) for name in ("classes", "shape", "palette")}
-    checkpoint = ModelCheckpoint(run.path, spec=spec_to_toml(spec), **_interval(trainer, spec), **facts)
+    own = torch.zeros(1, *experiment.shape) if experiment.own else None
+    checkpoint = ModelCheckpoint(run.path, spec=spec_to_toml(spec), **_interval(trainer, spec), **facts, own=own)
     pictures = panels_of(trainer, experiment.splits)
     built_in = [TerminateOnNaN(), CSVLogger(run.history), TensorBoard(run.tensorboard, pictures)]
     trainer.use([*built_in, *callbacks, checkpoint])

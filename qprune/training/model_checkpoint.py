@@ -1,20 +1,21 @@
 """`ModelCheckpoint`: writes ``last.pt``, ``best.pt`` and ``model.pt``."""
 
+import copy
 import logging
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from qprune.errors import CheckpointError
-from qprune.shrink import record
+from torch import Tensor, nn
+
+from qprune.errors import CheckpointError, ShrinkError
+from qprune.shrink import graph_of, record
 from qprune.training.callback_list import CallbackError
 from qprune.training.callbacks import Callback, Logs
 from qprune.training.checkpoint import load, save
 from qprune.training.monitor import Monitor
-from qprune.training.writing import replaced
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,8 @@ class ModelCheckpoint(Callback):
         classes: names of the classes, stored in the files.
         shape: ``(C, H, W)`` of an image, stored in the files.
         palette: one colour per class, stored in the files.
+        own: an input of a network of the user's own, whose graph is then stored in ``model.pt``, so that `load` needs
+            none of its classes; see `qprune.save`.
 
     Raises:
         ValueError: for a mode that is neither, intervals that are not above 0, or intervals with ``save_best_only``.
@@ -68,11 +71,13 @@ class ModelCheckpoint(Callback):
         classes: Sequence[str] = (),
         shape: Sequence[int] = (),
         palette: Sequence[Sequence[int]] = (),
+        own: Tensor | None = None,
     ) -> None:
         _check_intervals(every, minutes, save_best_only)
         self.folder, self.monitor = Path(folder), Monitor(monitor, mode)
         self.save_best_only, self.every, self.minutes = save_best_only, every, minutes
         self.about = {"spec": spec, "classes": list(classes), "shape": list(shape), "palette": list(map(list, palette))}
+        self.own = own
         self.best: float | None = None
         self.best_step: int | None = None
         self._saved: tuple[int, int] | None = None
@@ -112,15 +117,24 @@ class ModelCheckpoint(Callback):
             error.saved = self._saved == self._position()
 
     def _finish(self, logs: Logs) -> None:
-        if self.best_step is None:
-            self._save("model.pt", self._content(logs, whole=False))
-        elif self.trainer.writes:
-            best = load(self._best)  # a file that was damaged meanwhile must not become the model
-            if self.trainer.shrinker is None:
-                with replaced(self.folder / "model.pt") as file, self._best.open("rb") as source:
-                    shutil.copyfileobj(source, file)
-            else:
-                self._save("model.pt", best | self.trainer.shrinker.finished(self.trainer.averaged_net, best["state"]))
+        trainer, chosen = self.trainer, self.best_step is not None
+        if not trainer.writes:
+            return
+        # read, not copied: a file that was damaged meanwhile must not become the model
+        content, net = load(self._best) if chosen else self._content(logs), copy.deepcopy(trainer.averaged_net)
+        net.load_state_dict(content["state"])
+        if trainer.shrinker is not None:
+            trainer.shrinker.finish(net)
+        self._save("model.pt", content | {"state": net.state_dict(), "cuts": record(net)} | self._graph(net))
+
+    def _graph(self, net: nn.Module) -> dict[str, Any]:
+        if self.own is None:
+            return {}
+        try:
+            return {"graph": graph_of(net, self.own)}
+        except ShrinkError as error:
+            log.warning("model.pt is opened with the network's own code only, model=: %s", error)
+            return {}
 
     @property
     def _best(self) -> Path:
@@ -157,11 +171,9 @@ class ModelCheckpoint(Callback):
             save(self.folder / "last.pt", state | {"spec": self.about["spec"]}, keep_as="previous.pt")
         self._saved, self._since = self._position(), monotonic()
 
-    def _content(self, logs: Logs, whole: bool = True) -> dict[str, Any]:
-        net, shrinker = self.trainer.averaged_net, self.trainer.shrinker
+    def _content(self, logs: Logs) -> dict[str, Any]:
+        net = self.trainer.averaged_net
         model = {"state": net.state_dict(), "cuts": record(net)}
-        if shrinker is not None and not whole:
-            model = shrinker.finished(net)
         return self.about | model | {"step": self.trainer.step, "scores": dict(logs)}
 
     def _save(self, name: str, content: dict[str, Any]) -> None:

@@ -75,7 +75,8 @@ def open_model(run: str | os.PathLike[str], root: Path, model: nn.Module | None 
     spec = _spec_in(content, path)
     net = model if model is not None else _net_in(content, spec, path)
     try:
-        rebuild(net, content.get("cuts", NOTHING_CUT), path)
+        if model is not None or "graph" not in content:  # the graph is of the network as it was cut
+            rebuild(net, content.get("cuts", NOTHING_CUT), path)
         load_state(net, content["state"], path)
     except CheckpointError as error:
         own = "" if model else " If it was trained with a network of your own, hand that over: model=."

@@ -1,6 +1,5 @@
 """`Shrinker`: cuts the channels of frozen masks out of a network while it trains."""
 
-import copy
 import logging
 from collections.abc import Mapping
 from math import prod
@@ -151,21 +150,13 @@ class Shrinker:
                         f'of shape {tuple(parameter.shape)}: they cannot be cut alike. Train with shrink = "never".'
                     )
 
-    def finished(self, net: nn.Module, state: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
-        """The end of training allows more: constants become biases, and channels go that happen to be zero.
+    def finish(self, net: nn.Module) -> None:
+        """Cut what only the end of training lets go: constants become biases, and channels go that happen to be zero.
 
         Args:
-            net: the trained network, cut as it was in training; not touched.
-            state: in place of its own.
-
-        Returns:
-            ``state`` and ``cuts`` of the network without those channels.
+            net: a copy of the trained network, in place.
         """
-        net = copy.deepcopy(net)
-        if state is not None:
-            net.load_state_dict(state)
         cut_dead(net, self.example)
-        return {"state": net.state_dict(), "cuts": record(net)}
 
     def state_dict(self) -> dict[str, Any]:
         """What was cut so far, and what decides about the next cut."""

@@ -14,17 +14,44 @@ EPS = 1e-2  # of normalizations by image: a small one makes rounding errors larg
 SHARES = (0.3, 0.6, 0.95)
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Hardsigmoid, nn.Softplus, nn.Identity)
 PLACES = (
-    lambda: nn.MaxPool2d(3, 1, 1), lambda: nn.AvgPool2d(3, 1, 1), lambda: nn.Sequential(nn.Upsample(scale_factor=2), nn.AvgPool2d(2)),
-    lambda: nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear"), nn.MaxPool2d(2)), lambda: nn.Sequential(nn.ZeroPad2d(1), nn.AvgPool2d(3, 1)),
-    lambda: nn.Sequential(nn.ReflectionPad2d(1), nn.MaxPool2d(3, 1)), lambda: nn.Sequential(nn.ReplicationPad2d(1), nn.AvgPool2d(3, 1)),
-)  # fmt: skip
+    lambda: nn.MaxPool2d(3, 1, 1),
+    lambda: nn.AvgPool2d(3, 1, 1),
+    lambda: nn.Sequential(nn.Upsample(scale_factor=2), nn.AvgPool2d(2)),
+    lambda: nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear"), nn.MaxPool2d(2)),
+    lambda: nn.Sequential(nn.ZeroPad2d(1), nn.AvgPool2d(3, 1)),
+    lambda: nn.Sequential(nn.ReflectionPad2d(1), nn.MaxPool2d(3, 1)),
+    lambda: nn.Sequential(nn.ReplicationPad2d(1), nn.AvgPool2d(3, 1)),
+)
 FUNCTIONS = {
-    "sigmoid": torch.sigmoid, "relu": torch.relu, "half": lambda x: x * 0.5 + 0.1, "negative": lambda x: 1 - x,
-    "clamp": lambda x: x.clamp(-0.5, 2.0), "pad": lambda x: nn.functional.pad(x[:, :, 1:, :], (0, 0, 0, 1)),
-}  # fmt: skip
+    "sigmoid": torch.sigmoid,
+    "relu": torch.relu,
+    "half": lambda x: x * 0.5 + 0.1,
+    "negative": lambda x: 1 - x,
+    "clamp": lambda x: x.clamp(-0.5, 2.0),
+    "pad": lambda x: nn.functional.pad(x[:, :, 1:, :], (0, 0, 0, 1)),
+}
 BARRIERS = {"cumsum": lambda x: x.cumsum(1) / x.shape[1], "flip": lambda x: x.flip(1)}
-KINDS = ("conv", "conv", "grouped", "depthwise", "transposed", "norm", "group norm", "activation", "place", "function",
-         "add", "plus", "concat", "cat", "gate", "chunk", "slice", "barrier", "again")  # fmt: skip
+KINDS = (
+    "conv",
+    "conv",
+    "grouped",
+    "depthwise",
+    "transposed",
+    "norm",
+    "group norm",
+    "activation",
+    "place",
+    "function",
+    "add",
+    "plus",
+    "concat",
+    "cat",
+    "gate",
+    "chunk",
+    "slice",
+    "barrier",
+    "again",
+)
 
 
 class RandomNet(nn.Module):

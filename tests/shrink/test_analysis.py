@@ -5,8 +5,22 @@ from copy import deepcopy
 import pytest
 import torch
 from masked_nets import (
-    FINAL, KEEP, SIX, Net, aligned, analysed, assert_same, conv, held, lively, masked, masks_left, outputs, sandwich, shrunk,
-)  # fmt: skip
+    FINAL,
+    KEEP,
+    SIX,
+    Net,
+    aligned,
+    analysed,
+    assert_same,
+    conv,
+    held,
+    lively,
+    masked,
+    masks_left,
+    outputs,
+    sandwich,
+    shrunk,
+)
 from torch import nn
 from torch.nn.utils import parametrizations
 
@@ -35,11 +49,16 @@ class Plain(nn.Conv2d):
 @pytest.mark.parametrize(
     ("middle", "name"),
     [
-        (Mine(), "cumsum"), (nn.LayerNorm([SIX, 8, 10]), "LayerNorm"), (nn.PReLU(SIX), "PReLU"), (nn.ChannelShuffle(2), "ChannelShuffle"),
-        (nn.LocalResponseNorm(2), "LocalResponseNorm"), (Plain(SIX, SIX, 3), "Plain"), (nn.Softmax(1), "Softmax"),
+        (Mine(), "cumsum"),
+        (nn.LayerNorm([SIX, 8, 10]), "LayerNorm"),
+        (nn.PReLU(SIX), "PReLU"),
+        (nn.ChannelShuffle(2), "ChannelShuffle"),
+        (nn.LocalResponseNorm(2), "LocalResponseNorm"),
+        (Plain(SIX, SIX, 3), "Plain"),
+        (nn.Softmax(1), "Softmax"),
         (parametrizations.weight_norm(conv(SIX, SIX)), "ParametrizedConv2d"),
     ],
-)  # fmt: skip
+)
 def test_unknown_operation_is_a_barrier_with_a_name(middle, name):
     net = sandwich(nn.Identity(), run=lambda n, x: n.after(n.unknown(n.before(x))))
     net.add_module("unknown", middle)
@@ -73,7 +92,11 @@ def test_mask_that_stays_is_told():
 
 
 def test_layer_called_twice_stays_whole_and_keeps_its_mask():
-    net = Net(lambda n, x: n.after(n.twice(n.twice(x))), twice=masked(conv(3, 3, 3, padding=1), (0, 2), "input"), after=conv(3, 4))
+    net = Net(
+        lambda n, x: n.after(n.twice(n.twice(x))),
+        twice=masked(conv(3, 3, 3, padding=1), (0, 2), "input"),
+        after=conv(3, 4),
+    )
     small = shrunk(net, X)
     assert small.twice.in_channels == 3
     assert masks_left(small) == ["twice.input"]
@@ -87,7 +110,9 @@ def test_channels_dropped_by_a_layer_called_twice_are_not_read_behind_it():
 
 def test_activation_called_twice_is_no_barrier():
     run = lambda n, x: n.c(n.relu(n.b(n.relu(n.a(x)))))  # noqa: E731
-    net = Net(run, a=masked(conv(3, 5), (1, 2, 4)), b=masked(conv(5, 7), (0, 6)), c=conv(7, 4), relu=nn.ReLU(inplace=True))
+    net = Net(
+        run, a=masked(conv(3, 5), (1, 2, 4)), b=masked(conv(5, 7), (0, 6)), c=conv(7, 4), relu=nn.ReLU(inplace=True)
+    )
     small = shrunk(net, X)
     assert (small.a.out_channels, small.b.in_channels, small.b.out_channels, small.c.in_channels) == (3, 3, 2, 2)
     assert not aligned(small)
@@ -121,7 +146,9 @@ def test_hook_sees_and_may_change_what_it_did_before():
     assert held(net, X) == ("middle: it has a hook, which may read or change any channel",)
 
 
-@pytest.mark.parametrize("operation", [lambda n, x: x + n.shift, lambda n, x: n.shift * x, lambda n, x: n.add(x, n.shift)])
+@pytest.mark.parametrize(
+    "operation", [lambda n, x: x + n.shift, lambda n, x: n.shift * x, lambda n, x: n.add(x, n.shift)]
+)
 def test_parameter_of_the_users_own_is_a_barrier(operation):
     net = sandwich(nn.Identity(), run=lambda n, x: n.after(operation(n, n.before(x))))
     net.shift = nn.Parameter(torch.randn(1, SIX, 8, 10))
@@ -149,7 +176,13 @@ def test_pooling_that_returns_its_indices_is_a_barrier():
         y, indices = net.pool(net.before(x))
         return net.after(net.unpool(y, indices))
 
-    net = Net(run, before=masked(conv(3, SIX), KEEP), pool=nn.MaxPool2d(2, return_indices=True), unpool=nn.MaxUnpool2d(2), after=conv(SIX, 4))
+    net = Net(
+        run,
+        before=masked(conv(3, SIX), KEEP),
+        pool=nn.MaxPool2d(2, return_indices=True),
+        unpool=nn.MaxUnpool2d(2),
+        after=conv(SIX, 4),
+    )
     assert shrunk(net, X).after.in_channels == SIX
 
 
@@ -178,7 +211,11 @@ def test_images_without_a_batch_are_no_error():
 
 def test_tensor_that_a_layer_gives_back_has_two_names():
     run = lambda n, x: n.a(y := n.before(x)) + n.b(n.same(y))  # noqa: E731
-    layers = {"before": conv(3, SIX), "a": masked(conv(SIX, 4), (0, 1), "input"), "b": masked(conv(SIX, 4), (1, 4), "input")}
+    layers = {
+        "before": conv(3, SIX),
+        "a": masked(conv(SIX, 4), (0, 1), "input"),
+        "b": masked(conv(SIX, 4), (1, 4), "input"),
+    }
     for same in (nn.Identity(), nn.Dropout()):
         small = shrunk(Net(run, same=same, **deepcopy(layers)), X)
         assert (small.before.out_channels, small.a.in_channels, small.b.in_channels) == (3, 2, 2)
@@ -187,7 +224,13 @@ def test_tensor_that_a_layer_gives_back_has_two_names():
 @pytest.mark.parametrize("relu", [nn.ReLU(inplace=True), masked(nn.ReLU(inplace=True), (1, 4), channels=SIX)])
 def test_tensor_that_is_overwritten_and_read_again_is_a_barrier(relu):
     run = lambda n, x: n.a(n.relu(y := n.before(x))) + n.b(y)  # noqa: E731
-    net = Net(run, before=conv(3, SIX), relu=deepcopy(relu), a=masked(conv(SIX, 4), (1, 4), "input"), b=masked(conv(SIX, 4), (0, 4), "input"))
+    net = Net(
+        run,
+        before=conv(3, SIX),
+        relu=deepcopy(relu),
+        a=masked(conv(SIX, 4), (1, 4), "input"),
+        b=masked(conv(SIX, 4), (0, 4), "input"),
+    )
     small = shrunk(net, X)
     assert (small.a.in_channels, small.b.in_channels) == (2, 2)
 
@@ -238,7 +281,9 @@ def test_what_is_an_output_and_read_inside_stays_whole_for_both():
 
 def test_two_readers_of_a_tensor_may_want_different_channels():
     run = lambda n, x: n.a(y := n.before(x)) + n.b(y)  # noqa: E731
-    net = Net(run, before=conv(3, SIX), a=masked(conv(SIX, 4), (0, 1), "input"), b=masked(conv(SIX, 4), (1, 4), "input"))
+    net = Net(
+        run, before=conv(3, SIX), a=masked(conv(SIX, 4), (0, 1), "input"), b=masked(conv(SIX, 4), (1, 4), "input")
+    )
     small = shrunk(net, X)
     assert (small.before.out_channels, small.a.in_channels, small.b.in_channels) == (3, 2, 2)
     assert aligned(small) == ["a", "b"]
@@ -299,7 +344,9 @@ def test_training_relies_on_no_weight_that_happens_to_be_zero():
     net = sandwich(nn.ReLU(), kept=range(SIX))
     nn.init.zeros_(net.after.weight)
     training = analyse(net, trace(net, X), Mode(settled=lambda mask: True, training=True))
-    assert {path: cut.outputs for path, cut in training.cuts.items() if len(cut.outputs) != SIX and path == "before"} == {}
+    assert {
+        path: cut.outputs for path, cut in training.cuts.items() if len(cut.outputs) != SIX and path == "before"
+    } == {}
 
 
 # other numbers

@@ -6,8 +6,14 @@ from masked_nets import KEEP, SIX, Net, conv, lively, masked, sandwich, shrunk
 from torch import nn
 
 from qprune.layers import (
-    ALIGNED, CompressedConv2d, CompressedReLU, PrunedConv2d, PrunedQuantConv2d, PrunedQuantConvTranspose2d, PrunedQuantLinear,
-)  # fmt: skip
+    ALIGNED,
+    CompressedConv2d,
+    CompressedReLU,
+    PrunedConv2d,
+    PrunedQuantConv2d,
+    PrunedQuantConvTranspose2d,
+    PrunedQuantLinear,
+)
 from qprune.shrink import Cut, apply_cuts
 from qprune.shrink.cut import bare, cut_of
 
@@ -134,7 +140,9 @@ def test_linear_quantizer_is_cut_with_its_layer():
     assert torch.equal(small[1].int_weight()[0], layer.int_weight()[0][[0, 3]][:, list(KEEP)])
 
 
-@pytest.mark.parametrize("kind", [nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Dropout, nn.ZeroPad2d, nn.BatchNorm2d, PrunedConv2d])
+@pytest.mark.parametrize(
+    "kind", [nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Dropout, nn.ZeroPad2d, nn.BatchNorm2d, PrunedConv2d]
+)
 def test_class_beneath_an_alignment(kind):
     arguments = {nn.ZeroPad2d: (1,), nn.BatchNorm2d: (3,), PrunedConv2d: (3, 4, 1)}.get(kind, ())
     layer = kind(*arguments)
@@ -184,8 +192,18 @@ def test_constants_of_two_cuts_add_up():
 
 def test_almost_everything_dropped():
     wide = 40
-    layers = [conv(3, wide, 3, padding=1), nn.BatchNorm2d(wide), nn.ReLU(), conv(wide, wide, 3, padding=1, groups=wide),
-              nn.BatchNorm2d(wide), nn.ReLU(), conv(wide, wide), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(wide, 5)]  # fmt: skip
+    layers = [
+        conv(3, wide, 3, padding=1),
+        nn.BatchNorm2d(wide),
+        nn.ReLU(),
+        conv(wide, wide, 3, padding=1, groups=wide),
+        nn.BatchNorm2d(wide),
+        nn.ReLU(),
+        conv(wide, wide),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(wide, 5),
+    ]
     net = lively(nn.Sequential(*layers))
     for index, kept in ((0, (7, 31)), (3, (7,)), (6, (2, 39))):
         masked(net[index], kept)
@@ -197,8 +215,12 @@ def test_almost_everything_dropped():
 def test_residual_stream_scatters_and_gathers():
     run = lambda n, x: n.head((y := n.stem(x)) + n.b(n.a(y)))  # noqa: E731
     net = Net(
-        run, stem=conv(3, SIX), a=masked(conv(SIX, 5), (1, 2), "input"), b=masked(conv(5, SIX), (2, 5)), head=masked(conv(SIX, 4), (0, 2, 5), "input")
-    )  # fmt: skip
+        run,
+        stem=conv(3, SIX),
+        a=masked(conv(SIX, 5), (1, 2), "input"),
+        b=masked(conv(5, SIX), (2, 5)),
+        head=masked(conv(SIX, 4), (0, 2, 5), "input"),
+    )
     small = shrunk(net, X)
     assert (small.a.in_channels, small.b.out_channels, small.head.in_channels) == (2, 2, 3)
     assert small.stem.out_channels == 4  # 1 for a, 0 2 5 for the head

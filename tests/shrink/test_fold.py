@@ -40,11 +40,16 @@ def turned(norm):
 @pytest.mark.parametrize(
     "layer",
     [
-        conv(3, 4, 3, padding=1), conv(3, 4, bias=False), conv(3, 6, 3, groups=3), conv(3, 4, 3, stride=2, padding=1, padding_mode="reflect"),
-        nn.ConvTranspose2d(3, 4, 3, stride=2), nn.ConvTranspose2d(3, 6, 2, groups=3, bias=False), PrunedQuantConv2d(3, 4, 3),
+        conv(3, 4, 3, padding=1),
+        conv(3, 4, bias=False),
+        conv(3, 6, 3, groups=3),
+        conv(3, 4, 3, stride=2, padding=1, padding_mode="reflect"),
+        nn.ConvTranspose2d(3, 4, 3, stride=2),
+        nn.ConvTranspose2d(3, 6, 2, groups=3, bias=False),
+        PrunedQuantConv2d(3, 4, 3),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_normalization_becomes_part_of_the_convolution_before(layer):
     layer = copy.deepcopy(layer)
     if isinstance(layer, CompressedConv2d):
@@ -58,8 +63,12 @@ def test_normalization_becomes_part_of_the_convolution_before(layer):
 
 @pytest.mark.parametrize(
     "norm",
-    [nn.BatchNorm2d(4, affine=False), nn.InstanceNorm2d(4, track_running_stats=True), nn.InstanceNorm2d(4, affine=True, track_running_stats=True)],
-)  # fmt: skip
+    [
+        nn.BatchNorm2d(4, affine=False),
+        nn.InstanceNorm2d(4, track_running_stats=True),
+        nn.InstanceNorm2d(4, affine=True, track_running_stats=True),
+    ],
+)
 def test_any_normalization_with_running_statistics_folds(norm):
     _, folds, _ = folded(nn.Sequential(conv(3, 4), lively(copy.deepcopy(norm)), conv(4, 5, 3, padding=1)))
     assert folds == [Fold("1", "0", before=False)]
@@ -73,7 +82,9 @@ def test_folded_network_has_the_parameters_of_its_convolutions():
 # into the convolution after
 
 
-@pytest.mark.parametrize("after", [conv(3, 4), conv(3, 6, 3, groups=3, bias=False), conv(3, 4, 3, padding=2, padding_mode="replicate")])
+@pytest.mark.parametrize(
+    "after", [conv(3, 4), conv(3, 6, 3, groups=3, bias=False), conv(3, 4, 3, padding=2, padding_mode="replicate")]
+)
 def test_normalization_becomes_part_of_the_convolution_after(after):
     small, folds, reasons = folded(nn.Sequential(turned(nn.BatchNorm2d(3)), copy.deepcopy(after)))
     assert folds == [Fold("0", "1", before=True)]
@@ -110,7 +121,9 @@ def test_activation_behind_is_a_reason():
     assert sentence == "0: no convolution comes right before it; what comes after it is no convolution alone"
 
 
-@pytest.mark.parametrize("norm", [nn.InstanceNorm2d(4), nn.GroupNorm(2, 4), nn.BatchNorm2d(4, track_running_stats=False)])
+@pytest.mark.parametrize(
+    "norm", [nn.InstanceNorm2d(4), nn.GroupNorm(2, 4), nn.BatchNorm2d(4, track_running_stats=False)]
+)
 def test_statistics_of_each_image_are_a_reason(norm):
     assert reason(nn.Sequential(conv(3, 4), norm)) == "1: its statistics are those of each image"
 

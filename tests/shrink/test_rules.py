@@ -18,17 +18,45 @@ def channels(small):
 
 
 ZERO_STAYS = [
-    nn.ReLU(), nn.ReLU(inplace=True), nn.ReLU6(), nn.LeakyReLU(0.2), nn.SiLU(), nn.GELU(), nn.ELU(), nn.SELU(), nn.Mish(),
-    nn.Hardswish(), nn.Tanh(), nn.Softsign(), nn.Hardtanh(), nn.Identity(), nn.Dropout(), nn.Dropout2d(),
-    nn.MaxPool2d(2, padding=1), nn.AvgPool2d(2, padding=1), nn.AvgPool2d(3, ceil_mode=True), nn.AdaptiveAvgPool2d((3, 5)),
-    nn.AdaptiveMaxPool2d((3, 5)), nn.Upsample(scale_factor=2), nn.Upsample(scale_factor=2, mode="bilinear"),
-    nn.ZeroPad2d((1, 2, 3, 4)), nn.ReflectionPad2d(2), nn.ReplicationPad2d(3), nn.InstanceNorm2d(SIX, affine=False),
-]  # fmt: skip
+    nn.ReLU(),
+    nn.ReLU(inplace=True),
+    nn.ReLU6(),
+    nn.LeakyReLU(0.2),
+    nn.SiLU(),
+    nn.GELU(),
+    nn.ELU(),
+    nn.SELU(),
+    nn.Mish(),
+    nn.Hardswish(),
+    nn.Tanh(),
+    nn.Softsign(),
+    nn.Hardtanh(),
+    nn.Identity(),
+    nn.Dropout(),
+    nn.Dropout2d(),
+    nn.MaxPool2d(2, padding=1),
+    nn.AvgPool2d(2, padding=1),
+    nn.AvgPool2d(3, ceil_mode=True),
+    nn.AdaptiveAvgPool2d((3, 5)),
+    nn.AdaptiveMaxPool2d((3, 5)),
+    nn.Upsample(scale_factor=2),
+    nn.Upsample(scale_factor=2, mode="bilinear"),
+    nn.ZeroPad2d((1, 2, 3, 4)),
+    nn.ReflectionPad2d(2),
+    nn.ReplicationPad2d(3),
+    nn.InstanceNorm2d(SIX, affine=False),
+]
 MOVES_ZERO = [
-    nn.Sigmoid(), nn.Hardsigmoid(), nn.Softplus(), nn.LogSigmoid(), nn.Hardtanh(0.5, 2.0), nn.BatchNorm2d(SIX),
-    nn.BatchNorm2d(SIX, affine=False), nn.InstanceNorm2d(SIX, affine=True),
+    nn.Sigmoid(),
+    nn.Hardsigmoid(),
+    nn.Softplus(),
+    nn.LogSigmoid(),
+    nn.Hardtanh(0.5, 2.0),
+    nn.BatchNorm2d(SIX),
+    nn.BatchNorm2d(SIX, affine=False),
+    nn.InstanceNorm2d(SIX, affine=True),
     nn.InstanceNorm2d(SIX, affine=True, track_running_stats=True),
-]  # fmt: skip
+]
 
 
 @BY_EACH
@@ -44,11 +72,24 @@ def test_layer_of_single_channels_loses_what_a_mask_drops(middle, masks):
 
 @BY_EACH
 @pytest.mark.parametrize(
-    "middle", [nn.Sequential(m, p) for m in (nn.Sigmoid(), nn.BatchNorm2d(SIX)) for p in (
-        nn.MaxPool2d(2, padding=1), nn.AvgPool2d(3), nn.AdaptiveAvgPool2d(3), nn.Upsample(scale_factor=3),
-        nn.Upsample(scale_factor=2, mode="bilinear"), nn.ReflectionPad2d(2), nn.ReplicationPad2d(1), nn.ReLU(), nn.Softplus(),
-    )], ids=repr,
-)  # fmt: skip
+    "middle",
+    [
+        nn.Sequential(m, p)
+        for m in (nn.Sigmoid(), nn.BatchNorm2d(SIX))
+        for p in (
+            nn.MaxPool2d(2, padding=1),
+            nn.AvgPool2d(3),
+            nn.AdaptiveAvgPool2d(3),
+            nn.Upsample(scale_factor=3),
+            nn.Upsample(scale_factor=2, mode="bilinear"),
+            nn.ReflectionPad2d(2),
+            nn.ReplicationPad2d(1),
+            nn.ReLU(),
+            nn.Softplus(),
+        )
+    ],
+    ids=repr,
+)
 def test_constant_that_no_border_changes_becomes_a_bias(middle, masks):
     small = shrunk(sandwich(middle, masks=masks), X)
     assert channels(small) == (4, 4)
@@ -63,24 +104,55 @@ def test_constant_with_zeros_at_its_borders_stays(middle):
 
 
 FUNCTIONS = {
-    "relu": F.relu, "relu in place": lambda x: F.relu(x, inplace=True), "relu_": torch.relu_, "relu6": F.relu6,
-    "leaky_relu": F.leaky_relu, "silu": F.silu, "gelu": F.gelu, "elu": F.elu, "hardswish": F.hardswish,
-    "tanh": torch.tanh, "sigmoid": torch.sigmoid, "method": lambda x: x.sigmoid(), "hardsigmoid": F.hardsigmoid,
-    "softplus": F.softplus, "hardtanh": F.hardtanh, "clamp": lambda x: x.clamp(0.5, 2), "abs": abs, "negative": lambda x: -x,
-    "plus": lambda x: x + 0.3, "minus": lambda x: x - 0.3, "from one": lambda x: 1 - x, "times": lambda x: 2 * x,
-    "square": lambda x: x**2, "halved": lambda x: x / 2, "in place": lambda x: x.mul_(2).add_(1), "exp": torch.exp,
-    "device": lambda x: torch.sigmoid(x).to(x.device), "dtype": lambda x: x.to(torch.float64).to(x.dtype).float(),
-    "max_pool2d": lambda x: F.max_pool2d(x, 2), "avg_pool2d": lambda x: F.avg_pool2d(x, 2),
-    "adaptive_avg_pool2d": lambda x: F.adaptive_avg_pool2d(x + 1, 3), "contiguous": lambda x: x.clone().contiguous(),
-    "adaptive_max_pool2d": lambda x: F.adaptive_max_pool2d(x, 3), "dropout": lambda x: F.dropout(x, 0.5, False),
-    "nearest": lambda x: F.interpolate(x, scale_factor=2), "mean": lambda x: (x + 1).mean((2, 3), keepdim=True),
-    "bilinear": lambda x: F.interpolate(x + 1, scale_factor=2, mode="bilinear"), "sum": lambda x: x.sum(-1, keepdim=True),
-    "pad": lambda x: F.pad(x, (1, 2)), "reflect": lambda x: F.pad(x + 1, (1, 2, 3, 1), mode="reflect"),
-    "amax": lambda x: x.amax((-1, -2), keepdim=True), "crop": lambda x: (x + 1)[:, :, 1:-1, ::2],
-    "crop with dots": lambda x: x[..., 2:5], "pixel": lambda x: x[:, :, 0, 1][..., None, None],
-    "unsqueeze": lambda x: x.mean((2, 3)).unsqueeze(-1).unsqueeze(2), "squeeze": lambda x: x.sum(3, keepdim=True)[..., None].squeeze(-1),
-    "flatten": lambda x: x.flatten(2).mean(-1, keepdim=True)[..., None], "itself": lambda x: x * x + x,
-}  # fmt: skip
+    "relu": F.relu,
+    "relu in place": lambda x: F.relu(x, inplace=True),
+    "relu_": torch.relu_,
+    "relu6": F.relu6,
+    "leaky_relu": F.leaky_relu,
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "elu": F.elu,
+    "hardswish": F.hardswish,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "method": lambda x: x.sigmoid(),
+    "hardsigmoid": F.hardsigmoid,
+    "softplus": F.softplus,
+    "hardtanh": F.hardtanh,
+    "clamp": lambda x: x.clamp(0.5, 2),
+    "abs": abs,
+    "negative": lambda x: -x,
+    "plus": lambda x: x + 0.3,
+    "minus": lambda x: x - 0.3,
+    "from one": lambda x: 1 - x,
+    "times": lambda x: 2 * x,
+    "square": lambda x: x**2,
+    "halved": lambda x: x / 2,
+    "in place": lambda x: x.mul_(2).add_(1),
+    "exp": torch.exp,
+    "device": lambda x: torch.sigmoid(x).to(x.device),
+    "dtype": lambda x: x.to(torch.float64).to(x.dtype).float(),
+    "max_pool2d": lambda x: F.max_pool2d(x, 2),
+    "avg_pool2d": lambda x: F.avg_pool2d(x, 2),
+    "adaptive_avg_pool2d": lambda x: F.adaptive_avg_pool2d(x + 1, 3),
+    "contiguous": lambda x: x.clone().contiguous(),
+    "adaptive_max_pool2d": lambda x: F.adaptive_max_pool2d(x, 3),
+    "dropout": lambda x: F.dropout(x, 0.5, False),
+    "nearest": lambda x: F.interpolate(x, scale_factor=2),
+    "mean": lambda x: (x + 1).mean((2, 3), keepdim=True),
+    "bilinear": lambda x: F.interpolate(x + 1, scale_factor=2, mode="bilinear"),
+    "sum": lambda x: x.sum(-1, keepdim=True),
+    "pad": lambda x: F.pad(x, (1, 2)),
+    "reflect": lambda x: F.pad(x + 1, (1, 2, 3, 1), mode="reflect"),
+    "amax": lambda x: x.amax((-1, -2), keepdim=True),
+    "crop": lambda x: (x + 1)[:, :, 1:-1, ::2],
+    "crop with dots": lambda x: x[..., 2:5],
+    "pixel": lambda x: x[:, :, 0, 1][..., None, None],
+    "unsqueeze": lambda x: x.mean((2, 3)).unsqueeze(-1).unsqueeze(2),
+    "squeeze": lambda x: x.sum(3, keepdim=True)[..., None].squeeze(-1),
+    "flatten": lambda x: x.flatten(2).mean(-1, keepdim=True)[..., None],
+    "itself": lambda x: x * x + x,
+}
 
 
 @BY_EACH
@@ -113,11 +185,14 @@ def test_instance_normalization_moves_a_dead_channel_to_its_shift():
 
 
 WEIGHTED = {
-    "plain": (conv(SIX, SIX, 3, padding=1), 4, 1), "strided": (conv(SIX, SIX, 3, stride=2, padding=1), 4, 1),
-    "dilated": (conv(SIX, SIX, 3, dilation=2), 4, 1), "reflecting": (conv(SIX, SIX, 3, padding=1, padding_mode="reflect"), 4, 1),
-    "depthwise": (conv(SIX, SIX, 3, padding=1, groups=SIX), 4, 4), "transposed": (nn.ConvTranspose2d(SIX, SIX, 3, stride=2), 4, 1),
+    "plain": (conv(SIX, SIX, 3, padding=1), 4, 1),
+    "strided": (conv(SIX, SIX, 3, stride=2, padding=1), 4, 1),
+    "dilated": (conv(SIX, SIX, 3, dilation=2), 4, 1),
+    "reflecting": (conv(SIX, SIX, 3, padding=1, padding_mode="reflect"), 4, 1),
+    "depthwise": (conv(SIX, SIX, 3, padding=1, groups=SIX), 4, 4),
+    "transposed": (nn.ConvTranspose2d(SIX, SIX, 3, stride=2), 4, 1),
     "depthwise transposed": (nn.ConvTranspose2d(SIX, SIX, 2, stride=2, groups=SIX), 4, 4),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("middle", "into", "groups"), WEIGHTED.values(), ids=WEIGHTED)
@@ -200,10 +275,13 @@ def flat_net(flat, kept=KEEP, **layers):
 
 
 FLAT = {
-    "module": lambda n, x: n.flattened(x), "torch.flatten": lambda n, x: torch.flatten(x, 1), "method": lambda n, x: x.flatten(1),
-    "view": lambda n, x: x.view(x.size(0), -1), "reshape": lambda n, x: x.reshape(x.shape[0], -1),
+    "module": lambda n, x: n.flattened(x),
+    "torch.flatten": lambda n, x: torch.flatten(x, 1),
+    "method": lambda n, x: x.flatten(1),
+    "view": lambda n, x: x.view(x.size(0), -1),
+    "reshape": lambda n, x: x.reshape(x.shape[0], -1),
     "view of a tuple": lambda n, x: x.view((x.size(0), -1)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("flat", FLAT.values(), ids=FLAT)
@@ -299,10 +377,15 @@ def two_branches(join, **layers):
 
 
 SUMS = {
-    "module": lambda n, a, b: n.add(a, b), "operator": lambda n, a, b: a + b, "in place": lambda n, a, b: a.add_(b),
-    "augmented": lambda n, a, b: a.__iadd__(b), "weighted": lambda n, a, b: torch.add(a, b, alpha=2),
-    "difference": lambda n, a, b: a - b, "reversed": lambda n, a, b: torch.rsub(a, b), "larger": lambda n, a, b: torch.maximum(a, b),
-}  # fmt: skip
+    "module": lambda n, a, b: n.add(a, b),
+    "operator": lambda n, a, b: a + b,
+    "in place": lambda n, a, b: a.add_(b),
+    "augmented": lambda n, a, b: a.__iadd__(b),
+    "weighted": lambda n, a, b: torch.add(a, b, alpha=2),
+    "difference": lambda n, a, b: a - b,
+    "reversed": lambda n, a, b: torch.rsub(a, b),
+    "larger": lambda n, a, b: torch.maximum(a, b),
+}
 
 
 @pytest.mark.parametrize("join", SUMS.values(), ids=SUMS)
@@ -351,10 +434,15 @@ def test_flattened_branch_that_nobody_reads():
 @pytest.mark.parametrize(
     "split",
     [
-        lambda x: x.chunk(2, 1), lambda x: x.split(3, 1), lambda x: (x[:, :3], x[:, 3:]), lambda x: torch.tensor_split(x, 2, 1),
-        lambda x: (x.narrow(1, 0, 3), x[:, 3:]), lambda x: (x[:, 0:6:2], x[:, 1::2]), lambda x: (x[:, [0, 4, 2]], x[:, [1, 1, 5]]),
+        lambda x: x.chunk(2, 1),
+        lambda x: x.split(3, 1),
+        lambda x: (x[:, :3], x[:, 3:]),
+        lambda x: torch.tensor_split(x, 2, 1),
+        lambda x: (x.narrow(1, 0, 3), x[:, 3:]),
+        lambda x: (x[:, 0:6:2], x[:, 1::2]),
+        lambda x: (x[:, [0, 4, 2]], x[:, [1, 1, 5]]),
     ],
-)  # fmt: skip
+)
 def test_slices_are_followed_and_what_was_cut_is_put_back(split):
     def run(net, x):
         first, second = split(net.before(x))
@@ -396,7 +484,7 @@ GATES = {
     "in place": lambda n, x: n.gate(n.squeeze(x.mean((2, 3), keepdim=True))).sigmoid_().mul(x),
     "linear": lambda n, x: x * torch.sigmoid(n.lin(x.mean((2, 3))))[:, :, None, None],
     "one for all": lambda n, x: x * n.one(x).sigmoid(),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("gate", GATES.values(), ids=GATES)

@@ -22,12 +22,14 @@ def layers_of(channels, *, norm=True, kernel=3):
 CHAINS = {
     "convolutions": lambda: nn.Sequential(*layers_of((6, 8, 5))),
     "without normalization": lambda: nn.Sequential(*layers_of((6, 8, 5), norm=False)),
-    "classifier": lambda: nn.Sequential(*layers_of((6, 8)), nn.Flatten(), nn.Linear(8 * 8 * 6, 7), nn.ReLU(), nn.Linear(7, 4)),
+    "classifier": lambda: nn.Sequential(
+        *layers_of((6, 8)), nn.Flatten(), nn.Linear(8 * 8 * 6, 7), nn.ReLU(), nn.Linear(7, 4)
+    ),
     "pooled": lambda: nn.Sequential(*layers_of((6, 8)), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)),
     "depthwise": lambda: nn.Sequential(
         *layers_of((6,)), nn.Conv2d(6, 6, 3, groups=6), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 5, 1)
     ),
-}  # fmt: skip
+}
 
 
 def dropped_by(net):
@@ -51,7 +53,7 @@ def test_both_leave_the_same_network(make):
     # what they remove contributes nothing once the activation behind it is masked
     names = [name for name, _ in net.named_modules()]
     for name, dropped in dropped_by(net):
-        after = [each for each in names[names.index(name) :] if isinstance(net.get_submodule(each), nn.ReLU)][0]
+        after = next(each for each in names[names.index(name) :] if isinstance(net.get_submodule(each), nn.ReLU))
         count = net.get_submodule(name).weight.shape[0]
         masked(ours.get_submodule(after), [c for c in range(count) if c not in dropped], channels=count)
         if len(ours) > 3 and getattr(net[3], "groups", 1) > 1 and after == "2":

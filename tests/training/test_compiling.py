@@ -15,7 +15,7 @@ import qprune
 from qprune.layers import PrunedConv2d, PrunedQuantConv2d, sites
 from qprune.schedules import Layerwise, QuantizeFrom
 from qprune.spec import read_spec
-from qprune.training import Callback, ModelCheckpoint, Trainer, experiment, prepare
+from qprune.training import Callback, ModelCheckpoint, Shrinker, Trainer, experiment, prepare
 from qprune.training.checkpoint import load
 from qprune.training.compiling import compiled, graphs_compiled
 
@@ -90,6 +90,22 @@ def test_compiled_training_equals_the_eager_one_to_the_bit(make_trainer: MakeTra
     assert same(trainer.net.state_dict(), eager.net.state_dict())
     assert same(history.history, expected.history)
     assert history.events == expected.events
+
+
+def test_a_network_that_is_cut_while_it_trains_is_compiled_anew_after_each_cut(make_trainer: MakeTrainer) -> None:
+    trainers = []
+    for backend in (None, QUICK):
+        trainer = make_trainer(net_with_quiet_steps(0), steps=25, compile=backend)
+        assert trainer.driver is not None
+        options: dict[str, Any] = {"example": torch.zeros(2, 1, 8, 8), "steps": 25, "compiled": backend is not None}
+        trainer.shrinker = Shrinker(trainer.net, trainer.driver, trainer.optimizer, **options)
+        trainer.shrinker.cost = 0
+        trainer.fit()
+        trainers.append(trainer)
+    eager, quick = trainers
+    assert same(quick.net.state_dict(), eager.net.state_dict())
+    assert not any(site.mask for site in sites(quick.net))
+    assert graphs_compiled() <= 2 * len({32, 22}) * len({"whole", "first cut", "second cut"})
 
 
 def test_evaluation_compiles_nothing(make_trainer: MakeTrainer) -> None:
