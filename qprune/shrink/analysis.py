@@ -13,7 +13,10 @@ from qprune.flow import Call, Flow
 from qprune.layers import Compressed
 from qprune.shrink.constants import Mode, channels, unknown
 from qprune.shrink.cut import Cut, Joint, cut_of
-from qprune.shrink.rules import Layer, Rigid, Rule, Weighted, at_least_one, hooked, rule_for, shared_rule
+from qprune.shrink.layer_rules import Layer, at_least_one
+from qprune.shrink.rule import Rule
+from qprune.shrink.rules import Rigid, hooked, rule_for, shared_rule
+from qprune.shrink.weighted_rule import Weighted
 
 
 @frozen(eq=False)

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from qprune.flow import NORMS, Call, Flow
 from qprune.layers import ALIGNED, HOSTS, Align, Aligned, Compressed, CompressedWeight, FakeQuant
 from qprune.shrink.cut import bare
-from qprune.shrink.rules import adjustable, borderless, hooked, scale_and_shift
+from qprune.shrink.layer_rules import scale_and_shift
+from qprune.shrink.rules import adjustable, hooked
+from qprune.shrink.weighted_rule import borderless
 
 WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 

@@ -1,0 +1,38 @@
+"""`Rule`: what is known about one call of a network, for following its channels."""
+
+import torch
+from torch import Tensor
+
+from qprune.flow import Call
+from qprune.shrink.constants import Mode, channels, unknown
+
+
+class Rule:
+    """What is known about one call; this one knows nothing.
+
+    Attributes:
+        call: the call.
+        movable: whether it is a layer that can be cut, and that can gather and scatter.
+        reason: why the channels around it must all stay, if they must.
+    """
+
+    movable = False
+
+    def __init__(self, call: Call, mode: Mode) -> None:
+        self.call, self.mode = call, mode
+        self.reason: str | None = f"{call.path or call.name}: what {call.name} does to channels is not known"
+
+    def values(self, values: list[Tensor]) -> Tensor:
+        """The channels of the result, given those of each argument; see `qprune.shrink.constants`."""
+        return unknown(channels(self.call.shape))
+
+    def wanted(self, needed: Tensor) -> list[Tensor]:
+        """Which channels of each argument are read, given those of the result that are."""
+        return [torch.ones(channels(shape), dtype=torch.bool) for shape in self.call.shapes]
+
+    def closed(self, present: Tensor, arguments: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """What must exist of the result and of the arguments, given what must exist at least.
+
+        Of functions alone: a layer that is `movable` adapts to anything.
+        """
+        return torch.ones_like(present), [torch.ones_like(argument) for argument in arguments]

@@ -1,0 +1,147 @@
+"""The rule of convolutions and linear layers."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qprune.flow import Call
+from qprune.shrink.constants import Mode, compressed
+from qprune.shrink.layer_rules import Layer, at_least_one
+
+
+class Weighted(Layer):
+    """Convolutions and linear layers."""
+
+    def __init__(self, call: Call, mode: Mode) -> None:
+        super().__init__(call, mode)
+        layer = self.layer
+        self.groups: int = getattr(layer, "groups", 1)
+        weight, bias = self._effective()
+        rows = _rows(layer, weight).flatten(2) if weight.dim() > 2 else weight[..., None]
+        rows = rows.view(self.groups, -1, *rows.shape[1:]).cpu()
+        self.reads = self._connections(rows)
+        self.sums = rows.float().sum(3)
+        self.bias = self._bias(bias)
+
+    @torch.no_grad()
+    def _effective(self) -> tuple[Tensor, Tensor | None]:
+        layer = self.layer
+        if self.mode.training or not hasattr(layer, "sides"):
+            return layer.weight.detach(), layer.bias
+        modes = {part: part.training for part in layer.modules()}
+        try:
+            layer.eval()
+            weight, bias = layer._weight_and_bias()
+        finally:
+            for part, training in modes.items():
+                part.training = training
+        return weight.detach(), bias
+
+    def _connections(self, rows: Tensor) -> Tensor:
+        # (groups, outputs, inputs): which output of a group reads which of its inputs
+        if self.mode.training:
+            return ~self._masked_rows().view(self.groups, -1, 1).expand(rows.shape[:3])
+        return (rows != 0).any(3)
+
+    def _masked_rows(self) -> Tensor:
+        mask = self.slot("weight", "mask")
+        count = self.layer.weight.shape[0] if not _transposed(self.layer) else self.layer.out_channels
+        settled = mask is not None and self.mode.settled(mask)
+        return ~mask.keep.cpu() if settled else torch.zeros(count, dtype=torch.bool)
+
+    def _bias(self, bias: Tensor | None) -> Tensor:
+        count = self.groups * self.sums.shape[1]
+        if bias is None:
+            return torch.zeros(count)
+        if self.mode.training:
+            return torch.where(self._masked_rows(), 0.0, torch.nan)
+        return bias.detach().float().cpu()
+
+    @property
+    def folds(self) -> bool:
+        """Whether constants that it reads amount to a bias, and may become one."""
+        return not self.mode.training and borderless(self.layer)
+
+    def own(self, values: list[Tensor]) -> Tensor:
+        """Constant where everything that is read is."""
+        mask, quant = self.slot("input", "mask"), self.slot("input", "quant")
+        # the mask goes, so what it drops is a constant for those who align the input
+        self.entered[0] = compressed(values[0], self.call.shapes[0], mask, None, self.mode)
+        self.read = compressed(values[0], self.call.shapes[0], mask, quant, self.mode)
+        known = self._known()
+        constant = ~(self.reads & ~known).any(2)
+        sums = (self.sums * torch.where(known, self._grouped_read(), 0)).sum(2)
+        made = torch.where(constant, sums, torch.nan).flatten() + self.bias
+        return self._at("output", made, self.call.shape)
+
+    def _grouped_read(self) -> Tensor:
+        return self.read.view(self.groups, 1, -1)
+
+    def _known(self) -> Tensor:
+        read = self._grouped_read()
+        return (read == 0) | (~read.isnan() if self.folds else torch.zeros_like(read, dtype=torch.bool))
+
+    def folded(self, outputs: Tensor, inputs: Tensor) -> Tensor | None:
+        """What constants that are read, and are no longer, add to the output channels that stay; None if nothing.
+
+        Args:
+            outputs: the layer's output channels that stay.
+            inputs: the layer's input channels that stay.
+        """
+        gone = torch.where(self._known() & ~inputs.view(self.groups, 1, -1), self._grouped_read(), 0)
+        added = (self.sums.double() * gone.double()).sum(2).flatten()[outputs].float()
+        return added if added.any() else None
+
+    def least(self) -> tuple[Tensor, list[Tensor]]:
+        """One output of one input, whatever that reads; all of a layer whose masks may still change."""
+        if self.open:
+            return super().least()
+        one = at_least_one(torch.zeros(len(self.made), dtype=torch.bool))
+        return one, [at_least_one(torch.zeros(len(self.read), dtype=torch.bool))]
+
+    def inputs_for(self, outputs: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The inputs that are read and not constant; as many of each group as torch's grouped convolutions want."""
+        if self._open("weight"):
+            outputs = torch.ones_like(outputs)
+        by_group = outputs.view(self.groups, -1)
+        inputs = (self.reads & by_group[..., None]).any(1) & ~self._known()[:, 0]
+        if self._open("weight") or self._open("input"):
+            inputs = torch.ones_like(inputs)
+        if self.groups > 1:
+            by_group = _evened(by_group, by_group.any(1))
+            inputs = _evened(inputs, by_group.any(1))
+        return by_group.flatten(), [at_least_one(inputs.flatten())]
+
+
+def borderless(layer: Any) -> bool:
+    """Whether a constant that the layer reads adds the same to every position: no zeros are put at the borders.
+
+    Example:
+        >>> borderless(nn.Conv2d(2, 3, 1)), borderless(nn.Conv2d(2, 3, 3, padding=1))
+        (True, False)
+    """
+    if isinstance(layer, nn.Linear):
+        return True
+    if _transposed(layer):
+        return False
+    pointwise = layer.padding == "same" and set(layer.kernel_size) == {1}
+    return pointwise or layer.padding_mode != "zeros" or layer.padding in ("valid", (0, 0))
+
+
+def _evened(chosen: Tensor, groups: Tensor) -> Tensor:
+    """As many channels in each of these groups as in the fullest of them, and none elsewhere."""
+    most = max(int(chosen[groups].sum(1).max()), 1)
+    # those that are chosen come first, then the others in their order
+    order = (~chosen).int().sort(dim=1, stable=True).indices[:, :most]
+    return torch.zeros_like(chosen).scatter_(1, order, True) & groups[:, None]
+
+
+def _rows(layer: Any, weight: Tensor) -> Tensor:
+    if not _transposed(layer):
+        return weight
+    return weight.unflatten(0, (layer.groups, -1)).transpose(1, 2).flatten(0, 1)
+
+
+def _transposed(layer: Any) -> bool:
+    return isinstance(layer, nn.ConvTranspose2d)
