@@ -8,6 +8,7 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from qprune.layers import ALIGNED, HOSTS, Align, Aligned, Compressed, CompressedWeight
+from qprune.shrink.weights import WEIGHTED, input_count, output_count, rows
 
 Joint = tuple[tuple[int, float], ...]  # for each channel the place of the one it is, or -1 and a constant
 Take = Callable[[Tensor], Tensor]  # from a tensor of a parameter's old shape to what stays of it
@@ -89,7 +90,7 @@ def _takes(layer: Any, cut: Cut) -> dict[str, Take]:
     device = next((p.device for p in layer.parameters(recurse=False)), None)
     outputs = torch.tensor(cut.outputs, device=device)
     takes: dict[str, Take] = {}
-    if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+    if isinstance(layer, WEIGHTED):
         takes["weight"] = _weight_take(layer, cut)
         names: tuple[str, ...] = ("bias",)
     else:
@@ -108,16 +109,16 @@ def _weight_take(layer: Any, cut: Cut) -> Take:
         return lambda w: _laid_out(
             w.index_select(out_axis, outputs.to(w.device)).index_select(in_axis, inputs.to(w.device)), w
         )
-    per_out = _out(layer) // groups
+    per_out = output_count(layer) // groups
     stay = sorted({int(o) // per_out for o in outputs})
-    columns = inputs.remainder(_in(layer) // groups).view(len(stay), -1)  # the inputs within each group that stays
+    columns = inputs.remainder(input_count(layer) // groups).view(
+        len(stay), -1
+    )  # the inputs within each group that stays
     columns = columns.repeat_interleave(len(outputs) // len(stay), 0)
-    transposed = isinstance(layer, nn.ConvTranspose2d)
 
     def take(weight: Tensor) -> Tensor:
-        rows = _swapped(weight, groups) if transposed else weight
-        rows = rows[outputs.to(weight.device)[:, None], columns.to(weight.device)]
-        return _laid_out(_swapped(rows, len(stay)) if transposed else rows, weight)
+        taken = rows(layer, weight, groups)[outputs.to(weight.device)[:, None], columns.to(weight.device)]
+        return _laid_out(rows(layer, taken, len(stay)), weight)
 
     return take
 
@@ -126,18 +127,6 @@ def _laid_out(tensor: Tensor, like: Tensor) -> Tensor:
     # channels side by side, where they were: convolutions of that layout are what makes small networks fast
     beside = like.dim() == 4 and not like.is_contiguous() and like.is_contiguous(memory_format=torch.channels_last)
     return tensor.contiguous(memory_format=torch.channels_last if beside else torch.contiguous_format)
-
-
-def _swapped(weight: Tensor, groups: int) -> Tensor:
-    return weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
-
-
-def _out(layer: Any) -> int:
-    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
-
-
-def _in(layer: Any) -> int:
-    return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
 
 
 def _resize(layer: Any, cut: Cut) -> None:

@@ -12,8 +12,7 @@ from qprune.shrink.cut import bare
 from qprune.shrink.layer_rules import scale_and_shift
 from qprune.shrink.rules import adjustable, hooked
 from qprune.shrink.weighted_rule import borderless
-
-WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+from qprune.shrink.weights import WEIGHTED, output_count, rows
 
 
 @frozen
@@ -159,7 +158,7 @@ def apply_fold(net: nn.Module, fold: Fold) -> None:
     layer: Any = net.get_submodule(fold.weighted)
     scale, shift = (tensor.to(layer.weight) for tensor in scale_and_shift(norm))
     if layer.bias is None:
-        layer.bias = nn.Parameter(torch.zeros(_outputs(layer)).to(layer.weight))
+        layer.bias = nn.Parameter(torch.zeros(output_count(layer)).to(layer.weight))
     if fold.before:
         _scale_inputs(layer, scale, shift)
     else:
@@ -170,17 +169,13 @@ def apply_fold(net: nn.Module, fold: Fold) -> None:
     _replace(net, fold.norm, _identity(norm, fold))
 
 
-def _outputs(layer: Any) -> int:
-    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
-
-
 def _scale_outputs(layer: Any, scale: Tensor, shift: Tensor) -> None:
     quant: FakeQuant | None = _slot(layer, "weight", "quant")
     if quant is not None:
         _scale_grid(layer, quant, scale)
     else:
-        rows = _rows(layer, layer.weight)
-        layer.weight.copy_(_rows(layer, rows * _along(scale, rows, 0)))
+        weight = rows(layer, layer.weight)
+        layer.weight.copy_(rows(layer, weight * _along_rows(scale, weight)))
     layer.bias.copy_(layer.bias * scale + shift)
 
 
@@ -188,33 +183,27 @@ def _scale_grid(layer: CompressedWeight, quant: FakeQuant, scale: Tensor) -> Non
     """Scale the grid in place of the integers: these stay, but for their sign."""
     if quant.channels is None:
         quant = layer.weight_quant = quant.per_channel(len(scale))
-    rows = layer.rows(layer.weight)
+    weight = rows(layer, layer.weight)
     if quant.active:
-        rows = quant(rows)  # what rounding made of it, so that rounding it again makes the same
+        weight = quant(weight)  # what rounding made of it, so that rounding it again makes the same
     size = torch.where(scale == 0, 1, scale.abs())
     quant.scale.mul_(size)
     quant.range.mul_(size)
     quant.range.copy_(torch.where(scale < 0, -quant.range.flip(0), quant.range))
-    layer.weight.copy_(layer.rows(rows * _along(scale, rows, 0)))
+    layer.weight.copy_(rows(layer, weight * _along_rows(scale, weight)))
 
 
 def _scale_inputs(layer: Any, scale: Tensor, shift: Tensor) -> None:
-    rows = _rows(layer, layer.weight)
+    weight = rows(layer, layer.weight)
     groups = getattr(layer, "groups", 1)
-    by_row = [each.view(groups, -1).repeat_interleave(rows.shape[0] // groups, 0) for each in (scale, shift)]
-    scales, shifts = (each.view(*each.shape, *[1] * (rows.dim() - 2)) for each in by_row)
-    layer.bias.add_((rows * shifts).flatten(1).sum(1))
-    layer.weight.copy_(_rows(layer, rows * scales))
+    by_row = [each.view(groups, -1).repeat_interleave(weight.shape[0] // groups, 0) for each in (scale, shift)]
+    scales, shifts = (each.view(*each.shape, *[1] * (weight.dim() - 2)) for each in by_row)
+    layer.bias.add_((weight * shifts).flatten(1).sum(1))
+    layer.weight.copy_(rows(layer, weight * scales))
 
 
-def _rows(layer: Any, weight: Tensor) -> Tensor:
-    if not isinstance(layer, nn.ConvTranspose2d):
-        return weight
-    return weight.unflatten(0, (layer.groups, -1)).transpose(1, 2).flatten(0, 1)
-
-
-def _along(values: Tensor, rows: Tensor, axis: int) -> Tensor:
-    return values.view(-1, *[1] * (rows.dim() - 1 - axis))
+def _along_rows(values: Tensor, weight: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (weight.dim() - 1))
 
 
 def _hand_over(net: nn.Module, path: str, quant: FakeQuant) -> None:

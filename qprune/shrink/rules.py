@@ -12,10 +12,11 @@ from qprune.shrink.layer_rules import Channelwise, Concatenated, Layer, Summed
 from qprune.shrink.positions import has_free_tensor
 from qprune.shrink.rule import Rule
 from qprune.shrink.weighted_rule import Weighted
+from qprune.shrink.weights import WEIGHTED
 from qprune.zoo import Add, Concat
 
 RULES: tuple[tuple[tuple[type[nn.Module], ...], type[Layer]], ...] = (
-    ((nn.Conv2d, nn.ConvTranspose2d, nn.Linear), Weighted),
+    (WEIGHTED, Weighted),
     ((Add,), Summed),
     ((Concat,), Concatenated),
     (CHANNELWISE, Channelwise),

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from qprune.flow import Call
 from qprune.shrink.constants import Mode, compressed
 from qprune.shrink.layer_rules import Layer, at_least_one
+from qprune.shrink.weights import output_count, rows
 
 
 class Weighted(Layer):
@@ -18,10 +19,10 @@ class Weighted(Layer):
         layer = self.layer
         self.groups: int = getattr(layer, "groups", 1)
         weight, bias = self._effective()
-        rows = _rows(layer, weight).flatten(2) if weight.dim() > 2 else weight[..., None]
-        rows = rows.view(self.groups, -1, *rows.shape[1:]).cpu()
-        self.reads = self._connections(rows)
-        self.sums = rows.float().sum(3)
+        flat = rows(layer, weight).flatten(2) if weight.dim() > 2 else weight[..., None]
+        flat = flat.view(self.groups, -1, *flat.shape[1:]).cpu()
+        self.reads = self._connections(flat)
+        self.sums = flat.float().sum(3)
         self.bias = self._bias(bias)
 
     @torch.no_grad()
@@ -38,17 +39,16 @@ class Weighted(Layer):
                 part.training = training
         return weight.detach(), bias
 
-    def _connections(self, rows: Tensor) -> Tensor:
+    def _connections(self, weights: Tensor) -> Tensor:
         # (groups, outputs, inputs): which output of a group reads which of its inputs
         if self.mode.training:
-            return ~self._masked_rows().view(self.groups, -1, 1).expand(rows.shape[:3])
-        return (rows != 0).any(3)
+            return ~self._masked_rows().view(self.groups, -1, 1).expand(weights.shape[:3])
+        return (weights != 0).any(3)
 
     def _masked_rows(self) -> Tensor:
         mask = self.slot("weight", "mask")
-        count = self.layer.weight.shape[0] if not _transposed(self.layer) else self.layer.out_channels
         settled = mask is not None and self.mode.settled(mask)
-        return ~mask.keep.cpu() if settled else torch.zeros(count, dtype=torch.bool)
+        return ~mask.keep.cpu() if settled else torch.zeros(output_count(self.layer), dtype=torch.bool)
 
     def _bias(self, bias: Tensor | None) -> Tensor:
         count = self.groups * self.sums.shape[1]
@@ -135,12 +135,6 @@ def _evened(chosen: Tensor, groups: Tensor) -> Tensor:
     # those that are chosen come first, then the others in their order
     order = (~chosen).int().sort(dim=1, stable=True).indices[:, :most]
     return torch.zeros_like(chosen).scatter_(1, order, True) & groups[:, None]
-
-
-def _rows(layer: Any, weight: Tensor) -> Tensor:
-    if not _transposed(layer):
-        return weight
-    return weight.unflatten(0, (layer.groups, -1)).transpose(1, 2).flatten(0, 1)
 
 
 def _transposed(layer: Any) -> bool:
