@@ -14,6 +14,7 @@ from qprune.layers import Compressed
 from qprune.shrink.constants import Mode, channels, unknown
 from qprune.shrink.cut import Cut, Joint, cut_of
 from qprune.shrink.layer_rules import Layer, at_least_one
+from qprune.shrink.placing import scattered_once
 from qprune.shrink.rule import Rule
 from qprune.shrink.rules import Rigid, hooked, rule_for, shared_rule
 from qprune.shrink.weighted_rule import Weighted
@@ -55,7 +56,7 @@ def analyse(net: nn.Module, flow: Flow, mode: Mode) -> Analysis:
     rules = _rules(net, flow, mode)
     values = _forwards(flow, rules)
     needed = _backwards(flow, rules)
-    present = _present(flow, rules, values, needed)
+    present = scattered_once(flow, rules, values, needed, _present(flow, rules, values, needed))
     layers = {rule.call.path: rule for rule in rules if isinstance(rule, Layer)}
     kept = {str(path): _kept(rule, needed[rule.call.index]) for path, rule in layers.items()}
     cuts = {str(path): _cut(rule, values, needed, present) for path, rule in layers.items()}
