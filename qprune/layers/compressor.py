@@ -3,6 +3,7 @@
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -68,6 +69,21 @@ def buffers_of(parts: Sequence[Compressor], name: str) -> list[Tensor]:
         [tensor(0), tensor(0)]
     """
     return [part._buffers[name] for part in parts]  # type: ignore[misc]  # none of them is None
+
+
+@lru_cache(maxsize=256)
+def owners(sizes: tuple[int, ...], device: torch.device) -> Tensor:
+    """For each entry of one long tensor, the number of the part that it belongs to; not to be changed.
+
+    Args:
+        sizes: entries of each part, in their order.
+        device: where to.
+
+    Example:
+        >>> owners((1, 3), torch.device("cpu"))
+        tensor([0, 1, 1, 1])
+    """
+    return torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)).to(device)
 
 
 def spread(values: Tensor, buffers: list[Tensor]) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch._utils import _flatten_dense_tensors
 
 from qprune.functional import channel_score, keep_top, mask_channels
-from qprune.layers.compressor import Compressor, buffers_of, spread
+from qprune.layers.compressor import Compressor, buffers_of, owners, spread
 from qprune.schedules import PruneSchedule
 
 torch.fx.wrap("mask_channels")  # one operation to symbolic tracing, which cannot know a dtype
@@ -152,8 +152,7 @@ def commit_masks(masks: Sequence[ChannelMask]) -> None:
     names = ("score", "seen", "pending_score", "pending_count")
     buffers = {name: buffers_of(masks, name) for name in names}
     score, seen, pending, count = (_flatten_dense_tensors(buffers[name]) for name in names)
-    sizes = torch.tensor([mask.channels for mask in masks])
-    owner = torch.arange(len(masks)).repeat_interleave(sizes).to(score.device)  # the mask of each channel
+    owner = owners(tuple(mask.channels for mask in masks), score.device)  # the mask of each channel
     measured = count > 0
     before, seen = seen[owner], seen + measured
     mean = (score * before + pending) / seen.clamp(min=1)[owner]

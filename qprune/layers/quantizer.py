@@ -17,7 +17,7 @@ from qprune.functional import (
     quantize,
     scale_and_zero_point,
 )
-from qprune.layers.compressor import Compressor, buffers_of, spread
+from qprune.layers.compressor import Compressor, buffers_of, owners, spread
 from qprune.layers.mask import ChannelMask
 from qprune.schedules import QuantizeFrom
 
@@ -289,8 +289,8 @@ def _grid(quant: FakeQuant) -> tuple[bool, int]:
 def _commit_alike(quants: list[FakeQuant]) -> None:
     first, buffers = quants[0], {name: buffers_of(quants, name) for name in _COMMITTED}
     low, high, scale, zero_point, seen = (_flatten_dense_tensors(buffers[name]) for name in _COMMITTED[:5])
-    sizes = torch.tensor([each.numel() for each in buffers["scale"]])
-    owner = torch.arange(len(quants)).repeat_interleave(sizes).to(low.device)  # the quantizer of each entry
+    sizes = tuple(each.numel() for each in buffers["scale"])
+    owner = owners(sizes, low.device)  # the quantizer of each entry
     if first.numerics == "paper" and first.symmetric:  # the published mean is one of magnitudes
         high = torch.maximum(-low, high)
     measured = low.isfinite() & high.isfinite()
@@ -299,17 +299,18 @@ def _commit_alike(quants: list[FakeQuant]) -> None:
     weight = (1 / seen.clamp(min=1)).clamp(min=0.01 if first.numerics == "default" else 0.0)[owner]
     before = torch.cat([each.view(2, -1) for each in buffers["range"]], 1)
     ranges = torch.where(measured, torch.lerp(before, torch.stack([low, high]), weight), before)
-    new_scale, new_zero_point = _grids(quants, sizes.tolist(), ranges)
+    new_scale, new_zero_point = _grids(quants, sizes, ranges)
     spread(torch.where(measured, new_scale, scale), buffers["scale"])
     spread(torch.where(measured, new_zero_point, zero_point), buffers["zero_point"])
-    parts = ranges.split(sizes.tolist(), 1)
+    parts = ranges.split(sizes, 1)
     ranges_of_each = [part.view_as(each) for part, each in zip(parts, buffers["range"], strict=True)]
     torch._foreach_copy_(buffers["range"], ranges_of_each)
     for name, nothing in NOTHING.items():
-        spread(torch.full_like(low, nothing), buffers[name])
+        torch._foreach_zero_(buffers[name])
+        torch._foreach_add_(buffers[name], nothing)
 
 
-def _grids(quants: list[FakeQuant], sizes: list[int], ranges: Tensor) -> tuple[Tensor, Tensor]:
+def _grids(quants: list[FakeQuant], sizes: tuple[int, ...], ranges: Tensor) -> tuple[Tensor, Tensor]:
     """Step size and zero point of every range; quantizers with the same grid, which are neighbours, share a call."""
     sized = zip(quants, sizes, strict=True)
     groups = [list(group) for _, group in itertools.groupby(sized, lambda pair: _grid(pair[0]))]

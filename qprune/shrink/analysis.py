@@ -183,10 +183,9 @@ def _cut(rule: Layer, values: list[Tensor], needed: list[Tensor], present: list[
             _joint(rule.sources(slot)[stay], exists[slot], rule.entered[slot][stay], behind[slot])
             for slot, stay in enumerate(inputs)
         ]
-    if needed[call.index].any():
-        result = _joint(rule.targets()[here], outputs, values[call.index][here])
-    else:
-        result = _blank(len(_indices(outputs)), len(_indices(here)))
+    # of what nobody reads nothing is picked: readers know its constants, and whatever else it held is 0 from now on
+    targets = rule.targets() if needed[call.index].any() else torch.full_like(here, -1, dtype=torch.int64)
+    result = _joint(targets[here], outputs, values[call.index][here])
     bias = rule.folded(outputs, inputs[0]) if isinstance(rule, Weighted) else None
     cut = Cut(
         inputs=tuple(_indices(stay) for stay in inputs),

@@ -368,3 +368,13 @@ def test_inputs_are_not_overwritten_and_may_be_on_the_meta_device():
     shrink(net, x)
     assert torch.equal(x, X)
     assert shrink(net, X.to("meta"))[1].out_channels == 4
+
+
+def test_constant_of_a_layer_that_is_read_by_nobody_stays_what_it_was():
+    # the sum knows the constants of `dead`, so nobody reads them; yet its first channel exists
+    dead = masked(conv(3, 3, 3, padding=1, groups=3), (2,), "weight")
+    before = masked(conv(3, 3), (0, 1))
+    run = lambda n, x: n.after(n.add(n.dead(n.before(x)), torch.sigmoid(x)))  # noqa: E731
+    small = shrunk(Net(run, before=before, dead=dead, add=Add(), after=conv(3, 4)), X)
+    assert small.dead.out_channels == 1
+    assert analysed(small, X).cuts == {}
