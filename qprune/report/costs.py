@@ -128,8 +128,7 @@ def _is_weighted(layer: _Layer) -> bool:
 def _weighted(layer: _Layer) -> LayerCost:
     module, (channels_in, channels_out) = layer.module, sizes(layer.module)
     inputs, outputs = _union(layer, "inputs", channels_in), _union(layer, "outputs", channels_out)
-    connections = _connections(module, inputs, outputs)
-    sizes_kept = {"weight": connections, "bias": int(outputs.sum())}
+    sizes_kept = {"weight": connections(module, inputs, outputs), "bias": int(outputs.sum())}
     weight_bits = slot_bits(module, "weight") or FLOAT
     bit_operations = sum(_macs(layer, use, kept=True) * weight_bits * use.arriving for use in layer.uses)
     return LayerCost(
@@ -205,8 +204,18 @@ def _union(layer: _Layer, side: str, channels: int) -> Tensor:
     return torch.stack(fitting).any(0) if fitting else torch.ones(channels, dtype=torch.bool)
 
 
-def _connections(module: nn.Module, inputs: Tensor, outputs: Tensor) -> int:
-    # weights between kept channels: within each group every output reads every input
+def connections(module: nn.Module, inputs: Tensor, outputs: Tensor) -> int:
+    """Weights between kept channels: within each group every output reads every input.
+
+    Args:
+        module: a convolution or linear layer.
+        inputs: bool, one per input channel.
+        outputs: bool, one per output channel.
+
+    Example:
+        >>> connections(nn.Conv2d(2, 3, 5), torch.ones(2) > 0, torch.ones(3) > 0)
+        150
+    """
     groups, kernel = getattr(module, "groups", 1), prod(getattr(module, "kernel_size", ()))
     pairs = inputs.view(groups, -1).sum(1) * outputs.view(groups, -1).sum(1)
     return int(pairs.sum()) * kernel
@@ -216,11 +225,22 @@ def _macs(layer: _Layer, use: _Use, *, kept: bool) -> int:
     inputs, outputs = use.kept.inputs, use.kept.outputs
     if not kept:
         inputs, outputs = torch.ones_like(inputs), torch.ones_like(outputs)
-    return _connections(layer.module, inputs, outputs) * _positions(layer.module, use.call)
+    return connections(layer.module, inputs, outputs) * positions(layer.module, use.call)
 
 
-def _positions(module: nn.Module, call: Call) -> int:
-    # how often each weight is used: at every output position, or for a transposed convolution at every input position
+def positions(module: nn.Module, call: Call) -> int:
+    """How often each weight is used: at every output position, or for a transposed convolution at every input position.
+
+    Args:
+        module: a convolution or linear layer.
+        call: of it.
+
+    Example:
+        >>> from qprune.flow import trace
+        >>> net = nn.Conv2d(2, 3, 5)
+        >>> positions(net, trace(net, torch.zeros(1, 2, 7, 9)).calls[0])
+        15
+    """
     shape = call.shapes[0] if isinstance(module, _ConvTransposeNd) else call.shape
     # an aligned layer has other channels than the tensor, so these are counted there
     return prod(shape) // shape[-1 - len(getattr(module, "kernel_size", ()))]

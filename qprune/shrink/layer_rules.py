@@ -1,5 +1,6 @@
 """Rules of layers that treat each channel alone, add or concatenate: they can be cut, and can gather and scatter."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ CONSTANT_KEEPING = (
 )  # fmt: skip
 
 
-class Layer(Rule):
+class Layer(Rule, ABC):
     """A layer that can be cut. Where it is `Aligned` already, its own channels are others than those of its tensors.
 
     Attributes:
@@ -50,9 +51,9 @@ class Layer(Rule):
         result = self.layer.result if isinstance(self.layer, Aligned) else None
         return self.made if result is None else _aligned(self.made, result)
 
+    @abstractmethod
     def own(self, values: list[Tensor]) -> Tensor:
         """The channels that the layer itself makes."""
-        raise NotImplementedError
 
     def kept(self, needed: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Which of the layer's own output and input channels stay, given those of its result that are read."""

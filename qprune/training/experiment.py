@@ -37,7 +37,7 @@ from qprune.training.event_files import TensorBoard
 from qprune.training.history import History
 from qprune.training.model_checkpoint import ModelCheckpoint
 from qprune.training.nan import TerminateOnNaN
-from qprune.training.opening import NOTHING_CUT, choose_device, load_model
+from qprune.training.opening import choose_device, load_model
 from qprune.training.optimizers import check_lr_schedule, make_lr_schedule, make_optimizer
 from qprune.training.panels import panels_of
 from qprune.training.run import Run
@@ -366,16 +366,22 @@ def inherit(net: nn.Module, content: dict[str, Any], origin: str) -> None:
     Raises:
         CheckpointError: if the model is of another network, or has a mask or quantizer that ``net`` has no place for.
     """
-    rebuild(net, content.get("cuts", NOTHING_CUT), origin)
+    masked = {site.name for site in sites(net) if site.mask is not None}
+    cut = {f"{path}.{side}" for path, entry in content["cuts"]["cuts"].items() for side in entry["masks"]}
+    _check_homes(cut - masked, origin)
+    rebuild(net, content["cuts"], origin)
     state, own = content["state"], net.state_dict()
-    homeless = {match[1] for key in state if key not in own and (match := _COMPRESSOR.fullmatch(key))}
+    _check_homes({match[1] for key in state if key not in own and (match := _COMPRESSOR.fullmatch(key))}, origin)
+    load_state(net, state, origin)
+
+
+def _check_homes(homeless: set[str], origin: str) -> None:
     if homeless:
         first = sorted(homeless)[0].replace("_mask", "").replace("_quant", "")
         raise CheckpointError(
             f'{origin} has masks or quantizers at {len(homeless)} sites where this network has none, "{first}" first. '
             'Add a rule for them; [[prune]] with schedule = { kind = "inherited" } keeps masks as they are.'
         )
-    load_state(net, state, origin)
 
 
 _COMPRESSOR = re.compile(r"(.*(?:input|weight|output)_(?:mask|quant))\.\w+")

@@ -21,7 +21,7 @@ from qprune.training.evaluation import evaluate, place
 from qprune.training.ranks import device_of_rank
 from qprune.training.run import Run
 
-KINDS = {"state": dict, "spec": str, "classes": list, "shape": list}  # of the parts of a model.pt
+KINDS = {"state": dict, "spec": str, "classes": list, "shape": list, "cuts": dict}  # of the parts of a model.pt
 NOTHING_CUT: dict[str, Any] = {"cuts": {}, "folds": []}
 LARGEST = 1_000_000_000  # values of an image
 
@@ -76,7 +76,7 @@ def open_model(run: str | os.PathLike[str], root: Path, model: nn.Module | None 
     net = model if model is not None else _net_in(content, spec, path)
     try:
         if model is not None or "graph" not in content:  # the graph is of the network as it was cut
-            rebuild(net, content.get("cuts", NOTHING_CUT), path)
+            rebuild(net, content["cuts"], path)
         load_state(net, content["state"], path)
     except CheckpointError as error:
         own = "" if model else " If it was trained with a network of your own, hand that over: model=."
@@ -94,7 +94,7 @@ def _net_in(content: dict[str, Any], spec: Spec | None, path: Path) -> nn.Module
 
 
 def load_model(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Content of a ``model.pt``: ``state``, ``spec``, ``classes``, ``shape``, ``palette``, ``step`` and ``scores``.
+    """Content of a ``model.pt``; see `ModelCheckpoint` for its parts.
 
     Raises:
         CheckpointError: if it is missing, damaged, or holds something else.
@@ -103,7 +103,7 @@ def load_model(path: str | os.PathLike[str]) -> dict[str, Any]:
         >>> load_model("runs/digits/baseline/model.pt")["shape"]
         [1, 8, 8]
     """
-    content = load(path)
+    content = {"cuts": NOTHING_CUT} | load(path)
     if not all(isinstance(content.get(name), kind) for name, kind in KINDS.items()) or not _is_about_images(content):
         raise CheckpointError(f"{path} holds no trained model; give the run's folder or its model.pt.")
     return content

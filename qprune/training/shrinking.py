@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping
-from math import prod
 from typing import Any
 
 import torch
@@ -11,7 +10,9 @@ from torch.optim import Optimizer
 
 from qprune.errors import ShrinkError
 from qprune.flow import Flow, trace
+from qprune.report.costs import connections, positions
 from qprune.shrink import Analysis, Mode, analyse, apply_cuts, cut_dead, rebuild, record
+from qprune.shrink.weights import WEIGHTED, input_count, output_count
 from qprune.training.driver import ScheduleDriver
 
 log = logging.getLogger(__name__)
@@ -188,21 +189,12 @@ def macs(flow: Flow, kept: Mapping[str, tuple[Tensor, Tensor]] | None = None) ->
     total = 0
     for call in flow.calls:
         layer: Any = call.layer
-        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-            total += _connections(layer, None if kept is None else kept.get(str(call.path))) * _positions(call)
+        if isinstance(layer, WEIGHTED):
+            known = None if kept is None else kept.get(str(call.path))
+            outputs, inputs = known or (_all(output_count(layer)), _all(input_count(layer)))
+            total += connections(layer, inputs, outputs) * positions(layer, call)
     return total
 
 
-def _connections(layer: Any, kept: tuple[Tensor, Tensor] | None) -> int:
-    if kept is None:
-        return int(layer.weight.numel())
-    outputs, inputs = kept
-    groups = getattr(layer, "groups", 1)
-    pairs = outputs.view(groups, -1).sum(1) * inputs.view(groups, -1).sum(1)
-    return int(pairs.sum()) * prod(getattr(layer, "kernel_size", ()))
-
-
-def _positions(call: Any) -> int:
-    # how often each weight is used
-    shape = call.shapes[0] if isinstance(call.layer, nn.ConvTranspose2d) else call.shape
-    return prod(shape[2:]) * shape[0]
+def _all(count: int) -> Tensor:
+    return torch.ones(count, dtype=torch.bool)

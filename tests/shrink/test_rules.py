@@ -9,7 +9,7 @@ from torch import nn
 from qprune.layers import FakeQuant
 from qprune.zoo import Add, Concat
 
-X = torch.randn(2, 3, 8, 10)
+X = torch.randn(2, 3, 8, 10, generator=torch.Generator().manual_seed(1))
 BY_EACH = pytest.mark.parametrize("masks", ["producer", "consumer"])
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 import qprune
 from qprune import zoo
-from qprune.errors import ShrinkError
+from qprune.errors import CheckpointError, ShrinkError
 from qprune.flow import trace
 from qprune.layers import PrunedConv2d, sites
 from qprune.schedules import OneShot
@@ -215,6 +215,12 @@ def test_the_next_stage_trains_on_the_small_network_from_its_first_step(runs):
     scores = qprune.evaluate("digits/a75_w4a4", runs=runs)
     assert scores == history.scores["test"]
     assert all(site.quant.active for site in sites(qprune.load("digits/a75_w4a4", runs=runs)))
+
+
+def test_the_next_stage_must_have_a_place_for_the_masks_that_were_cut(runs):
+    overrides = [*DIGITS[:4], 'init="digits/as-frozen"', "prune=[]"]
+    with pytest.raises(CheckpointError, match=r'has masks or quantizers at 6 sites .* kind = "inherited"'):
+        qprune.fit("digits/a75_w4a4", name="digits/homeless", runs=runs, overrides=overrides, verbose=0)
 
 
 def test_a_best_model_is_opened_like_the_last(runs):
