@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from qprune import assemble as assembling
 from qprune.data import describe
 from qprune.dense import to_dense
-from qprune.errors import SpecError
+from qprune.errors import ExportError, SpecError
+from qprune.export import Certificate, export_network, export_run, open_run
 from qprune.plan import Plan
 from qprune.report import ShrinkReport, Summary, report_shrunk, summarize
 from qprune.shrink import graph_of, shrink, shrink_with_facts
@@ -21,6 +22,7 @@ from qprune.tasks import Task, run_padded
 from qprune.training import (
     Callback,
     History,
+    Opened,
     Progress,
     ScheduleDriver,
     check_run,
@@ -44,6 +46,7 @@ __all__ = [
     "ScheduleDriver",
     "build",
     "evaluate",
+    "export",
     "fit",
     "load",
     "plan",
@@ -162,7 +165,7 @@ def load(run: Path | str, *, model: nn.Module | None = None, runs: Path | str | 
     Example:
         >>> model = qprune.load("runs/digits/a75_w4a4")
     """
-    return open_model(run, runs_root(runs), model).net
+    return _opened(run, runs, model=model).net
 
 
 def evaluate(
@@ -194,9 +197,7 @@ def evaluate(
         >>> qprune.evaluate("runs/digits/a75_w4a4")["accuracy"]
         0.98
     """
-    opened = open_model(run, runs_root(runs), model)
-    if isinstance(data, str | Path):
-        opened = evolve(opened, spec=read_spec(opened.spec, _with_folder({}, data)))
+    opened = _opened(run, runs, data, model)
     return evaluate_model(opened, split, data=_datasets(data), task=task, device=device)
 
 
@@ -231,6 +232,48 @@ def predict(
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+def export(
+    model: nn.Module | Path | str,
+    path: Path | str,
+    example: Any = None,
+    *,
+    storage: str = "int8",
+    dynamic_size: bool | None = None,
+    data: Path | str | None = None,
+    runs: Path | str | None = None,
+) -> Certificate:
+    """Write an integer ONNX file, run it, and say exactly how equal it is to the network that was trained.
+
+    Dropped channels are taken out and normalizations folded; quantized layers hold the integers that were trained, and
+    stock ONNX Runtime computes with integers. Needs the extra: ``pip install "qprune[onnx]"``.
+
+    Args:
+        model: a network, or a run as for `load`.
+        path: where to, say ``"model.onnx"``; a file that is there is replaced.
+        example: an input of the network, of real values where there are any; a run has its own.
+        storage: ``"int8"``, or ``"int4"``: weights of up to 4 bits take half the bytes and are computed with as floats.
+        dynamic_size: whether images of other height and width may come; by default where the output is an image, too.
+            The number of images is always free.
+        data: the folder of a run's data.
+        runs: where run folders lie.
+
+    Returns:
+        the certificate: prints as a page, ``.exact``, ``.scores``, ``.operators``, ``.to_json()``.
+
+    Raises:
+        ExportError: if the packages are missing, or the network calls what there is no way to write; it is named.
+
+    Example:
+        >>> print(qprune.export("runs/digits/a75_w4a4", "model.onnx"))
+    """
+    options: dict[str, Any] = {"storage": storage, "dynamic_size": dynamic_size}
+    if not isinstance(model, nn.Module):
+        return export_run(_opened(model, runs, data), path, **options)
+    if example is None:
+        raise ExportError("A network does not know what its inputs look like: pass example, one of them.")
+    return export_network(model, path, example, **options)
 
 
 def summary(
@@ -338,6 +381,7 @@ def swap(
     prune: Sequence[PruneRule | Mapping[str, Any]] = (),
     quantize: Sequence[QuantizeRule | Mapping[str, Any]] = (),
     numerics: str = "default",
+    complete: bool = False,
 ) -> nn.Module:
     """A copy of a network of your own whose chosen layers can be pruned and quantized.
 
@@ -351,6 +395,8 @@ def swap(
             ``{"sites": [{"types": ["Conv2d"], "at": "input"}], "sparsity": 0.75, "schedule": ...}``.
         quantize: rules as in a spec, ``{"sites": [...], "bits": 4, "start": 200}``.
         numerics: ``"default"`` or ``"paper"``.
+        complete: also quantize to 8 bits what convolutions and sums read and no rule quantizes, so that all of them
+            have an integer form when exported.
 
     Raises:
         SpecError: for rules with mistakes.
@@ -361,7 +407,15 @@ def swap(
         >>> net = qprune.swap(resnet18(), torch.zeros(1, 3, 64, 64), quantize=[weights])
     """
     rules = read_rules(prune, quantize)
-    return assembling.swap(net, example, rules.prune, rules.quantize, numerics)
+    return assembling.swap(net, example, rules.prune, rules.quantize, numerics, complete)
+
+
+def _opened(run: Path | str, runs: Path | str | None, data: Any = None, model: nn.Module | None = None) -> Opened:
+    root = runs_root(runs)
+    opened = open_run(run, root) if model is None else open_model(run, root, model)
+    if isinstance(data, str | Path):
+        opened = evolve(opened, spec=read_spec(opened.spec, _with_folder({}, data)))
+    return opened
 
 
 def _chosen(spec: SpecLike, name: str | None, seed: int | None, overrides: Overrides, data: Any) -> Spec:

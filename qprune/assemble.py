@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from qprune import zoo
+from qprune.complete import missing_quantizers
 from qprune.declared import build_declared
 from qprune.errors import PlanError, SpecError
 from qprune.flow import Flow, trace
@@ -36,7 +37,8 @@ def assemble(spec: Spec, classes: int, shape: tuple[int, int, int]) -> nn.Module
     else:
         net = _from_zoo(spec.model, classes, shape)
     if spec.prune or spec.quantize or any(sites(net)):
-        compress(net, trace(net, example), spec.prune, spec.quantize, numerics=spec.numerics, origin=spec.name)
+        options: dict[str, Any] = {"numerics": spec.numerics, "complete": spec.complete, "origin": spec.name}
+        compress(net, trace(net, example), spec.prune, spec.quantize, **options)
     return net
 
 
@@ -67,6 +69,7 @@ def swap(
     prune: Sequence[PruneRule] = (),
     quantize: Sequence[QuantizeRule] = (),
     numerics: str = "default",
+    complete: bool = False,
 ) -> nn.Module:
     """A copy of ``net`` whose layers can be pruned and quantized; every dense key of its ``state_dict`` keeps its name.
 
@@ -79,12 +82,13 @@ def swap(
         prune: rules for masks.
         quantize: rules for quantizers.
         numerics: ``"default"`` or ``"paper"``.
+        complete: also quantize to 8 bits what convolutions and sums read and no rule quantizes.
 
     Raises:
         PlanError: for rules that match nothing, do not fit or contradict each other; every mistake is one line.
     """
     copied = copy.deepcopy(net)
-    compress(copied, trace(copied, example), prune, quantize, numerics=numerics, origin="swap")
+    compress(copied, trace(copied, example), prune, quantize, numerics=numerics, complete=complete, origin="swap")
     return copied
 
 
@@ -95,6 +99,7 @@ def compress(
     quantize: Sequence[QuantizeRule],
     *,
     numerics: str,
+    complete: bool,
     origin: str,
 ) -> None:
     """Put the compressors of all rules into ``net``, in place; at a mistake nothing is changed.
@@ -104,11 +109,22 @@ def compress(
     """
     fillings, mistakes = choose(net, flow, prune, quantize, numerics=numerics, origin=origin)
     mistakes += _conflicts(net, flow, fillings)
+    if complete and not quantize:
+        mistakes.append(f"complete = true completes the quantize rules, and there are none (complete in {origin}).")
     if mistakes:
         raise PlanError("\n".join(mistakes))
     for filling in fillings:
         fill(net, filling)
+    if complete:
+        for filling in missing_quantizers(flow, _completing(quantize, numerics)):
+            fill(net, filling)
     tie_norms(net, flow)
+
+
+def _completing(quantize: Sequence[QuantizeRule], numerics: str) -> dict[str, Any]:
+    """Quantizers that start with those of the activations, or with the first there are."""
+    acts = [rule for rule in quantize if any(site.at != "weight" for site in rule.sites)]
+    return {"numerics": numerics, "schedule": (acts or quantize)[0].schedule}
 
 
 def fill(net: nn.Module, filling: Filling) -> None:

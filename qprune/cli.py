@@ -1,4 +1,7 @@
-"""The command line: `qprune fit | plan | evaluate | predict | summary | shrink | list`. The only place that prints."""
+"""The command line: `qprune fit | plan | evaluate | predict | summary | shrink | export | list`.
+
+The only place that prints.
+"""
 
 import csv
 import json
@@ -17,7 +20,8 @@ from torch import nn
 from qprune import api
 from qprune.assemble import assemble
 from qprune.data import read_inputs
-from qprune.errors import DataError, QpruneError
+from qprune.errors import DataError, ExportError, QpruneError
+from qprune.export import Certificate, OnnxModel, monitored, open_run, write_network
 from qprune.layers import sites
 from qprune.report import chain_of, chain_table, forward_times, report_shrunk, short, table, time_table
 from qprune.shrink import shrink_with_facts
@@ -123,7 +127,7 @@ def plan(spec: str, steps_per_epoch: int | None, overrides: tuple[str, ...], dat
 @DEVICE
 @_told
 def evaluate(run: str, split: str, data: Path | None, **options: Any) -> None:
-    """Score RUN on its data; prints JSON."""
+    """Score RUN, or an ONNX file that came of one, on its data; prints JSON."""
     click.echo(json.dumps(api.evaluate(run, split=split, data=data, **options), indent=2))
 
 
@@ -134,13 +138,13 @@ def evaluate(run: str, split: str, data: Path | None, **options: Any) -> None:
 @RUNS
 @_told
 def predict(run: str, images: tuple[Path, ...], out: Path | None, runs: Path | None) -> None:
-    """Show what RUN makes of image files.
+    """Show what RUN, or an ONNX file that came of one, makes of image files.
 
     Classification prints class and confidence, and writes them to predictions.csv in the folder --out. Segmentation
     writes PNGs whose values are the classes and which show their colours; translation writes the images it makes. These
     two take images of any size.
     """
-    opened = open_model(run, runs_root(runs))
+    opened = open_run(run, runs_root(runs))
     if opened.spec.task.name == "classification":
         _classify(opened, images, out)
     else:
@@ -239,6 +243,72 @@ def _times(opened: Opened, small: nn.Module, layout: torch.memory_format) -> str
 def _dense(opened: Opened) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         return deployed(assemble(evolve(opened.spec, prune=(), quantize=()), len(opened.classes), opened.shape))
+
+
+@main.command()
+@click.argument("run")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The file to write; by default model.onnx in the folder of RUN."
+)
+@click.option(
+    "--require",
+    default="0.1",
+    show_default=True,
+    help='How many points of its metric the file may differ on test images; "exact": no bit; "nothing": anything goes.',
+)
+@click.option("--storage", type=click.Choice(["int8", "int4"]), default="int8", show_default=True,
+              help="int4 packs weights of up to 4 bits, which are computed with as floats.")  # fmt: skip
+@DATA
+@RUNS
+@_told
+def export(run: str, out: Path | None, require: str, storage: str, data: Path | None, runs: Path | None) -> None:
+    """Write RUN's network as an integer ONNX file, with a certificate of how equal it is.
+
+    The file and the network run on the same images: shows per output and per quantizer what is equal, the metric of
+    both, which operators ran, and how long an image takes beside the dense network in the same runtime. The
+    certificate is kept beside the file as JSON. Needs `pip install "qprune[onnx]"`.
+    """
+    source = model_file(run, runs_root(runs))
+    allowed = _allowed(require)
+    out = out or source.with_name("model.onnx")
+    file = _new_file(out.parent, out.name)
+    record = _new_file(out.parent, f"{out.stem}.certificate.json")
+    certificate = api.export(run, file, storage=storage, data=data, runs=runs)
+    opened = open_model(run, runs_root(runs))
+    times = _exported_times(opened, file)
+    certificate = evolve(certificate, milliseconds={name: 1000 * time for name, time in times[1].items()})
+    record.write_text(certificate.to_json(), encoding="utf-8")
+    click.echo(f"{certificate}\n\n{time_table(times)}")
+    _check_certificate(certificate, monitored(opened), require, allowed)
+
+
+def _allowed(require: str) -> float:
+    words = {"exact": 0.0, "nothing": float("inf")}
+    try:
+        return words[require] if require in words else float(require)
+    except ValueError as error:
+        raise ExportError(f'--require must be a number, "exact" or "nothing"; received "{require}".') from error
+
+
+def _check_certificate(certificate: Certificate, metric: str, require: str, allowed: float) -> None:
+    if require == "exact" and not certificate.exact:
+        raise ExportError(
+            f'{certificate.file} differs from the network. Train with numerics = "exact", or require less.'
+        )
+    if require in ("exact", "nothing"):
+        return
+    if metric not in certificate.scores:
+        raise ExportError("There is no data to score the file on. Say where it is (--data), or --require nothing.")
+    points = 100 * certificate.loss(metric)
+    if not points <= allowed:
+        raise ExportError(f"{certificate.file} differs by {points:.3g} points of {metric}; allowed are {allowed:g}.")
+
+
+def _exported_times(opened: Opened, file: Path) -> dict[int, dict[str, float]]:
+    images = torch.rand(8, *opened.shape, generator=torch.Generator().manual_seed(0))
+    dense = OnnxModel(write_network(_dense(opened), images[:1]).model.SerializeToString())
+    nets: dict[str, nn.Module] = {"dense": dense, "exported": OnnxModel(file)}
+    return {batch: forward_times(nets, images[:batch]) for batch in (1, 8)}
 
 
 @main.command(name="list")

@@ -36,3 +36,7 @@ class TrainingError(QpruneError, RuntimeError):
 
 class ShrinkError(QpruneError, RuntimeError):
     """A network that cannot be shrunk, or whose shrunk form would compute something else."""
+
+
+class ExportError(QpruneError, RuntimeError):
+    """A network that cannot be written as an ONNX file, or a file that does not compute what the network does."""

@@ -7,6 +7,7 @@ import attrs
 from attrs import frozen
 from torch import nn
 
+from qprune.complete import without_integers
 from qprune.errors import PlanError
 from qprune.flow import Flow
 from qprune.functional import kept_channels
@@ -244,6 +245,13 @@ def _notes(net: nn.Module, entries: list[SitePlan], flow: Flow | None) -> Iterab
         yield from _fallbacks(net, flow)
         yield from _differing(net, flow)
         yield from _reviving(net, flow)
+        yield from _unquantized(flow)
+
+
+def _unquantized(flow: Flow) -> Iterable[str]:
+    paths = without_integers(flow)
+    if paths:
+        yield f"exported, these compute with floats, because what they read has no quantizer: {', '.join(paths)}"
 
 
 def _fallbacks(net: nn.Module, flow: Flow) -> Iterable[str]:

@@ -16,8 +16,8 @@ FLOORS = {
     "errors": 0, "functional": 0, "schedules": 0, "zoo": 0,
     "layers": 1, "spec": 1,
     "flow": 2, "declared": 2, "selection": 2, "assemble": 2, "dense": 2, "plan": 2, "data": 2, "tasks": 2,
-    "shrink": 2,
-    "training": 3, "report": 3,
+    "complete": 2, "shrink": 2,
+    "training": 3, "report": 3, "export": 3,
     "api": 4, "cli": 5, "__main__": 6, "__init__": 7,
 }  # fmt: skip
 SAME_FLOOR = {
@@ -25,12 +25,14 @@ SAME_FLOOR = {
     "schedules": {"errors"},
     "zoo": {"errors"},
     "selection": {"flow"},
-    "assemble": {"flow", "declared", "selection"},
+    "complete": {"flow", "selection"},
+    "assemble": {"complete", "flow", "declared", "selection"},
     "dense": {"flow", "assemble", "selection"},
-    "plan": {"flow"},
+    "plan": {"complete", "flow"},
     "shrink": {"flow"},
     "tasks": {"data"},
     "training": {"report"},
+    "export": {"report", "training"},
 }
 
 
@@ -68,7 +70,7 @@ def test_library_code_does_not_print(path: Path) -> None:
 
 def test_public_names() -> None:
     assert sorted(qprune.__all__) == [
-        "PlanError", "QpruneError", "ScheduleDriver", "SpecError", "build", "evaluate", "fit", "load", "plan",
+        "PlanError", "QpruneError", "ScheduleDriver", "SpecError", "build", "evaluate", "export", "fit", "load", "plan",
         "predict", "save", "shrink", "shrink_report", "summary", "swap", "to_dense",
     ]  # fmt: skip
     assert all(hasattr(qprune, name) for name in qprune.__all__)

@@ -6,8 +6,12 @@ from qprune.shrink.cut import Cut, apply_cuts
 from qprune.shrink.fold import Fold, fold_norms
 from qprune.shrink.graph import graph_of
 from qprune.shrink.graph_net import net_from
+from qprune.shrink.graph_words import leaf_type
+from qprune.shrink.layer_rules import scale_and_shift
 from qprune.shrink.record import rebuild, record, restore_masks
 from qprune.shrink.shrink import Shrunk, cut_dead, shrink, shrink_with_facts
+from qprune.shrink.symbolic import symbolic_calls
+from qprune.shrink.weights import rows
 
 __all__ = [
     "Analysis",
@@ -20,10 +24,14 @@ __all__ = [
     "cut_dead",
     "fold_norms",
     "graph_of",
+    "leaf_type",
     "net_from",
     "rebuild",
     "record",
     "restore_masks",
+    "rows",
+    "scale_and_shift",
     "shrink",
     "shrink_with_facts",
+    "symbolic_calls",
 ]

@@ -6,7 +6,6 @@ types beside tensors, has a checksum over both, and needs no further dependency.
 """
 
 import copy
-import inspect
 import logging
 import operator
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ from qprune.shrink.graph_arguments import encode
 from qprune.shrink.graph_layers import describe_layer
 from qprune.shrink.graph_net import EXTRA, net_from
 from qprune.shrink.graph_words import CONTAINERS, DROPOUTS, FUNCTIONS, METHODS, leaf_type
+from qprune.shrink.symbolic import symbolic_calls
 
 log = logging.getLogger(__name__)
 _NAMES = {function: name for name, function in FUNCTIONS.items()}
@@ -68,47 +68,18 @@ def _values(tensor: Tensor) -> Tensor:
     return torch.zeros(tensor.shape, dtype=tensor.dtype) if tensor.is_meta else tensor.detach().cpu()
 
 
-class _Tracer(fx.Tracer):
-    # a buffer computed with is part of the graph, not a constant of the day it was saved
-    proxy_buffer_attributes = True
-
-    def __init__(self, fixed: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.fixed = fixed  # arguments that stay at their defaults
-
-    def create_proxy(self, kind: str, target: Any, *arguments: Any, **options: Any) -> Any:
-        if kind == "placeholder" and target in self.fixed:
-            return self.fixed[target]
-        return super().create_proxy(kind, target, *arguments, **options)
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return leaf_type(m) is not None
-
-
 def _trace(net: nn.Module, inputs: tuple[Any, ...]) -> list[fx.Node]:
-    nodes = _nodes(net, inputs)
     try:
-        others = _nodes(copy.deepcopy(net).train(), inputs)  # tracing leaves constants behind
+        nodes = symbolic_calls(net, len(inputs))
     except ShrinkError as error:
-        log.warning("the network is saved as it computes in eval mode; in training it cannot be followed: %s", error)
+        raise ShrinkError(f"{type(net).__name__} cannot be saved as a graph: {error}. {_WAY_OUT}.") from error
+    try:
+        others = symbolic_calls(copy.deepcopy(net).train(), len(inputs))  # tracing leaves constants behind
+    except ShrinkError as error:
+        log.warning("the network is saved as it computes in eval mode; in training %s", error)
         return nodes
     _mark_dropout(net, nodes, others)
     return nodes
-
-
-def _nodes(net: nn.Module, inputs: tuple[Any, ...]) -> list[fx.Node]:
-    try:
-        return list(_Tracer(_defaults(net, len(inputs))).trace(net).nodes)
-    except Exception as error:  # the network's own code ran, with what is no tensor
-        raise ShrinkError(
-            f"{type(net).__name__} cannot be saved as a graph: its forward decides by values or shapes, or calls what "
-            f"cannot be followed ({str(error).splitlines()[0] if str(error) else type(error).__name__}). {_WAY_OUT}."
-        ) from error
-
-
-def _defaults(net: nn.Module, given: int) -> dict[str, Any]:
-    parameters = list(inspect.signature(net.forward).parameters.values())[given:]
-    return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
 def _mark_dropout(net: nn.Module, nodes: list[fx.Node], others: list[fx.Node]) -> None:

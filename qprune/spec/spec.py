@@ -35,6 +35,8 @@ class Spec:
         aka: the name that the experiment has there.
         seed: of everything random, at least 0.
         numerics: of the quantizers: ``"default"``, or ``"paper"`` for the published rules.
+        complete: also quantize to 8 bits what convolutions and sums read and no rule quantizes, so that all of them
+            have an integer form when exported.
         data: see `DataSpec`.
         task: see `TaskSpec`; classification by default.
         model: see `ModelSpec`.
@@ -58,6 +60,7 @@ class Spec:
     aka: str | None = field(default=None, validator=validators.optional(WORD))
     seed: int = field(default=0, validator=whole(0))
     numerics: str = field(default="default", validator=one_of("default", "paper"))
+    complete: bool = field(default=False, validator=SWITCH)
     data: DataSpec = field(validator=must(lambda v: isinstance(v, DataSpec), "a table"))
     task: TaskSpec = field(default=Factory(TaskSpec), validator=must(lambda v: isinstance(v, TaskSpec), "a table"))
     model: ModelSpec = field(validator=must(lambda v: isinstance(v, ModelSpec), "a table"))

@@ -1,0 +1,124 @@
+"""Which convolutions read no integers, and the quantizers that would give them some."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from qprune.flow import Call, Flow
+from qprune.layers import Compressed, FakeQuant
+from qprune.selection import Filling, not_a_host
+from qprune.zoo import Add
+
+BITS = 8
+WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+RECTIFIERS = (nn.ReLU, nn.ReLU6)
+# What moves numbers about and makes no new ones: behind it they lie on the grid that they lay on before.
+MOVING = (
+    nn.Identity, nn.Dropout, nn.Dropout2d, nn.MaxPool2d, nn.AdaptiveMaxPool2d, nn.Flatten, nn.ZeroPad2d,
+    nn.ReflectionPad2d, nn.ReplicationPad2d,
+)  # fmt: skip
+MOVING_FUNCTIONS = (
+    "relu", "relu_", "relu6", "dropout", "max_pool2d", "flatten", "view", "reshape", "permute", "transpose",
+    "contiguous", "__getitem__", "chunk", "split", "unsqueeze", "squeeze",
+)  # fmt: skip
+
+
+def without_integers(flow: Flow) -> list[str]:
+    """Paths of convolutions and linear layers with quantized weights that read numbers of no quantizer of one range.
+
+    Example:
+        >>> from qprune.flow import trace
+        >>> net = nn.Sequential(QuantConv2d(3, 4, 1), QuantConv2d(4, 2, 1, at="output"))
+        >>> without_integers(trace(net, torch.zeros(1, 3, 5, 7)))
+        ['1']
+    """
+    return [str(call.path) for call in _weighted(flow) if not _reads_integers(flow, call)]
+
+
+def missing_quantizers(flow: Flow, options: dict[str, Any]) -> list[Filling]:
+    """Quantizers that give integers to every convolution and linear layer with quantized weights, and to every sum.
+
+    They go to the output of the layer that makes the tensor, where it can have a site, so that all of its readers share
+    one; else to the input of the layer that reads it. A sum needs them for what it adds and for its result, unless a
+    rectifier with a quantizer is all that reads it.
+
+    Args:
+        flow: of a network with the quantizers of its rules in place.
+        options: of the quantizers, as for `FakeQuant`.
+
+    Example:
+        >>> from qprune.flow import trace
+        >>> net = nn.Sequential(QuantConv2d(3, 4, 1), QuantConv2d(4, 2, 1, at="output"))
+        >>> [filling.path for filling in missing_quantizers(trace(net, torch.zeros(1, 3, 5, 7)), {})]
+        ['0']
+    """
+    found: dict[tuple[str, str], Filling] = {}
+    for path, side, channels in _gaps(flow):
+        needs = {} if channels is None else {"channels": channels}
+        found.setdefault((path, side), Filling(path, side, "quant", options | {"bits": BITS} | needs))
+    return list(found.values())
+
+
+def _gaps(flow: Flow) -> Iterator[tuple[str, str, int | None]]:
+    for call in flow.calls:
+        if isinstance(call.layer, Add):
+            yield from _gaps_of_sum(flow, call)
+    for call in _weighted(flow):
+        if not _reads_integers(flow, call):
+            place = _output_site(flow, call.inputs[0])
+            yield place or (str(call.path), "input", None)
+
+
+def _gaps_of_sum(flow: Flow, call: Call) -> Iterator[tuple[str, str, int | None]]:
+    places = [_output_site(flow, index) for index in call.inputs if not _on_grid(flow, index)]
+    if not _is_only_rectified(flow, call) and not _on_grid(flow, call.index):
+        places.append(_output_site(flow, call.index))
+    yield from (place for place in places if place is not None)
+
+
+def _weighted(flow: Flow) -> Iterator[Call]:
+    for call in flow.calls:
+        layer = call.layer
+        if isinstance(layer, WEIGHTED) and isinstance(layer, Compressed) and _quant(layer, "weight") is not None:
+            yield call
+
+
+def _quant(layer: Any, side: str) -> FakeQuant | None:
+    return layer.slot(side, "quant") if isinstance(layer, Compressed) and side in layer.sides else None
+
+
+def _reads_integers(flow: Flow, call: Call) -> bool:
+    own = _quant(call.layer, "input")
+    return own.channels is None if own is not None else _on_grid(flow, call.inputs[0])
+
+
+def _on_grid(flow: Flow, index: int) -> bool:
+    if index < 0:
+        return False
+    call = flow.calls[index]
+    own = _quant(call.layer, "output")
+    if own is not None:
+        return own.channels is None
+    moves = isinstance(call.layer, (*MOVING, *RECTIFIERS)) if call.layer is not None else call.name in MOVING_FUNCTIONS
+    return moves and len(call.inputs) == 1 and _on_grid(flow, call.inputs[0])
+
+
+def _is_only_rectified(flow: Flow, call: Call) -> bool:
+    readers = [other for other in flow.calls[call.index + 1 :] if call.index in other.inputs]
+    if call.index in flow.outputs or len(readers) != 1:
+        return False
+    return isinstance(readers[0].layer, RECTIFIERS) and _on_grid(flow, readers[0].index)
+
+
+def _output_site(flow: Flow, index: int) -> tuple[str, str, int | None] | None:
+    """The site at the output of the layer that made these numbers, if it can have one."""
+    while index >= 0 and isinstance(flow.calls[index].layer, MOVING) and len(flow.calls[index].inputs) == 1:
+        index = flow.calls[index].inputs[0]
+    if index < 0 or flow.calls[index].layer is None or _quant(flow.calls[index].layer, "output") is not None:
+        return None
+    call = flow.calls[index]
+    if not_a_host(call.layer) or len(flow.of(str(call.path))) != 1:  # type: ignore[arg-type]
+        return None
+    channels = None if isinstance(call.layer, WEIGHTED) else call.shape[1]
+    return str(call.path), "output", channels

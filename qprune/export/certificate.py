@@ -1,0 +1,159 @@
+"""The certificate of an exported file: how equal it is to the network that was trained, and what runs."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from attrs import asdict, field, frozen
+
+from qprune.export.running import Operators
+from qprune.report import short, table
+
+STEPS = 255  # an output's range is divided into so many steps
+
+
+@frozen
+class Agreement:
+    """How equal one tensor is in both, over all inputs that were tried.
+
+    Attributes:
+        name: of the output, or the quantizer's site.
+        values: how many numbers were compared.
+        equal: share of them that is equal: to the bit for outputs, the same integer for quantizers.
+        within_one: share that differs by at most one step: of a quantizer, or for outputs 1/255 of their largest value.
+        largest: the largest difference, in the output's unit; in steps for a quantizer.
+        scale: the largest magnitude among the values of an output; 1 for a quantizer.
+    """
+
+    name: str
+    values: int
+    equal: float
+    within_one: float
+    largest: float
+    scale: float = 1.0
+
+
+@frozen
+class Environment:
+    """Where the file ran.
+
+    Attributes:
+        runtime: name and version.
+        processor: its name.
+        optimization: level of the runtime's graph optimizations.
+        saturates: whether integer sums can saturate here, see `qprune.export.probe.saturates`.
+        torch: version of torch, which ran the network.
+    """
+
+    runtime: str
+    processor: str
+    optimization: str
+    saturates: bool
+    torch: str
+
+
+@frozen(kw_only=True)
+class Certificate:
+    """What was compared, and how equal it is; prints as a page.
+
+    Attributes:
+        file: the file.
+        bytes: its size.
+        packed_bytes: of the weights at their bits, with biases and scales, see `qprune.summary`; None if not counted.
+        environment: where it ran.
+        inputs: what was tried: name -> number of images.
+        outputs: one entry for each output.
+        quantizers: one for each quantizer of activations, in execution order.
+        predictions: share of samples or pixels of which the largest channel is the same; None if there are no classes.
+        iou: mean intersection over union between both segmentations; None for other tasks.
+        scores: metric -> that of the network and that of the file, on test images; empty without a task and data.
+        operators: what the runtime executed.
+        real_layers: path -> reason, for each convolution and linear layer that computes with real numbers.
+        milliseconds: of one image: name -> median; empty if not measured.
+    """
+
+    file: str
+    bytes: int
+    packed_bytes: int | None = None
+    environment: Environment
+    inputs: Mapping[str, int]
+    outputs: tuple[Agreement, ...]
+    quantizers: tuple[Agreement, ...]
+    predictions: float | None = None
+    iou: float | None = None
+    scores: Mapping[str, tuple[float, float]] = field(factory=dict)
+    operators: Operators
+    real_layers: Mapping[str, str] = field(factory=dict)
+    milliseconds: Mapping[str, float] = field(factory=dict)
+
+    @property
+    def exact(self) -> bool:
+        """Whether every output and every integer was equal on every input."""
+        return all(each.equal == 1.0 for each in (*self.outputs, *self.quantizers))
+
+    def loss(self, metric: str) -> float:
+        """By how much a score of the file differs from the network's, as an absolute number.
+
+        Raises:
+            KeyError: if it was not computed.
+        """
+        trained, exported = self.scores[metric]
+        return abs(trained - exported)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain dicts, lists and numbers."""
+        return asdict(self, value_serializer=lambda _, __, value: list(value) if isinstance(value, tuple) else value)
+
+    def to_json(self) -> str:
+        """The same as JSON."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        place = self.environment
+        size = "" if self.packed_bytes is None else f"; weights packed to their bits {short(self.packed_bytes, 'B')}"
+        yield f"{self.file}: {short(self.bytes, 'B')}{size}"
+        sums = "can saturate here" if place.saturates else "do not saturate"
+        yield f"{place.runtime}, {place.optimization}; {place.processor}, integer sums {sums}; torch {place.torch}"
+        yield f"compared on {', '.join(f'{count} {name}' for name, count in self.inputs.items())}"
+        yield ""
+        yield table(
+            ("output", "equal", f"within 1/{STEPS}", "largest difference", "of"),
+            list(map(_row, self.outputs)),
+            right="lrrrr",
+        )
+        yield ""
+        yield from self._quantizer_lines()
+        if self.predictions is not None:
+            yield f"same class: {_percent(self.predictions)}"
+        if self.iou is not None:
+            yield f"mean IoU between the two: {_percent(self.iou)}"
+        yield from (f"{name}: {one:.4f} trained, {other:.4f} exported" for name, (one, other) in self.scores.items())
+        yield f"operators that ran: {self.operators}"
+        yield from (f"in real numbers: {path}, because {reason}" for path, reason in self.real_layers.items())
+        if self.milliseconds:
+            yield "one image: " + ", ".join(f"{name} {value:.3f} ms" for name, value in self.milliseconds.items())
+
+    def _quantizer_lines(self) -> Iterator[str]:
+        if not self.quantizers:
+            yield "no quantizer of activations"
+            return
+        values = sum(each.values for each in self.quantizers)
+        equal = sum(each.equal * each.values for each in self.quantizers) / values
+        unequal = sum(each.equal < 1 for each in self.quantizers)
+        count = len(self.quantizers)
+        yield f"integers of {count} quantizers: {_percent(equal)} equal; {unequal} of them differ somewhere"
+        worst = sorted(self.quantizers, key=lambda each: each.equal)[:3]
+        for each in worst if unequal else ():
+            yield f"  {each.name}: {_percent(each.equal)} equal, at most {each.largest:.0f} steps apart"
+
+
+def _row(each: Agreement) -> tuple[str, ...]:
+    return each.name, _percent(each.equal), _percent(each.within_one), f"{each.largest:.3g}", f"{each.scale:.3g}"
+
+
+def _percent(share: float) -> str:
+    text = f"{100 * share:.4g}"
+    return "100 %" if share == 1 else f"{'99.99+' if text == '100' else text} %"

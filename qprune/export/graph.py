@@ -1,0 +1,98 @@
+"""An ONNX graph in the making: nodes, constants, names that are those of the network."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from qprune.export.packages import import_onnx
+
+OPSET = 21  # the first with 4-bit integers
+IR_VERSION = 10  # of that opset; later ones are refused by runtimes that know the opset
+
+
+class Graph:
+    """Collects nodes and constants, and gives each tensor a name of its own.
+
+    Example:
+        >>> graph = Graph()
+        >>> graph.input("image", (None, 3, 5, 7), ("batch", None, None, None))
+        >>> graph.output(graph.node("Relu", ["image"], "act"), (None, 3, 5, 7), ("batch", None, None, None))
+        >>> len(graph.model().graph.node)
+        1
+    """
+
+    def __init__(self) -> None:
+        self.onnx = import_onnx()
+        self.nodes: list[Any] = []
+        self.initializers: list[Any] = []
+        self.inputs: list[Any] = []
+        self.outputs: list[Any] = []
+        self._names: set[str] = set()
+        self._constants: dict[tuple[Any, ...], str] = {}
+
+    def unique(self, name: str) -> str:
+        """``name``, or the first free one of ``name_1``, ``name_2``, ..."""
+        free, count = name, 0
+        while free in self._names or not free:
+            count += 1
+            free = f"{name or 'x'}_{count}"
+        self._names.add(free)
+        return free
+
+    def node(self, kind: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
+        """Add one node of one output, called ``name`` if that is free; returns its name."""
+        return self.nodes_of(kind, inputs, [name], **attributes)[0]
+
+    def nodes_of(self, kind: str, inputs: Sequence[str], names: Sequence[str], **attributes: Any) -> list[str]:
+        """Add one node of several outputs; returns their names."""
+        results = [self.unique(name) for name in names]
+        self.nodes.append(self.onnx.helper.make_node(kind, list(inputs), results, results[0], **attributes))
+        return results
+
+    def constant(self, values: Any, name: str, kind: Any = None) -> str:
+        """Add a constant, once for equal values; returns its name.
+
+        Args:
+            values: a numpy array.
+            name: what to call it.
+            kind: ONNX data type of 4-bit integers, which numpy does not have.
+        """
+        array = np.ascontiguousarray(values) if np.ndim(values) else np.asarray(values)
+        key = (array.dtype.str, array.shape, array.tobytes(), kind)
+        if key not in self._constants:
+            self._constants[key] = self.unique(name)
+            self.initializers.append(self._tensor(array, self._constants[key], kind))
+        return self._constants[key]
+
+    def _tensor(self, array: Any, name: str, kind: Any) -> Any:
+        if kind is None:
+            return self.onnx.numpy_helper.from_array(array, name)
+        nibbles = np.append(array.reshape(-1).astype(np.uint8) & 15, np.zeros(array.size % 2, np.uint8))
+        packed = nibbles[::2] | nibbles[1::2] << 4
+        return self.onnx.helper.make_tensor(name, kind, array.shape, packed.tobytes(), raw=True)
+
+    def input(self, name: str, shape: Sequence[int | None], symbols: Sequence[str | None]) -> None:
+        """Declare a float input."""
+        self.inputs.append(self._value(self.unique(name), shape, symbols))
+
+    def output(self, name: str, shape: Sequence[int | None], symbols: Sequence[str | None]) -> None:
+        """Declare a tensor that was made as a float output."""
+        self.outputs.append(self._value(name, shape, symbols))
+
+    def _value(self, name: str, shape: Sequence[int | None], symbols: Sequence[str | None]) -> Any:
+        sides = [symbol or size for size, symbol in zip(shape, symbols, strict=True)]
+        return self.onnx.helper.make_tensor_value_info(name, self.onnx.TensorProto.FLOAT, sides)
+
+    def model(self, producer: str = "qprune") -> Any:
+        """The finished model, checked.
+
+        Raises:
+            onnx.checker.ValidationError: if it is no valid model.
+        """
+        helper = self.onnx.helper
+        graph = helper.make_graph(self.nodes, "network", self.inputs, self.outputs, self.initializers)
+        opsets = [helper.make_opsetid("", OPSET)]
+        model = helper.make_model(graph, opset_imports=opsets, producer_name=producer, ir_version=IR_VERSION)
+        self.onnx.checker.check_model(model, full_check=True)
+        return model

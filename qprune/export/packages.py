@@ -1,0 +1,41 @@
+"""The packages that only export needs, imported where they are used."""
+
+from types import ModuleType
+
+from qprune.errors import ExportError
+
+_WAY_OUT = 'needs the packages of the extra "onnx": pip install "qprune[onnx]"'
+
+
+def import_onnx() -> ModuleType:
+    """The package ``onnx``, which writes and reads the files.
+
+    Raises:
+        ExportError: if it is not installed.
+
+    Example:
+        >>> import_onnx().defs.onnx_opset_version() >= 21
+        True
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise ExportError(f"An ONNX file {_WAY_OUT} ({error}).") from error
+    return onnx
+
+
+def import_runtime() -> ModuleType:
+    """The package ``onnxruntime``, which runs the files.
+
+    Raises:
+        ExportError: if it is not installed.
+
+    Example:
+        >>> "CPUExecutionProvider" in import_runtime().get_available_providers()
+        True
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ExportError(f"Running an ONNX file {_WAY_OUT} ({error}).") from error
+    return onnxruntime

@@ -1,0 +1,108 @@
+"""Exporting a run: compared on its own test images by its own metric; and opening what was exported."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import evolve
+from torch import Tensor
+
+from qprune.data import load_data
+from qprune.errors import DataError, ExportError
+from qprune.export.certificate import Certificate
+from qprune.export.exporting import export_network
+from qprune.export.running import OnnxModel
+from qprune.spec import Spec, read_spec
+from qprune.tasks import make_task
+from qprune.training import Opened, evaluate_model, open_model
+from qprune.zoo import deployed
+
+IMAGES = 64  # of the test split, on which every integer is compared
+
+
+def export_run(opened: Opened, path: str | os.PathLike[str], **options: Any) -> Certificate:
+    """Write a run's network as an ONNX file, and compare both on its test images, by its task's metric too.
+
+    Without its data they are compared on random images alone, and the certificate has no scores.
+
+    Args:
+        opened: the run.
+        path: where to; a file that is there is replaced.
+        **options: ``storage`` and ``dynamic_size`` of `qprune.export.write_network`.
+
+    Raises:
+        ExportError: as `qprune.export.export_network`.
+    """
+    images = _test_images(opened)
+    example = (
+        images[:1] if images is not None else torch.randn(1, *opened.shape, generator=torch.Generator().manual_seed(0))
+    )
+    tried = {} if images is None else {"test images": images}
+    certificate = export_network(opened.net, path, example, images=tried, about=_about(opened), **options)
+    if images is None:
+        return certificate
+    one = evaluate_model(opened, "test", device="cpu")
+    other = evaluate_model(open_exported(path), "test", device="cpu", data=None)
+    return evolve(certificate, scores={name: (value, other[name]) for name, value in one.items()})
+
+
+def monitored(opened: Opened) -> str:
+    """The metric by which the run's task chooses, ``"accuracy"`` say."""
+    return make_task(opened.spec.task, opened.classes).monitor
+
+
+def _test_images(opened: Opened) -> Tensor | None:
+    try:
+        split = load_data(opened.spec.data, opened.spec.seed).test
+    except DataError:
+        return None
+    if split is None:
+        return None
+    count = min(IMAGES, len(split))
+    places = torch.linspace(0, len(split) - 1, count).long().tolist()
+    return torch.stack([split[place][0] for place in places])
+
+
+def _about(opened: Opened) -> dict[str, Any]:
+    return {
+        "spec": opened.spec.to_dict(),
+        "classes": list(opened.classes),
+        "shape": list(opened.shape),
+        "palette": [list(colour) for colour in opened.palette],
+        "stride": _stride(opened.net),
+    }
+
+
+def _stride(net: Any) -> int:
+    stride = getattr(deployed(net), "stride", 1)
+    return stride if isinstance(stride, int) else 1
+
+
+def open_exported(path: str | os.PathLike[str], spec: Spec | None = None) -> Opened:
+    """Open an ONNX file that came of a run, to score it and to predict with it as with the run.
+
+    Args:
+        path: the file.
+        spec: in place of the one that it holds.
+
+    Raises:
+        ExportError: if it cannot be run, or says nothing about its classes.
+    """
+    model = OnnxModel(path)
+    about = model.about
+    if not about:
+        raise ExportError(
+            f"{path} does not say what it was trained for: only files that qprune made of a run do. Run it with "
+            "onnxruntime, or with qprune.export.OnnxModel."
+        )
+    model.stride = about["stride"]
+    palette = tuple(tuple(colour) for colour in about["palette"])
+    return Opened(
+        model.eval(), spec or read_spec(about["spec"]), tuple(about["classes"]), tuple(about["shape"]), palette
+    )
+
+
+def open_run(run: str | os.PathLike[str], root: Path) -> Opened:
+    """Open a run, a file of `qprune.save`, or an ONNX file that came of a run."""
+    return open_exported(run) if Path(run).suffix == ".onnx" else open_model(run, root)

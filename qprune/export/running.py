@@ -1,0 +1,131 @@
+"""An ONNX file as a network that the rest of qprune can run, score and time."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+
+from qprune.errors import ExportError
+from qprune.export.packages import import_runtime
+
+ABOUT = "qprune"  # the key of what qprune wrote about the network into the file
+
+
+class OnnxModel(nn.Module):
+    """Runs an ONNX file in ONNX Runtime on the CPU, with its graph optimizations on.
+
+    Input and output are those of the network that was exported: float tensors, several outputs as a tuple.
+
+    Args:
+        file: a path, or the bytes of a model.
+        threads: how many threads compute; 0 leaves that to the runtime.
+        outputs: names of the outputs to compute, by default all.
+        profile: whether to note every operator that runs; `operators` reads it.
+
+    Raises:
+        ExportError: if the runtime is not installed, or refuses the file.
+
+    Example:
+        >>> OnnxModel("model.onnx")(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        file: str | os.PathLike[str] | bytes,
+        *,
+        threads: int = 0,
+        outputs: Sequence[str] | None = None,
+        profile: bool = False,
+    ) -> None:
+        super().__init__()
+        runtime = import_runtime()
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # errors
+        self._folder = tempfile.TemporaryDirectory() if profile else None
+        if self._folder is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(self._folder.name) / "profile")
+        source = file if isinstance(file, bytes) else os.fspath(file)
+        try:
+            self.session = runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the runtime has many kinds, and says in each what it refuses
+            name = "The model" if isinstance(file, bytes) else str(file)
+            raise ExportError(f"{name} cannot be run: {error}") from error
+        self.stride = 1  # sides of images must be multiples of it
+        self.inputs = tuple(each.name for each in self.session.get_inputs())
+        self.outputs = tuple(outputs or (each.name for each in self.session.get_outputs()))
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """Run it once."""
+        arrays = [np.ascontiguousarray(x.detach().cpu().float().numpy()) for x in inputs]
+        results = self.session.run(list(self.outputs), dict(zip(self.inputs, arrays, strict=True)))
+        tensors = tuple(torch.from_numpy(result).to(inputs[0].device) for result in results)
+        return tensors[0] if len(tensors) == 1 else tensors
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What qprune wrote about the network: its spec, classes, shape and palette; empty in other files."""
+        return dict(json.loads(self.session.get_modelmeta().custom_metadata_map.get(ABOUT, "{}")))
+
+    def operators(self) -> "Operators":
+        """What ran, by the runtime's own profile; the session ends.
+
+        Raises:
+            ExportError: if it was not made with ``profile``.
+        """
+        if self._folder is None:
+            raise ExportError("Only a model made with profile=True knows what ran.")
+        with self._folder:
+            events = json.loads(Path(self.session.end_profiling()).read_text(encoding="utf-8"))
+        return _count(event for event in events if event.get("cat") == "Node" and "op_name" in event["args"])
+
+    def extra_repr(self) -> str:
+        """Names of inputs and outputs."""
+        return f"{', '.join(self.inputs)} -> {', '.join(self.outputs)}"
+
+
+@frozen
+class Operators:
+    """Operators that the runtime executed, by kind, each node of the optimized graph once.
+
+    Attributes:
+        integer: those that read integers and compute with them.
+        real: those that read real numbers.
+        between: those that turn one into the other.
+    """
+
+    integer: Mapping[str, int]
+    real: Mapping[str, int]
+    between: Mapping[str, int]
+
+    def __str__(self) -> str:
+        parts = ((sum(each.values()), name, each) for name, each in
+                 (("integer", self.integer), ("float", self.real), ("between the two", self.between)))  # fmt: skip
+        return "; ".join(f"{count} {name}{_listed(each)}" for count, name, each in parts)
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return f" ({', '.join(f'{count} {kind}' for kind, count in sorted(counts.items()))})" if counts else ""
+
+
+BETWEEN = ("QuantizeLinear", "DequantizeLinear", "Cast")
+INTEGERS = ("int8", "uint8", "int32", "int64")
+
+
+def _count(events: Any) -> Operators:
+    nodes = {(event["name"], event["args"]["op_name"]): event["args"] for event in events}
+    counts: tuple[dict[str, int], ...] = ({}, {}, {})
+    for (_, kind), facts in nodes.items():
+        read = next((name for each in facts.get("input_type_shape", ()) for name in each), "float")
+        place = 2 if kind in BETWEEN else 0 if read in INTEGERS else 1
+        counts[place][kind] = counts[place].get(kind, 0) + 1
+    return Operators(*counts)

@@ -1,0 +1,126 @@
+"""What a tensor of the network is in the file: real numbers, integers on a grid, or sums that are still integers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from attrs import field, frozen
+from torch import Tensor
+
+from qprune.layers import FakeQuant
+
+TOP = 255  # of uint8, in which activations are held
+
+
+@frozen(eq=False)
+class Grid:
+    """Where the integers of a quantizer lie, as uint8.
+
+    Attributes:
+        scale: float32, the step size.
+        zero_point: the integer that stands for 0.
+        low: smallest integer.
+        high: largest integer.
+    """
+
+    scale: np.float32
+    zero_point: int
+    low: int
+    high: int
+
+    def like(self, other: "Grid") -> bool:
+        """Whether equal integers are equal numbers."""
+        return self.scale == other.scale and self.zero_point == other.zero_point
+
+    def code(self, number: float) -> int:
+        """The integer of a number, between ``low`` and ``high``.
+
+        Example:
+            >>> Grid(np.float32(0.5), 10, 0, 15).code(6.0)
+            15
+        """
+        steps = np.rint(np.float32(number) / self.scale) if np.isfinite(number) else number
+        return int(min(max(steps + self.zero_point, self.low), self.high))
+
+
+def grid_of(quant: FakeQuant) -> Grid | None:
+    """The grid of a quantizer with one range; None if it has several, or one without 0, which uint8 cannot hold.
+
+    Example:
+        >>> grid_of(FakeQuant(4)).high
+        15
+    """
+    low, high = quant.code_bounds
+    shift = 2**7 if quant.symmetric else 0  # integers around 0 are held around 128
+    if quant.channels is not None or not 0 <= int(quant.zero_point) + shift <= TOP:
+        return None
+    return Grid(np.float32(quant.scale.item()), int(quant.zero_point) + shift, low + shift, high + shift)
+
+
+@frozen(eq=False)
+class Real:
+    """Real numbers.
+
+    Attributes:
+        name: of the float tensor.
+        floor: what is smaller counts as this; a rectifier that was not written yet, because a quantizer may do it.
+        ceiling: what is larger counts as this.
+    """
+
+    name: str
+    floor: float = -np.inf
+    ceiling: float = np.inf
+
+
+@frozen(eq=False)
+class Codes:
+    """Integers on a grid.
+
+    Attributes:
+        name: of the uint8 tensor.
+        grid: what they stand for.
+    """
+
+    name: str
+    grid: Grid
+
+
+@frozen(eq=False)
+class Product:
+    """What a layer with integer weights makes of integers, not written yet: it depends on who reads it.
+
+    Attributes:
+        quantized: writes it for a quantizer's grid; the runtime keeps to integers throughout.
+        real: writes it as real numbers, out of integer sums.
+        floor: as for `Real`.
+        ceiling: as for `Real`.
+    """
+
+    quantized: Callable[[Grid, str], str] = field(repr=False)
+    real: Callable[[], str] = field(repr=False)
+    floor: float = -np.inf
+    ceiling: float = np.inf
+
+
+@frozen(eq=False)
+class Size:
+    """Side lengths that are known when the file runs.
+
+    Attributes:
+        name: of an int64 tensor of one dimension.
+    """
+
+    name: str
+
+
+Value = Real | Codes | Product
+
+
+def array(tensor: Tensor) -> Any:
+    """A tensor's values for numpy.
+
+    Example:
+        >>> array(Tensor([1.0]))
+        array([1.], dtype=float32)
+    """
+    return tensor.detach().cpu().numpy()

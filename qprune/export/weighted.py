@@ -1,0 +1,163 @@
+"""Convolutions and linear layers: with integers where input and weight are integers, else with real numbers."""
+
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from qprune.export.kernels import Kernel, kernel_of
+from qprune.export.lowering import Layer, Lowering
+from qprune.export.values import Codes, Grid, Product, Real, Value, array
+from qprune.layers import Compressed, CompressedWeight
+
+LARGEST_BIAS = 2**30  # of an int32, with room for the sum
+
+
+def weighted(low: Lowering, path: str, layer: Any, value: Value) -> Value:
+    """Write a convolution, a transposed one or a linear layer."""
+    if isinstance(layer, CompressedWeight):
+        value = low.masked(value, layer.input_mask, f"{path}.input_mask", 2 if isinstance(layer, nn.Linear) else 4)
+        value = low.quantize(value, layer.input_quant, f"{path}.input")
+    if getattr(layer, "padding_mode", "zeros") != "zeros":
+        value = _padded(low, path, layer, value)
+    kernel = kernel_of(layer)
+    reason = _why_real(layer, value, kernel, low.packed)
+    low.layers.append(Layer(path, not reason, reason))
+    if kernel is None:
+        return _transposed(low, path, layer, value)
+    if reason or not isinstance(value, Codes):
+        return _in_reals(low, path, kernel, value, low.packed and _bits(layer) <= 4)
+    return _in_integers(low, path, kernel, value)
+
+
+def _padded(low: Lowering, path: str, layer: Any, value: Value) -> Value:
+    left, right, top, bottom = layer._reversed_padding_repeated_twice
+    pads = low.integers([0, 0, top, left, 0, 0, bottom, right], "pads")
+    mode = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[layer.padding_mode]
+    return low.moved("Pad", value, f"{path}.padded", [pads], mode=mode)
+
+
+def _bits(layer: Any) -> int:
+    quant = layer.slot("weight", "quant") if isinstance(layer, Compressed) else None
+    return 32 if quant is None or not bool(quant.active) else int(quant.bits)
+
+
+def _why_real(layer: Any, value: Value, kernel: Kernel | None, packed: bool) -> str:
+    if _bits(layer) == 32:
+        return "its weights have no quantizer"
+    if not isinstance(value, Codes):
+        return "its input has no quantizer of one range"
+    if kernel is None:
+        return "no runtime has integer kernels for this transposed convolution"
+    if kernel.scale is None:
+        return "the integers of its weights do not lie around 0"
+    return "its weights are held as 4-bit integers" if packed and _bits(layer) <= 4 else ""
+
+
+def _in_reals(low: Lowering, path: str, kernel: Kernel, value: Value, packed: bool) -> Value:
+    node, constant = low.graph.node, low.graph.constant
+    weight = _real_weight(low, path, kernel, packed)
+    bias = [] if kernel.bias is None else [constant(kernel.bias, f"{path}.bias")]
+    if not kernel.attributes:
+        weight = node("Transpose", [weight], f"{path}.columns", perm=[1, 0])
+        product = node("MatMul", [low.real(value), weight], f"{path}.product")
+        return Real(node("Add", [product, *bias], path) if bias else product)
+    name = _before_spread(path, kernel)
+    return _spread(low, path, kernel, Real(node("Conv", [low.real(value), weight, *bias], name, **kernel.attributes)))
+
+
+def _real_weight(low: Lowering, path: str, kernel: Kernel, packed: bool) -> str:
+    if kernel.scale is None:
+        return low.graph.constant(kernel.rows, f"{path}.weight")
+    kind = low.graph.onnx.TensorProto.INT4 if packed else None
+    zeros = low.graph.constant(np.zeros(len(kernel.scale), np.int8), f"{path}.weight.zero_point", kind)
+    inputs = [
+        low.graph.constant(kernel.rows, f"{path}.weight", kind),
+        low.graph.constant(kernel.scale, f"{path}.weight.scale"),
+        zeros,
+    ]
+    return low.graph.node("DequantizeLinear", inputs, f"{path}.weight.real", axis=0)
+
+
+def _transposed(low: Lowering, path: str, layer: Any, value: Value) -> Value:
+    weight, bias = layer._weight_and_bias() if isinstance(layer, CompressedWeight) else (layer.weight, layer.bias)
+    inputs = [low.real(value), low.graph.constant(array(weight), f"{path}.weight")]
+    if bias is not None:
+        inputs.append(low.graph.constant(array(bias), f"{path}.bias"))
+    attributes = {
+        "strides": list(layer.stride),
+        "pads": [*layer.padding, *layer.padding],
+        "dilations": list(layer.dilation),
+        "output_padding": list(layer.output_padding),
+    }
+    return Real(low.graph.node("ConvTranspose", inputs, path, group=layer.groups, **attributes))
+
+
+def _in_integers(low: Lowering, path: str, kernel: Kernel, value: Codes) -> Value:
+    kernel = kernel.with_room(value.grid.scale, LARGEST_BIAS)
+
+    def quantized(grid: Grid, name: str) -> str:
+        codes = _quantized(low, path, kernel, value, grid, _before_spread(name, kernel))
+        return _spread(low, name, kernel, Codes(codes, grid)).name
+
+    def real() -> str:
+        sums = _sums(low, path, kernel, value, _before_spread(path, kernel))
+        return _spread(low, path, kernel, Real(sums)).name
+
+    return Product(quantized, real)
+
+
+def _quantized(low: Lowering, path: str, kernel: Kernel, value: Codes, grid: Grid, name: str) -> str:
+    """Pairs of Quantize and Dequantize around the layer, which runtimes fuse into one integer layer."""
+    node = low.graph.node
+    inputs = [low.real(value), _real_weight(low, path, kernel, packed=False)]
+    if kernel.bias is not None:
+        step = kernel.scale * value.grid.scale
+        codes = low.graph.constant(_bias_codes(kernel, value), f"{path}.bias")
+        parts = [codes, low.graph.constant(step, f"{path}.bias.scale")]
+        inputs.append(node("DequantizeLinear", parts, f"{path}.bias.real", axis=0))
+    if kernel.attributes:
+        result = node("Conv", inputs, path, **kernel.attributes)
+    else:
+        result = node("Gemm", inputs, path, transB=1)
+    return node("QuantizeLinear", [result, *low.grid_constants(grid)], name)
+
+
+def _sums(low: Lowering, path: str, kernel: Kernel, value: Codes, name: str) -> str:
+    """Integer sums, and real numbers only of them."""
+    node, constant = low.graph.node, low.graph.constant
+    points = [constant(np.uint8(value.grid.zero_point), "zero_point"), constant(np.int8(0), "weight.zero_point")]
+    if kernel.attributes:
+        inputs = [value.name, constant(kernel.rows, f"{path}.weight"), *points]
+        sums = node("ConvInteger", inputs, f"{path}.sums", **kernel.attributes)
+    else:
+        inputs = [value.name, constant(kernel.rows.T, f"{path}.weight.columns"), *points]
+        sums = node("MatMulInteger", inputs, f"{path}.sums")
+    shape = [1, -1] + [1] * (kernel.rows.ndim - 2)
+    if kernel.bias is not None:
+        bias = constant(_bias_codes(kernel, value).reshape(shape), f"{path}.bias.sums")
+        sums = node("Add", [sums, bias], f"{path}.biased")
+    step = constant((kernel.scale * value.grid.scale).reshape(shape), f"{path}.step")
+    return node("Mul", [node("Cast", [sums], f"{path}.cast", to=low.graph.onnx.TensorProto.FLOAT), step], name)
+
+
+def _bias_codes(kernel: Kernel, value: Codes) -> Any:
+    steps = np.rint(kernel.bias.astype(np.float64) / (kernel.scale * value.grid.scale))
+    return np.clip(steps, -LARGEST_BIAS, LARGEST_BIAS).astype(np.int32)
+
+
+def _before_spread(name: str, kernel: Kernel) -> str:
+    return name if kernel.block == 1 else f"{name}.blocks"
+
+
+def _spread(low: Lowering, name: str, kernel: Kernel, value: Any) -> Any:
+    """Put the outputs of several positions where they belong."""
+    if kernel.block == 1:
+        return value
+    cuts = any(kernel.cut)
+    value = low.moved("DepthToSpace", value, f"{name}.whole" if cuts else name, blocksize=kernel.block, mode="DCR")
+    if not cuts:
+        return value
+    ends = [-cut if cut else np.iinfo(np.int64).max for cut in kernel.cut]
+    corners = [low.integers(each, "corner") for each in ([0, 0], ends, [2, 3])]
+    return low.moved("Slice", value, name, corners)

@@ -1,0 +1,192 @@
+"""A network as an ONNX model: dropped channels gone, normalizations folded, integers where there are any."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from attrs import field, frozen
+from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_map
+
+from qprune.errors import ExportError, ShrinkError
+from qprune.export.functions import lower_function
+from qprune.export.layers import lower_layer
+from qprune.export.lowering import Layer, Lowering
+from qprune.export.values import Codes, Product, Real, Size, array
+from qprune.shrink import leaf_type, shrink_with_facts, symbolic_calls
+
+STORAGES = ("int8", "int4")
+
+
+@frozen(eq=False)
+class Written:
+    """An ONNX model, and what it was made of.
+
+    Attributes:
+        model: ``onnx.ModelProto``.
+        net: the network that was written, shrunk and folded, in eval mode.
+        layers: convolutions and linear layers, in execution order.
+        quantized: for each site with an active quantizer the tensor of its integers in the model.
+    """
+
+    model: Any = field(repr=False)
+    net: nn.Module = field(repr=False)
+    layers: tuple[Layer, ...]
+    quantized: dict[str, Codes] = field(repr=False)
+
+
+def write_network(net: nn.Module, example: Any, *, storage: str = "int8", dynamic_size: bool | None = None) -> Written:
+    """Write a network as an ONNX model of standard operators.
+
+    Dropped channels are taken out and normalizations folded first, see `qprune.shrink`. A quantizer becomes Quantize
+    and Dequantize, with a Clip of the integers between them below 8 bits or behind a rectifier; a layer of integer
+    weights that reads integers has them around it, which runtimes fuse to one integer layer, or sums integers by
+    ConvInteger and MatMulInteger where no quantizer follows. What moves numbers about, as pooling for a maximum does,
+    moves integers.
+
+    Args:
+        net: any network. It is not touched.
+        example: an input of it: a tensor or a tuple of them. Its values do not matter.
+        storage: ``"int8"``, or ``"int4"``: weights of up to 4 bits take half the bytes, and compute as floats.
+        dynamic_size: whether height and width may differ from the example's; by default where outputs have them.
+
+    Raises:
+        ExportError: if the packages are missing, or the network calls what there is no way to write; it is named.
+
+    Example:
+        >>> write_network(nn.Sequential(nn.Conv2d(3, 4, 1)), torch.zeros(1, 3, 5, 7)).layers[0].reason
+        'its weights have no quantizer'
+    """
+    if storage not in STORAGES:
+        raise ExportError(f'storage must be "int8" or "int4"; received {storage!r}.')
+    inputs = example if isinstance(example, tuple) else (example,)
+    inputs = tree_map(lambda x: torch.zeros(x.shape, dtype=x.dtype) if isinstance(x, Tensor) else x, inputs)
+    try:
+        small = shrink_with_facts(net, inputs, fold=True).net.cpu()
+        if leaf_type(small) is not None:
+            small = nn.Sequential(small)
+        nodes = symbolic_calls(small, len(inputs))
+    except ShrinkError as error:
+        raise ExportError(f"{type(net).__name__} cannot be written as an ONNX file: {error}.") from error
+    return _Walk(small, nodes, inputs, storage, dynamic_size).written()
+
+
+class _Shapes(fx.Interpreter):
+    """Runs the calls on the example, and remembers the shapes of their results."""
+
+    def __init__(self, net: nn.Module, graph: fx.Graph) -> None:
+        super().__init__(net, graph=graph)
+        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if isinstance(result, Tensor):
+            self.shapes[n] = tuple(result.shape)
+        return result
+
+
+class _Walk:
+    """One network on its way into a file."""
+
+    def __init__(
+        self, net: nn.Module, nodes: Sequence[fx.Node], inputs: tuple[Any, ...], storage: str, dynamic: bool | None
+    ) -> None:
+        self.net, self.nodes = net, nodes
+        self.low = Lowering(packed=storage == "int4")
+        self.values: dict[fx.Node, Any] = {}
+        interpreter = _Shapes(net, nodes[0].graph)
+        with torch.no_grad():
+            interpreter.run(*inputs)
+        self.shapes = interpreter.shapes
+        self.resizable = self._is_resizable() if dynamic is None else dynamic
+
+    def _is_resizable(self) -> bool:
+        outputs = self.nodes[-1].all_input_nodes
+        return all(len(self.shapes.get(node, ())) == 4 for node in outputs)
+
+    def written(self) -> Written:
+        """Write it."""
+        for node in self.nodes:
+            if node.op == "output":
+                self._outputs(node)
+            else:
+                value = getattr(self, f"_{node.op}")(node)
+                several = len(node.users) > 1 and isinstance(value, (Real, Product))
+                self.values[node] = self.low.settled(value) if several else value
+        return Written(self.low.graph.model(), self.net, tuple(self.low.layers), dict(self.low.quantized))
+
+    def _symbols(self, shape: Sequence[int]) -> list[str | None]:
+        sides: list[str | None] = (
+            ["height", "width"] if self.resizable and len(shape) == 4 else [None] * (len(shape) - 2)
+        )
+        return ["batch", None, *sides][: len(shape)]
+
+    def _placeholder(self, node: fx.Node) -> Any:
+        if node not in self.shapes:
+            raise ExportError(f"The input {node.target} is no tensor, and cannot be one of an ONNX file.")
+        self.low.graph.input(str(node.target), self.shapes[node], self._symbols(self.shapes[node]))
+        return Real(str(node.target))
+
+    def _get_attr(self, node: fx.Node) -> Any:
+        owner, _, name = str(node.target).rpartition(".")
+        tensor = getattr(self.net.get_submodule(owner), name)
+        return Real(self.low.graph.constant(array(tensor), str(node.target)))
+
+    def _call_module(self, node: fx.Node) -> Any:
+        layer = self.net.get_submodule(str(node.target))
+        shape = self.shapes.get(node.all_input_nodes[0], ())
+        return self._told(lambda: lower_layer(self.low, str(node.target), layer, self._arguments(node.args), shape))
+
+    def _call_function(self, node: fx.Node) -> Any:
+        first: Any = node.args[0] if node.args else None
+        if node.target is getattr and node.args[1] == "shape":
+            return self._sizes(first)
+        if node.target is torch._assert:
+            return None
+        return self._called(node)
+
+    def _call_method(self, node: fx.Node) -> Any:
+        if node.target in ("size", "dim"):
+            sizes = self._sizes(node.args[0])
+            if node.target == "dim":
+                return len(sizes)
+            return sizes if len(node.args) == 1 else sizes[node.args[1]]  # type: ignore[index]
+        return self._called(node)
+
+    def _called(self, node: fx.Node) -> Any:
+        args, kwargs = self._arguments(node.args), self._arguments(node.kwargs)
+        shape = next((self.shapes[each] for each in node.all_input_nodes if each in self.shapes), ())
+        return self._told(lambda: lower_function(self.low, node.name, node.target, args, kwargs, shape))
+
+    def _sizes(self, node: Any) -> list[Any]:
+        shape = self.shapes[node]
+        known = self._symbols(shape)
+        name = self.low.name(self.values[node]) if any(known) else ""
+
+        def side(place: int, symbol: str) -> Size:
+            bounds = {"start": place, "end": place + 1}
+            return Size(self.low.graph.node("Shape", [name], f"{node.name}.{symbol}", **bounds))
+
+        sizes = enumerate(zip(shape, known, strict=True))
+        return [size if symbol is None else side(place, symbol) for place, (size, symbol) in sizes]
+
+    def _arguments(self, arguments: Any) -> Any:
+        return fx.node.map_arg(arguments, lambda node: self.values[node])
+
+    def _told(self, write: Any) -> Any:
+        try:
+            return write()
+        except ExportError as error:
+            raise ExportError(
+                f"{type(self.net).__name__} cannot be written as an ONNX file: {error}. Write that part with layers "
+                "and functions from the list in docs/export.md."
+            ) from error
+
+    def _outputs(self, node: fx.Node) -> None:
+        outputs = node.args[0] if isinstance(node.args[0], (tuple, list)) else [node.args[0]]
+        for place, each in enumerate(outputs):
+            if each not in self.shapes:
+                raise ExportError(f"Output {place} is no tensor, and cannot be one of an ONNX file.")
+            shape = self.shapes[each]
+            name = self.low.graph.node("Identity", [self.low.real(self.values[each])], "output")
+            self.low.graph.output(name, shape, self._symbols(shape))
