@@ -3,6 +3,7 @@
 from qprune.api import (
     ScheduleDriver,
     build,
+    calibrate,
     evaluate,
     export,
     fit,
@@ -24,6 +25,7 @@ __all__ = [
     "ScheduleDriver",
     "SpecError",
     "build",
+    "calibrate",
     "evaluate",
     "export",
     "fit",

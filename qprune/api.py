@@ -10,9 +10,11 @@ from attrs import evolve
 from torch import Tensor, nn
 
 from qprune import assemble as assembling
+from qprune.calibrate import calibrate
 from qprune.data import describe
 from qprune.dense import to_dense
 from qprune.errors import ExportError, SpecError
+from qprune.exact import make_exact
 from qprune.export import Certificate, export_network, export_run, open_run
 from qprune.plan import Plan
 from qprune.report import ShrinkReport, Summary, report_shrunk, summarize
@@ -45,6 +47,7 @@ from qprune.training import (
 __all__ = [
     "ScheduleDriver",
     "build",
+    "calibrate",
     "evaluate",
     "export",
     "fit",
@@ -148,7 +151,10 @@ def build(spec: SpecLike) -> nn.Module:
     info = describe(chosen.data)
     with mistakes_in(spec), torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(chosen.seed)
-        return assembling.assemble(chosen, len(info.classes), info.shape)
+        net = assembling.assemble(chosen, len(info.classes), info.shape)
+        if chosen.numerics == "exact":
+            make_exact(net, torch.zeros(2, *info.shape, device="meta"))
+        return net
 
 
 def load(run: Path | str, *, model: nn.Module | None = None, runs: Path | str | None = None) -> nn.Module:
@@ -394,7 +400,8 @@ def swap(
         prune: rules as in a spec,
             ``{"sites": [{"types": ["Conv2d"], "at": "input"}], "sparsity": 0.75, "schedule": ...}``.
         quantize: rules as in a spec, ``{"sites": [...], "bits": 4, "start": 200}``.
-        numerics: ``"default"`` or ``"paper"``.
+        numerics: ``"default"``, ``"paper"``, or ``"exact"``: the exported file computes the same bits. It takes the
+            masks and the statistics of normalizations as final; ``net`` must be trained.
         complete: also quantize to 8 bits what convolutions and sums read and no rule quantizes, so that all of them
             have an integer form when exported.
 

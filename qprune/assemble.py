@@ -11,9 +11,10 @@ from qprune import zoo
 from qprune.complete import missing_quantizers
 from qprune.declared import build_declared
 from qprune.errors import PlanError, SpecError
+from qprune.exact import make_exact
 from qprune.flow import Flow, trace
 from qprune.layers import ChannelMask, Compressed, sites
-from qprune.selection import Filling, choose, host_of, not_a_host
+from qprune.selection import Filling, choose, fill, not_a_host
 from qprune.spec import ModelSpec, PruneRule, QuantizeRule, Spec
 
 Ties = dict[str, list[tuple[str, int]]]
@@ -81,7 +82,8 @@ def swap(
         example: an input of it (a tensor or a tuple of arguments), run once on the meta device.
         prune: rules for masks.
         quantize: rules for quantizers.
-        numerics: ``"default"`` or ``"paper"``.
+        numerics: ``"default"``, ``"paper"``, or ``"exact"``, which takes normalizations and masks as final, see
+            `qprune.exact.make_exact`.
         complete: also quantize to 8 bits what convolutions and sums read and no rule quantizes.
 
     Raises:
@@ -89,6 +91,8 @@ def swap(
     """
     copied = copy.deepcopy(net)
     compress(copied, trace(copied, example), prune, quantize, numerics=numerics, complete=complete, origin="swap")
+    if numerics == "exact":
+        make_exact(copied, example)
     return copied
 
 
@@ -125,18 +129,6 @@ def _completing(quantize: Sequence[QuantizeRule], numerics: str) -> dict[str, An
     """Quantizers that start with those of the activations, or with the first there are."""
     acts = [rule for rule in quantize if any(site.at != "weight" for site in rule.sites)]
     return {"numerics": numerics, "schedule": (acts or quantize)[0].schedule}
-
-
-def fill(net: nn.Module, filling: Filling) -> None:
-    """Make a layer of ``net`` a host, if it is not one yet, and fill one of its slots."""
-    module: Any = net.get_submodule(filling.path)
-    if not isinstance(module, Compressed):
-        # Same object, new class: its hooks, parameters, and every place that shares it stay as they are.
-        module.__class__ = host_of(module)
-        module.open_slots()
-    add = module.add_mask if filling.kind == "mask" else module.add_quant
-    home = next((p.device for p in (*module.parameters(), *net.parameters())), torch.device("cpu"))
-    add(filling.side, **filling.options).to(home)
 
 
 def tie_norms(net: nn.Module, flow: Flow) -> None:

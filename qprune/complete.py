@@ -33,7 +33,7 @@ def without_integers(flow: Flow) -> list[str]:
         >>> without_integers(trace(net, torch.zeros(1, 3, 5, 7)))
         ['1']
     """
-    return [str(call.path) for call in _weighted(flow) if not _reads_integers(flow, call)]
+    return [str(call.path) for call in quantized_layers(flow) if input_quant(flow, call) is None]
 
 
 def missing_quantizers(flow: Flow, options: dict[str, Any]) -> list[Filling]:
@@ -64,20 +64,28 @@ def _gaps(flow: Flow) -> Iterator[tuple[str, str, int | None]]:
     for call in flow.calls:
         if isinstance(call.layer, Add):
             yield from _gaps_of_sum(flow, call)
-    for call in _weighted(flow):
-        if not _reads_integers(flow, call):
+    for call in quantized_layers(flow):
+        if input_quant(flow, call) is None:
             place = _output_site(flow, call.inputs[0])
             yield place or (str(call.path), "input", None)
 
 
 def _gaps_of_sum(flow: Flow, call: Call) -> Iterator[tuple[str, str, int | None]]:
-    places = [_output_site(flow, index) for index in call.inputs if not _on_grid(flow, index)]
-    if not _is_only_rectified(flow, call) and not _on_grid(flow, call.index):
+    places = [_output_site(flow, index) for index in call.inputs if _grid(flow, index) is None]
+    if not _is_only_rectified(flow, call) and _grid(flow, call.index) is None:
         places.append(_output_site(flow, call.index))
     yield from (place for place in places if place is not None)
 
 
-def _weighted(flow: Flow) -> Iterator[Call]:
+def quantized_layers(flow: Flow) -> Iterator[Call]:
+    """The calls of convolutions and linear layers that have a quantizer at their weight.
+
+    Example:
+        >>> from qprune.flow import trace
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 1), QuantConv2d(4, 2, 1))
+        >>> [call.path for call in quantized_layers(trace(net, torch.zeros(1, 3, 5, 7)))]
+        ['1']
+    """
     for call in flow.calls:
         layer = call.layer
         if isinstance(layer, WEIGHTED) and isinstance(layer, Compressed) and _quant(layer, "weight") is not None:
@@ -88,27 +96,38 @@ def _quant(layer: Any, side: str) -> FakeQuant | None:
     return layer.slot(side, "quant") if isinstance(layer, Compressed) and side in layer.sides else None
 
 
-def _reads_integers(flow: Flow, call: Call) -> bool:
+def input_quant(flow: Flow, call: Call) -> FakeQuant | None:
+    """The quantizer, of one range, of the numbers that a layer reads; None if there is none.
+
+    Example:
+        >>> from qprune.flow import trace
+        >>> flow = trace(nn.Sequential(QuantConv2d(3, 4, 1, act_bits=4)), torch.zeros(1, 3, 5, 7))
+        >>> input_quant(flow, flow.calls[0]).bits
+        4
+    """
     own = _quant(call.layer, "input")
-    return own.channels is None if own is not None else _on_grid(flow, call.inputs[0])
+    if own is not None:
+        return own if own.channels is None else None
+    return _grid(flow, call.inputs[0])
 
 
-def _on_grid(flow: Flow, index: int) -> bool:
+def _grid(flow: Flow, index: int) -> FakeQuant | None:
+    """The quantizer on whose grid the result of a call lies."""
     if index < 0:
-        return False
+        return None
     call = flow.calls[index]
     own = _quant(call.layer, "output")
     if own is not None:
-        return own.channels is None
+        return own if own.channels is None else None
     moves = isinstance(call.layer, (*MOVING, *RECTIFIERS)) if call.layer is not None else call.name in MOVING_FUNCTIONS
-    return moves and len(call.inputs) == 1 and _on_grid(flow, call.inputs[0])
+    return _grid(flow, call.inputs[0]) if moves and len(call.inputs) == 1 else None
 
 
 def _is_only_rectified(flow: Flow, call: Call) -> bool:
     readers = [other for other in flow.calls[call.index + 1 :] if call.index in other.inputs]
     if call.index in flow.outputs or len(readers) != 1:
         return False
-    return isinstance(readers[0].layer, RECTIFIERS) and _on_grid(flow, readers[0].index)
+    return isinstance(readers[0].layer, RECTIFIERS) and _grid(flow, readers[0].index) is not None
 
 
 def _output_site(flow: Flow, index: int) -> tuple[str, str, int | None] | None:

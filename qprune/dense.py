@@ -46,9 +46,7 @@ def _bake(path: str, module: Any) -> nn.Module | None:
             module.bias.copy_(bias)
     for parameter, keep in module.kept_entries():
         parameter.copy_(torch.where(keep, parameter, 0))
-    for side in module.sides:
-        delattr(module, f"{side}_mask")
-        delattr(module, f"{side}_quant")
+    module.close_slots()
     module.__class__ = plain
     return None if mask is None or getattr(module, "weight", None) is not None else _gate(path, plain, mask)
 

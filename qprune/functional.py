@@ -10,6 +10,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 IMPORTANCES = ("l1", "l0")
 GRADIENTS = ("straight", "clipped")
+SMALLEST_STEP = 2.0**-40  # of exact numerics: a product of two has room in a float32
 
 
 def channel_score(x: Tensor, importance: str = "l1", axis: int = 1) -> Tensor:
@@ -133,6 +134,27 @@ def scale_and_zero_point(low: Tensor, high: Tensor, bits: int, symmetric: bool) 
     scale = scale.clamp(min=torch.finfo(torch.float32).tiny)
     zero_point = torch.zeros_like(scale) if symmetric else (first - low / scale).round()
     return scale, zero_point.to(torch.int32)
+
+
+def exact_scale_and_zero_point(low: Tensor, high: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor]:
+    """`scale_and_zero_point` with which integer kernels compute to the bit what float32 does.
+
+    Scales are powers of two, the next ones up; so products and sums of what lies on such grids are exact as long as
+    their integers are. Zero points are even: then a kernel may round before it adds the zero point, or after. A range
+    of nothing but 0 gets a scale as for values of about 1.
+
+    Example:
+        >>> exact_scale_and_zero_point(torch.tensor(-1.0), torch.tensor(2.0), 4, symmetric=False)
+        (tensor(0.2500), tensor(4, dtype=torch.int32))
+    """
+    first, last = code_bounds(bits, symmetric)
+    scale, _ = scale_and_zero_point(low, high, bits, symmetric)
+    empty = scale <= torch.finfo(torch.float32).tiny
+    scale = power_of_two(torch.where(empty, 1 / last, scale).clamp(SMALLEST_STEP, 1 / SMALLEST_STEP))
+    if symmetric:
+        return scale, torch.zeros_like(scale, dtype=torch.int32)
+    zero_point = 2 * ((first - low.float().clamp(max=0) / scale) / 2).round()
+    return scale, zero_point.clamp(0, last - last % 2).to(torch.int32)
 
 
 def power_of_two(scale: Tensor) -> Tensor:

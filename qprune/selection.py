@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 from attrs import define, field, frozen
 from torch import nn
 from torch.nn.utils import parametrize
@@ -217,6 +218,18 @@ def host_of(module: nn.Module) -> type[Compressed]:
     if isinstance(module, Compressed):
         return type(module)
     return next(host for plain, host in HOSTS.items() if isinstance(module, plain))
+
+
+def fill(net: nn.Module, filling: Filling) -> None:
+    """Make a layer of ``net`` a host, if it is not one yet, and fill one of its slots."""
+    module: Any = net.get_submodule(filling.path)
+    if not isinstance(module, Compressed):
+        # Same object, new class: its hooks, parameters, and every place that shares it stay as they are.
+        module.__class__ = host_of(module)
+        module.open_slots()
+    add = module.add_mask if filling.kind == "mask" else module.add_quant
+    home = next((p.device for p in (*module.parameters(), *net.parameters())), torch.device("cpu"))
+    add(filling.side, **filling.options).to(home)
 
 
 def not_a_host(module: nn.Module) -> str:

@@ -17,7 +17,7 @@ FLOORS = {
     "layers": 1, "spec": 1,
     "flow": 2, "declared": 2, "selection": 2, "assemble": 2, "dense": 2, "plan": 2, "data": 2, "tasks": 2,
     "complete": 2, "shrink": 2,
-    "training": 3, "report": 3, "export": 3,
+    "training": 3, "report": 3, "export": 3, "calibrate": 3,
     "api": 4, "cli": 5, "__main__": 6, "__init__": 7,
 }  # fmt: skip
 SAME_FLOOR = {
@@ -33,6 +33,7 @@ SAME_FLOOR = {
     "tasks": {"data"},
     "training": {"report"},
     "export": {"report", "training"},
+    "calibrate": {"training"},
 }
 
 
@@ -70,8 +71,8 @@ def test_library_code_does_not_print(path: Path) -> None:
 
 def test_public_names() -> None:
     assert sorted(qprune.__all__) == [
-        "PlanError", "QpruneError", "ScheduleDriver", "SpecError", "build", "evaluate", "export", "fit", "load", "plan",
-        "predict", "save", "shrink", "shrink_report", "summary", "swap", "to_dense",
+        "PlanError", "QpruneError", "ScheduleDriver", "SpecError", "build", "calibrate", "evaluate", "export", "fit", "load",
+        "plan", "predict", "save", "shrink", "shrink_report", "summary", "swap", "to_dense",
     ]  # fmt: skip
     assert all(hasattr(qprune, name) for name in qprune.__all__)
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from qprune.errors import ExportError
 from qprune.export.lowering import Lowering
-from qprune.export.values import Codes, Real, Value, array
+from qprune.export.values import Codes, Grid, Real, Value, array
 from qprune.export.weighted import weighted
 from qprune.layers import Align, Aligned, Compressed
 from qprune.shrink import scale_and_shift
@@ -35,7 +35,7 @@ def lower_layer(low: Lowering, path: str, layer: Any, values: tuple[Any, ...], s
         raise ExportError(f"{path} is {type(layer).__name__}, for which there is no way into an ONNX file")
     aligns = layer.arguments if isinstance(layer, Aligned) else ()
     aligned = [
-        picked(low, value, align, f"{path}.argument") if isinstance(align, Align) else value
+        picked(low, value, align, f"{path}.argument", len(shape)) if isinstance(align, Align) else value
         for align, value in zip(aligns, values, strict=False)
     ]
     value = write(low, path, layer, shape, *aligned, *values[len(aligned) :])
@@ -43,24 +43,39 @@ def lower_layer(low: Lowering, path: str, layer: Any, values: tuple[Any, ...], s
         value = low.masked(value, layer.slot("output", "mask"), f"{path}.output_mask", len(shape))
         value = low.quantize(value, layer.slot("output", "quant"), f"{path}.output")
     result = layer.result if isinstance(layer, Aligned) else None
-    return value if result is None else picked(low, value, result, f"{path}.result")
+    return value if result is None else picked(low, value, result, f"{path}.result", len(shape))
 
 
-def picked(low: Lowering, value: Value, align: Align, name: str) -> Value:
-    """Channels by number, and constants where there is none."""
-    if any(align.fill):  # constants of any value
+def picked(low: Lowering, value: Value, align: Align, name: str, rank: int) -> Value:
+    """Channels by number, and constants where there is none; in integers where the constants are among the numbers."""
+    fill = np.asarray(align.fill, np.float32)
+    codes = constant_codes(value.grid, fill) if isinstance(value, Codes) else None
+    if codes is None:
         value = Real(low.real(value))
-    index = low.integers(align.index, "channels")
-    if -1 in align.index:  # one channel of zeros behind the others, which -1 means to Gather, too
-        pads = low.integers([0, 0, 0, 1], "one_behind")
-        value = low.moved("Pad", value, f"{name}.wider", [pads, low.zero(value), low.integers([0, 1], "axes")])
-    value = low.moved("Gather", value, name, [index], axis=1)
-    if not any(align.fill):
-        return value
-    fill = np.asarray(align.fill, np.float32).reshape(1, -1, 1, 1)
-    return Real(
-        low.graph.node("Add", [low.real(value), low.graph.constant(fill, f"{name}.constants")], f"{name}.filled")
+    index, exists = np.asarray(align.index), np.asarray(align.index) >= 0
+    whole = bool(exists.all())
+    value = low.moved(
+        "Gather", value, name if whole else f"{name}.kept", [low.integers(index.clip(0), "channels")], axis=1
     )
+    if whole:
+        return value
+    shape = [1, -1] + [1] * (rank - 2)
+    constants = low.graph.constant((fill if codes is None else codes).reshape(shape), f"{name}.constants")
+    there = low.graph.constant(exists.reshape(shape), f"{name}.exists")
+    result = low.graph.node("Where", [there, low.name(value), constants], name)
+    return Codes(result, value.grid) if isinstance(value, Codes) else Real(result)
+
+
+def constant_codes(grid: Grid, numbers: Any) -> Any:
+    """The integers of numbers on a grid, as uint8; None if any is not on it.
+
+    Example:
+        >>> constant_codes(Grid(np.float32(0.5), 2, 0, 15), np.float32([0, 1.5]))
+        array([2, 5], dtype=uint8)
+    """
+    codes = np.asarray([grid.code(number) for number in numbers])
+    exact = (codes - grid.zero_point).astype(np.float32) * grid.scale == numbers
+    return codes.astype(np.uint8) if exact.all() else None
 
 
 def _same(low: Lowering, path: str, layer: Any, shape: Shape, value: Value) -> Value:
@@ -235,7 +250,7 @@ def joined(low: Lowering, path: str, values: Any, axis: int) -> Value:
 
 
 def _align(low: Lowering, path: str, layer: Any, shape: Shape, value: Value) -> Value:
-    return picked(low, value, layer, path)
+    return picked(low, value, layer, path, len(shape))
 
 
 def pair(value: Any) -> list[Any]:

@@ -1,6 +1,7 @@
 """Drop-in layers that can be pruned and quantized, and the compressors inside them."""
 
 from qprune.layers.aligned import ALIGNED, CHANNELWISE, Align, Aligned
+from qprune.layers.bias import BiasQuant
 from qprune.layers.compressor import Compressor
 from qprune.layers.hosts import (
     HOSTS,
@@ -40,6 +41,7 @@ __all__ = [
     "HOSTS",
     "Align",
     "Aligned",
+    "BiasQuant",
     "ChannelMask",
     "Compressed",
     "CompressedAdaptiveAvgPool2d",

@@ -4,7 +4,7 @@ Every slot is empty until it is filled, and a host with empty slots is its torch
 """
 
 import math
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qprune.functional import along, channel_score, rectify_channels
+from qprune.layers.bias import LARGEST, BiasQuant
 from qprune.layers.mask import ChannelMask
 from qprune.layers.quantizer import FakeQuant
 from qprune.zoo import Add, Concat
@@ -35,6 +36,12 @@ class Compressed:
         for side in self.sides:
             setattr(self, f"{side}_mask", None)
             setattr(self, f"{side}_quant", None)
+
+    def close_slots(self) -> None:
+        """Forget every slot, for a layer that is going to be of its torch class again."""
+        for side in self.sides:
+            delattr(self, f"{side}_mask")
+            delattr(self, f"{side}_quant")
 
     def channels_at(self, side: str) -> int | None:
         """Channels of the tensor at ``side``; None where the layer itself does not know."""
@@ -164,6 +171,17 @@ class CompressedWeight(Compressed):
     weight_quant: FakeQuant | None
     output_mask: ChannelMask | None
     output_quant: FakeQuant | None
+    bias_quant: BiasQuant | None
+
+    def open_slots(self) -> None:
+        """Make every slot, empty."""
+        super().open_slots()
+        self.bias_quant = None
+
+    def close_slots(self) -> None:
+        """Forget every slot, for a layer that is going to be of its torch class again."""
+        super().close_slots()
+        del self.bias_quant
 
     def channels_at(self, side: str) -> int:
         """Input channels, or output channels for the weight and output sides."""
@@ -207,11 +225,31 @@ class CompressedWeight(Compressed):
 
     def _weight_and_bias(self) -> tuple[Tensor, Tensor | None]:
         mask, quant, bias = self.weight_mask, self.weight_quant, self.bias
+        if self.bias_quant is not None and bias is not None:
+            bias = self.bias_quant(bias)
         if mask is None and quant is None:
             return self.weight, bias
         if mask is not None and bias is not None:
             bias = torch.where(mask.keep, bias, 0)
         return self.rows(compress(self.rows(self.weight), mask, quant)), bias
+
+    def beyond_float(self) -> bool:
+        """Whether integer sums of this layer may be too large for float32 to hold them exactly.
+
+        Only where that is asked for, by a `BiasQuant`: then eval computes the layer in float64.
+        """
+        if self.bias_quant is None or self.weight_quant is None:
+            return False
+        terms = self.rows(self.weight)[0].numel()
+        return terms * self.bias_quant.levels * self.weight_quant.code_bounds[1] >= 2**24 - LARGEST
+
+    def _product(self, compute: Callable[..., Tensor], x: Tensor) -> Tensor:
+        """Compress the input, compute with the compressed weight, compress the output."""
+        operands = (self._at_input(x), *self._weight_and_bias())
+        if self.training or not self.beyond_float():
+            return self._at_output(compute(*operands))
+        wide = [None if each is None else each.double() for each in operands]
+        return self._at_output(compute(*wide).to(x.dtype))
 
     def _at_input(self, x: Tensor) -> Tensor:
         return compress(x, self.input_mask, self.input_quant)
@@ -245,7 +283,7 @@ class CompressedConv2d(CompressedWeight, nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Compress the input, convolve with the compressed weight, compress the output."""
-        return self._at_output(self._conv_forward(self._at_input(input), *self._weight_and_bias()))
+        return self._product(self._conv_forward, input)
 
 
 class CompressedConvTranspose2d(CompressedWeight, nn.ConvTranspose2d):
@@ -257,11 +295,10 @@ class CompressedConvTranspose2d(CompressedWeight, nn.ConvTranspose2d):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Compress the input, convolve with the compressed weight, compress the output."""
-        x, (weight, bias) = self._at_input(input), self._weight_and_bias()
         shape = (self.stride, self.padding, self.kernel_size, 2, self.dilation)
-        padding = self._output_padding(x, output_size, *shape)  # type: ignore[arg-type]
+        padding = self._output_padding(input, output_size, *shape)  # type: ignore[arg-type]
         arguments = (self.stride, self.padding, padding, self.groups, self.dilation)
-        return self._at_output(F.conv_transpose2d(x, weight, bias, *arguments))  # type: ignore[arg-type]
+        return self._product(lambda *operands: F.conv_transpose2d(*operands, *arguments), input)  # type: ignore[arg-type]
 
 
 class CompressedLinear(CompressedWeight, nn.Linear):
@@ -275,7 +312,7 @@ class CompressedLinear(CompressedWeight, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Compress the input, multiply with the compressed weight, compress the output."""
-        return self._at_output(F.linear(self._at_input(input), *self._weight_and_bias()))
+        return self._product(F.linear, input)
 
 
 class CompressedBatchNorm2d(CompressedOutput, nn.BatchNorm2d):

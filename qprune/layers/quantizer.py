@@ -12,6 +12,7 @@ from qprune.functional import (
     GRADIENTS,
     along,
     code_bounds,
+    exact_scale_and_zero_point,
     fake_quantize,
     mask_channels,
     quantize,
@@ -23,7 +24,7 @@ from qprune.schedules import QuantizeFrom
 
 torch.fx.wrap("mask_channels")  # one operation to symbolic tracing, which cannot know a dtype
 
-NUMERICS = ("default", "paper")
+NUMERICS = ("default", "paper", "exact")
 _COMMITTED = ("pending_low", "pending_high", "scale", "zero_point", "seen", "range")
 NOTHING = {"pending_low": torch.inf, "pending_high": -torch.inf}  # the range of a step that measured nothing
 
@@ -34,14 +35,15 @@ class FakeQuant(Compressor):
     Input of any shape, output the same shape and dtype. In training, while ``measuring``, each forward widens the range
     seen in this step; `commit` folds it into a running mean with weight ``max(1 / seen, 0.01)``. The numerics
     ``"paper"`` follow the published rules: 2^b steps over the range, a running mean of equal weights, and for
-    activations a zero point that is an integer only in eval.
+    activations a zero point that is an integer only in eval. ``"exact"`` takes powers of two as scales, and even zero
+    points, which stay what they are once it is active, see `qprune.exact`.
 
     Args:
         bits: 2 to 8.
         channels: one range per channel if given, else one for the whole tensor.
         axis: the channel axis of the input.
         symmetric: integers around 0 (weights) instead of 0 to 2^bits - 1 (activations).
-        numerics: ``"default"`` or ``"paper"``.
+        numerics: ``"default"``, ``"paper"`` or ``"exact"``.
         gradient: ``"straight"`` or ``"clipped"``, see `qprune.functional.fake_quantize`.
         schedule: when to start; asked by `ScheduleDriver`.
         device: where the buffers live.
@@ -87,7 +89,7 @@ class FakeQuant(Compressor):
         super().__init__()
         code_bounds(bits, symmetric)
         if numerics not in NUMERICS:
-            raise ValueError(f'numerics must be "default" or "paper"; received {numerics!r}')
+            raise ValueError(f'numerics must be "default", "paper" or "exact"; received {numerics!r}')
         if gradient not in GRADIENTS:
             raise ValueError(f'gradient must be "straight" or "clipped"; received {gradient!r}')
         self.bits, self.channels, self.axis, self.symmetric = bits, channels, axis, symmetric
@@ -150,7 +152,7 @@ class FakeQuant(Compressor):
             return y if mask is None else mask_channels(y, mask.keep, mask.axis)
         zero_point = None if self.symmetric else self.zero_point
         options["inplace"] = owned and x.dtype == torch.float32
-        options["nonnegative"] = nonnegative and self.numerics == "default"
+        options["nonnegative"] = nonnegative and self.numerics != "paper"
         return fake_quantize(x, self.scale, zero_point, low, high, **options)
 
     @property
@@ -180,7 +182,7 @@ class FakeQuant(Compressor):
     ) -> tuple[Any, Tensor]:  # a rectifier's low is a plain 0
         if self.channels is not None:  # of all channels, so that one which returns has a range
             return _channel_extremes(x if raw is None else raw.float(), self.axis)
-        if self.numerics == "default":
+        if self.numerics != "paper":
             # dropped zeros do not matter, nor does a minimum above 0: the range is widened to contain 0
             return 0.0 if nonnegative else x.amin(), x.amax()
         if mask is None:
@@ -226,8 +228,9 @@ class FakeQuant(Compressor):
 
     def scale_and_zero_point(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """Step size and integer zero point for these ranges, by the quantizer's numerics."""
-        if self.numerics == "default":
-            return scale_and_zero_point(low, high, self.bits, self.symmetric)
+        if self.numerics != "paper":
+            grid = exact_scale_and_zero_point if self.numerics == "exact" else scale_and_zero_point
+            return grid(low, high, self.bits, self.symmetric)
         if self.symmetric:
             scale = high / 2 ** (self.bits - 1)
             return scale.clamp(min=torch.finfo(torch.float32).tiny), torch.zeros_like(scale, dtype=torch.int32)
@@ -294,9 +297,11 @@ def _commit_alike(quants: list[FakeQuant]) -> None:
     if first.numerics == "paper" and first.symmetric:  # the published mean is one of magnitudes
         high = torch.maximum(-low, high)
     measured = low.isfinite() & high.isfinite()
+    if first.numerics == "exact":  # integers that something was computed with keep their meaning
+        measured = measured & ~torch.stack([quant.active for quant in quants])[owner]
     seen = seen + torch.zeros_like(seen).index_add_(0, owner, measured.long()).gt(0)
     spread(seen, buffers["seen"])
-    weight = (1 / seen.clamp(min=1)).clamp(min=0.01 if first.numerics == "default" else 0.0)[owner]
+    weight = (1 / seen.clamp(min=1)).clamp(min=0.0 if first.numerics == "paper" else 0.01)[owner]
     before = torch.cat([each.view(2, -1) for each in buffers["range"]], 1)
     ranges = torch.where(measured, torch.lerp(before, torch.stack([low, high]), weight), before)
     new_scale, new_zero_point = _grids(quants, sizes, ranges)

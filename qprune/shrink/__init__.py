@@ -3,7 +3,7 @@
 from qprune.shrink.analysis import Analysis, analyse
 from qprune.shrink.constants import Mode
 from qprune.shrink.cut import Cut, apply_cuts
-from qprune.shrink.fold import Fold, fold_norms
+from qprune.shrink.fold import Fold, apply_fold, find_folds, fold_norms
 from qprune.shrink.graph import graph_of
 from qprune.shrink.graph_net import net_from
 from qprune.shrink.graph_words import leaf_type
@@ -21,7 +21,9 @@ __all__ = [
     "Shrunk",
     "analyse",
     "apply_cuts",
+    "apply_fold",
     "cut_dead",
+    "find_folds",
     "fold_norms",
     "graph_of",
     "leaf_type",

@@ -77,7 +77,7 @@ def compressed(values: Tensor, shape: Shape, mask: ChannelMask | None, quant: Fa
         return values
     if not mode.training:
         return _quantized(values, shape, quant)
-    exact = quant.numerics == "default" or quant.symmetric or masked  # the published grid has no 0 in training
+    exact = quant.numerics != "paper" or quant.symmetric or masked  # the published grid has no 0 in training
     return values if exact else unknown(len(values))
 
 

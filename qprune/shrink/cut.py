@@ -168,6 +168,8 @@ def _cut_compressors(layer: Any, cut: Cut) -> None:
             part = layer.slot(side, kind)
             if part is not None:
                 part.select(torch.tensor(stay))
+    if isinstance(layer, CompressedWeight) and layer.bias_quant is not None:
+        layer.bias_quant.select(torch.tensor(cut.outputs))
 
 
 def _rejoin(layer: nn.Module, cut: Cut) -> None:
@@ -178,9 +180,7 @@ def _rejoin(layer: nn.Module, cut: Cut) -> None:
     if issubclass(kind, Compressed) and not any(
         isinstance(layer, Compressed) and layer.slot(side, what) for side in kind.sides for what in ("mask", "quant")
     ):
-        for side in kind.sides:
-            delattr(layer, f"{side}_mask")
-            delattr(layer, f"{side}_quant")
+        layer.close_slots()  # type: ignore[operator]
         kind = next(plain for plain, host in HOSTS.items() if host is kind)
     if all(joint is None for joint in (*cut.arguments, cut.result)):
         layer.__class__ = kind

@@ -8,13 +8,25 @@ import torch
 from torch import nn
 
 from qprune.errors import CheckpointError, ShrinkError
-from qprune.layers import ALIGNED, HOSTS, Align, Aligned, ChannelMask, Compressed, Compressor, FakeQuant
+from qprune.layers import (
+    ALIGNED,
+    HOSTS,
+    Align,
+    Aligned,
+    BiasQuant,
+    ChannelMask,
+    Compressed,
+    CompressedWeight,
+    Compressor,
+    FakeQuant,
+)
 from qprune.shrink.graph_arguments import plain, shown
 from qprune.shrink.graph_words import TYPES, leaf_type
 
 SLOTS: dict[str, type[Compressor]] = {"mask": ChannelMask, "quant": FakeQuant}
 MASK = ("channels", "axis", "importance", "multiple_of", "tied")
 QUANT = ("bits", "channels", "axis", "symmetric", "numerics", "gradient")
+BIAS = ("channels", "levels")
 _PLACES = ("device", "dtype")
 _BARE = {aligned: kind for kind, aligned in ALIGNED.items()}
 _PLAIN_OF: dict[type, type[nn.Module]] = {host: kind for kind, host in HOSTS.items()}
@@ -89,6 +101,8 @@ def _slots(layer: Compressed) -> dict[str, Any]:
             part = layer.slot(side, what)
             if part is not None:
                 slots[f"{side}_{what}"] = {name: getattr(part, name) for name in names}
+    if getattr(layer, "bias_quant", None) is not None:
+        slots["bias_quant"] = {name: getattr(layer.bias_quant, name) for name in BIAS}  # type: ignore[attr-defined]
     return slots
 
 
@@ -128,6 +142,9 @@ def _made(kind: type[nn.Module], options: dict[str, Any], described: Mapping[str
         layer: Any = unjoined(**_checked(options, tuple(_parameters(_plain_type(kind)))))
         for slot, entry in _entries(described, "slots") if isinstance(layer, Compressed) else ():
             side, _, what = str(slot).rpartition("_")
+            if slot == "bias_quant" and isinstance(layer, CompressedWeight):
+                layer.bias_quant = BiasQuant(**_checked(entry, BIAS))
+                continue
             if side not in layer.sides or what not in SLOTS:
                 raise CheckpointError(f"{shown(slot)} is no place of a {kind.__name__} for a mask or a quantizer")
             setattr(layer, slot, SLOTS[what](**_checked(entry, MASK if what == "mask" else QUANT)))

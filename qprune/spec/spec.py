@@ -34,7 +34,8 @@ class Spec:
         published: whether it reproduces an experiment of the paper.
         aka: the name that the experiment has there.
         seed: of everything random, at least 0.
-        numerics: of the quantizers: ``"default"``, or ``"paper"`` for the published rules.
+        numerics: of the quantizers: ``"default"``, ``"paper"`` for the published rules, or ``"exact"``: normalizations
+            of the run that it starts from are folded at its start, and the exported file computes the same bits.
         complete: also quantize to 8 bits what convolutions and sums read and no rule quantizes, so that all of them
             have an integer form when exported.
         data: see `DataSpec`.
@@ -59,7 +60,7 @@ class Spec:
     published: bool = field(default=False, validator=SWITCH)
     aka: str | None = field(default=None, validator=validators.optional(WORD))
     seed: int = field(default=0, validator=whole(0))
-    numerics: str = field(default="default", validator=one_of("default", "paper"))
+    numerics: str = field(default="default", validator=one_of("default", "paper", "exact"))
     complete: bool = field(default=False, validator=SWITCH)
     data: DataSpec = field(validator=must(lambda v: isinstance(v, DataSpec), "a table"))
     task: TaskSpec = field(default=Factory(TaskSpec), validator=must(lambda v: isinstance(v, TaskSpec), "a table"))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from qprune.errors import CheckpointError, PlanError, TrainingError
+from qprune.exact import bias_grids, settle_biases
 from qprune.flow import trace
 from qprune.layers import ChannelMask, CompressedWeight, Site, sites
 from qprune.plan import make_plan
@@ -70,6 +71,7 @@ class ScheduleDriver:
         together: bool = False,
     ) -> None:
         flow = None if example is None else trace(net, example)
+        self._bias_grids = [] if flow is None else list(bias_grids(flow))
         self.plan = make_plan(net, flow, steps_per_epoch=steps_per_epoch, steps=steps)
         self.net, self.optimizer, self.seed, self.together = net, optimizer, seed, together
         self._averages = _counterparts(net, average)
@@ -115,6 +117,7 @@ class ScheduleDriver:
 
     def _apply(self) -> list[Event]:
         events = [event for site in self.sites for event in self._act(site)]
+        settle_biases(self._bias_grids)
         self._follow()
         self._set_modes()
         return events

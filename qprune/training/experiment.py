@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 
 from qprune.assemble import assemble
 from qprune.data import DataInfo, Splits, describe, eval_loader, load_data, mix, train_loader, wrap_data
-from qprune.errors import CheckpointError, DataError
+from qprune.errors import CheckpointError, DataError, SpecError
+from qprune.exact import make_exact
 from qprune.flow import trace
 from qprune.layers import sites
 from qprune.plan import Plan, make_plan
@@ -110,12 +111,25 @@ def prepare(
     whole = copy.deepcopy(net) if spec.train.shrink != "never" or (init or {}).get("cuts") else None
     if init is not None:
         inherit(net, init, str(spec.init))
+    if spec.numerics == "exact":
+        _make_exact(spec, net, shape, init is not None)
+        whole = None  # what masks dropped is gone from the start
     chosen = choose_device(device)
     net.to(chosen)
     trainer = _trainer(spec, net, task, splits, shape, chosen)
     if ranks.rank():  # the network is the same everywhere, dropout is not
         torch.manual_seed(int(mix(spec.seed, ranks.rank())[0] >> 1))
     return Experiment(spec, splits, classes, shape, task, trainer, whole, model is not None)
+
+
+def _make_exact(spec: Spec, net: nn.Module, shape: tuple[int, ...], started: bool) -> None:
+    trained = started or not any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
+    if not trained:
+        raise SpecError(
+            'numerics = "exact" folds normalizations at the start of a run, and they have no statistics yet; name a '
+            f"trained run (init in {spec.name})."
+        )
+    make_exact(net, torch.zeros(2, *shape, device="meta"))
 
 
 def _trainer(
@@ -175,7 +189,7 @@ def _shrinker(
     steps: int,
     average: nn.Module | None,
 ) -> Shrinker | None:
-    if train.shrink == "never":
+    if train.shrink == "never" or not any(site.mask is not None for site in sites(net)):
         return None
     return Shrinker(
         net,
@@ -223,7 +237,8 @@ def train(
     """
     trainer, spec = experiment.trainer, experiment.spec
     facts: dict[str, Any] = {name: getattr(experiment, name) for name in ("classes", "shape", "palette")}
-    own = torch.zeros(1, *experiment.shape) if experiment.own else None
+    described = experiment.own or spec.numerics == "exact"  # a network that its spec alone does not give
+    own = torch.zeros(1, *experiment.shape) if described else None
     checkpoint = ModelCheckpoint(run.path, spec=spec_to_toml(spec), **_interval(trainer, spec), **facts, own=own)
     pictures = panels_of(trainer, experiment.splits)
     built_in = [TerminateOnNaN(), CSVLogger(run.history), TensorBoard(run.tensorboard, pictures)]
@@ -315,6 +330,8 @@ def plan_spec(spec: Spec, per_epoch: int | None = None) -> Plan:
     make_task(spec.task, info.classes, info.kind)
     with torch.random.fork_rng(devices=[]):
         net = assemble(spec, len(info.classes), info.shape)
+        if spec.numerics == "exact":
+            make_exact(net, torch.zeros(2, *info.shape, device="meta"))
     per_epoch = per_epoch or steps_per_epoch(info.sizes["train"], spec.train.batch)
     steps = to_steps(spec.train.length, per_epoch)
     check_lr_schedule(spec.train.lr_schedule, steps, per_epoch)

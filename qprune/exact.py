@@ -1,0 +1,159 @@
+"""Exact numerics: float32 arithmetic that is integer arithmetic, so that integer kernels compute the same bits.
+
+Normalizations are part of the convolutions; those that follow no convolution, and average pooling, become convolutions
+of each channel alone, with 8-bit weights. Every tensor that a convolution or a sum reads lies on the grid of a
+quantizer, whose scale is a power of two; biases lie on the grid of the integer sums.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from qprune.complete import input_quant, missing_quantizers, quantized_layers
+from qprune.errors import PlanError
+from qprune.flow import Call, Flow, trace
+from qprune.functional import SMALLEST_STEP, power_of_two
+from qprune.layers import (
+    ALIGNED,
+    Aligned,
+    BiasQuant,
+    Compressed,
+    CompressedConv2d,
+    CompressedWeight,
+    FakeQuant,
+    sites,
+)
+from qprune.layers.bias import LARGEST
+from qprune.selection import fill
+from qprune.shrink import Mode, analyse, apply_cuts, apply_fold, find_folds, scale_and_shift
+
+BITS = 8
+POOLS = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+SETTLED = Mode(settled=lambda mask: True, training=True)
+
+
+def make_exact(net: nn.Module, example: Any) -> None:
+    """Give a network the form that it has in exact numerics, in place; its quantizers have these numerics already.
+
+    Masks are taken as final, and what they drop goes, as far as it is exactly zero. Of every normalization the running
+    statistics are taken as final too, and nothing of them is left to train but a bias and the weights.
+
+    Args:
+        net: the network, with its quantizers in place and its normalizations trained.
+        example: an input; only its shape matters. Pooling is for images of its size.
+
+    Raises:
+        PlanError: if it has no quantizer.
+    """
+    options = _options(net)
+    apply_cuts(net, analyse(net, trace(net, example), SETTLED).cuts)
+    _fold(net, trace(net, example))
+    for call in trace(net, example).calls:
+        new = _as_convolution(call, options) if len(call.shape) == 4 else None
+        if new is not None:
+            _replace(net, str(call.path), new)
+    for filling in missing_quantizers(trace(net, example), options):
+        fill(net, filling)
+    for layer, source in bias_grids(trace(net, example), settled=False):
+        low, high = source.code_bounds
+        levels = max(-low, high) if source.symmetric else high
+        layer.bias_quant = BiasQuant(layer.channels_at("output"), levels, device=layer.weight.device)
+
+
+def _options(net: nn.Module) -> dict[str, Any]:
+    """Of the quantizers that are added: they start with those of the activations, or with the first there are."""
+    quants = [(site.side, site.quant) for site in sites(net) if site.quant is not None]
+    if not quants:
+        raise PlanError('numerics = "exact" is about quantizers, and there are none; add quantize rules.')
+    schedules = [quant.schedule for side, quant in quants if side != "weight"] or [quants[0][1].schedule]
+    return {"numerics": "exact", "schedule": schedules[0]}
+
+
+def _fold(net: nn.Module, flow: Flow) -> None:
+    folds, _ = find_folds(flow)
+    for fold in folds:
+        apply_fold(net, fold)
+        del net.get_submodule(fold.norm).fold  # it is how the network is, not what became of it
+
+
+def _as_convolution(call: Call, options: dict[str, Any]) -> nn.Module | None:
+    """What takes the place of a normalization that no convolution precedes, or of average pooling."""
+    layer: Any = call.layer
+    if isinstance(layer, nn.BatchNorm2d) and layer.track_running_stats:
+        conv = CompressedConv2d(layer.num_features, layer.num_features, 1, groups=layer.num_features)
+        scale, shift = scale_and_shift(layer)
+        with torch.no_grad():
+            conv.weight.copy_(scale.view(-1, 1, 1, 1))
+            conv.bias.copy_(shift)  # type: ignore[union-attr]
+    elif isinstance(layer, POOLS) and (window := _window(call)) is not None:
+        channels = call.shape[1]
+        conv = CompressedConv2d(channels, channels, **window, groups=channels, bias=False)
+        conv.weight.requires_grad_(False).fill_(1 / conv.weight[0].numel())
+    else:
+        return None
+    home = next((t.device for t in (*layer.parameters(), *layer.buffers())), None)
+    conv.add_quant("weight", BITS, per="channel", **options)
+    return _in_place_of(layer, conv).to(home).train(layer.training)
+
+
+def _window(call: Call) -> dict[str, Any] | None:
+    layer: Any = call.layer
+    if isinstance(layer, nn.AvgPool2d):
+        whole = layer.padding in (0, (0, 0)) or layer.count_include_pad
+        plain = whole and not layer.ceil_mode and layer.divisor_override is None
+        options = {"kernel_size": layer.kernel_size, "stride": layer.stride, "padding": layer.padding}
+        return options if plain else None
+    sides = list(zip(call.shapes[0][2:], call.shape[2:], strict=True))
+    if any(given % made for given, made in sides):
+        return None
+    size = tuple(given // made for given, made in sides)
+    return {"kernel_size": size, "stride": size}
+
+
+def _in_place_of(layer: Any, conv: Any) -> nn.Module:
+    if isinstance(layer, Compressed):
+        conv.output_mask, conv.output_quant = layer.slot("output", "mask"), layer.slot("output", "quant")
+    if isinstance(layer, Aligned):
+        conv.__class__ = ALIGNED[CompressedConv2d]
+        conv.arguments, conv.result = layer.arguments, layer.result
+    return conv  # type: ignore[no-any-return]
+
+
+def _replace(net: nn.Module, path: str, new: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(net.get_submodule(parent), name, new)
+
+
+def bias_grids(flow: Flow, settled: bool = True) -> Iterator[tuple[Any, FakeQuant]]:
+    """Layers that have integer sums, each with the quantizer of its input.
+
+    Args:
+        flow: of a network after `make_exact`.
+        settled: only those with a `BiasQuant`.
+    """
+    for call in quantized_layers(flow):
+        source, layer = input_quant(flow, call), call.layer
+        if source is not None and isinstance(layer, CompressedWeight) and (layer.bias_quant is not None or not settled):
+            yield layer, source
+
+
+@torch.no_grad()
+def settle_biases(grids: Sequence[tuple[Any, FakeQuant]]) -> None:
+    """Give every bias its grid whose input and weight have theirs; what has one keeps it.
+
+    Where a bias is out of proportion to its weights, these get larger steps, so that its integer has room.
+
+    Args:
+        grids: from `bias_grids`.
+    """
+    for layer, source in grids:
+        weight = layer.weight_quant
+        if layer.bias_quant.active or not (source.active and weight.active):
+            continue
+        if layer.bias is not None:
+            needed = layer.bias.abs() / (source.scale * (LARGEST / 2))
+            needed = needed if weight.channels is not None else needed.max()
+            weight.scale.copy_(torch.maximum(weight.scale, power_of_two(needed.clamp(min=SMALLEST_STEP))))
+        layer.bias_quant.settle((source.scale * weight.scale).expand_as(layer.bias_quant.scale))
