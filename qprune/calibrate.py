@@ -11,7 +11,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map_only
 
 from qprune.errors import DataError, PlanError, TrainingError
-from qprune.layers import FakeQuant, commit_all, sites
+from qprune.exact import bias_grids, settle_biases
+from qprune.flow import trace
+from qprune.layers import BiasQuant, FakeQuant, commit_all, sites
 from qprune.training.evaluation import evaluating
 from qprune.zoo import deployed
 
@@ -64,6 +66,7 @@ def calibrate(net: nn.Module, loader: Iterable[Any], *, batches: int | None = No
         )
     with evaluating(part), _undone_on_error(part):
         _measure_ranges(part, quants, _inputs(part, loader, batches))
+        _round_biases(part, next(_inputs(part, loader, batches)))
         if norms:
             _average_statistics(part, loader, batches)
     return net
@@ -78,6 +81,14 @@ def _measure_ranges(net: nn.Module, quants: Quants, inputs: Iterable[tuple[Any, 
     _check_reached(quants)
     for quant in quants.values():
         quant.active.fill_(True)
+
+
+def _round_biases(net: nn.Module, example: tuple[Any, ...]) -> None:
+    biases = [module for module in net.modules() if isinstance(module, BiasQuant)]
+    for bias in biases:
+        bias.active.fill_(False)
+    if biases:
+        settle_biases(list(bias_grids(trace(net, example))))
 
 
 @contextmanager
@@ -106,8 +117,8 @@ def _check_finite(quants: Quants, number: int) -> None:
     if not all(fine):
         name = next(name for name, each in zip(quants, fine, strict=True) if not each)
         raise TrainingError(
-            f'The values at the site "{name}" hold NaN or infinity, in batch {number} of the loader, and a range is taken '
-            "of finite values: check the data, and the weights of the network."
+            f'The values at the site "{name}" hold NaN or infinity, in batch {number} of the loader, and a range is '
+            "taken of finite values: check the data, and the weights of the network."
         )
 
 

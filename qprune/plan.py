@@ -7,7 +7,7 @@ import attrs
 from attrs import frozen
 from torch import nn
 
-from qprune.complete import without_integers
+from qprune.complete import quantized_layers, without_integers
 from qprune.errors import PlanError
 from qprune.flow import Flow
 from qprune.functional import kept_channels
@@ -250,6 +250,9 @@ def _notes(net: nn.Module, entries: list[SitePlan], flow: Flow | None) -> Iterab
 
 def _unquantized(flow: Flow) -> Iterable[str]:
     paths = without_integers(flow)
+    wide = [str(call.path) for call in quantized_layers(flow) if call.layer.beyond_float()]  # type: ignore[union-attr,operator]
+    if wide:
+        yield f"integer sums may pass 2**24, so these compute in float64 in eval: {', '.join(wide)}"
     if paths:
         yield f"exported, these compute with floats, because what they read has no quantizer: {', '.join(paths)}"
 

@@ -33,12 +33,14 @@ class Lowering:
 
     Attributes:
         graph: nodes and constants.
+        signed: whether integer weights are int8; else uint8 around 128, with which no processor's sums saturate.
         packed: whether weights of up to 4 bits are held as 4-bit integers, of which runtimes make real numbers.
         quantized: for each site with an active quantizer the tensor of its integers, and their grid.
         layers: convolutions and linear layers, in the order in which they are written.
     """
 
     graph: Graph = field(factory=Graph)
+    signed: bool = True
     packed: bool = False
     quantized: dict[str, Codes] = field(factory=dict)
     layers: list[Layer] = field(factory=list)

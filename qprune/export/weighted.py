@@ -70,13 +70,20 @@ def _real_weight(low: Lowering, path: str, kernel: Kernel, packed: bool) -> str:
     if kernel.scale is None:
         return low.graph.constant(kernel.rows, f"{path}.weight")
     kind = low.graph.onnx.TensorProto.INT4 if packed else None
-    zeros = low.graph.constant(np.zeros(len(kernel.scale), np.int8), f"{path}.weight.zero_point", kind)
+    integers, zero = (kernel.rows, np.int8(0)) if packed else _integers(low, kernel)
     inputs = [
-        low.graph.constant(kernel.rows, f"{path}.weight", kind),
+        low.graph.constant(integers, f"{path}.weight", kind),
         low.graph.constant(kernel.scale, f"{path}.weight.scale"),
-        zeros,
+        low.graph.constant(np.full(len(kernel.scale), zero), f"{path}.weight.zero_point", kind),
     ]
     return low.graph.node("DequantizeLinear", inputs, f"{path}.weight.real", axis=0)
+
+
+def _integers(low: Lowering, kernel: Kernel) -> tuple[Any, Any]:
+    """The integer weights as the file holds them, and the one that stands for 0."""
+    if low.signed:
+        return kernel.rows, np.int8(0)
+    return (kernel.rows.astype(np.int16) + 128).astype(np.uint8), np.uint8(128)
 
 
 def _transposed(low: Lowering, path: str, layer: Any, value: Value) -> Value:
@@ -126,12 +133,13 @@ def _quantized(low: Lowering, path: str, kernel: Kernel, value: Codes, grid: Gri
 def _sums(low: Lowering, path: str, kernel: Kernel, value: Codes, name: str) -> str:
     """Integer sums, and real numbers only of them."""
     node, constant = low.graph.node, low.graph.constant
-    points = [constant(np.uint8(value.grid.zero_point), "zero_point"), constant(np.int8(0), "weight.zero_point")]
+    integers, zero = _integers(low, kernel)
+    points = [constant(np.uint8(value.grid.zero_point), "zero_point"), constant(zero, "weight.zero_point")]
     if kernel.attributes:
-        inputs = [value.name, constant(kernel.rows, f"{path}.weight"), *points]
+        inputs = [value.name, constant(integers, f"{path}.weight"), *points]
         sums = node("ConvInteger", inputs, f"{path}.sums", **kernel.attributes)
     else:
-        inputs = [value.name, constant(kernel.rows.T, f"{path}.weight.columns"), *points]
+        inputs = [value.name, constant(integers.T, f"{path}.weight.columns"), *points]
         sums = node("MatMulInteger", inputs, f"{path}.sums")
     shape = [1, -1] + [1] * (kernel.rows.ndim - 2)
     if kernel.bias is not None:

@@ -12,6 +12,7 @@ from qprune.errors import ExportError, ShrinkError
 from qprune.export.functions import lower_function
 from qprune.export.layers import lower_layer
 from qprune.export.lowering import Layer, Lowering
+from qprune.export.probe import saturates
 from qprune.export.values import Codes, Product, Real, Size, array
 from qprune.shrink import leaf_type, shrink_with_facts, symbolic_calls
 
@@ -92,7 +93,7 @@ class _Walk:
         self, net: nn.Module, nodes: Sequence[fx.Node], inputs: tuple[Any, ...], storage: str, dynamic: bool | None
     ) -> None:
         self.net, self.nodes = net, nodes
-        self.low = Lowering(packed=storage == "int4")
+        self.low = Lowering(signed=not saturates(), packed=storage == "int4")
         self.values: dict[fx.Node, Any] = {}
         interpreter = _Shapes(net, nodes[0].graph)
         with torch.no_grad():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import qprune
 from qprune import zoo
 from qprune.errors import ExportError
-from qprune.export import OnnxModel, Written, write_network
+from qprune.export import OnnxModel, Written, write_network, writing
 from qprune.layers import Align, QuantConv2d, QuantConvTranspose2d, QuantLinear
 from qprune.zoo import Add, Concat
 
@@ -152,6 +152,16 @@ def test_powers_of_two_and_biases_on_the_grid_give_equal_bits(weight_bits: int, 
     assert [layer.reason for layer in written.layers] == [""] * 7
     assert torch.equal(ran(written, x), net(x))
     assert torch.equal(ran(written, 9 * x), net(9 * x))  # beyond every range
+
+
+def test_weights_are_unsigned_where_sums_of_signed_ones_saturate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "saturates", lambda: True)
+    x = torch.randn(5, 3, 8, 12)
+    net = made_exact(calibrated(Residual(8, 8), x))
+    written = write_network(net, x[:1])
+    integers = {tensor.data_type for tensor in written.model.graph.initializer if tensor.name.endswith(".weight")}
+    assert integers == {onnx.TensorProto.UINT8}
+    assert torch.equal(ran(written, x), net(x))
 
 
 def test_integers_of_the_file_are_those_that_were_trained() -> None:
