@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -123,6 +124,7 @@ def refused():
                 "predict",
                 "summary",
                 "shrink",
+                "export",
             ],
         ),
         (["fit"], ["SPEC", "--chain", "--resume", "--overwrite", "--name", "--seed", "--set", "--data", "--runs"]),
@@ -131,6 +133,7 @@ def refused():
         (["predict"], ["RUN IMAGES...", "class and confidence"]),
         (["summary"], ["RUN", "per layer and in total"]),
         (["shrink"], ["RUN", "--fold", "--out", "small.pt", "computes the same"]),
+        (["export"], ["RUN", "--require", "0.1", "--storage [int8|int4]", "--out", "model.onnx", "qprune[onnx]"]),
         (["list"], ["[PART]", "List the specs", "with PART in their name"]),
     ],
 )
@@ -312,6 +315,68 @@ def test_shrink_refuses_a_network_without_a_run_before_it_writes(refused, folder
     (line,) = refused("shrink", "own.pt")
     assert "holds a network alone" in line
     assert [path.name for path in folder.iterdir()] == ["own.pt"]
+
+
+QUANTIZE = """
+[[quantize]]
+sites = [{ types = ["Conv2d", "Linear"], at = "weight" }]
+bits = 8
+per = "channel"
+schedule = { kind = "quantize-from", start = 5, measure = 2 }
+"""
+
+
+def test_export_certifies_the_metric_and_times_both(qprune, in_a_hurry):
+    qprune("fit", write("tiny.toml", head="complete = true", tail=PRUNE + QUANTIZE), "--quiet")
+    text = qprune("export", "tiny", "--require", "100")
+    assert "64 test images" in text
+    assert "accuracy: " in text
+    assert "operators that ran: " in text
+    assert "in real numbers" not in text
+    assert [line.split()[0] for line in text.splitlines()[-2:]] == ["dense", "exported"]
+    certificate = json.loads(Path("runs/tiny/model.certificate.json").read_text())
+    assert certificate["scores"]["accuracy"][0] == json.loads(qprune("evaluate", "tiny"))["accuracy"]
+    assert set(certificate["milliseconds"]) == {"dense", "exported"}
+
+
+def test_exported_files_are_evaluated_and_predicted_with(qprune, in_a_hurry):
+    qprune("fit", write("tiny.toml"), "--quiet", "--set", "train.length=5ep")
+    qprune("export", "tiny")
+    scores, exported = (json.loads(qprune("evaluate", run)) for run in ("tiny", "runs/tiny/model.onnx"))
+    assert exported == pytest.approx(scores, rel=1e-5)
+    Image.fromarray(np.full((8, 8), 90, np.uint8)).save("scan.png")
+    assert qprune("predict", "runs/tiny/model.onnx", "scan.png") == qprune("predict", "tiny", "scan.png")
+
+
+def test_exact_runs_are_exported_to_the_bit(qprune, in_a_hurry):
+    norm = '[[model.layers]]\ntype = "Flatten"'
+    for name, tail, head in (("pruned", PRUNE, ""), ("exact", QUANTIZE, 'numerics = "exact"\ninit = "pruned"')):
+        path = Path(write(f"{name}.toml", head=head, tail=tail))
+        path.write_text(path.read_text().replace(norm, f"{NORM}\n{norm}"))
+    inherited = """
+[[prune]]
+sites = [{ types = ["ReLU"], at = "output" }]
+schedule = { kind = "inherited" }
+"""
+    Path("exact.toml").write_text(Path("exact.toml").read_text() + inherited)
+    qprune("fit", "pruned.toml", "--quiet")
+    qprune("fit", "exact.toml", "--quiet")
+    text = qprune("export", "exact", "--require", "exact")
+    assert "0 of them differ somewhere" in text
+    assert load_model("runs/exact/model.pt")["state"]["conv1.weight"].shape == (3, 1, 3, 3)
+
+
+def test_export_that_is_less_equal_than_required_ends_with_an_error(in_a_hurry, monkeypatch):
+    spec = write("tiny.toml", tail=QUANTIZE)
+    assert CliRunner().invoke(main, ["fit", spec, "--quiet"]).exit_code == 0
+    result = CliRunner().invoke(main, ["export", "tiny", "--require", "exact"])
+    assert result.exit_code == 2
+    assert 'differs from the network. Train with numerics = "exact", or require less.' in result.stderr
+    assert "accuracy: " in result.stdout
+    (line,) = CliRunner().invoke(main, ["export", "tiny"]).stderr.splitlines()
+    assert line == "qprune: runs/tiny/model.onnx is there already. Move it away, or choose another --out."
+    result = CliRunner().invoke(main, ["export", "tiny", "--out", "it.onnx", "--require", "much"])
+    assert result.stderr == 'qprune: --require must be a number, "exact" or "nothing"; received "much".\n'
 
 
 # mistakes in a spec: line by line, with the place, the value and the way out

@@ -108,12 +108,12 @@ def prepare(
     classes, shape = _facts(spec, splits, model)
     task = task or make_task(spec.task, classes, splits.info.kind if splits.info else None)
     net = model if model is not None else assemble(spec, len(classes), shape)  # type: ignore[arg-type]
-    whole = copy.deepcopy(net) if spec.train.shrink != "never" or (init or {}).get("cuts") else None
+    cuts = spec.train.shrink != "never" or spec.numerics == "exact" or (init or {}).get("cuts")
+    whole = copy.deepcopy(net) if cuts else None
     if init is not None:
         inherit(net, init, str(spec.init))
     if spec.numerics == "exact":
         _make_exact(spec, net, shape, init is not None)
-        whole = None  # what masks dropped is gone from the start
     chosen = choose_device(device)
     net.to(chosen)
     trainer = _trainer(spec, net, task, splits, shape, chosen)
@@ -280,6 +280,9 @@ def _report(experiment: Experiment, run: Run, environment: dict[str, Any]) -> No
     task = experiment.task
     metric = merit(trainer.history.scores.get("test", {}).get(task.monitor), task.mode)
     costs = summarize(_masked(experiment, content), experiment.shape, metric=metric).to_dict()["total"]
+    if spec.numerics == "exact" and experiment.whole is not None:  # what masks dropped was gone from the start
+        dense = summarize(experiment.whole, experiment.shape).to_dict()["total"]
+        costs |= {name: dense[name] for name in ("parameters", "macs", "features", "features_with_norms")}
     report = {"name": spec.name, "init": spec.init, "step": content["step"], "steps": trainer.steps}
     report |= {
         "monitor": task.monitor,
@@ -296,7 +299,7 @@ def _report(experiment: Experiment, run: Run, environment: dict[str, Any]) -> No
 def _masked(experiment: Experiment, content: dict[str, Any]) -> nn.Module:
     """The trained network with its masks, of which costs tell what it was and what is left."""
     trainer, whole = experiment.trainer, experiment.whole
-    if not content["cuts"]["cuts"] or whole is None:
+    if not content["cuts"]["cuts"] or whole is None or experiment.spec.numerics == "exact":
         return trainer.net
     restore_masks(whole, content["cuts"])
     active = {site.name: site.quant.active for site in sites(trainer.net) if site.quant is not None}
