@@ -1,4 +1,6 @@
 import copy
+import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from qprune.errors import PlanError, SpecError
 from qprune.exact import make_exact, settle_biases
 from qprune.functional import exact_scale_and_zero_point, power_of_two
 from qprune.layers import BiasQuant, CompressedConv2d, QuantConv2d, sites
+from qprune.training import Callback
 
 WEIGHTS = {"sites": [{"types": ["Conv2d"], "at": "weight"}], "bits": 4, "per": "channel", "start": 0}
 
@@ -137,3 +140,49 @@ def test_exact_run_without_a_run_to_start_from_is_a_mistake(tmp_path: object) ->
     }  # fmt: skip
     with pytest.raises(SpecError, match=r"they have no statistics yet; name a trained run \(init in mine\)"):
         qprune.fit(spec, runs=str(tmp_path), verbose=0)
+
+
+PRUNED = {
+    "name": "pruned", "data": {"name": "digits", "train_images": 200},
+    "train": {"length": "12it", "batch": 20, "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9}},
+    "model": {"layers": [
+        {"name": "conv", "type": "Conv2d", "out_channels": 6, "kernel_size": 3},
+        {"name": "norm", "type": "BatchNorm2d"},
+        {"name": "act", "type": "ReLU"},
+        {"name": "pool", "type": "AdaptiveAvgPool2d", "output_size": 1},
+        {"name": "flat", "type": "Flatten"},
+        {"name": "classifier", "type": "Linear", "out_features": 10},
+    ]},
+    "prune": [
+        {"sites": [{"types": ["ReLU"], "at": "output"}], "sparsity": 0.5, "schedule": {"kind": "one-shot", "at": 6}},
+    ],
+}  # fmt: skip
+LAYERS = {"sites": [{"types": ["Conv2d", "Linear"], "at": "weight"}], "bits": 4, "per": "channel"}
+EXACT = PRUNED | {
+    "name": "exact", "init": "pruned", "numerics": "exact",
+    "prune": [{"sites": [{"types": ["ReLU"], "at": "output"}], "schedule": {"kind": "inherited"}}],
+    "quantize": [LAYERS | {"schedule": {"kind": "quantize-from", "start": 6, "measure": 4}}],
+}  # fmt: skip
+
+
+class Interrupt(Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, object]) -> None:
+        if self.trainer.step == self.step:
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("step", [3, 6, 9])  # before quantizers measure, when they start, and when they are active
+def test_exact_run_goes_on_to_the_same_bits(step: int, tmp_path: Path) -> None:
+    qprune.fit(PRUNED, runs=tmp_path, verbose=0)
+    whole = qprune.fit(EXACT, runs=tmp_path, verbose=0, name="whole")
+    assert qprune.fit(EXACT, runs=tmp_path, verbose=0, callbacks=[Interrupt(step)]).interrupted
+    again = qprune.fit(EXACT, runs=tmp_path, verbose=0, resume=True)
+    assert again.scores == whole.scores
+    one, other = (qprune.load(run, runs=tmp_path).state_dict() for run in ("whole", "exact"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert one["conv.weight"].shape == (3, 1, 3, 3)
+    assert one["conv.bias_quant.active"]
