@@ -247,6 +247,7 @@ def export(
     *,
     storage: str = "int8",
     dynamic_size: bool | None = None,
+    dialect: str = "onnx",
     data: Path | str | None = None,
     runs: Path | str | None = None,
 ) -> Certificate:
@@ -257,11 +258,14 @@ def export(
 
     Args:
         model: a network, or a run as for `load`.
-        path: where to, say ``"model.onnx"``; a file that is there is replaced.
+        path: where to, say ``"model.onnx"``; a file that is there is replaced. ``"model.pt2"`` is a program of
+            `torch.export`, which torch runs without the network's code.
         example: an input of the network, of real values where there are any; a run has its own.
         storage: ``"int8"``, or ``"int4"``: weights of up to 4 bits take half the bytes and are computed with as floats.
         dynamic_size: whether images of other height and width may come; by default where the output is an image, too.
             The number of images is always free.
+        dialect: ``"onnx"``, or ``"qonnx"``: real numbers with a ``Quant`` node behind each quantized weight and
+            activation, in the shapes of the example, for FINN, hls4ml and other tools that make hardware.
         data: the folder of a run's data.
         runs: where run folders lie.
 
@@ -274,7 +278,7 @@ def export(
     Example:
         >>> print(qprune.export("runs/digits/a75_w4a4", "model.onnx"))
     """
-    options: dict[str, Any] = {"storage": storage, "dynamic_size": dynamic_size}
+    options: dict[str, Any] = {"storage": storage, "dynamic_size": dynamic_size, "dialect": dialect}
     if not isinstance(model, nn.Module):
         return export_run(_opened(model, runs, data), path, **options)
     if example is None:

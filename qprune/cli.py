@@ -21,7 +21,7 @@ from qprune import api
 from qprune.assemble import assemble
 from qprune.data import read_inputs
 from qprune.errors import DataError, ExportError, QpruneError
-from qprune.export import Certificate, OnnxModel, monitored, open_run, write_network
+from qprune.export import Certificate, OnnxModel, file_model, monitored, open_run, write_network
 from qprune.layers import sites
 from qprune.report import chain_of, chain_table, forward_times, report_shrunk, short, table, time_table
 from qprune.shrink import shrink_with_facts
@@ -258,11 +258,17 @@ def _dense(opened: Opened) -> nn.Module:
 )
 @click.option("--storage", type=click.Choice(["int8", "int4"]), default="int8", show_default=True,
               help="int4 packs weights of up to 4 bits, which are computed with as floats.")  # fmt: skip
+@click.option("--dialect", type=click.Choice(["onnx", "qonnx"]), default="onnx", show_default=True,
+              help="qonnx: real numbers with Quant nodes, for tools that make hardware.")  # fmt: skip
 @DATA
 @RUNS
 @_told
-def export(run: str, out: Path | None, require: str, storage: str, data: Path | None, runs: Path | None) -> None:
+def export(
+    run: str, out: Path | None, require: str, storage: str, dialect: str, data: Path | None, runs: Path | None
+) -> None:
     """Write RUN's network as an integer ONNX file, with a certificate of how equal it is.
+
+    With --out FILE.pt2 it is a program of torch.export instead, which torch runs without the network's code.
 
     The file and the network run on the same images: shows per output and per quantizer what is equal, the metric of
     both, which operators ran, and how long an image takes beside the dense network in the same runtime. The
@@ -273,7 +279,7 @@ def export(run: str, out: Path | None, require: str, storage: str, data: Path | 
     out = out or source.with_name("model.onnx")
     file = _new_file(out.parent, out.name)
     record = _new_file(out.parent, f"{out.stem}.certificate.json")
-    certificate = api.export(run, file, storage=storage, data=data, runs=runs)
+    certificate = api.export(run, file, storage=storage, dialect=dialect, data=data, runs=runs)
     opened = open_model(run, runs_root(runs))
     times = _exported_times(opened, file)
     certificate = evolve(certificate, milliseconds={name: 1000 * time for name, time in times[1].items()})
@@ -307,7 +313,7 @@ def _check_certificate(certificate: Certificate, metric: str, require: str, allo
 def _exported_times(opened: Opened, file: Path) -> dict[int, dict[str, float]]:
     images = torch.rand(8, *opened.shape, generator=torch.Generator().manual_seed(0))
     dense = OnnxModel(write_network(_dense(opened), images[:1]).model.SerializeToString())
-    nets: dict[str, nn.Module] = {"dense": dense, "exported": OnnxModel(file)}
+    nets: dict[str, nn.Module] = {"dense": dense, "exported": file_model(file)}
     return {batch: forward_times(nets, images[:batch]) for batch in (1, 8)}
 
 

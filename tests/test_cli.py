@@ -348,6 +348,15 @@ def test_exported_files_are_evaluated_and_predicted_with(qprune, in_a_hurry):
     assert qprune("predict", "runs/tiny/model.onnx", "scan.png") == qprune("predict", "tiny", "scan.png")
 
 
+@pytest.mark.parametrize("name", ["model.pt2", "quant.onnx"])
+def test_runs_leave_as_programs_and_for_hardware(qprune, in_a_hurry, name):
+    qprune("fit", write("tiny.toml", tail=QUANTIZE), "--quiet")
+    dialect = ["--dialect", "qonnx"] if name.endswith(".onnx") else []
+    text = qprune("export", "tiny", "--out", name, *dialect)
+    assert "no integers were compared" in text
+    assert json.loads(qprune("evaluate", name)) == pytest.approx(json.loads(qprune("evaluate", "tiny")), rel=1e-5)
+
+
 def test_exact_runs_are_exported_to_the_bit(qprune, in_a_hurry):
     norm = '[[model.layers]]\ntype = "Flatten"'
     for name, tail, head in (("pruned", PRUNE, ""), ("exact", QUANTIZE, 'numerics = "exact"\ninit = "pruned"')):

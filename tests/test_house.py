@@ -16,7 +16,7 @@ FLOORS = {
     "errors": 0, "functional": 0, "schedules": 0, "zoo": 0,
     "layers": 1, "spec": 1,
     "flow": 2, "declared": 2, "selection": 2, "assemble": 2, "dense": 2, "plan": 2, "data": 2, "tasks": 2,
-    "complete": 2, "shrink": 2,
+    "complete": 2, "exact": 2, "shrink": 2,
     "training": 3, "report": 3, "export": 3, "calibrate": 3,
     "api": 4, "cli": 5, "__main__": 6, "__init__": 7,
 }  # fmt: skip
@@ -26,7 +26,8 @@ SAME_FLOOR = {
     "zoo": {"errors"},
     "selection": {"flow"},
     "complete": {"flow", "selection"},
-    "assemble": {"complete", "flow", "declared", "selection"},
+    "exact": {"complete", "flow", "selection", "shrink"},
+    "assemble": {"complete", "exact", "flow", "declared", "selection"},
     "dense": {"flow", "assemble", "selection"},
     "plan": {"complete", "flow"},
     "shrink": {"flow"},
@@ -71,8 +72,8 @@ def test_library_code_does_not_print(path: Path) -> None:
 
 def test_public_names() -> None:
     assert sorted(qprune.__all__) == [
-        "PlanError", "QpruneError", "ScheduleDriver", "SpecError", "build", "calibrate", "evaluate", "export", "fit", "load",
-        "plan", "predict", "save", "shrink", "shrink_report", "summary", "swap", "to_dense",
+        "PlanError", "QpruneError", "ScheduleDriver", "SpecError", "build", "calibrate", "evaluate", "export", "fit",
+        "load", "plan", "predict", "save", "shrink", "shrink_report", "summary", "swap", "to_dense",
     ]  # fmt: skip
     assert all(hasattr(qprune, name) for name in qprune.__all__)
 

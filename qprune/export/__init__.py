@@ -2,8 +2,11 @@
 
 from qprune.export.certificate import Agreement, Certificate, Environment
 from qprune.export.exporting import export_network
+from qprune.export.opening import file_model
+from qprune.export.qonnx import runnable, write_qonnx
 from qprune.export.run import export_run, monitored, open_exported, open_run
 from qprune.export.running import OnnxModel, Operators
+from qprune.export.torch_program import TorchProgram, write_program
 from qprune.export.writing import Written, write_network
 
 __all__ = [
@@ -12,11 +15,16 @@ __all__ = [
     "Environment",
     "OnnxModel",
     "Operators",
+    "TorchProgram",
     "Written",
     "export_network",
     "export_run",
+    "file_model",
     "monitored",
     "open_exported",
     "open_run",
+    "runnable",
     "write_network",
+    "write_program",
+    "write_qonnx",
 ]

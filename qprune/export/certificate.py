@@ -138,7 +138,7 @@ class Certificate:
 
     def _quantizer_lines(self) -> Iterator[str]:
         if not self.quantizers:
-            yield "no quantizer of activations"
+            yield "no integers were compared"
             return
         values = sum(each.values for each in self.quantizers)
         equal = sum(each.equal * each.values for each in self.quantizers) / values

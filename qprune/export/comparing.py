@@ -57,17 +57,18 @@ class Comparison:
 
     Args:
         net: the network that was trained.
-        written: what was made of it.
-        file: the file.
+        model: runs the file.
+        written: what was made of the network, where its integers can be looked at.
         batch: images that run at a time.
     """
 
-    def __init__(self, net: nn.Module, written: Written, file: Path, batch: int = 32) -> None:
-        self.net, self.written, self.batch = net, written, batch
-        self.model = OnnxModel(file)
-        self.sites = [name for name in written.quantized if not name.endswith(".weight")]
-        names = [written.quantized[site].name for site in self.sites]
-        self.inside = OnnxModel(_with_outputs(written.model, names), outputs=names) if names else None
+    def __init__(self, net: nn.Module, model: Any, written: Written | None = None, batch: int = 32) -> None:
+        self.net, self.model, self.written, self.batch = net, model, written, batch
+        integers = {} if written is None else {site: codes.name for site, codes in written.quantized.items()}
+        self.sites = list(integers)
+        self.inside: OnnxModel | None = None
+        if written is not None and integers:
+            self.inside = OnnxModel(_with_outputs(written.model, integers.values()), outputs=list(integers.values()))
         self.outputs: dict[str, _Count] = {name: _Count() for name in self.model.outputs}
         self.quantizers = {name: _Count() for name in self.sites}
         self.classes = _Classes()
@@ -82,13 +83,13 @@ class Comparison:
                 self.outputs[name].add(one, other, step)
                 if one.dim() == 2 or (one.dim() == 4 and one.shape[1] > 3):  # classes, not an image
                     self.classes.add(one.argmax(1), other.argmax(1), one.shape[1])
-            if self.inside is not None:
-                self._add_integers(part)
+            if self.written is not None and self.inside is not None:
+                self._add_integers(self.written.net, self.inside, part)
 
-    def _add_integers(self, part: Inputs) -> None:
-        with _watched(self.written.net, self.sites) as seen:
-            self.written.net(*part)
-        for name, codes in zip(self.sites, _tuple(self.inside(*part)), strict=True):  # type: ignore[misc]
+    def _add_integers(self, net: nn.Module, inside: OnnxModel, part: Inputs) -> None:
+        with _watched(net, self.sites) as seen:
+            net(*part)
+        for name, codes in zip(self.sites, _tuple(inside(*part)), strict=True):
             self.quantizers[name].add(seen[name], codes.float(), 1)
 
     def agreements(self) -> tuple[tuple[Agreement, ...], tuple[Agreement, ...]]:
@@ -183,14 +184,15 @@ def environment() -> Environment:
     runtime = import_runtime()
     return Environment(
         runtime=f"onnxruntime {runtime.__version__}",
-        processor=_processor(),
+        processor=processor(),
         optimization="all graph optimizations",
         saturates=saturates(),
         torch=torch.__version__,
     )
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of this machine's processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

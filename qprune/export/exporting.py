@@ -7,15 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from attrs import field, frozen
 from torch import Tensor, nn
 
 from qprune.errors import ExportError
-from qprune.export.certificate import Certificate
+from qprune.export.certificate import Certificate, Environment
 from qprune.export.comparing import Comparison, Inputs, environment, inputs_like
-from qprune.export.running import ABOUT, OnnxModel
-from qprune.export.writing import Written, write_network
+from qprune.export.qonnx import runnable, write_qonnx
+from qprune.export.replacing import replace_file
+from qprune.export.running import ABOUT, OnnxModel, Operators
+from qprune.export.torch_program import SUFFIX, TorchProgram, write_program
+from qprune.export.writing import STORAGES, Written, write_network
 from qprune.report import summarize
 from qprune.zoo import deployed
+
+DIALECTS = ("onnx", "qonnx")
 
 
 def export_network(
@@ -26,61 +32,112 @@ def export_network(
     images: Mapping[str, Tensor] | None = None,
     storage: str = "int8",
     dynamic_size: bool | None = None,
+    dialect: str = "onnx",
     about: Mapping[str, Any] | None = None,
 ) -> Certificate:
-    """Write a network as an ONNX file, run both on the same inputs, and count what is equal.
+    """Write a network as a file, run both on the same inputs, and count what is equal.
 
     Args:
         net: the network. It is not touched, but for its mode, which is restored.
-        path: where to; a file that is there is replaced.
+        path: where to; a file that is there is replaced. ``.pt2`` makes a program of `torch.export`, see
+            `qprune.export.write_program`, any other ending an ONNX file.
         example: an input: a tensor or a tuple of them, of real values where there are any.
         images: more inputs to compare on, by what they are called.
         storage: as for `write_network`.
         dynamic_size: as for `write_network`.
+        dialect: ``"onnx"``, or ``"qonnx"``: see `qprune.export.write_qonnx`.
         about: what else the file is to hold, as plain data.
 
     Raises:
         ExportError: as for `write_network`, or if the file cannot be written.
     """
     inputs = tuple(x.detach().cpu() for x in (example if isinstance(example, tuple) else (example,)))
-    written = write_network(net, inputs, storage=storage, dynamic_size=dynamic_size)
-    file = Path(path)
-    _save(written, file, about or {})
+    file, program = Path(path), Path(path).suffix == SUFFIX
+    _check_options(storage, dynamic_size, dialect, program)
     tried = inputs_like(inputs) | {name: (each,) for name, each in (images or {}).items()}
-    comparison = _compared(deployed(net), written, file, tried)
-    outputs, quantizers = comparison.agreements()
+    if program:
+        made = _as_program(net, file, inputs, dynamic_size, about or {})
+    elif dialect == "qonnx":
+        made = _as_qonnx(net, file, inputs, about or {})
+    else:
+        made = _as_onnx(net, file, inputs, storage, dynamic_size, about or {})
+    _compare(made.comparison, tried)
+    outputs, quantizers = made.comparison.agreements()
     return Certificate(
         file=str(file),
         bytes=file.stat().st_size,
-        packed_bytes=_packed_bytes(written.net, inputs),
-        environment=environment(),
+        packed_bytes=_packed_bytes(made.net, inputs),
+        environment=made.environment,
         inputs={name: len(each[0]) for name, each in tried.items()},
         outputs=outputs,
         quantizers=quantizers,
-        predictions=comparison.classes.share(),
-        iou=comparison.classes.iou(),
-        operators=_operators(file, inputs),
-        real_layers={layer.path: layer.reason for layer in written.layers if not layer.integer},
+        predictions=made.comparison.classes.share(),
+        iou=made.comparison.classes.iou(),
+        operators=made.operators,
+        real_layers=made.real_layers,
     )
+
+
+@frozen(eq=False)
+class _Made:
+    """A file that was written, and what is known of it."""
+
+    net: nn.Module
+    comparison: Comparison
+    environment: Environment
+    operators: Operators
+    real_layers: Mapping[str, str] = field(factory=dict)
+
+
+def _check_options(storage: str, dynamic_size: bool | None, dialect: str, program: bool) -> None:
+    if dialect not in DIALECTS:
+        raise ExportError(f'dialect must be "onnx" or "qonnx"; received {dialect!r}.')
+    if program and dialect != "onnx":
+        raise ExportError(f'dialect "{dialect}" is one of ONNX files; a {SUFFIX} file has none.')
+    if (program or dialect == "qonnx") and storage in STORAGES[1:]:
+        raise ExportError(f'storage = "{storage}" is for ONNX files of integers: leave it out here.')
+    if dialect == "qonnx" and dynamic_size:
+        raise ExportError("A QONNX file has the shapes of the example: leave dynamic_size out.")
+
+
+def _as_onnx(
+    net: nn.Module, file: Path, inputs: Inputs, storage: str, dynamic_size: bool | None, about: Mapping[str, Any]
+) -> _Made:
+    written = write_network(net, inputs, storage=storage, dynamic_size=dynamic_size)
+    _save(written, file, about)
+    reasons = {layer.path: layer.reason for layer in written.layers if not layer.integer}
+    comparison = Comparison(deployed(net), OnnxModel(file), written)
+    return _Made(written.net, comparison, environment(), _operators(file, inputs), reasons)
+
+
+def _as_qonnx(net: nn.Module, file: Path, inputs: Inputs, about: Mapping[str, Any]) -> _Made:
+    written = write_qonnx(net, inputs)
+    _save(written, file, about)
+    content = runnable(written.model).SerializeToString()
+    comparison = Comparison(deployed(net), OnnxModel(content))
+    return _Made(written.net, comparison, environment(), _operators(content, inputs))
+
+
+def _as_program(
+    net: nn.Module, file: Path, inputs: Inputs, dynamic_size: bool | None, about: Mapping[str, Any]
+) -> _Made:
+    small = write_program(net, file, inputs, dynamic_size=dynamic_size, about=about)
+    program = TorchProgram(file)
+    return _Made(small, Comparison(deployed(net), program), program.environment, program.operators())
 
 
 def _save(written: Written, file: Path, about: Mapping[str, Any]) -> None:
     if about:
         entry = written.model.metadata_props.add()
         entry.key, entry.value = ABOUT, json.dumps(about)
-    beside = file.with_name(f".{file.name}.writing")
-    try:
-        beside.write_bytes(written.model.SerializeToString())
-        os.replace(beside, file)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise ExportError(f"{file} cannot be written: {error}.") from error
+    replace_file(file, written.model.SerializeToString())
 
 
-def _compared(net: nn.Module, written: Written, file: Path, tried: Mapping[str, Inputs]) -> Comparison:
+def _compare(comparison: Comparison, tried: Mapping[str, Inputs]) -> None:
+    net = comparison.net
     home = next((p.device for p in net.parameters()), torch.device("cpu"))
     modes = {module: module.training for module in net.modules()}
-    comparison = Comparison(net.cpu().eval(), written, file)
+    net.cpu().eval()
     try:
         for inputs in tried.values():
             comparison.add(inputs)
@@ -88,10 +145,9 @@ def _compared(net: nn.Module, written: Written, file: Path, tried: Mapping[str, 
         net.to(home)
         for module, training in modes.items():
             module.training = training
-    return comparison
 
 
-def _operators(file: Path, inputs: Inputs) -> Any:
+def _operators(file: Path | bytes, inputs: Inputs) -> Operators:
     model = OnnxModel(file, profile=True)
     model(*inputs)
     return model.operators()

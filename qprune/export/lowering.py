@@ -7,6 +7,7 @@ import numpy as np
 from attrs import evolve, field, frozen
 
 from qprune.export.graph import Graph
+from qprune.export.kernels import Kernel
 from qprune.export.values import TOP, Codes, Grid, Product, Real, Size, Value, array, grid_of
 from qprune.functional import along
 from qprune.layers import ChannelMask, FakeQuant
@@ -133,6 +134,10 @@ class Lowering:
         steps = node("Round", [node("Div", [name, size], f"{site}.steps")], f"{site}.rounded")
         steps = node("Min", [node("Max", [steps, bounds[0]], f"{site}.least"), bounds[1]], f"{site}.most")
         return node("Mul", [steps, size], site)
+
+    def weight(self, path: str, kernel: Kernel) -> str:
+        """Real weights written in a way of a dialect's own; empty if it has none."""
+        return ""
 
     def masked(self, value: Value, mask: ChannelMask | None, site: str, rank: int) -> Value:
         """Set dropped channels to 0; a mask that is not there leaves the value as it is."""

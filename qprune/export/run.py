@@ -12,7 +12,8 @@ from qprune.data import load_data
 from qprune.errors import DataError, ExportError
 from qprune.export.certificate import Certificate
 from qprune.export.exporting import export_network
-from qprune.export.running import OnnxModel
+from qprune.export.opening import file_model
+from qprune.export.torch_program import SUFFIX
 from qprune.spec import Spec, read_spec
 from qprune.tasks import make_task
 from qprune.training import Opened, evaluate_model, open_model
@@ -89,7 +90,7 @@ def open_exported(path: str | os.PathLike[str], spec: Spec | None = None) -> Ope
     Raises:
         ExportError: if it cannot be run, or says nothing about its classes.
     """
-    model = OnnxModel(path)
+    model = file_model(path)
     about = model.about
     if not about:
         raise ExportError(
@@ -105,4 +106,4 @@ def open_exported(path: str | os.PathLike[str], spec: Spec | None = None) -> Ope
 
 def open_run(run: str | os.PathLike[str], root: Path) -> Opened:
     """Open a run, a file of `qprune.save`, or an ONNX file that came of a run."""
-    return open_exported(run) if Path(run).suffix == ".onnx" else open_model(run, root)
+    return open_exported(run) if Path(run).suffix in (".onnx", SUFFIX) else open_model(run, root)

@@ -61,15 +61,25 @@ class OnnxModel(nn.Module):
             name = "The model" if isinstance(file, bytes) else str(file)
             raise ExportError(f"{name} cannot be run: {error}") from error
         self.stride = 1  # sides of images must be multiples of it
+        first = self.session.get_inputs()[0].shape[:1]
+        self.batch = first[0] if first and isinstance(first[0], int) else None  # images at a time, if that is fixed
         self.inputs = tuple(each.name for each in self.session.get_inputs())
         self.outputs = tuple(outputs or (each.name for each in self.session.get_outputs()))
 
     def forward(self, *inputs: Tensor) -> Any:
-        """Run it once."""
+        """Run it, once or as often as it takes where the number of images is fixed."""
         arrays = [np.ascontiguousarray(x.detach().cpu().float().numpy()) for x in inputs]
-        results = self.session.run(list(self.outputs), dict(zip(self.inputs, arrays, strict=True)))
-        tensors = tuple(torch.from_numpy(result).to(inputs[0].device) for result in results)
+        count = len(arrays[0])
+        parts = [self._run(arrays, start, self.batch or count) for start in range(0, count, self.batch or count)]
+        joined = [parts[0][place] if len(parts) == 1 else np.concatenate([each[place] for each in parts])
+                  for place in range(len(self.outputs))]  # fmt: skip
+        tensors = tuple(torch.from_numpy(result[:count]).to(inputs[0].device) for result in joined)
         return tensors[0] if len(tensors) == 1 else tensors
+
+    def _run(self, arrays: Sequence[Any], start: int, size: int) -> list[Any]:
+        parts = [array[start : start + size] for array in arrays]
+        parts = [np.resize(part, (size, *part.shape[1:])) if len(part) < size else part for part in parts]
+        return list(self.session.run(list(self.outputs), dict(zip(self.inputs, parts, strict=True))))
 
     @property
     def about(self) -> dict[str, Any]:

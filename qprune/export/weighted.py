@@ -56,7 +56,7 @@ def _why_real(layer: Any, value: Value, kernel: Kernel | None, packed: bool) -> 
 
 def _in_reals(low: Lowering, path: str, kernel: Kernel, value: Value, packed: bool) -> Value:
     node, constant = low.graph.node, low.graph.constant
-    weight = _real_weight(low, path, kernel, packed)
+    weight = low.weight(path, kernel) or _real_weight(low, path, kernel, packed)
     bias = [] if kernel.bias is None else [constant(kernel.bias, f"{path}.bias")]
     if not kernel.attributes:
         weight = node("Transpose", [weight], f"{path}.columns", perm=[1, 0])

@@ -60,16 +60,29 @@ def write_network(net: nn.Module, example: Any, *, storage: str = "int8", dynami
     """
     if storage not in STORAGES:
         raise ExportError(f'storage must be "int8" or "int4"; received {storage!r}.')
+    low = Lowering(signed=not saturates(), packed=storage == "int4")
+    return Walk(*followed(net, example), low, dynamic_size).written()
+
+
+def followed(net: nn.Module, example: Any) -> tuple[nn.Module, list[fx.Node], tuple[Any, ...]]:
+    """The network that is written, shrunk and folded, its calls, and its inputs.
+
+    Raises:
+        ExportError: if its forward cannot be followed.
+
+    Example:
+        >>> small, calls, inputs = followed(nn.Sequential(nn.ReLU()), torch.zeros(1, 2))
+        >>> [call.op for call in calls]
+        ['placeholder', 'call_module', 'output']
+    """
     inputs = example if isinstance(example, tuple) else (example,)
     inputs = tree_map(lambda x: torch.zeros(x.shape, dtype=x.dtype) if isinstance(x, Tensor) else x, inputs)
     try:
         small = shrink_with_facts(net, inputs, fold=True).net.cpu()
-        if leaf_type(small) is not None:
-            small = nn.Sequential(small)
-        nodes = symbolic_calls(small, len(inputs))
+        small = small if leaf_type(small) is None else nn.Sequential(small)
+        return small, symbolic_calls(small, len(inputs)), inputs
     except ShrinkError as error:
         raise ExportError(f"{type(net).__name__} cannot be written as an ONNX file: {error}.") from error
-    return _Walk(small, nodes, inputs, storage, dynamic_size).written()
 
 
 class _Shapes(fx.Interpreter):
@@ -86,14 +99,21 @@ class _Shapes(fx.Interpreter):
         return result
 
 
-class _Walk:
-    """One network on its way into a file."""
+class Walk:
+    """One network on its way into a file.
+
+    Args:
+        net: the network.
+        nodes: its calls.
+        inputs: of the example.
+        low: the file.
+        dynamic: whether height and width are free; None if they are where the outputs have them.
+    """
 
     def __init__(
-        self, net: nn.Module, nodes: Sequence[fx.Node], inputs: tuple[Any, ...], storage: str, dynamic: bool | None
+        self, net: nn.Module, nodes: Sequence[fx.Node], inputs: tuple[Any, ...], low: Lowering, dynamic: bool | None
     ) -> None:
-        self.net, self.nodes = net, nodes
-        self.low = Lowering(signed=not saturates(), packed=storage == "int4")
+        self.net, self.nodes, self.low = net, nodes, low
         self.values: dict[fx.Node, Any] = {}
         interpreter = _Shapes(net, nodes[0].graph)
         with torch.no_grad():

@@ -1,0 +1,164 @@
+"""QONNX: float weights and tensors with a `Quant` node behind each, as FINN and hls4ml read them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from attrs import field, frozen
+from torch import nn
+
+from qprune.export.graph import IR_VERSION, OPSET, Graph
+from qprune.export.kernels import Kernel
+from qprune.export.lowering import Lowering
+from qprune.export.packages import import_onnx
+from qprune.export.values import Real, Value, array
+from qprune.export.writing import Walk, Written, followed
+from qprune.functional import along
+from qprune.layers import FakeQuant
+
+DOMAIN = "qonnx.custom_op.general"
+# What `Quant` computes, out of standard operators; the zero point is added before rounding, as in the package qonnx.
+QUANT = f"""
+<domain: "{DOMAIN}", opset_import: ["": {OPSET}]>
+Quant <signed, narrow, rounding_mode> (x, scale, zeropt, bitwidth) => (y) {{
+    signed_integer = Constant <value_int: int = @signed> ()
+    narrow_integer = Constant <value_int: int = @narrow> ()
+    is_signed = CastLike (signed_integer, x)
+    is_narrow = CastLike (narrow_integer, x)
+    one = Constant <value_float: float = 1.0> ()
+    two = Constant <value_float: float = 2.0> ()
+    bits = Sub (bitwidth, is_signed)
+    count = Pow (two, bits)
+    least = Sub (is_narrow, count)
+    low = Mul (is_signed, least)
+    unsigned = Sub (one, is_signed)
+    left_out = Mul (unsigned, is_narrow)
+    last = Sub (count, one)
+    high = Sub (last, left_out)
+    steps = Div (x, scale)
+    moved = Add (steps, zeropt)
+    above = Max (moved, low)
+    inside = Min (above, high)
+    code = Round (inside)
+    centred = Sub (code, zeropt)
+    y = Mul (centred, scale)
+}}
+"""
+
+
+def write_qonnx(net: nn.Module, example: Any) -> Written:
+    """Write a network as a QONNX model: real numbers throughout, with a ``Quant`` node for each active quantizer.
+
+    Dropped channels are taken out and normalizations folded first, see `qprune.shrink`. A ``Quant`` node (domain
+    ``qonnx.custom_op.general``) reads a tensor, a scale, a zero point and a number of bits, and stands behind each
+    quantized weight and activation. Shapes are those of the example, which is what tools that make hardware want.
+
+    Args:
+        net: any network. It is not touched.
+        example: an input of it: a tensor or a tuple of them. Its values do not matter.
+
+    Raises:
+        ExportError: if ``onnx`` is missing, or the network calls what there is no way to write; it is named.
+
+    Source: Pappalardo et al. (2022), arXiv:2206.07527.
+
+    Example:
+        >>> net = nn.Sequential(QuantConv2d(3, 4, 1))
+        >>> model = write_qonnx(qprune.calibrate(net, [images]), images[:1]).model
+        >>> [node.op_type for node in model.graph.node]
+        ['Quant', 'Quant', 'Conv', 'Identity']
+    """
+    small, nodes, inputs = followed(net, example)
+    return QonnxWalk(small, nodes, inputs, QonnxLowering(net=small), False).written()
+
+
+class QonnxGraph(Graph):
+    """`Graph` with nodes of the QONNX domain.
+
+    Example:
+        >>> QonnxGraph().quant("x", scale=0.5, zero_point=0.0, bits=4, signed=False, narrow=False, name="act")
+        'act'
+    """
+
+    def quant(self, x: str, *, scale: Any, zero_point: Any, bits: int, signed: bool, narrow: bool, name: str) -> str:
+        """Add one ``Quant`` node; returns the name of its result.
+
+        Args:
+            x: name of the tensor.
+            scale: step size, broadcast along the tensor.
+            zero_point: the integer that stands for 0, as a float; likewise.
+            bits: of an integer.
+            signed: whether integers are below 0, too.
+            narrow: whether the smallest integer is left out.
+            name: what to call the result.
+        """
+        numbers = {"scale": scale, "zero_point": zero_point, "bits": bits}
+        inputs = [self.constant(np.asarray(value, np.float32), word) for word, value in numbers.items()]
+        attributes = {"signed": int(signed), "narrow": int(narrow), "rounding_mode": "ROUND"}
+        return self.node("Quant", [x, *inputs], name, domain=DOMAIN, **attributes)
+
+    def model(self, producer: str = "qprune") -> Any:
+        """The finished model, checked together with what ``Quant`` computes."""
+        helper = self.onnx.helper
+        graph = helper.make_graph(self.nodes, "network", self.inputs, self.outputs, self.initializers)
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)]
+        model = helper.make_model(graph, opset_imports=opsets, producer_name=producer, ir_version=IR_VERSION)
+        self.onnx.checker.check_model(runnable(model), full_check=True)
+        return model
+
+
+def runnable(model: Any) -> Any:
+    """A copy of a QONNX model that says itself what ``Quant`` computes, so that any ONNX runtime runs it.
+
+    Example:
+        >>> OnnxModel(runnable(onnx.load("model.onnx")).SerializeToString())(images)
+    """
+    onnx = import_onnx()
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    copied.functions.append(onnx.parser.parse_function(QUANT))
+    return copied
+
+
+@frozen(eq=False)
+class QonnxLowering(Lowering):
+    """`Lowering` that keeps real numbers, and writes a quantizer as one node.
+
+    Attributes:
+        net: the network that is written.
+    """
+
+    graph: QonnxGraph = field(factory=QonnxGraph)
+    net: nn.Module = field(factory=nn.Module)
+
+    def quantize(self, value: Value, quant: FakeQuant | None, site: str) -> Value:
+        """Round a value to the grid of a quantizer; one that is not there, or not active, leaves it as it is."""
+        if quant is None or not bool(quant.active):
+            return value
+        like = quant.scale.new_empty([1] * (0 if quant.channels is None else 4))
+        scale, zero_point = (array(along(each, like, quant.axis).float()) for each in (quant.scale, quant.zero_point))
+        return Real(
+            self.graph.quant(self.real(value), scale=scale, zero_point=zero_point, name=site, **_integers(quant))
+        )
+
+    def weight(self, path: str, kernel: Kernel) -> str:
+        """The weights of a layer as real numbers on their grid, and the node that says so; empty without a grid."""
+        if kernel.scale is None:
+            return ""
+        quant: Any = self.net.get_submodule(path).weight_quant
+        scale = kernel.scale.reshape([-1] + [1] * (kernel.rows.ndim - 1))
+        reals = self.graph.constant(kernel.rows * scale, f"{path}.weight.real")
+        scale = scale.reshape(-1)[:1].reshape(()) if quant.channels is None else scale
+        return self.graph.quant(reals, scale=scale, zero_point=0, name=f"{path}.weight", **_integers(quant))
+
+
+def _integers(quant: FakeQuant) -> dict[str, Any]:
+    narrow = quant.symmetric and quant.code_bounds[0] > -(2 ** (quant.bits - 1))
+    return {"bits": quant.bits, "signed": quant.symmetric, "narrow": narrow}
+
+
+class QonnxWalk(Walk):
+    """One network on its way into a QONNX file: all shapes fixed."""
+
+    def _symbols(self, shape: Sequence[int]) -> list[str | None]:
+        return [None] * len(shape)

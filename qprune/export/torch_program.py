@@ -1,0 +1,156 @@
+"""A network as a program of `torch.export`: a ``.pt2`` file, which torch runs without the network's code."""
+
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from qprune.errors import ExportError, ShrinkError
+from qprune.export.certificate import Environment
+from qprune.export.comparing import processor
+from qprune.export.replacing import replace_file
+from qprune.export.running import ABOUT, Operators
+from qprune.shrink import shrink_with_facts
+
+SUFFIX = ".pt2"
+
+
+class TorchProgram(nn.Module):
+    """Runs a ``.pt2`` file in torch, on the CPU; any number of images at a time.
+
+    Input and output are those of the network that was exported: tensors, several outputs as a tuple.
+
+    Args:
+        file: a path, or an open file.
+
+    Raises:
+        ExportError: if torch cannot read the file.
+
+    Example:
+        >>> TorchProgram("model.pt2")(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(self, file: str | os.PathLike[str] | IO[bytes]) -> None:
+        super().__init__()
+        extra = {ABOUT: ""}
+        source: Any = file if isinstance(file, io.IOBase) else os.fspath(file)  # type: ignore[arg-type]
+        try:
+            self._program = torch.export.load(source, extra_files=extra)
+        except Exception as error:  # torch has many kinds, and says in each what it refuses
+            raise ExportError(f"{file} cannot be run: {error}") from error
+        self._call = [self._program.module()]  # in a list: it refuses eval(), which this network's own call passes on
+        self._about: dict[str, Any] = json.loads(extra[ABOUT] or "{}")
+        self.stride = 1  # sides of images must be multiples of it
+        count = len(self._program.graph_signature.user_outputs)
+        self.outputs = tuple("output" if place == 0 else f"output_{place}" for place in range(count))
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """Run it once."""
+        results = tree_leaves(self._call[0](*(x.cpu() for x in inputs)))
+        tensors = tuple(result.to(inputs[0].device) for result in results)
+        return tensors[0] if len(tensors) == 1 else tensors
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What qprune wrote about the network: its spec, classes, shape and palette; empty in other files."""
+        return self._about
+
+    @property
+    def environment(self) -> Environment:
+        """Where it runs."""
+        return Environment(
+            runtime="a program of torch.export",
+            processor=processor(),
+            optimization="its operators as they are",
+            saturates=False,
+            torch=torch.__version__,
+        )
+
+    def operators(self) -> Operators:
+        """The calls of the program by kind; all of them compute with real numbers."""
+        nodes = [node for node in self._program.graph.nodes if node.op == "call_function"]
+        names = Counter(_name(node.target) for node in nodes)
+        return Operators(integer={}, real={name: count for name, count in names.items() if name[0] != "_"}, between={})
+
+
+def _name(target: Any) -> str:
+    return str(getattr(target, "_opname", getattr(target, "__name__", target)))
+
+
+def write_program(
+    net: nn.Module,
+    path: str | os.PathLike[str],
+    example: Any,
+    *,
+    dynamic_size: bool | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """Write a network as a program of `torch.export`, and check that the file computes the same bits.
+
+    Dropped channels are taken out and normalizations folded first, see `qprune.shrink`. Quantizers stay as they are in
+    the network: they round real numbers. Any number of images may come at a time.
+
+    Args:
+        net: any network that `torch.export.export` can follow. It is not touched.
+        path: where to, ``"model.pt2"`` say; a file that is there is replaced.
+        example: an input of it: a tensor or a tuple of them, of real values where there are any.
+        dynamic_size: whether height and width may differ from the example's; by default not.
+        about: what else the file is to hold, as plain data.
+
+    Returns:
+        the network that was written, shrunk and folded, in eval mode; the file computes its bits on ``example``.
+
+    Raises:
+        ExportError: if the network cannot be followed, the file cannot be written, or computes something else.
+
+    Source: https://docs.pytorch.org/docs/stable/export.html
+
+    Example:
+        >>> small = write_program(net, "model.pt2", torch.zeros(1, 3, 32, 32))
+        >>> outputs = torch.export.load("model.pt2").module()(images)
+    """
+    inputs = tuple(x.detach().cpu() for x in (example if isinstance(example, tuple) else (example,)))
+    try:
+        small = shrink_with_facts(net, inputs, fold=True).net.cpu()
+    except ShrinkError as error:
+        raise ExportError(f"{type(net).__name__} cannot be written as a program: {error}") from error
+    content = io.BytesIO()
+    program = _followed(small, inputs, bool(dynamic_size))
+    torch.export.save(program, content, extra_files={ABOUT: json.dumps(about or {})})
+    _check(small, TorchProgram(content), inputs)
+    replace_file(Path(path), content.getvalue())
+    return small
+
+
+@torch.no_grad()
+def _followed(net: nn.Module, inputs: tuple[Tensor, ...], dynamic_size: bool) -> Any:
+    free = torch.export.Dim.DYNAMIC
+    # one image would be taken for a fixed number of them: torch.export specializes sides of length 1
+    several = tuple(torch.cat([x, x]) if len(x) == 1 else x for x in inputs)
+    sides = [{0: free} | ({2: free, 3: free} if dynamic_size and x.dim() == 4 else {}) for x in several]
+    try:
+        return torch.export.export(net, several, dynamic_shapes=tuple(sides))
+    except Exception as error:  # the network's own code ran, with what is no tensor
+        words = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ExportError(
+            f"{type(net).__name__} cannot be written as a program: torch.export could not follow it ({words}). Its "
+            "forward must not decide by values, or by the number of images."
+        ) from error
+
+
+@torch.no_grad()
+def _check(net: nn.Module, program: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    one, other = tree_leaves(net(*inputs)), tree_leaves(program(*inputs))
+    if len(one) != len(other) or not all(torch.equal(*pair) for pair in zip(one, other, strict=True)):
+        raise ExportError(
+            f"The program computes something else than {type(net).__name__}: its forward depends on values, on the "
+            "number of images, or on something outside of the network. No file was written."
+        )
