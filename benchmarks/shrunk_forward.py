@@ -13,23 +13,13 @@ import argparse
 import time
 
 import torch
+from networks import NETWORKS, dense_network, masked_network
 from torch import Tensor, nn
 
-import qprune
-from qprune.layers import ChannelMask, sites
 from qprune.report import ShrinkReport, forward_times, report_shrunk, short, table
 from qprune.shrink import shrink_with_facts
-from qprune.zoo import deployed
 
-NETWORKS = {  # folder of the specs, size of the paper's images, rounds
-    "densenet121": ("cifar100/densenet121", (3, 32, 32), 7),
-    "mobilenetv2": ("cifar100/mobilenetv2", (3, 32, 32), 7),
-    "preactresnet18": ("cifar100/preactresnet18", (3, 32, 32), 7),
-    "unet": ("cityscapes/unet", (3, 256, 512), 3),
-    "frrn_b": ("cityscapes/frrn_b", (3, 256, 512), 3),
-    "resnet_generator": ("citysgan/resnet", (3, 256, 256), 7),
-}
-SPARSITY = 0.75
+ROUNDS = {"unet": 3, "frrn_b": 3}
 BATCHES = (1, 8)
 COSTS = (
     "network",
@@ -45,38 +35,6 @@ COSTS = (
     "shrinking",
 )
 TIMES = ("network", "batch", "dense", "masked", "shrunk", "folded", "masked", "shrunk", "folded")
-
-
-def masked_network(spec: str) -> nn.Module:
-    """The network of a spec with random masks, and normalizations as different as after training."""
-    net = qprune.build(spec)
-    masks = {site.name: site.mask for site in sites(net) if site.mask is not None}
-    for mask in masks.values():
-        if not mask.tied:
-            mask.score.uniform_()
-            mask.refresh(SPARSITY)
-    for mask in masks.values():
-        follow(mask, masks)
-    return as_if_trained(deployed(net))
-
-
-def follow(mask: ChannelMask, masks: dict[str, ChannelMask]) -> None:
-    """A tied mask drops what the masks that it follows drop."""
-    for source, offset in mask.tied or ():
-        keep = masks[source].keep
-        mask.keep[offset : offset + len(keep)] = keep
-
-
-@torch.no_grad()
-def as_if_trained(net: nn.Module) -> nn.Module:
-    """Give normalizations random statistics, scales and shifts."""
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
-            module.weight.uniform_(0.5, 1.5)
-            module.bias.normal_(0, 0.3)
-    return net.eval()
 
 
 @torch.no_grad()
@@ -114,12 +72,9 @@ def times(name: str, nets: dict[str, nn.Module], images: Tensor, rounds: int) ->
 
 def measure(name: str, rounds: int | None) -> tuple[list[list[str]], list[list[str]]]:
     """The lines of both tables for one network: unfolded and folded; batch 1 and 8."""
-    folder, size, usual = NETWORKS[name]
+    folder, size = NETWORKS[name]
     torch.manual_seed(0)
-    dense, masked = (
-        as_if_trained(deployed(qprune.build(f"{folder}/baseline"))),
-        masked_network(f"{folder}/a75_layerwise"),
-    )
+    dense, masked = dense_network(f"{folder}/baseline"), masked_network(f"{folder}/a75_layerwise")
     nets, lines = {"dense": dense, "masked": masked}, []
     images, example = torch.randn(max(BATCHES), *size), torch.zeros(1, *size)
     for label, fold in (("shrunk", False), ("folded", True)):
@@ -132,7 +87,7 @@ def measure(name: str, rounds: int | None) -> tuple[list[list[str]], list[list[s
         nets[label] = shrunk.net
     for net in nets.values():
         net.to(memory_format=torch.channels_last)
-    return lines, times(name, nets, images.contiguous(memory_format=torch.channels_last), rounds or usual)
+    return lines, times(name, nets, images.contiguous(memory_format=torch.channels_last), rounds or ROUNDS.get(name, 7))
 
 
 def main() -> None:

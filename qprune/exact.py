@@ -21,7 +21,6 @@ from qprune.layers import (
     BiasQuant,
     Compressed,
     CompressedConv2d,
-    CompressedWeight,
     FakeQuant,
     sites,
 )
@@ -86,7 +85,7 @@ def _as_convolution(call: Call, options: dict[str, Any]) -> nn.Module | None:
         scale, shift = scale_and_shift(layer)
         with torch.no_grad():
             conv.weight.copy_(scale.view(-1, 1, 1, 1))
-            conv.bias.copy_(shift)  # type: ignore[union-attr]
+            conv.bias.copy_(shift)
     elif isinstance(layer, POOLS) and (window := _window(call)) is not None:
         channels = call.shape[1]
         conv = CompressedConv2d(channels, channels, **window, groups=channels, bias=False)
@@ -112,13 +111,13 @@ def _window(call: Call) -> dict[str, Any] | None:
     return {"kernel_size": size, "stride": size}
 
 
-def _in_place_of(layer: Any, conv: Any) -> nn.Module:
+def _in_place_of(layer: Any, conv: Any) -> Any:
     if isinstance(layer, Compressed):
         conv.output_mask, conv.output_quant = layer.slot("output", "mask"), layer.slot("output", "quant")
     if isinstance(layer, Aligned):
         conv.__class__ = ALIGNED[CompressedConv2d]
         conv.arguments, conv.result = layer.arguments, layer.result
-    return conv  # type: ignore[no-any-return]
+    return conv
 
 
 def _replace(net: nn.Module, path: str, new: nn.Module) -> None:
@@ -134,8 +133,9 @@ def bias_grids(flow: Flow, settled: bool = True) -> Iterator[tuple[Any, FakeQuan
         settled: only those with a `BiasQuant`.
     """
     for call in quantized_layers(flow):
-        source, layer = input_quant(flow, call), call.layer
-        if source is not None and isinstance(layer, CompressedWeight) and (layer.bias_quant is not None or not settled):
+        layer: Any = call.layer
+        source = input_quant(flow, call)
+        if source is not None and (layer.bias_quant is not None or not settled):
             yield layer, source
 
 

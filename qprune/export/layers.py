@@ -54,9 +54,8 @@ def picked(low: Lowering, value: Value, align: Align, name: str, rank: int) -> V
         value = Real(low.real(value))
     index, exists = np.asarray(align.index), np.asarray(align.index) >= 0
     whole = bool(exists.all())
-    value = low.moved(
-        "Gather", value, name if whole else f"{name}.kept", [low.integers(index.clip(0), "channels")], axis=1
-    )
+    channels = low.integers(index.clip(0).tolist(), "channels")
+    value = low.moved("Gather", value, name if whole else f"{name}.kept", [channels], axis=1)
     if whole:
         return value
     shape = [1, -1] + [1] * (rank - 2)

@@ -246,7 +246,7 @@ class CompressedWeight(Compressed):
     def _product(self, compute: Callable[..., Tensor], x: Tensor) -> Tensor:
         """Compress the input, compute with the compressed weight, compress the output."""
         operands = (self._at_input(x), *self._weight_and_bias())
-        if self.training or not self.beyond_float():
+        if self.training or not self.beyond_float():  # type: ignore[attr-defined]
             return self._at_output(compute(*operands))
         wide = [None if each is None else each.double() for each in operands]
         return self._at_output(compute(*wide).to(x.dtype))
@@ -298,7 +298,8 @@ class CompressedConvTranspose2d(CompressedWeight, nn.ConvTranspose2d):
         shape = (self.stride, self.padding, self.kernel_size, 2, self.dilation)
         padding = self._output_padding(input, output_size, *shape)  # type: ignore[arg-type]
         arguments = (self.stride, self.padding, padding, self.groups, self.dilation)
-        return self._product(lambda *operands: F.conv_transpose2d(*operands, *arguments), input)  # type: ignore[arg-type]
+        compute: Any = F.conv_transpose2d
+        return self._product(lambda x, weight, bias: compute(x, weight, bias, *arguments), input)
 
 
 class CompressedLinear(CompressedWeight, nn.Linear):
