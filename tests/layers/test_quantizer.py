@@ -284,8 +284,8 @@ def test_repr_states_bits_and_schedule():
 def test_unknown_options_are_refused():
     with pytest.raises(ValueError, match=r"^bits must be 2 to 8; received 9$"):
         FakeQuant(9)
-    with pytest.raises(ValueError, match=r"^numerics must be \"default\" or \"paper\"; received 'exact'$"):
-        FakeQuant(4, numerics="exact")
+    with pytest.raises(ValueError, match=r"^numerics must be \"default\", \"paper\" or \"exact\"; received 'own'$"):
+        FakeQuant(4, numerics="own")
     with pytest.raises(ValueError, match=r"^gradient must be \"straight\" or \"clipped\"; received 'ste'$"):
         FakeQuant(4, gradient="ste")
 
