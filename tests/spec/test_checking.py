@@ -27,7 +27,7 @@ AT_ONCE = {"kind": "one-shot", "at": "2ep"}
         ({"name": "../up"}, 'name must be a relative path such as "digits/baseline"; received "../up" (name).'),
         (
             {"numerics": "papers"},
-            'numerics must be "default" or "paper"; received "papers"; nearest: "paper" (numerics).',
+            'numerics must be "default", "paper" or "exact"; received "papers"; nearest: "paper" (numerics).',
         ),
         ({"prune": 3}, "prune must be a list of tables ([[prune]]); received 3 (prune)."),
         ({"prune": [3]}, "An entry of this list must be a table; received 3 (prune[0])."),
