@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-all check bench clean
+.PHONY: quickstart test test-all check bench bench-export clean
 
 quickstart: $(BIN)/.installed  ## install, then train the chain dense -> pruned -> quantized on real digits
 	$(BIN)/qprune fit digits/a75_w4a4 --chain --resume
@@ -20,6 +20,9 @@ check: $(BIN)/.installed-dev  ## format, lint, types
 bench: $(BIN)/.installed  ## time of a training step, and of a forward pass of shrunk networks, as ratios to the dense network
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/shrunk_forward.py
+
+bench-export: $(BIN)/.installed-dev  ## latency of exported networks beside dense ones and a quarter-width yardstick
+	$(BIN)/python benchmarks/exported_latency.py
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -50,6 +50,8 @@ class OnnxModel(nn.Module):
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors
+        # threads that wait in a loop after a run would take the cores from whoever runs next
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         self._folder = tempfile.TemporaryDirectory() if profile else None
         if self._folder is not None:
             options.enable_profiling = True
@@ -135,7 +137,8 @@ def _count(events: Any) -> Operators:
     nodes = {(event["name"], event["args"]["op_name"]): event["args"] for event in events}
     counts: tuple[dict[str, int], ...] = ({}, {}, {})
     for (_, kind), facts in nodes.items():
-        read = next((name for each in facts.get("input_type_shape", ()) for name in each), "float")
+        types = [name for each in facts.get("input_type_shape", ()) for name in each]
+        read = next((name for name in types if name != "bool"), "float")
         place = 2 if kind in BETWEEN else 0 if read in INTEGERS else 1
         counts[place][kind] = counts[place].get(kind, 0) + 1
     return Operators(*counts)
