@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import qprune
 from qprune.cli import main
 from qprune.data import NAMED
+from qprune.errors import DataError
 from qprune.layers import sites
 from qprune.spec import list_specs, read_spec
 from qprune.training import Callback
@@ -106,6 +107,24 @@ def test_translated_images_are_written_for_an_image_of_any_size(runs, photo, tmp
     assert command("predict", runs("streets/cyclegan/baseline").run, photo, "--out", tmp_path / "out").exit_code == 0
     with Image.open(tmp_path / "out/photo.png") as image:
         assert (image.mode, image.size) == ("RGB", (53, 37))
+
+
+@pytest.mark.parametrize(("name", "metric"), [("unet/a75_w4a4", "miou"), ("cyclegan/a75_layerwise", "frechet_fixed44")])
+def test_exported_networks_score_and_predict_alike(runs, photo, tmp_path, name, metric):
+    run, file = runs(f"streets/{name}").run, tmp_path / "model.onnx"
+    certificate = qprune.export(run, file)
+    one, other = certificate.scores[metric]
+    assert other == pytest.approx(one, rel=0.02, abs=1e-4)
+    for source, folder in ((run, "run"), (file, "file")):
+        assert command("predict", source, photo, "--out", tmp_path / folder).exit_code == 0
+    pictures = [np.asarray(Image.open(tmp_path / each / "photo.png").convert("RGB"), int) for each in ("run", "file")]
+    assert (abs(pictures[0] - pictures[1]).max(2) > 3).mean() < 0.05
+    if metric == "miou":
+        assert certificate.iou > 0.9
+        assert qprune.evaluate(file)["miou"] == other
+    else:
+        with pytest.raises(DataError, match=r"Evaluate the run it came of\."):
+            qprune.evaluate(file)
 
 
 def test_images_of_one_name_are_refused_before_one_overwrites_the_other(runs, photo, tmp_path):

@@ -1,9 +1,9 @@
-"""Files that are there whole, or not at all."""
+"""Exported files are there whole, or not at all."""
 
-import os
 from pathlib import Path
 
-from qprune.errors import ExportError
+from qprune.errors import CheckpointError, ExportError
+from qprune.training.writing import replaced
 
 
 def replace_file(file: Path, content: bytes) -> None:
@@ -15,10 +15,8 @@ def replace_file(file: Path, content: bytes) -> None:
     Example:
         >>> replace_file(Path("model.onnx"), model.SerializeToString())
     """
-    beside = file.with_name(f".{file.name}.writing")
     try:
-        beside.write_bytes(content)
-        os.replace(beside, file)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise ExportError(f"{file} cannot be written: {error}.") from error
+        with replaced(file) as opened:
+            opened.write(content)
+    except CheckpointError as error:
+        raise ExportError(f"{file} cannot be written: {error.__cause__}.") from error

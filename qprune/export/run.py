@@ -1,12 +1,13 @@
 """Exporting a run: compared on its own test images by its own metric; and opening what was exported."""
 
+import copy
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from attrs import evolve
-from torch import Tensor
+from torch import Tensor, nn
 
 from qprune.data import load_data
 from qprune.errors import DataError, ExportError
@@ -44,8 +45,20 @@ def export_run(opened: Opened, path: str | os.PathLike[str], **options: Any) -> 
     if images is None:
         return certificate
     one = evaluate_model(opened, "test", device="cpu")
-    other = evaluate_model(open_exported(path), "test", device="cpu", data=None)
+    other = evaluate_model(evolve(opened, net=_with_file(opened.net, path)), "test", device="cpu")
     return evolve(certificate, scores={name: (value, other[name]) for name, value in one.items()})
+
+
+def _with_file(net: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
+    """The network with the file in place of the part of it that is used after training."""
+    part, model = deployed(net), file_model(path)
+    if part is net:
+        return model.eval()
+    whole = copy.deepcopy(net)
+    name = next(name for name, module in net.named_modules() if module is part)
+    parent, _, own = name.rpartition(".")
+    setattr(whole.get_submodule(parent), own, model)
+    return whole.eval()
 
 
 def monitored(opened: Opened) -> str:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from attrs import Factory, field, frozen
 from torch import Tensor, nn
 
+from qprune.errors import DataError
 from qprune.tasks.checks import is_count, is_weight
 from qprune.tasks.features import distance_name
 from qprune.tasks.pictures import View, side_by_side, to_pixels
@@ -72,6 +73,11 @@ class CycleGAN:
         a, b = batch
         if net.training:
             return self._train(net, a, b)
+        if not hasattr(net, "generator_ba"):
+            raise DataError(
+                "CycleGAN is scored by how well the generator that leads back reconstructs images, and an exported "
+                "file holds the other one alone. Evaluate the run it came of."
+            )
         fake_b = net(a)
         return self.loss(net.generator_ba(fake_b), a), Translated(fake_b, {})  # type: ignore[operator]
 
