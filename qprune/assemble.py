@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from qprune import zoo
-from qprune.complete import missing_quantizers
+from qprune.complete import like_the_others, missing_quantizers
 from qprune.declared import build_declared
 from qprune.errors import PlanError, SpecError
 from qprune.exact import make_exact
@@ -120,15 +120,9 @@ def compress(
     for filling in fillings:
         fill(net, filling)
     if complete:
-        for filling in missing_quantizers(flow, _completing(quantize, numerics)):
+        for filling in missing_quantizers(flow, like_the_others(net)):
             fill(net, filling)
     tie_norms(net, flow)
-
-
-def _completing(quantize: Sequence[QuantizeRule], numerics: str) -> dict[str, Any]:
-    """Quantizers that start with those of the activations, or with the first there are."""
-    acts = [rule for rule in quantize if any(site.at != "weight" for site in rule.sites)]
-    return {"numerics": numerics, "schedule": (acts or quantize)[0].schedule}
 
 
 def tie_norms(net: nn.Module, flow: Flow) -> None:

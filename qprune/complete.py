@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from qprune.flow import Call, Flow
-from qprune.layers import Compressed, FakeQuant
+from qprune.layers import Compressed, FakeQuant, sites
 from qprune.selection import Filling, not_a_host
 from qprune.zoo import Add
 
@@ -34,6 +34,20 @@ def without_integers(flow: Flow) -> list[str]:
         ['1']
     """
     return [str(call.path) for call in quantized_layers(flow) if input_quant(flow, call) is None]
+
+
+def like_the_others(net: nn.Module) -> dict[str, Any]:
+    """Options of quantizers that are added to a network: they start with those of activations, else with the first.
+
+    Empty if there is no quantizer.
+
+    Example:
+        >>> like_the_others(QuantConv2d(3, 4, 1, schedule=QuantizeFrom(5)))
+        {'numerics': 'default', 'schedule': QuantizeFrom(start=5, measure=100)}
+    """
+    quants = [(site.side, site.quant) for site in sites(net) if site.quant is not None]
+    first = [quant for side, quant in quants if side != "weight"] or [quant for _, quant in quants]
+    return {"numerics": first[0].numerics, "schedule": first[0].schedule} if first else {}
 
 
 def missing_quantizers(flow: Flow, options: dict[str, Any]) -> list[Filling]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from qprune.complete import input_quant, missing_quantizers, quantized_layers
+from qprune.complete import input_quant, like_the_others, missing_quantizers, quantized_layers
 from qprune.errors import PlanError
 from qprune.flow import Call, Flow, trace
 from qprune.functional import SMALLEST_STEP, power_of_two
@@ -22,7 +22,6 @@ from qprune.layers import (
     Compressed,
     CompressedConv2d,
     FakeQuant,
-    sites,
 )
 from qprune.layers.bias import LARGEST
 from qprune.selection import fill
@@ -45,29 +44,26 @@ def make_exact(net: nn.Module, example: Any) -> None:
 
     Raises:
         PlanError: if it has no quantizer.
+
+    Example:
+        >>> weights = {"sites": [{"types": ["Conv2d"], "at": "weight"}], "bits": 8, "start": 0}
+        >>> net = qprune.swap(trained, images[:1], quantize=[weights], numerics="exact")  # calls it
     """
-    options = _options(net)
+    options = like_the_others(net)
+    if not options:
+        raise PlanError('numerics = "exact" is about quantizers, and there are none; add quantize rules.')
     apply_cuts(net, analyse(net, trace(net, example), SETTLED).cuts)
     _fold(net, trace(net, example))
     for call in trace(net, example).calls:
         new = _as_convolution(call, options) if len(call.shape) == 4 else None
         if new is not None:
-            _replace(net, str(call.path), new)
+            net.set_submodule(str(call.path), new)
     for filling in missing_quantizers(trace(net, example), options):
         fill(net, filling)
     for layer, source in bias_grids(trace(net, example), settled=False):
         low, high = source.code_bounds
         levels = max(-low, high) if source.symmetric else high
         layer.bias_quant = BiasQuant(layer.channels_at("output"), levels, device=layer.weight.device)
-
-
-def _options(net: nn.Module) -> dict[str, Any]:
-    """Of the quantizers that are added: they start with those of the activations, or with the first there are."""
-    quants = [(site.side, site.quant) for site in sites(net) if site.quant is not None]
-    if not quants:
-        raise PlanError('numerics = "exact" is about quantizers, and there are none; add quantize rules.')
-    schedules = [quant.schedule for side, quant in quants if side != "weight"] or [quants[0][1].schedule]
-    return {"numerics": "exact", "schedule": schedules[0]}
 
 
 def _fold(net: nn.Module, flow: Flow) -> None:
@@ -120,17 +116,15 @@ def _in_place_of(layer: Any, conv: Any) -> Any:
     return conv
 
 
-def _replace(net: nn.Module, path: str, new: nn.Module) -> None:
-    parent, _, name = path.rpartition(".")
-    setattr(net.get_submodule(parent), name, new)
-
-
 def bias_grids(flow: Flow, settled: bool = True) -> Iterator[tuple[Any, FakeQuant]]:
     """Layers that have integer sums, each with the quantizer of its input.
 
     Args:
         flow: of a network after `make_exact`.
         settled: only those with a `BiasQuant`.
+
+    Example:
+        >>> grids = list(bias_grids(trace(net, images[:1])))
     """
     for call in quantized_layers(flow):
         layer: Any = call.layer
@@ -147,6 +141,9 @@ def settle_biases(grids: Sequence[tuple[Any, FakeQuant]]) -> None:
 
     Args:
         grids: from `bias_grids`.
+
+    Example:
+        >>> settle_biases(list(bias_grids(trace(net, images[:1]))))
     """
     for layer, source in grids:
         weight = layer.weight_quant

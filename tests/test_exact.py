@@ -93,6 +93,12 @@ def test_driver_gives_biases_their_grid_when_input_and_weight_have_theirs(x: Ten
     assert torch.equal(steps, steps.round())
 
 
+def test_driver_without_an_example_cannot_give_biases_their_grid(x: Tensor) -> None:
+    net = qprune.swap(dense(), x, quantize=[WEIGHTS], numerics="exact")
+    with pytest.raises(PlanError, match=r"exact numerics .* pass example="):
+        qprune.ScheduleDriver(net)
+
+
 def test_bias_out_of_proportion_gets_room() -> None:
     layer = QuantConv2d(2, 3, 1, weight_bits=8, act_bits=8)
     layer.weight_quant.numerics = layer.input_quant.numerics = "exact"  # type: ignore[union-attr]

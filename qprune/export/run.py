@@ -15,7 +15,7 @@ from qprune.export.certificate import Certificate
 from qprune.export.exporting import export_network
 from qprune.export.opening import file_model
 from qprune.export.torch_program import SUFFIX
-from qprune.spec import Spec, read_spec
+from qprune.spec import read_spec
 from qprune.tasks import make_task
 from qprune.training import Opened, evaluate_model, open_model
 from qprune.zoo import deployed
@@ -35,6 +35,9 @@ def export_run(opened: Opened, path: str | os.PathLike[str], **options: Any) -> 
 
     Raises:
         ExportError: as `qprune.export.export_network`.
+
+    Example:
+        >>> certificate = export_run(open_run("digits/a75_w4a4", Path("runs")), "model.onnx")
     """
     images = _test_images(opened)
     example = (
@@ -51,13 +54,11 @@ def export_run(opened: Opened, path: str | os.PathLike[str], **options: Any) -> 
 
 def _with_file(net: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     """The network with the file in place of the part of it that is used after training."""
-    part, model = deployed(net), file_model(path)
-    if part is net:
+    model = file_model(path)
+    if deployed(net) is net:
         return model.eval()
-    whole = copy.deepcopy(net)
-    name = next(name for name, module in net.named_modules() if module is part)
-    parent, _, own = name.rpartition(".")
-    setattr(whole.get_submodule(parent), own, model)
+    whole: Any = copy.deepcopy(net)
+    whole.set_submodule(whole.deployed, model)
     return whole.eval()
 
 
@@ -93,15 +94,18 @@ def _stride(net: Any) -> int:
     return stride if isinstance(stride, int) else 1
 
 
-def open_exported(path: str | os.PathLike[str], spec: Spec | None = None) -> Opened:
+def open_exported(path: str | os.PathLike[str]) -> Opened:
     """Open an ONNX file that came of a run, to score it and to predict with it as with the run.
 
     Args:
         path: the file.
-        spec: in place of the one that it holds.
 
     Raises:
         ExportError: if it cannot be run, or says nothing about its classes.
+
+    Example:
+        >>> open_exported("model.onnx").classes[:2]
+        ('0', '1')
     """
     model = file_model(path)
     about = model.about
@@ -112,11 +116,17 @@ def open_exported(path: str | os.PathLike[str], spec: Spec | None = None) -> Ope
         )
     model.stride = about["stride"]
     palette = tuple(tuple(colour) for colour in about["palette"])
-    return Opened(
-        model.eval(), spec or read_spec(about["spec"]), tuple(about["classes"]), tuple(about["shape"]), palette
-    )
+    return Opened(model.eval(), read_spec(about["spec"]), tuple(about["classes"]), tuple(about["shape"]), palette)
 
 
 def open_run(run: str | os.PathLike[str], root: Path) -> Opened:
-    """Open a run, a file of `qprune.save`, or an ONNX file that came of a run."""
+    """Open a run, a file of `qprune.save`, or an exported file that came of a run.
+
+    Raises:
+        CheckpointError: as `qprune.training.open_model`.
+        ExportError: as `open_exported`.
+
+    Example:
+        >>> net = open_run("model.onnx", Path("runs")).net
+    """
     return open_exported(run) if Path(run).suffix in (".onnx", SUFFIX) else open_model(run, root)

@@ -166,7 +166,7 @@ def apply_fold(net: nn.Module, fold: Fold) -> None:
         quant = _slot(norm, "output", "quant")
         if quant is not None:
             _hand_over(net, fold.weighted, quant)
-    _replace(net, fold.norm, _identity(norm, fold))
+    net.set_submodule(fold.norm, _identity(norm, fold))
 
 
 def _scale_outputs(layer: Any, scale: Tensor, shift: Tensor) -> None:
@@ -224,11 +224,6 @@ def _identity(norm: Any, fold: Fold) -> nn.Module:
         identity.__class__ = ALIGNED[nn.Identity]
         identity.arguments, identity.result = norm.arguments, norm.result
     return identity.train(norm.training)
-
-
-def _replace(net: nn.Module, path: str, new: nn.Module) -> None:
-    parent, _, name = path.rpartition(".")
-    setattr(net.get_submodule(parent), name, new)
 
 
 def fold_norms(net: nn.Module, flow: Flow) -> tuple[list[Fold], list[str]]:

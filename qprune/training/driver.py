@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from qprune.errors import CheckpointError, PlanError, TrainingError
 from qprune.exact import bias_grids, settle_biases
 from qprune.flow import trace
-from qprune.layers import ChannelMask, CompressedWeight, Site, sites
+from qprune.layers import BiasQuant, ChannelMask, CompressedWeight, Site, sites
 from qprune.plan import make_plan
 from qprune.schedules import Timeline
 from qprune.training import measurements, ranks
@@ -72,6 +72,11 @@ class ScheduleDriver:
     ) -> None:
         flow = None if example is None else trace(net, example)
         self._bias_grids = [] if flow is None else list(bias_grids(flow))
+        if flow is None and any(isinstance(module, BiasQuant) for module in net.modules()):
+            raise PlanError(
+                "A network in exact numerics has biases on the grids of what its layers read: pass example=, an input "
+                "of it, from which these are known."
+            )
         self.plan = make_plan(net, flow, steps_per_epoch=steps_per_epoch, steps=steps)
         self.net, self.optimizer, self.seed, self.together = net, optimizer, seed, together
         self._averages = _counterparts(net, average)

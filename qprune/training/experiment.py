@@ -166,7 +166,9 @@ def _trainer(
         optimizer=optimizer,
         lr_schedule=make_lr_schedule(train.lr_schedule, optimizer, steps, per_epoch),
         driver=driver,
-        shrinker=_shrinker(train, net, driver, optimizer, example, steps, average and average.module),
+        shrinker=None  # exact numerics cut at the start
+        if spec.numerics == "exact"
+        else _shrinker(train, net, driver, optimizer, example, steps, average and average.module),
         average=average,
         steps=steps,
         steps_per_epoch=per_epoch,
@@ -189,7 +191,7 @@ def _shrinker(
     steps: int,
     average: nn.Module | None,
 ) -> Shrinker | None:
-    if train.shrink == "never" or not any(site.mask is not None for site in sites(net)):
+    if train.shrink == "never":
         return None
     return Shrinker(
         net,
