@@ -25,9 +25,10 @@ from typing import Any
 
 import onnxruntime
 import torch
-from networks import NETWORKS, calibrated, dense_network, masked_network
+from networks import NETWORKS, dense_network, masked_network
 from torch import Tensor, nn
 
+import qprune
 from qprune.export import OnnxModel, write_network
 from qprune.report import forward_times, table
 from qprune.spec import read_spec
@@ -48,7 +49,7 @@ def networks(name: str) -> dict[str, nn.Module]:
     joint = masked_network(read_spec(f"{folder}/a75_w8a8", ["complete=true"]))
     return {
         "dense": dense_network(f"{folder}/baseline"),
-        "exported": calibrated(joint, torch.randn(CALIBRATION, *size)),
+        "exported": qprune.calibrate(joint, [torch.randn(CALIBRATION, *size)]),
         "quarter": dense_network(read_spec(f"{folder}/baseline", ["model.width=0.25"])),
     }
 

@@ -1,10 +1,10 @@
 """The networks that benchmarks take: those of the zoo, pruned and quantized as after training, without training."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import qprune
-from qprune.layers import ChannelMask, commit_all, sites
+from qprune.layers import ChannelMask, sites
 from qprune.spec import Spec
 from qprune.zoo import deployed
 
@@ -53,18 +53,4 @@ def as_if_trained(net: nn.Module) -> nn.Module:
             module.running_var.uniform_(0.5, 1.5)
             module.weight.uniform_(0.5, 1.5)
             module.bias.normal_(0, 0.3)
-    return net.eval()
-
-
-@torch.no_grad()
-def calibrated(net: nn.Module, images: Tensor) -> nn.Module:
-    """Measure every quantizer on one batch, and switch it on."""
-    quants = [site.quant for site in sites(net.eval()) if site.quant is not None]
-    for quant in quants:
-        quant.train().measuring = True
-    net(images)
-    commit_all(quants)
-    for quant in quants:
-        quant.measuring = False
-        quant.active.fill_(True)
     return net.eval()

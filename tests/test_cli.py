@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from click.testing import CliRunner
 from PIL import Image
 from torch import nn
 
+from qprune import cli
 from qprune.api import save
 from qprune.cli import main
 from qprune.data import load_data
+from qprune.errors import ExportError
 from qprune.report import timing
 from qprune.spec import DataSpec, list_specs
 from qprune.training import load_model
@@ -346,6 +349,17 @@ def test_exported_files_are_evaluated_and_predicted_with(qprune, in_a_hurry):
     assert exported == pytest.approx(scores, rel=1e-5)
     Image.fromarray(np.full((8, 8), 90, np.uint8)).save("scan.png")
     assert qprune("predict", "runs/tiny/model.onnx", "scan.png") == qprune("predict", "tiny", "scan.png")
+
+
+def test_files_that_differ_too_much_or_cannot_be_scored_are_refused():
+    certificate = SimpleNamespace(
+        file="it.onnx", exact=False, scores={"accuracy": (0.98, 0.97)}, loss=lambda name: 0.01
+    )
+    with pytest.raises(ExportError, match=r"^it.onnx differs by 1 points of accuracy; allowed are 0.1\.$"):
+        cli._check_certificate(certificate, "accuracy", "0.1", 0.1)
+    with pytest.raises(ExportError, match=r"^There is no data to score the file on\. .* --require nothing\.$"):
+        cli._check_certificate(certificate, "miou", "0.1", 0.1)
+    cli._check_certificate(certificate, "miou", "nothing", float("inf"))
 
 
 @pytest.mark.parametrize("name", ["model.pt2", "quant.onnx"])

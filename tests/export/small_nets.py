@@ -5,30 +5,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import qprune
 from qprune.functional import power_of_two
-from qprune.layers import FakeQuant, commit_all, sites
+from qprune.layers import FakeQuant, sites
 
 
 @torch.no_grad()
-def calibrated(net: nn.Module, *inputs: Tensor) -> nn.Module:
+def calibrated(net: nn.Module, images: Tensor) -> nn.Module:
     """Measure every quantizer on one batch and switch it on; normalizations get statistics as after training."""
-    quants = [site.quant for site in sites(net) if site.quant is not None]
     for norm in (module for module in net.modules() if isinstance(module, nn.BatchNorm2d)):
         norm.running_mean.normal_(0, 0.1)
         norm.running_var.uniform_(0.5, 1.5)
         norm.weight.uniform_(0.5, 1.5)
         norm.bias.normal_(0, 0.3)
-    for quant in quants:
-        quant.train().measuring = True
-    net.eval()
-    for quant in quants:
-        quant.train()
-    net(*inputs)
-    commit_all(quants)
-    for quant in quants:
-        quant.measuring = False
-        quant.active.fill_(True)
-    return net.eval()
+    return qprune.calibrate(net.eval(), [images])
 
 
 @torch.no_grad()

@@ -8,9 +8,8 @@ from small_nets import calibrated
 from torch import Tensor, nn
 
 from qprune.assemble import assemble
-from qprune.exact import bias_grids, make_exact, settle_biases
+from qprune.exact import make_exact
 from qprune.export import OnnxModel, write_network
-from qprune.flow import trace
 from qprune.layers import sites
 from qprune.shrink import shrink
 from qprune.spec import read_spec
@@ -43,9 +42,7 @@ def exact_network(name: str, weight_bits: int, act_bits: int, sparsity: float, x
         norm.weight.data.uniform_(-0.5, 1.5)
         norm.bias.data.normal_(0, 0.3)
     make_exact(net, x[:1])
-    calibrated(net, x)
-    settle_biases(list(bias_grids(trace(net, x[:1]))))
-    return net
+    return calibrated(net, x)
 
 
 CASES = [

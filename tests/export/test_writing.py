@@ -268,3 +268,29 @@ def test_the_network_is_not_touched() -> None:
     write_network(net, x)
     assert net.training
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+
+
+REFUSED = {
+    "divisor": (nn.AvgPool2d(2, divisor_override=3), "0 has a divisor of its own"),
+    "places": (nn.MaxPool2d(2, return_indices=True), "0 returns the places of its maxima"),
+    "sizes": (nn.AdaptiveAvgPool2d((3, 4)), r"0 pools \(8, 10\) to \(3, 4\), which no window of one size does"),
+    "mode": (nn.Upsample(scale_factor=2, mode="area"), '0 resizes by "area"'),
+    "flattening": (nn.Flatten(2), "0 flattens dimensions 2 to -1; only from 1 to the last is there a way"),
+    "features": (nn.Linear(10, 3), "0 is a linear layer of inputs with 4 dimensions; flatten them first"),
+    "index": (Functional(lambda y, x: y[:, 0]), "getitem is called in a way for which there is none"),
+    "padding": (Functional(lambda y, x: F.pad(y, (1, 1), value=2.0)), "pad is called in a way for which there is none"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_there_is_no_way_to_write_is_said(name: str) -> None:
+    layer, words = REFUSED[name]
+    net = layer if isinstance(layer, Functional) else nn.Sequential(layer)
+    with pytest.raises(ExportError, match=words):
+        write_network(net, torch.zeros(1, 4, 8, 10))
+
+
+def test_only_a_profiled_model_knows_what_ran() -> None:
+    model = OnnxModel(write_network(nn.Sequential(nn.ReLU()), torch.zeros(1, 2)).model.SerializeToString())
+    with pytest.raises(ExportError, match="Only a model made with profile=True knows what ran"):
+        model.operators()
