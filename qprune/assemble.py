@@ -84,7 +84,7 @@ def swap(
         quantize: rules for quantizers.
         numerics: ``"default"``, ``"paper"``, or ``"exact"``, which takes normalizations and masks as final, see
             `qprune.exact.make_exact`.
-        complete: also quantize to 8 bits what convolutions and sums read and no rule quantizes.
+        complete: also quantize to 8 bits what convolutions, sums and concatenations read and no rule quantizes.
 
     Raises:
         PlanError: for rules that match nothing, do not fit or contradict each other; every mistake is one line.

@@ -307,7 +307,10 @@ def _check_certificate(certificate: Certificate, metric: str, require: str, allo
         raise ExportError("There is no data to score the file on. Say where it is (--data), or --require nothing.")
     points = 100 * certificate.loss(metric)
     if not points <= allowed:
-        raise ExportError(f"{certificate.file} differs by {points:.3g} points of {metric}; allowed are {allowed:g}.")
+        raise ExportError(
+            f"{certificate.file} differs by {points:.3g} points of {metric}; allowed are {allowed:g}. Train with "
+            'numerics = "exact", where nothing differs, or require less.'
+        )
 
 
 def _exported_times(opened: Opened, file: Path) -> dict[int, dict[str, float]]:

@@ -8,7 +8,7 @@ from torch import nn
 from qprune.flow import Call, Flow
 from qprune.layers import Compressed, FakeQuant, sites
 from qprune.selection import Filling, not_a_host
-from qprune.zoo import Add
+from qprune.zoo import Add, Concat
 
 BITS = 8
 WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -18,6 +18,8 @@ MOVING = (
     nn.Identity, nn.Dropout, nn.Dropout2d, nn.MaxPool2d, nn.AdaptiveMaxPool2d, nn.Flatten, nn.ZeroPad2d,
     nn.ReflectionPad2d, nn.ReplicationPad2d,
 )  # fmt: skip
+# What computes with real numbers, and reads many of them for one.
+SUMMARIZING = (nn.InstanceNorm2d, nn.GroupNorm, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Upsample)
 MOVING_FUNCTIONS = (
     "relu", "relu_", "relu6", "dropout", "max_pool2d", "flatten", "view", "reshape", "permute", "transpose",
     "contiguous", "__getitem__", "chunk", "split", "unsqueeze", "squeeze",
@@ -51,11 +53,13 @@ def like_the_others(net: nn.Module) -> dict[str, Any]:
 
 
 def missing_quantizers(flow: Flow, options: dict[str, Any]) -> list[Filling]:
-    """Quantizers that give integers to every convolution and linear layer with quantized weights, and to every sum.
+    """Quantizers that give integers to every convolution and linear layer with quantized weights, to sums and joints.
 
     They go to the output of the layer that makes the tensor, where it can have a site, so that all of its readers share
-    one; else to the input of the layer that reads it. A sum needs them for what it adds and for its result, unless a
-    rectifier with a quantizer is all that reads it.
+    one; else to the input of the convolution that reads it. Sums and concatenations need them for what they read, and
+    for their result, unless all that read it quantize it themselves. So does what instance and group normalizations,
+    averages and bilinear resizing read: else the convolution before them would add up integers and hand on real
+    numbers, which takes longer.
 
     Args:
         flow: of a network with the quantizers of its rules in place.
@@ -76,19 +80,21 @@ def missing_quantizers(flow: Flow, options: dict[str, Any]) -> list[Filling]:
 
 def _gaps(flow: Flow) -> Iterator[tuple[str, str, int | None]]:
     for call in flow.calls:
-        if isinstance(call.layer, Add):
-            yield from _gaps_of_sum(flow, call)
+        places = [_output_site(flow, index) for index in _unquantized(flow, call)]
+        yield from (place for place in places if place is not None)
     for call in quantized_layers(flow):
         if input_quant(flow, call) is None:
             place = _output_site(flow, call.inputs[0])
             yield place or (str(call.path), "input", None)
 
 
-def _gaps_of_sum(flow: Flow, call: Call) -> Iterator[tuple[str, str, int | None]]:
-    places = [_output_site(flow, index) for index in call.inputs if _grid(flow, index) is None]
-    if not _is_only_rectified(flow, call) and _grid(flow, call.index) is None:
-        places.append(_output_site(flow, call.index))
-    yield from (place for place in places if place is not None)
+def _unquantized(flow: Flow, call: Call) -> Iterator[int]:
+    """What a layer that is no convolution reads or makes, is to be integers, and is none."""
+    joins = isinstance(call.layer, (Add, Concat))
+    if joins or (isinstance(call.layer, SUMMARIZING) and not _moves(call)):
+        yield from (index for index in call.inputs if _grid(flow, index) is None)
+    if joins and _grid(flow, call.index) is None and not _is_quantized_by_readers(flow, call):
+        yield call.index
 
 
 def quantized_layers(flow: Flow) -> Iterator[Call]:
@@ -133,20 +139,30 @@ def _grid(flow: Flow, index: int) -> FakeQuant | None:
     own = _quant(call.layer, "output")
     if own is not None:
         return own if own.channels is None else None
-    moves = isinstance(call.layer, (*MOVING, *RECTIFIERS)) if call.layer is not None else call.name in MOVING_FUNCTIONS
-    return _grid(flow, call.inputs[0]) if moves and len(call.inputs) == 1 else None
+    return _grid(flow, call.inputs[0]) if _moves(call) or isinstance(call.layer, RECTIFIERS) else None
 
 
-def _is_only_rectified(flow: Flow, call: Call) -> bool:
+def _moves(call: Call) -> bool:
+    if len(call.inputs) != 1 or call.layer is None:
+        return len(call.inputs) == 1 and call.name in MOVING_FUNCTIONS
+    return isinstance(call.layer, MOVING) or (isinstance(call.layer, nn.Upsample) and call.layer.mode == "nearest")
+
+
+def _is_quantized_by_readers(flow: Flow, call: Call) -> bool:
     readers = [other for other in flow.calls[call.index + 1 :] if call.index in other.inputs]
-    if call.index in flow.outputs or len(readers) != 1:
-        return False
-    return isinstance(readers[0].layer, RECTIFIERS) and _grid(flow, readers[0].index) is not None
+    return call.index not in flow.outputs and all(_quantizes(flow, reader) for reader in readers)
+
+
+def _quantizes(flow: Flow, call: Call) -> bool:
+    """Whether a layer rounds what it reads before anything else."""
+    if isinstance(call.layer, RECTIFIERS):
+        return _grid(flow, call.index) is not None
+    return _quant(call.layer, "input") is not None
 
 
 def _output_site(flow: Flow, index: int) -> tuple[str, str, int | None] | None:
     """The site at the output of the layer that made these numbers, if it can have one."""
-    while index >= 0 and isinstance(flow.calls[index].layer, MOVING) and len(flow.calls[index].inputs) == 1:
+    while index >= 0 and flow.calls[index].layer is not None and _moves(flow.calls[index]):
         index = flow.calls[index].inputs[0]
     if index < 0 or flow.calls[index].layer is None or _quant(flow.calls[index].layer, "output") is not None:
         return None

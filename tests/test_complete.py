@@ -54,6 +54,50 @@ def test_sum_that_only_a_quantized_rectifier_reads_needs_none() -> None:
     assert more == {"stem.conv.input", "residual.norm2.output", "both.output", "pool.output"}
 
 
+class Streams(nn.Module):
+    """What reads the results of convolutions besides convolutions, each with layers that move numbers in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.third, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(8, 5, 1), nn.Conv2d(5, 6, 1)
+        self.instance, self.act = nn.InstanceNorm2d(4), nn.ReLU()
+        self.grow, self.smooth = nn.Upsample(scale_factor=2), nn.Upsample(scale_factor=2, mode="bilinear")
+        self.concat, self.tanh, self.pool = Concat(), nn.Tanh(), nn.AdaptiveAvgPool2d(2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.first(x)
+        x = self.concat(self.act(self.instance(x)), x)
+        x = self.third(x)
+        return self.smooth(x), self.pool(self.tanh(self.last(self.grow(x))))
+
+
+def activations(net: nn.Module) -> set[str]:
+    return {site.name for site in sites(net) if site.quant is not None and site.side != "weight"}
+
+
+def test_results_of_convolutions_are_quantized_for_what_summarizes_them() -> None:
+    net = qprune.swap(Streams(), torch.zeros(1, 3, 6, 4), quantize=[WEIGHTS], complete=True)
+    assert activations(net) == {"first.input", "first.output", "act.output", "concat.output", "third.output"}
+
+
+def test_result_that_only_activations_and_the_output_read_stays_real() -> None:
+    net = qprune.swap(Streams(), torch.zeros(1, 3, 6, 4), quantize=[WEIGHTS], complete=True)
+    assert not activations(net) & {"last.output", "tanh.output", "pool.output"}
+
+
+def test_joint_whose_readers_all_quantize_it_themselves_needs_no_quantizer() -> None:
+    inputs = {"sites": [{"types": ["Conv2d"], "at": "input"}], "bits": 4, "start": 0}
+    net = qprune.swap(Streams(), torch.zeros(1, 3, 6, 4), quantize=[WEIGHTS, inputs], complete=True)
+    assert "concat.output" not in activations(net)
+    assert {"first.output", "act.output"} < activations(net)
+
+
+def test_grid_passes_resizing_to_the_nearest_neighbour() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Upsample(scale_factor=2), nn.Conv2d(4, 5, 1))
+    whole = qprune.swap(net, torch.zeros(1, 3, 6, 4), quantize=[WEIGHTS], complete=True)
+    assert activations(whole) == {"0.input", "0.output"}
+
+
 def _table(name: str) -> dict[str, object]:
     from qprune.spec import read_spec
 

@@ -7,8 +7,11 @@ from attrs import evolve, frozen
 from torch import nn
 
 from qprune.export.values import array
+from qprune.functional import SMALLEST_STEP
 from qprune.layers import CompressedWeight
 from qprune.shrink import rows
+
+LARGEST_BIAS = 2**30  # of an int32, with room for the sum
 
 
 @frozen(eq=False)
@@ -59,6 +62,28 @@ def kernel_of(layer: Any) -> Kernel | None:
         return _ordinary(layer, weights, scale, bias)
     attributes = {"strides": list(layer.stride), "dilations": list(layer.dilation), "group": layer.groups}
     return Kernel(weights, scale, bias, {**attributes, "pads": _pads(layer)})
+
+
+def of_each_channel(scale: Any, shift: Any, step: Any) -> Kernel:
+    """A normalization as a convolution of each channel alone.
+
+    Its weights are the largest integers, so that nothing of them is rounded; smaller ones where the shift is out of
+    proportion, so that its integer has room.
+
+    Args:
+        scale: float32 ``(channels,)``, the factors.
+        shift: float32 ``(channels,)``, what is added.
+        step: that of the layer's input.
+
+    Example:
+        >>> of_each_channel(np.float32([2, -1]), np.float32([0, 3]), np.float32(0.5)).rows.ravel()
+        array([ 127, -127], dtype=int8)
+    """
+    steps = np.maximum(np.abs(scale) / 127, np.abs(shift) / (step * np.float32(LARGEST_BIAS / 2)))
+    steps = np.maximum(steps, SMALLEST_STEP).astype(np.float32)
+    integers = np.rint(scale / steps).astype(np.int8).reshape(-1, 1, 1, 1)
+    attributes = {"strides": [1, 1], "dilations": [1, 1], "group": len(integers), "pads": [0, 0, 0, 0]}
+    return Kernel(integers, steps, shift, attributes)
 
 
 def _numbers(layer: Any) -> tuple[Any, Any, Any]:

@@ -4,12 +4,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from attrs import evolve
 from torch import nn
 
 from qprune.errors import ExportError
+from qprune.export.kernels import of_each_channel
 from qprune.export.lowering import Lowering
 from qprune.export.values import Codes, Grid, Real, Value, array
-from qprune.export.weighted import weighted
+from qprune.export.weighted import in_integers, weighted
 from qprune.layers import Align, Aligned, Compressed
 from qprune.shrink import scale_and_shift
 from qprune.zoo import Add, Concat
@@ -118,10 +120,17 @@ def _gelu(low: Lowering, path: str, layer: Any, shape: Shape, value: Value) -> V
 def _norm(low: Lowering, path: str, layer: Any, shape: Shape, value: Value) -> Value:
     if not getattr(layer, "track_running_stats", True):
         return _instance_norm(low, path, layer, shape, value)
-    scale, shift = (array(each).reshape([-1] + [1] * (len(shape) - 2)) for each in scale_and_shift(layer))
-    constant = low.graph.constant
-    scaled = low.graph.node("Mul", [low.real(value), constant(scale, f"{path}.scale")], f"{path}.scaled")
-    return Real(low.graph.node("Add", [scaled, constant(shift, f"{path}.shift")], path))
+    scale, shift = (array(each) for each in scale_and_shift(layer))
+
+    def real() -> str:
+        factors, terms = (each.reshape([-1] + [1] * (len(shape) - 2)) for each in (scale, shift))
+        node, constant = low.graph.node, low.graph.constant
+        scaled = node("Mul", [low.real(value), constant(factors, f"{path}.scale")], f"{path}.scaled")
+        return node("Add", [scaled, constant(terms, f"{path}.shift")], path)
+
+    if not isinstance(value, Codes) or len(shape) != 4:
+        return Real(real())
+    return evolve(in_integers(low, path, of_each_channel(scale, shift, value.grid.scale), value), real=real)
 
 
 def _instance_norm(low: Lowering, path: str, layer: Any, shape: Shape, value: Value) -> Value:

@@ -5,12 +5,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from qprune.export.kernels import Kernel, kernel_of
+from qprune.export.kernels import LARGEST_BIAS, Kernel, kernel_of
 from qprune.export.lowering import Layer, Lowering
 from qprune.export.values import Codes, Grid, Product, Real, Value, array
 from qprune.layers import Compressed, CompressedWeight
-
-LARGEST_BIAS = 2**30  # of an int32, with room for the sum
 
 
 def weighted(low: Lowering, path: str, layer: Any, value: Value) -> Value:
@@ -27,7 +25,7 @@ def weighted(low: Lowering, path: str, layer: Any, value: Value) -> Value:
         return _transposed(low, path, layer, value)
     if reason or not isinstance(value, Codes):
         return _in_reals(low, path, kernel, value, low.packed and _bits(layer) <= 4)
-    return _in_integers(low, path, kernel, value)
+    return in_integers(low, path, kernel, value)
 
 
 def _padded(low: Lowering, path: str, layer: Any, value: Value) -> Value:
@@ -97,7 +95,8 @@ def _transposed(low: Lowering, path: str, layer: Any, value: Value) -> Value:
     return Real(low.graph.node("ConvTranspose", inputs, path, group=layer.groups, **attributes))
 
 
-def _in_integers(low: Lowering, path: str, kernel: Kernel, value: Codes) -> Value:
+def in_integers(low: Lowering, path: str, kernel: Kernel, value: Codes) -> Product:
+    """What a layer with integer weights makes of integers, to be written when it is known who reads it."""
     kernel = kernel.with_room(value.grid.scale, LARGEST_BIAS)
 
     def quantized(grid: Grid, name: str) -> str:

@@ -36,8 +36,8 @@ class Spec:
         seed: of everything random, at least 0.
         numerics: of the quantizers: ``"default"``, ``"paper"`` for the published rules, or ``"exact"``: normalizations
             of the run that it starts from are folded at its start, and the exported file computes the same bits.
-        complete: also quantize to 8 bits what convolutions and sums read and no rule quantizes, so that all of them
-            have an integer form when exported.
+        complete: also quantize to 8 bits what convolutions, sums and concatenations read and no rule quantizes, so
+            that all of them have an integer form when exported.
         data: see `DataSpec`.
         task: see `TaskSpec`; classification by default.
         model: see `ModelSpec`.

@@ -12,6 +12,7 @@ import qprune
 from qprune import zoo
 from qprune.errors import ExportError
 from qprune.export import OnnxModel, Written, write_network, writing
+from qprune.export.comparing import Comparison
 from qprune.layers import Align, QuantConv2d, QuantConvTranspose2d, QuantLinear
 from qprune.zoo import Add, Concat
 
@@ -162,6 +163,33 @@ def test_weights_are_unsigned_where_sums_of_signed_ones_saturate(monkeypatch: py
     integers = {tensor.data_type for tensor in written.model.graph.initializer if tensor.name.endswith(".weight")}
     assert integers == {onnx.TensorProto.UINT8}
     assert torch.equal(ran(written, x), net(x))
+
+
+def test_normalization_of_integers_is_an_integer_layer_where_a_quantizer_follows() -> None:
+    x = torch.randn(5, 6, 8, 12)
+    acts = {"sites": [{"types": ["ReLU"], "at": "output"}], "bits": 8, "start": 0}
+    net: Any = qprune.swap(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(6), nn.ReLU()), x[:1], quantize=[acts])
+    calibrated(net, x)
+    with torch.no_grad():
+        net[1].weight[:3] = torch.tensor([-0.7, 0.0, 1e-12])  # a usual factor, none, and one that is next to none
+        net[1].bias[:3] = torch.tensor([0.9, 0.0, 0.8])
+    written = write_network(net, x[:1])
+    assert kinds(written)["Conv"] == 1
+    assert kinds(written)["Mul"] == 0
+    comparison = Comparison(net, OnnxModel(written.model.SerializeToString()), written)
+    comparison.add((x,))
+    before, behind = comparison.agreements()[1]
+    assert before.equal == behind.within_one == 1
+    assert behind.equal > 0.99
+
+
+def test_normalization_of_integers_that_nothing_quantizes_stays_real() -> None:
+    x = torch.randn(2, 6, 8, 12)
+    acts = {"sites": [{"types": ["ReLU"], "at": "output"}], "bits": 8, "start": 0}
+    net = calibrated(qprune.swap(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(6)), x[:1], quantize=[acts]), x)
+    written = write_network(net, x[:1])
+    assert (kinds(written)["Conv"], kinds(written)["Mul"]) == (0, 1)
+    torch.testing.assert_close(ran(written, x), net(x))
 
 
 def test_integers_of_the_file_are_those_that_were_trained() -> None:
