@@ -277,6 +277,43 @@ def test_source_is_the_maker_of_the_first_argument():
     assert flow.source(flow.calls[0]) is None
 
 
+# other names, other readers
+
+
+def test_a_write_through_a_view_is_read_by_the_earlier_name():
+    def forward(net, x):
+        y = net.a(x)
+        y[:, :2].mul_(3)
+        return net.b(y)
+
+    flow = trace(Net(forward, a=conv(3, 5), b=conv(5, 4)), X)
+    a, view, write, b = flow.calls
+    assert [call.name for call in flow.calls] == ["Conv2d", "__getitem__", "mul_", "Conv2d"]
+    assert flow.overwriting == {write.index}
+    assert write.inputs == (view.index, a.index)
+    assert (b.inputs, b.shapes[0][1]) == ((write.index,), 5)
+
+
+def test_a_write_that_nobody_else_reads_is_an_ordinary_call():
+    flow = trace(nn.Sequential(conv(3, 5), nn.Identity(), nn.ReLU(inplace=True), conv(5, 4)), X)
+    assert flow.overwriting == frozenset()
+    assert [call.inputs for call in flow.calls] == [(-1,), (0,), (1,), (2,)]
+
+
+def test_a_parameter_that_a_function_reads_is_borrowed():
+    net = Net(lambda net, x: F.conv2d(net.a(x), net.b.weight) + net.b(net.a(x)), a=conv(3, 5), b=conv(5, 4))
+    assert trace(net, X).borrowed == {"b": "conv2d"}
+    assert trace(nn.Sequential(conv(), nn.BatchNorm2d(5)), X).borrowed == {}
+
+
+def test_hooks_of_blocks_watch_what_goes_in_and_comes_out():
+    net = nn.Sequential(conv(3, 5), nn.Sequential(nn.ReLU(), conv(5, 4)), nn.ReLU())
+    net[0].register_forward_hook(lambda *_: None)  # a layer is a call, and has its hook itself
+    assert trace(net, X).watched == {}
+    net[1].register_forward_hook(lambda *_: None)
+    assert trace(net, X).watched == {0: "1", 2: "1"}
+
+
 # the network stays as it is
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qprune.functional import mask_channels
 from qprune.layers.hosts import HOSTS
 from qprune.zoo import Add, Concat
 
@@ -30,7 +29,7 @@ class Align(nn.Module):
     """
 
     source: Tensor
-    exists: Tensor
+    place: Tensor
     constants: Tensor
 
     def __init__(self, index: Sequence[int], fill: Sequence[float] | None = None) -> None:
@@ -42,19 +41,30 @@ class Align(nn.Module):
         self.fill = tuple(0.0 if i >= 0 else float(f) for i, f in zip(index, fill, strict=True))
         chosen = torch.tensor(self.index, dtype=torch.int64)
         # as fixed as a stride: no state to load
-        self.register_buffer("source", chosen.clamp(min=0), persistent=False)
-        self.register_buffer("exists", chosen >= 0, persistent=False)
+        self.register_buffer("source", chosen[chosen >= 0], persistent=False)
+        self.register_buffer("place", (chosen >= 0).nonzero().flatten(), persistent=False)
         self.register_buffer("constants", torch.tensor(self.fill), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the picked channels."""
+        if x.dim() != 4 or not x.is_contiguous(memory_format=torch.channels_last):
+            return self._align(x)
+        # whole pixels as rows, where channels lie side by side: ten times as fast as index_select over dimension 1
+        pixels = x.permute(0, 2, 3, 1)
+        aligned = self._align(pixels.reshape(-1, x.shape[1]))
+        return aligned.view(*pixels.shape[:3], len(self.index)).permute(0, 3, 1, 2)
+
+    def _align(self, x: Tensor) -> Tensor:
         if -1 not in self.index:
             return _pick(x, self.source)
-        if max(self.index) < 0:  # nothing is read
-            picked = x.new_zeros(x.shape[0], len(self.index), *x.shape[2:])
-        else:
-            picked = mask_channels(_pick(x, self.source), self.exists, 1)
-        return picked + self.constants.to(x.dtype).view(1, -1, *[1] * (x.dim() - 2)) if any(self.fill) else picked
+        aligned = x.new_zeros(x.shape[0], len(self.index), *x.shape[2:])
+        if any(self.fill):
+            aligned += self.constants.to(x.dtype).view(1, -1, *[1] * (x.dim() - 2))
+        return aligned.index_copy_(1, self.place, self._sources(x)) if len(self.source) else aligned
+
+    def _sources(self, x: Tensor) -> Tensor:
+        read = tuple(index for index in self.index if index >= 0)
+        return x if read == tuple(range(x.shape[1])) else _pick(x, self.source)
 
     def extra_repr(self) -> str:
         """How many channels come out, and how many of them are constants."""
@@ -62,11 +72,8 @@ class Align(nn.Module):
 
 
 def _pick(x: Tensor, source: Tensor) -> Tensor:
-    if x.dim() != 4 or not x.is_contiguous(memory_format=torch.channels_last):
-        return x.index_select(1, source)
-    # whole pixels as rows, where channels lie side by side: ten times as fast as index_select over dimension 1
-    pixels = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]).index_select(1, source)
-    return pixels.view(x.shape[0], *x.shape[2:], -1).permute(0, 3, 1, 2)
+    # 90 of 260 columns of 2,048 rows on two cores: 99 µs by gather, 148 by index_select
+    return x.gather(1, source.expand(x.shape[0], -1)) if x.dim() == 2 else x.index_select(1, source)
 
 
 class Aligned:

@@ -1,14 +1,17 @@
 """At how many bits the tensors of a network arrive and are kept, followed from quantizer to reader."""
 
+from math import prod
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from qprune.flow import NORMS, Call, Flow
 from qprune.layers import FakeQuant
-from qprune.report.channels import WEIGHTED, reshapes
 
 FLOAT = 32
+WEIGHTED = (_ConvNd, nn.Linear)
+RESHAPES = ("Flatten", "flatten", "view", "reshape", "squeeze")
 
 # What leaves these is on the grid of what entered them.
 ON_GRID = (nn.ReLU, nn.Identity, nn.Dropout, nn.Dropout2d, nn.MaxPool2d, nn.ZeroPad2d, nn.ReflectionPad2d)
@@ -89,5 +92,12 @@ def _demand(call: Call, stored: int) -> int:
 
 def _on_grid(call: Call) -> bool:
     if call.layer is None:
-        return call.name in ON_GRID_FUNCTIONS or reshapes(call)
-    return isinstance(call.layer, ON_GRID) or reshapes(call)
+        return call.name in ON_GRID_FUNCTIONS or _flattens(call)
+    return isinstance(call.layer, ON_GRID) or _flattens(call)
+
+
+def _flattens(call: Call) -> bool:
+    # (N, C, ...) to (N, C * ...)
+    if call.name not in RESHAPES or len(call.shapes[0]) < 2 or len(call.shape) != 2:
+        return False
+    return call.shape == (call.shapes[0][0], prod(call.shapes[0][1:]))

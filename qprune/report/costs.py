@@ -13,8 +13,9 @@ from torch.nn.modules.conv import _ConvTransposeNd
 
 from qprune.flow import Call, Flow, Shape
 from qprune.layers import Aligned
-from qprune.report.bits import FLOAT, arriving_bits, slot_bits, stored_bits
-from qprune.report.channels import WEIGHTED, Kept, follow_masks, sizes
+from qprune.report.bits import FLOAT, WEIGHTED, arriving_bits, slot_bits, stored_bits
+from qprune.shrink import Kept, kept_by_masks
+from qprune.shrink.weights import input_count, output_count
 
 NORMALIZATIONS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 
@@ -101,7 +102,7 @@ def layer_costs(net: nn.Module, flow: Flow) -> tuple[LayerCost, ...]:
 
 
 def _layers(net: nn.Module, flow: Flow) -> Iterator[_Layer]:
-    uses = _uses(flow)
+    uses = _uses(net, flow)
     modules = list(net.named_modules())
     holders = Counter(id(p) for _, module in modules for p in module.parameters(recurse=False))
     shared, seen = frozenset(key for key, count in holders.items() if count > 1), set[int]()
@@ -113,9 +114,9 @@ def _layers(net: nn.Module, flow: Flow) -> Iterator[_Layer]:
             yield _Layer(path, module, tuple(uses.get(path, ())), own, shared)
 
 
-def _uses(flow: Flow) -> dict[str, list[_Use]]:
+def _uses(net: nn.Module, flow: Flow) -> dict[str, list[_Use]]:
     table: dict[str, list[_Use]] = {}
-    for use in map(_Use, flow.calls, follow_masks(flow), arriving_bits(flow), stored_bits(flow)):
+    for use in map(_Use, flow.calls, kept_by_masks(net, flow), arriving_bits(flow), stored_bits(flow)):
         if use.call.path is not None:
             table.setdefault(use.call.path, []).append(use)
     return table
@@ -126,8 +127,8 @@ def _is_weighted(layer: _Layer) -> bool:
 
 
 def _weighted(layer: _Layer) -> LayerCost:
-    module, (channels_in, channels_out) = layer.module, sizes(layer.module)
-    inputs, outputs = _union(layer, "inputs", channels_in), _union(layer, "outputs", channels_out)
+    module = layer.module
+    inputs, outputs = _union(layer, "inputs", input_count(module)), _union(layer, "outputs", output_count(module))
     sizes_kept = {"weight": connections(module, inputs, outputs), "bias": int(outputs.sum())}
     weight_bits = slot_bits(module, "weight") or FLOAT
     bit_operations = sum(_macs(layer, use, kept=True) * weight_bits * use.arriving for use in layer.uses)

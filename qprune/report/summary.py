@@ -97,9 +97,10 @@ def summarize(net: nn.Module, input_size: Shape = (3, 32, 32), metric: float | N
     - MACs are the multiply-accumulates of convolutions and linear layers at batch 1, products with padding included; no
       bias, no normalization, no activation, no pooling, no matrix products outside of layers. One MAC is two of the
       operations that `torch.utils.flop_counter` counts.
-    - A channel is kept if it is not known to be zero and somebody reads it. So a mask on a tensor also relieves the
-      layers on both of its sides, through activations, pooling, normalization, sums and concatenation, wherever all
-      readers agree. These are the sizes once everything that masks make useless is removed; indices are not counted.
+    - A channel is kept unless masks make it a zero that no further training changes, or nobody reads it. So a mask on a
+      tensor also relieves the layers on both of its sides, through activations, pooling, normalization, sums and
+      concatenation, wherever all readers agree. What shrinking could not cut (around functions that it does not know,
+      hooks, layers that are called several times) is kept. Indices are not counted.
     - Bit operations are kept MACs times weight bits times the bits of the tensor that the layer reads; float counts as
       32 bits, whatever its dtype. A quantizer that is not active yet counts as float, and a note says so.
     - Packed bytes are kept weights at their bits, rounded up to whole bytes per layer, plus biases, normalization

@@ -7,6 +7,7 @@ from qprune.shrink.fold import Fold, apply_fold, find_folds, fold_norms
 from qprune.shrink.graph import graph_of
 from qprune.shrink.graph_net import net_from
 from qprune.shrink.graph_words import leaf_type
+from qprune.shrink.kept import Kept, kept_by_masks
 from qprune.shrink.layer_rules import scale_and_shift
 from qprune.shrink.record import rebuild, record, restore_masks
 from qprune.shrink.shrink import Shrunk, cut_dead, shrink, shrink_with_facts
@@ -17,6 +18,7 @@ __all__ = [
     "Analysis",
     "Cut",
     "Fold",
+    "Kept",
     "Mode",
     "Shrunk",
     "analyse",
@@ -26,6 +28,7 @@ __all__ = [
     "find_folds",
     "fold_norms",
     "graph_of",
+    "kept_by_masks",
     "leaf_type",
     "net_from",
     "rebuild",

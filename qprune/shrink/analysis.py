@@ -14,7 +14,7 @@ from qprune.layers import Compressed
 from qprune.shrink.constants import Mode, channels, unknown
 from qprune.shrink.cut import Cut, Joint, cut_of
 from qprune.shrink.layer_rules import Layer, at_least_one
-from qprune.shrink.placing import scattered_once
+from qprune.shrink.placing import constants_of, placed
 from qprune.shrink.rule import Rule
 from qprune.shrink.rules import Rigid, hooked, rule_for, shared_rule
 from qprune.shrink.weighted_rule import Weighted
@@ -53,15 +53,33 @@ def analyse(net: nn.Module, flow: Flow, mode: Mode) -> Analysis:
         >>> analyse(net, trace(net, torch.zeros(1, 3, 5, 7)), mode).cuts["0"].outputs
         (0,)
     """
+    rules, values, needed = follow(net, flow, mode)
+    made, present = placed(rules, values, needed, _present(flow, rules, values, needed))
+    layers = {rule.call.path: rule for rule in rules if isinstance(rule, Layer)}
+    kept = {str(path): _kept(rule, made[rule.call.index]) for path, rule in layers.items()}
+    cuts = {str(path): _cut(rule, values, made, present) for path, rule in layers.items()}
+    held = dict.fromkeys(rule.reason for rule in rules if rule.reason and _holds(rule, values, needed))
+    hooks = dict.fromkeys(_hook(path) for index, path in flow.watched.items() if _watched(index, rules, values, needed))
+    return Analysis({path: cut for path, cut in cuts.items() if cut is not None}, kept, (*held, *hooks))
+
+
+def follow(net: nn.Module, flow: Flow, mode: Mode) -> tuple[list[Rule], list[Tensor], list[Tensor]]:
+    """For each call its rule, the constants that its result holds, and which channels of that are read.
+
+    Args:
+        net: the network.
+        flow: its trace.
+        mode: what may be relied on.
+
+    Example:
+        >>> from qprune.flow import trace
+        >>> net = nn.Sequential(nn.Conv2d(3, 2, 1))
+        >>> follow(net, trace(net, torch.zeros(1, 3, 5, 7)), Mode(settled=lambda mask: True, training=False))[1:]
+        ([tensor([nan, nan])], [tensor([True, True])])
+    """
     rules = _rules(net, flow, mode)
     values = _forwards(flow, rules)
-    needed = _backwards(flow, rules)
-    present = scattered_once(flow, rules, values, needed, _present(flow, rules, values, needed))
-    layers = {rule.call.path: rule for rule in rules if isinstance(rule, Layer)}
-    kept = {str(path): _kept(rule, needed[rule.call.index]) for path, rule in layers.items()}
-    cuts = {str(path): _cut(rule, values, needed, present) for path, rule in layers.items()}
-    held = dict.fromkeys(rule.reason for rule in rules if rule.reason and _holds(rule, values, needed))
-    return Analysis({path: cut for path, cut in cuts.items() if cut is not None}, kept, tuple(filter(None, held)))
+    return rules, values, _backwards(flow, rules)
 
 
 def _rules(net: nn.Module, flow: Flow, mode: Mode) -> list[Rule]:
@@ -72,15 +90,19 @@ def _rules(net: nn.Module, flow: Flow, mode: Mode) -> list[Rule]:
         path = call.path or ""
         rule = shared_rule(call, mode) if times[path] > 1 else rule_for(call, mode)
         if call.layer is not None and hooked(call.layer):
-            rule = Rule(call, mode)
-            rule.reason = f"{path}: it has a hook, which may read or change any channel"
+            rule = Rule(call, mode, _hook(path))
         elif call.index in flow.overwriting:
-            rule = Rule(call, mode)
-            rule.reason = f"{path}: it overwrites what is read again behind it"
+            rule = Rule(call, mode, f"{path or call.name}: it overwrites what is read again behind it, or hands it on")
         elif isinstance(rule, Layer) and path in shared:
             rule = Rigid(rule, f"it shares a parameter with {shared[path]}")
+        elif isinstance(rule, Layer) and path in flow.borrowed:
+            rule = Rigid(rule, f"{flow.borrowed[path]} reads a parameter or buffer of it, too")
         rules.append(rule)
     return rules
+
+
+def _hook(path: str) -> str:
+    return f"{path or 'the network'}: it has a hook, which may read or change any channel"
 
 
 def sharing(net: nn.Module) -> dict[str, str]:
@@ -112,14 +134,18 @@ def _of_arguments(call: Call, table: Sequence[Tensor], outside: Callable[[int], 
 
 def _forwards(flow: Flow, rules: list[Rule]) -> list[Tensor]:
     values: list[Tensor] = []
+    read: list[Tensor] = []  # what those who read it may rely on: a hook may change everything
     for call, rule in zip(flow.calls, rules, strict=True):
-        values.append(rule.values(_of_arguments(call, values, unknown)))
+        made = rule.values(_of_arguments(call, read, unknown))
+        values.append(made)
+        read.append(unknown(len(made)) if call.index in flow.watched else made)
     return values
 
 
 def _backwards(flow: Flow, rules: list[Rule]) -> list[Tensor]:
-    # the network's outputs are read; so is, for all we know, what no call on record reads: y[:, :3] = x leaves none
-    read = {maker for call in flow.calls for maker in call.inputs} - set(flow.outputs)
+    # the network's outputs are read; so is, for all we know, what no call on record reads (y[:, :3] = x leaves none),
+    # and what a hook sees
+    read = {maker for call in flow.calls for maker in call.inputs} - set(flow.outputs) - set(flow.watched)
     needed = [torch.full((channels(call.shape),), call.index not in read) for call in flow.calls]
     for rule in reversed(rules):
         for maker, wanted in zip(rule.call.inputs, rule.wanted(needed[rule.call.index]), strict=True):
@@ -155,7 +181,9 @@ def _present(flow: Flow, rules: list[Rule], values: list[Tensor], needed: list[T
 
 
 def _whole(flow: Flow) -> Iterator[int]:
-    # outputs of the network, what nobody on record reads, and results read with other channels than they were made with
+    # outputs of the network, what a hook sees, what nobody on record reads, and results read with other channels than
+    # they were made with
+    yield from flow.watched
     read = {maker for call in flow.calls for maker in call.inputs}
     for call in flow.calls:
         if call.index in flow.outputs or call.index not in read:
@@ -185,7 +213,7 @@ def _cut(rule: Layer, values: list[Tensor], needed: list[Tensor], present: list[
         ]
     # of what nobody reads nothing is picked: readers know its constants, and whatever else it held is 0 from now on
     targets = rule.targets() if needed[call.index].any() else torch.full_like(here, -1, dtype=torch.int64)
-    result = _joint(targets[here], outputs, values[call.index][here])
+    result = _joint(targets[here], outputs, constants_of(rule, targets, values[call.index])[here])
     bias = rule.folded(outputs, inputs[0]) if isinstance(rule, Weighted) else None
     cut = Cut(
         inputs=tuple(_indices(stay) for stay in inputs),
@@ -238,6 +266,19 @@ def _holds(rule: Rule, values: list[Tensor], needed: list[Tensor]) -> bool:
         if maker >= 0 and len(values[maker]) == channels(shape) and not values[maker].isnan().all():
             return True
     return False
+
+
+def _watched(index: int, rules: list[Rule], values: list[Tensor], needed: list[Tensor]) -> bool:
+    """Whether a channel of this call's result would go but for a hook that sees it."""
+    if not values[index].isnan().all():
+        return True
+    wanted = [
+        each
+        for rule in rules
+        for maker, each in zip(rule.call.inputs, rule.wanted(needed[rule.call.index]), strict=True)
+        if maker == index and len(each) == len(needed[index])
+    ]
+    return bool(wanted) and not torch.stack(wanted).any(0).all()
 
 
 def _masked(layer: Any) -> bool:

@@ -56,8 +56,8 @@ def _fold(flow: Flow, call: Call) -> Fold | str:
         return "its statistics are those of each image"
     if len(flow.of(str(call.path))) > 1:
         return "it is called several times"
-    if not adjustable(norm) or hooked(norm):
-        return "it is a class of its own, or has a hook"
+    if not adjustable(norm) or hooked(norm) or str(call.path) in flow.borrowed:
+        return "it is a class of its own, has a hook, or its parameters are read by others"
     behind = _why_not_behind(flow, call)
     if behind is None:
         source = flow.source(call)
@@ -75,6 +75,8 @@ def _why_not_behind(flow: Flow, call: Call) -> str | None:
         return "no convolution comes right before it"
     if _is_tied(flow, source):
         return f"{source.path} before it shares its weights, masks them, or has a hook"
+    if source.index in flow.watched:
+        return f"a hook of {flow.watched[source.index]} sees what is between it and {source.path}"
     if len(_readers(flow, source)) > 1 or source.index in flow.outputs or len(flow.of(str(source.path))) > 1:
         return f"{source.path} before it is read by others, too"
     if _slot(source.layer, "output", "mask") or _slot(source.layer, "output", "quant") or _result(source.layer):
@@ -96,6 +98,8 @@ def _has_room(quant: FakeQuant, norm: Any) -> bool:
 
 
 def _why_not_ahead(flow: Flow, call: Call) -> str | None:
+    if call.index in flow.watched:
+        return f"a hook of {flow.watched[call.index]} sees what comes out of it"
     readers = _readers(flow, call)
     if len(readers) != 1 or call.index in flow.outputs or not _is_weighted(readers[0]):
         return "what comes after it is no convolution alone"
@@ -127,6 +131,7 @@ def _is_tied(flow: Flow, call: Call) -> bool:
     others = [other.layer for other in flow.calls if other.layer is not None and other.layer is not layer]
     parameters = {id(parameter) for other in others for parameter in other.parameters(recurse=False)}
     shares = any(id(parameter) in parameters for parameter in layer.parameters(recurse=False))
+    shares = shares or str(call.path) in flow.borrowed
     return shares or hooked(layer) or _slot(layer, "weight", "mask") is not None
 
 

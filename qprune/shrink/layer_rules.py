@@ -57,16 +57,21 @@ class Layer(Rule, ABC):
 
     def kept(self, needed: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Which of the layer's own output and input channels stay, given those of its result that are read."""
-        outputs = self._outputs(needed)
+        outputs = self.alive(needed)
         return self.inputs_for(outputs) if outputs.any() else self.least()
 
     def idle(self, needed: Tensor) -> bool:
         """Whether nothing that the layer itself computes is read, now or when its masks have changed."""
-        return not self._outputs(needed).any() and not self.open
+        return not self.alive(needed).any() and not self.open
 
-    def _outputs(self, needed: Tensor) -> Tensor:
+    def alive(self, needed: Tensor) -> Tensor:
+        """Which of the layer's own output channels matter: no constants, and read."""
         outputs = self._own_needed(needed) & self.made.isnan()
         return torch.ones_like(outputs) if self._open("output") else outputs
+
+    def read_by(self, outputs: Tensor) -> Tensor:
+        """Which of its own (first argument's) input channels these outputs read, but for constants."""
+        return outputs
 
     def least(self) -> tuple[Tensor, list[Tensor]]:
         """What stays where nothing is read: torch has no layers without channels."""

@@ -1,50 +1,146 @@
-"""Where channels that no longer exist are put back: before each layer that reads them, or once, behind their maker."""
+"""Who moves channels where neighbours disagree: gathered or carried along, put back before a layer or behind one.
+
+The measure is the count of numbers that are read and written: channels times positions. A gather or scatter to k
+channels reads and writes all k of them; a channel that a layer carries along is read and written once in passing.
+"""
 
 from collections.abc import Iterator
+from math import prod
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from qprune.flow import Flow
-from qprune.shrink.layer_rules import Layer
+from qprune.flow import NORMS, Shape
+from qprune.layers import Compressed
+from qprune.shrink.constants import channels
+from qprune.shrink.layer_rules import Concatenated, Layer
 from qprune.shrink.rule import Rule
 
 
-def scattered_once(
-    flow: Flow, rules: list[Rule], values: list[Tensor], needed: list[Tensor], present: list[Tensor]
-) -> list[Tensor]:
-    """Which channels of every tensor must exist, where several layers would put the same constants around it.
+def placed(
+    rules: list[Rule], values: list[Tensor], needed: list[Tensor], present: list[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Which channels every layer makes, and which of every tensor exist, so that few numbers are moved.
 
-    Each layer that reads other channels than there are gathers or scatters its input, which moves as many channels as
-    it reads. If fewer are moved by scattering the tensor once, where it is made, its constants exist from there on.
+    Each layer that reads other channels than there are gathers or scatters its input. Two things may spare that, and
+    are done where fewer numbers move: layers without parameters carry along what comes in and nobody behind them reads
+    (a concatenation copies its input anyway), or constants that somebody behind them wants (a sum of many channels and
+    few, which were made larger on the way); and a tensor is scattered once where it is made, not by each reader.
 
     Args:
-        flow: the trace.
-        rules: the rule of each call.
+        rules: the rule of each call. Those of layers that carry constants forget that these are constants.
         values: the constants of each call's result.
         needed: which of its channels are read.
         present: which of its channels must exist at least.
     """
-    return [
-        _cheaper(present[call.index], list(_takes(call.index, rules, values, needed)))
-        if isinstance(rule, Layer) and call.index not in flow.outputs and _layers_alone(call.index, rules)
-        else present[call.index]
-        for call, rule in zip(flow.calls, rules, strict=True)
-    ]
+    places = _Places(rules, values, needed, present)
+    for rule in filter(_carries, places.free):
+        for slot, maker in places.joints(rule):
+            places.weigh(rule, places.left_over(rule, slot, maker), carried=True)
+    for rule in reversed(places.free):
+        wanted = places.wanted(rule)
+        places.weigh(rule, wanted, carried=False)
+        if _carries(rule):
+            places.weigh(rule, wanted, carried=True)
+    return places.needed, places.present
 
 
-def _layers_alone(maker: int, rules: list[Rule]) -> bool:
-    return all(isinstance(rule, Layer) for rule in rules if maker in rule.call.inputs)
+def constants_of(rule: Layer, targets: Tensor, values: Tensor) -> Tensor:
+    """The constants of a result, NaN where its layer makes the channel as any other.
+
+    Args:
+        rule: of the layer.
+        targets: for each channel of the result the output channel of the layer itself; -1 for a constant.
+        values: the constants of the result.
+    """
+    own = (targets >= 0) & rule.made[targets.clamp(min=0)].isnan()
+    return torch.where(own, torch.nan, values)
 
 
-def _takes(maker: int, rules: list[Rule], values: list[Tensor], needed: list[Tensor]) -> Iterator[Tensor]:
-    """For each layer that reads a tensor, the channels that it takes from there if they exist."""
-    for rule in rules:
-        if isinstance(rule, Layer) and maker in rule.call.inputs:
-            _, inputs = rule.kept(needed[rule.call.index])
-            for slot, stay in enumerate(inputs):
-                if rule.call.inputs[slot] == maker:
-                    yield _taken(rule, slot, stay, values[maker])
+class _Places:
+    """Which channels exist where, while it is weighed; ``free`` are the layers whose results layers alone read."""
+
+    def __init__(self, rules: list[Rule], values: list[Tensor], needed: list[Tensor], present: list[Tensor]) -> None:
+        self.values, self.needed, self.present = values, list(needed), list(present)
+        self.readers: list[list[tuple[Rule, int]]] = [[] for _ in rules]
+        for rule in rules:
+            for slot, maker in enumerate(rule.call.inputs):
+                if maker >= 0:
+                    self.readers[maker].append((rule, slot))
+        self.kept = [self._kept(rule) if isinstance(rule, Layer) else (torch.empty(0), {}) for rule in rules]
+        self.free = [rule for rule in rules if isinstance(rule, Layer) and self._is_free(rule)]
+
+    def _is_free(self, rule: Layer) -> bool:
+        index = rule.call.index
+        adapt = [slot in self.kept[reader.call.index][1] for reader, slot in self.readers[index]]
+        return bool(adapt) and all(adapt) and not rule.idle(self.needed[index])
+
+    def joints(self, rule: Rule) -> Iterator[tuple[int, int]]:
+        """The arguments that were made by a call of as many channels: each one's place, and the call."""
+        for slot, (maker, shape) in enumerate(zip(rule.call.inputs, rule.call.shapes, strict=True)):
+            if maker >= 0 and len(self.values[maker]) == channels(shape):
+                yield slot, maker
+
+    def _kept(self, rule: Layer) -> tuple[Tensor, dict[int, Tensor]]:
+        """The channels of the result that the layer makes itself, and what it takes from each argument if it exists."""
+        needed = self.needed[rule.call.index]
+        outputs, inputs = rule.kept(needed)
+        if rule.idle(needed):
+            outputs, inputs = torch.zeros_like(outputs), [torch.zeros_like(each) for each in inputs]
+        takes = {slot: _taken(rule, slot, inputs[slot], self.values[maker]) for slot, maker in self.joints(rule)}
+        return _behind(rule, outputs), takes
+
+    def left_over(self, rule: Layer, slot: int, maker: int) -> Tensor:
+        """The channels of the result that would hold what an argument has and the layer does not take."""
+        own = [torch.zeros(len(entered), dtype=torch.bool) for entered in rule.entered]
+        extra, sources = self.present[maker] & ~self.kept[rule.call.index][1][slot], rule.sources(slot)
+        own[slot] = (sources >= 0) & extra[sources.clamp(min=0)]
+        return _behind(rule, torch.cat(own) if isinstance(rule, Concatenated) else own[slot])
+
+    def wanted(self, rule: Layer) -> Tensor:
+        """What the readers of the result take from it if it exists."""
+        takes = [self.kept[reader.call.index][1][slot] for reader, slot in self.readers[rule.call.index]]
+        return torch.stack(takes).any(0)
+
+    def weigh(self, rule: Layer, more: Tensor, *, carried: bool) -> None:
+        """Let more channels exist if that moves fewer numbers: carried through the layer, or put back behind it."""
+        index = rule.call.index
+        before = self.needed[index], self.present[index], self.kept[index], rule.made
+        moved = self._moved(rule)
+        self.present[index] = self.present[index] | more
+        if carried:
+            self.needed[index] = self.needed[index] | more
+            targets = rule.targets()[more]
+            rule.made = rule.made.clone()
+            rule.made[targets[targets >= 0]] = torch.nan
+            self.kept[index] = self._kept(rule)
+        if self._moved(rule) >= moved:
+            self.needed[index], self.present[index], self.kept[index], rule.made = before
+
+    def _moved(self, rule: Layer) -> int:
+        """Numbers read and written to move channels around a layer; by the layer, too, if it carries some."""
+        call, (makes, takes) = rule.call, self.kept[rule.call.index]
+        moved = _aligned(self.present[call.index], makes, call.shape)
+        for slot, maker in self.joints(rule):
+            moved += _aligned(takes[slot], self.present[maker], call.shapes[slot])
+            moved += _carries(rule) * _size(takes[slot], call.shapes[slot])
+        moved += _carries(rule) * _size(makes, call.shape)
+        return moved + sum(self._moved_by(reader, slot, call.index) for reader, slot in self.readers[call.index])
+
+    def _moved_by(self, reader: Rule, slot: int, maker: int) -> int:
+        take, exists, call = self.kept[reader.call.index][1][slot], self.present[maker], reader.call
+        aligned = _aligned(take, exists, call.shapes[slot])
+        if not _carries(reader) or (take & ~exists).any():
+            return aligned
+        rest = exists & ~take
+        return min(aligned, _size(rest, call.shapes[slot]) + _size(rest, call.shape))
+
+
+def _carries(rule: Rule) -> bool:
+    """Whether a layer has nothing of its own for a channel: one more costs but its copy."""
+    if not isinstance(rule, Layer) or isinstance(rule.layer, (Compressed, *NORMS, nn.GroupNorm)):
+        return False
+    return not list(rule.layer.parameters())
 
 
 def _taken(rule: Layer, slot: int, stay: Tensor, values: Tensor) -> Tensor:
@@ -55,12 +151,15 @@ def _taken(rule: Layer, slot: int, stay: Tensor, values: Tensor) -> Tensor:
     return taken
 
 
-def _cheaper(least: Tensor, takes: list[Tensor]) -> Tensor:
-    whole = torch.stack([least, *takes]).any(0)
-    if len(takes) < 2 or torch.equal(whole, least):
-        return least
-    return whole if int(whole.sum()) + _moved(whole, takes) < _moved(least, takes) else least
+def _behind(rule: Layer, outputs: Tensor) -> Tensor:
+    """The channels of the result that are these output channels of the layer itself."""
+    targets = rule.targets()
+    return (targets >= 0) & outputs[targets.clamp(min=0)]
 
 
-def _moved(exists: Tensor, takes: list[Tensor]) -> int:
-    return sum(int(take.sum()) for take in takes if not torch.equal(take, exists))
+def _aligned(wanted: Tensor, given: Tensor, shape: Shape) -> int:
+    return 0 if torch.equal(wanted, given) else 2 * _size(wanted, shape)
+
+
+def _size(chosen: Tensor, shape: Shape) -> int:
+    return int(chosen.sum()) * prod(shape[2:])

@@ -10,6 +10,11 @@ from qprune.shrink.constants import Mode, channels, unknown
 class Rule:
     """What is known about one call; this one knows nothing.
 
+    Args:
+        call: the call.
+        mode: what may be relied on.
+        reason: why nothing is known, in a sentence; by default that it is not.
+
     Attributes:
         call: the call.
         movable: whether it is a layer that can be cut, and that can gather and scatter.
@@ -18,9 +23,10 @@ class Rule:
 
     movable = False
 
-    def __init__(self, call: Call, mode: Mode) -> None:
+    def __init__(self, call: Call, mode: Mode, reason: str | None = None) -> None:
         self.call, self.mode = call, mode
-        self.reason: str | None = f"{call.path or call.name}: what {call.name} does to channels is not known"
+        unheard_of = f"{call.path or call.name}: what {call.name} does to channels is not known"
+        self.reason: str | None = reason or unheard_of
 
     def values(self, values: list[Tensor]) -> Tensor:
         """The channels of the result, given those of each argument; see `qprune.shrink.constants`."""

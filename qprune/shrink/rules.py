@@ -110,10 +110,10 @@ def adjustable(layer: Any) -> bool:
 
 
 def hooked(layer: nn.Module) -> bool:
-    """Whether somebody looks at what goes in or comes out, and may change it.
+    """Whether somebody looks at what goes into it or into a part of it, or comes out, and may change it.
 
     Example:
         >>> hooked(nn.ReLU())
         False
     """
-    return bool(layer._forward_hooks or layer._forward_pre_hooks)
+    return any(part._forward_hooks or part._forward_pre_hooks for part in layer.modules())

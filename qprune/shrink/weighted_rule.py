@@ -100,12 +100,17 @@ class Weighted(Layer):
         one = at_least_one(torch.zeros(len(self.made), dtype=torch.bool))
         return one, [at_least_one(torch.zeros(len(self.read), dtype=torch.bool))]
 
+    def read_by(self, outputs: Tensor) -> Tensor:
+        """Which inputs they read, but for constants."""
+        read = (self.reads & outputs.view(self.groups, -1, 1)).any(1)
+        return (read & ~self._known()[:, 0]).flatten()
+
     def inputs_for(self, outputs: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The inputs that are read and not constant; as many of each group as torch's grouped convolutions want."""
         if self._open("weight"):
             outputs = torch.ones_like(outputs)
         by_group = outputs.view(self.groups, -1)
-        inputs = (self.reads & by_group[..., None]).any(1) & ~self._known()[:, 0]
+        inputs = self.read_by(outputs).view(self.groups, -1)
         if self._open("weight") or self._open("input"):
             inputs = torch.ones_like(inputs)
         if self.groups > 1:

@@ -1,0 +1,176 @@
+"""What a traced network consists of: `Call` and `Flow`."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from attrs import field, frozen
+from torch import nn
+
+from qprune.zoo import Concat
+
+Shape = tuple[int, ...]
+
+# A channel that is zero before these is the same channel, and zero, after them.
+PASSING = (
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish, nn.ELU, nn.Tanh, nn.Identity, nn.Dropout,
+    nn.Dropout2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Upsample, nn.ZeroPad2d,
+    nn.ReflectionPad2d,
+)  # fmt: skip
+PASSING_FUNCTIONS = (
+    "relu", "relu_", "relu6", "leaky_relu", "silu", "gelu", "hardswish", "elu", "tanh", "dropout", "max_pool2d",
+    "avg_pool2d", "adaptive_avg_pool2d", "interpolate", "contiguous",
+)  # fmt: skip
+NORMS = (nn.BatchNorm2d, nn.InstanceNorm2d)
+MIXING = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+MIXING_FUNCTIONS = ("conv2d", "conv_transpose2d", "linear", "matmul", "__matmul__", "bmm", "einsum")
+RECTIFIERS = (nn.ReLU, nn.ReLU6)
+
+
+@frozen
+class Given:
+    """A tensor among the arguments of a call.
+
+    Attributes:
+        maker: the call that made it; -1 for an input of the network, None for a parameter, a buffer or a constant.
+        shape: its shape.
+    """
+
+    maker: int | None
+    shape: Shape
+
+
+@frozen
+class Call:
+    """One layer or function that ran. A function with several results is a call for each of them.
+
+    Attributes:
+        index: position in execution order.
+        path: the layer's module path; None for a function.
+        layer: the layer; None for a function.
+        name: class name of the layer, or the function's name.
+        inputs: the calls that made its tensor arguments; -1 for an input of the network.
+        shapes: shapes of those arguments.
+        shape: shape of its (first) result.
+        function: the function; None for a layer.
+        arguments: all positional arguments, with a `Given` in place of each tensor.
+        options: the same for keyword arguments.
+        part: which of a function's several results it is.
+    """
+
+    index: int
+    path: str | None
+    layer: nn.Module | None = field(eq=False, repr=False)
+    name: str
+    inputs: tuple[int, ...]
+    shapes: tuple[Shape, ...]
+    shape: Shape
+    function: Callable[..., Any] | None = field(default=None, eq=False, repr=False)
+    arguments: tuple[Any, ...] = field(default=(), eq=False, repr=False)
+    options: Mapping[str, Any] = field(factory=dict, eq=False, repr=False)
+    part: int = 0
+
+    def mixes(self) -> bool:
+        """Whether its output channels are new ones, made of several input channels."""
+        if self.layer is None:
+            return self.name in MIXING_FUNCTIONS
+        return isinstance(self.layer, MIXING) and not self._is_depthwise()
+
+    def _is_depthwise(self) -> bool:
+        return getattr(self.layer, "groups", 1) == getattr(self.layer, "in_channels", 0) > 1
+
+    def passes(self) -> bool:
+        """Whether it has one input and leaves zero channels zero, in their place."""
+        if self.layer is not None:
+            return isinstance(self.layer, PASSING)
+        return self.name in PASSING_FUNCTIONS
+
+    def concatenates(self) -> bool:
+        """Whether it is a concatenation along channels."""
+        if isinstance(self.layer, Concat) or self.name in ("cat", "concat"):
+            return len(self.shape) > 1 and self.shape[1] == sum(shape[1] for shape in self.shapes)
+        return False
+
+
+@frozen
+class Flow:
+    """The calls of one forward pass, in execution order.
+
+    Attributes:
+        calls: every layer and tensor function that ran.
+        outputs: indices of the calls that made the network's outputs.
+        overwriting: indices of calls that wrote into memory which is read again behind them by an earlier name: the
+            same tensor, or another view of it. Who reads it there reads what this call made; the makers of the earlier
+            names are among the call's inputs. With them the layers that handed this memory on.
+        watched: the calls whose results go into, or come out of, a module of several layers that has a hook, each with
+            that module's path.
+        borrowed: layers with a parameter or buffer that somebody else reads, each with the name of that function.
+    """
+
+    calls: tuple[Call, ...]
+    outputs: tuple[int, ...]
+    overwriting: frozenset[int] = frozenset()
+    watched: Mapping[int, str] = field(factory=dict)
+    borrowed: Mapping[str, str] = field(factory=dict)
+
+    def of(self, path: str) -> tuple[Call, ...]:
+        """The calls of the layer at ``path``; empty if it never ran."""
+        return self._by_path().get(path, ())
+
+    def _by_path(self) -> dict[str, tuple[Call, ...]]:
+        table: dict[str, tuple[Call, ...]] = {}
+        for call in self.calls:
+            if call.path is not None:
+                table[call.path] = (*table.get(call.path, ()), call)
+        return table
+
+    def position(self, path: str) -> int:
+        """Where in execution order the layer at ``path`` runs first; after everything if it never ran."""
+        calls = self.of(path)
+        return calls[0].index if calls else len(self.calls)
+
+    def source(self, call: Call) -> Call | None:
+        """The call that made the first argument of ``call``; None for an input of the network."""
+        return self.calls[call.inputs[0]] if call.inputs and call.inputs[0] >= 0 else None
+
+    def rectified(self, call: Call) -> bool:
+        """Whether the result of ``call`` comes from a ReLU or ReLU6 through layers that keep zeros at its floor."""
+        if isinstance(call.layer, RECTIFIERS) or call.name in ("relu", "relu_", "relu6"):
+            return True
+        follows = call.passes() or call.concatenates()
+        return follows and all(index >= 0 and self.rectified(self.calls[index]) for index in call.inputs)
+
+    def output_paths(self) -> set[str]:
+        """Layers whose output channels are the network's own: nothing mixes channels between them and the output."""
+        found, ahead = set(), list(self.outputs)
+        while ahead:
+            index = ahead.pop()
+            if index < 0 or index in found:
+                continue
+            found.add(index)
+            ahead.extend(() if self.calls[index].mixes() else self.calls[index].inputs)
+        return {path for index in found if (path := self.calls[index].path) is not None}
+
+    def norms_reading(self, path: str) -> Iterator[tuple[str, int]]:
+        """Normalizations that read the output of the layer at ``path`` unsummed, each with its channel offset there.
+
+        Activations, pooling, concatenation and other normalizations in between are followed; sums, flattening and
+        whatever is not known end it.
+        """
+        ahead = [(call.index, 0) for call in self.of(path)]
+        seen = set(ahead)
+        while ahead:
+            index, offset = ahead.pop(0)
+            for reader, shift in self._readers(index):
+                at, is_norm = (reader.index, offset + shift), isinstance(reader.layer, NORMS)
+                if at not in seen and (is_norm or reader.passes() or reader.concatenates()):
+                    seen.add(at)
+                    ahead.append(at)
+                    if is_norm and reader.path is not None:
+                        yield reader.path, offset + shift
+
+    def _readers(self, index: int) -> Iterator[tuple[Call, int]]:
+        for call in self.calls[index + 1 :]:
+            for slot, source in enumerate(call.inputs):
+                if source == index:
+                    ahead = call.shapes[:slot] if call.concatenates() else ()
+                    yield call, sum(shape[1] for shape in ahead)

@@ -1,0 +1,167 @@
+"""`Recorder`: writes down the calls of a network that runs."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from attrs import evolve, frozen
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from qprune.flow.calls import Call, Flow, Given
+from qprune.flow.memory import Memory
+
+
+@frozen(eq=False)
+class _Entry:
+    """What a call is given, noted before it runs: what works in place gives back its argument."""
+
+    arguments: Any
+    given: Any
+    versions: list[tuple[Tensor, int]]
+
+    def tensors(self) -> list[Tensor]:
+        return [tensor for tensor, _ in self.versions]
+
+    def written(self) -> list[Tensor]:
+        return [tensor for tensor, version in self.versions if tensor._version != version]
+
+
+class Recorder(TorchFunctionMode):
+    """Notes each call of a leaf layer, and each tensor function outside of one."""
+
+    def __init__(self, leaves: dict[str, nn.Module], originals: dict[str, nn.Module]) -> None:
+        super().__init__()
+        self.calls: list[Call] = []
+        self.memory = Memory()
+        self.watched: dict[int, str] = {}
+        self.borrowed: dict[str, str] = {}
+        self.depth = 0
+        self.originals = originals
+        self.owners = {id(tensor): path for path, leaf in leaves.items() for tensor in _held(leaf)}
+        self.handles = [handle for path, leaf in leaves.items() for handle in self._watch(path, leaf, originals[path])]
+
+    def _watch(self, path: str, leaf: nn.Module, original: nn.Module) -> tuple[Any, Any]:
+        entries: list[_Entry] = []
+
+        def enter(_: nn.Module, *arguments: Any) -> None:
+            self.depth += 1
+            entries.append(self._entry(arguments))
+
+        def leave(_: nn.Module, arguments: Any, kwargs: Any, result: Any) -> Any:
+            result = self._apart(arguments, result)
+            self.depth -= 1
+            entry = entries.pop()
+            if self.depth == 0:
+                self._note(path, original, None, entry, result)
+            return result
+
+        return (
+            leaf.register_forward_pre_hook(enter, with_kwargs=True),
+            leaf.register_forward_hook(leave, with_kwargs=True),
+        )
+
+    def watch_hooked(self, shadow: nn.Module) -> None:
+        """Note what goes into and comes out of modules of several layers whose originals have hooks."""
+        for path, module in shadow.named_modules():
+            original = self.originals[path]
+            hooked = original._forward_hooks or original._forward_pre_hooks
+            if hooked and not module._forward_hooks:  # a leaf is a call, which tells its layer
+                self.handles.append(module.register_forward_hook(self._boundary(path), with_kwargs=True))
+                self.handles.append(module.register_forward_pre_hook(self._boundary(path), with_kwargs=True))
+
+    def _boundary(self, path: str) -> Callable[..., None]:
+        def see(_: nn.Module, *tensors: Any) -> None:
+            if self.depth == 0:
+                self.watched |= dict.fromkeys((maker for maker in self.sources(tensors) if maker >= 0), path)
+
+        return see
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if self.depth:
+            return func(*args, **(kwargs or {}))
+        entry = self._entry((tuple(args), dict(kwargs or {})))
+        result = func(*args, **(kwargs or {}))
+        self._note(None, None, func, entry, result)
+        return result
+
+    def _entry(self, arguments: Any) -> _Entry:
+        given = tree_map_only(Tensor, self._given, arguments)
+        tensors = [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)]
+        return _Entry(arguments, given, [(tensor, tensor._version) for tensor in tensors])
+
+    def _apart(self, arguments: Any, result: Any) -> Any:
+        # what a layer gives back as it is (nn.Identity) or overwrites is one tensor by two names, with a maker each
+        same = isinstance(result, Tensor) and any(result is each for each in arguments)
+        return result.view_as(result) if same else result
+
+    def _given(self, tensor: Tensor) -> Given:
+        return Given(self.memory.maker(tensor), tuple(tensor.shape))
+
+    def _note(
+        self, path: str | None, layer: nn.Module | None, func: Callable[..., Any] | None, entry: _Entry, result: Any
+    ) -> None:
+        written = entry.tensors() if getattr(layer, "inplace", False) else entry.written()
+        made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)] or written
+        arguments, options = entry.given
+        given = [leaf for leaf in tree_leaves(entry.given) if isinstance(leaf, Given)]
+        known = [(leaf.maker, leaf.shape) for leaf in given if leaf.maker is not None]
+        name = type(layer).__name__ if func is None else _name(func)
+        if made:
+            self._lend(path or name, entry)
+        if not made or not known:
+            return
+        inputs, shapes = zip(*known, strict=True)
+        for part, tensor in enumerate(made if layer is None else made[:1]):
+            facts = (inputs, shapes, tuple(tensor.shape), func, tuple(arguments), options, part)
+            self.calls.append(Call(len(self.calls), path, layer, name, *facts))
+            self.know(made if layer is not None else [tensor], len(self.calls) - 1)
+        index = len(self.calls) - 1
+        if layer is not None:
+            self.memory.hand_on(index, entry.tensors(), made)
+        self.memory.overwrite(index, written, made)
+
+    def _lend(self, reader: str, entry: _Entry) -> None:
+        owners = (self.owners.get(id(tensor)) for tensor in entry.tensors())
+        self.borrowed |= {owner: reader for owner in owners if owner is not None}
+
+    def know(self, tensors: Any, maker: int = -1) -> None:
+        """Remember who made these tensors."""
+        for leaf in tree_leaves(tensors):
+            if isinstance(leaf, Tensor):
+                self.memory.know(leaf, maker)
+
+    def sources(self, result: Any) -> Iterator[int]:
+        """The makers of the tensors in ``result``."""
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                maker = self.memory.maker(leaf)
+                yield -1 if maker is None else maker
+
+    def flow(self, result: Any) -> Flow:
+        """What was noted, once the network has given ``result``."""
+        outputs = tuple(self.sources(result))
+        calls = [self._with_earlier_names(call) for call in self.calls]
+        overwriting = {index for writer in self.memory.read_again for index in (writer, *self.memory.handed[writer])}
+        return Flow(tuple(calls), outputs, frozenset(overwriting), self.watched, self.borrowed)
+
+    def _with_earlier_names(self, call: Call) -> Call:
+        again = self.memory.read_again.get(call.index, {})
+        extra = {maker: shape for maker, shape in again.items() if maker >= 0 and maker not in call.inputs}
+        return evolve(call, inputs=(*call.inputs, *extra), shapes=(*call.shapes, *extra.values()))
+
+    def remove(self) -> None:
+        """Take the hooks off again."""
+        for handle in self.handles:
+            handle.remove()
+
+
+def _held(leaf: nn.Module) -> Iterator[Tensor]:
+    yield from leaf.parameters()
+    yield from leaf.buffers()
+
+
+def _name(func: Callable[..., Any]) -> str:
+    return getattr(func, "__name__", str(func))

@@ -1,0 +1,83 @@
+"""`trace`: the network runs once on the meta device, where tensors have shapes and no data, and calls are written down.
+
+Running it, rather than analysing its source, follows any Python control flow and knows every shape.
+"""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from qprune.errors import PlanError
+from qprune.flow.calls import Flow
+from qprune.flow.recorder import Recorder
+from qprune.layers import Aligned, Compressed
+from qprune.zoo import Add, Concat, deployed
+
+
+def trace(net: nn.Module, example: Any) -> Flow:
+    """Run ``net`` once on the meta device and write down what happens; ``net`` itself is not touched.
+
+    Args:
+        net: any network.
+        example: its input: a tensor, or a tuple of positional arguments. Only shapes and dtypes matter.
+
+    Raises:
+        PlanError: if the network cannot run without data, or does not accept the example.
+
+    Example:
+        >>> flow = trace(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), torch.zeros(1, 3, 5, 7))
+        >>> [call.name for call in flow.calls], flow.calls[-1].shape
+        (['Conv2d', 'ReLU'], (1, 8, 3, 5))
+    """
+    with torch.inference_mode(False), torch.no_grad():  # inference mode counts no writes
+        shadow = _shadow(net)
+        arguments = tree_map_only(Tensor, lambda t: torch.empty_like(t, device="meta"), example)
+        arguments = arguments if isinstance(arguments, tuple) else (arguments,)
+        recorder = Recorder(dict(_leaves(shadow)), dict(net.named_modules()))
+        recorder.watch_hooked(shadow)
+        recorder.know(arguments)
+        try:
+            with torch.device("meta"), recorder:
+                result = shadow(*arguments)
+        except Exception as error:
+            raise PlanError(
+                f"The network could not be followed on an example of shape {_shapes(arguments)}: {error}. Its forward "
+                "must run on the meta device, that is, without reading values; check the example's shape first."
+            ) from error
+        finally:
+            recorder.remove()
+        return recorder.flow(result)
+
+
+def _shadow(net: nn.Module) -> nn.Module:
+    # People's hooks collect and count real values: they are not to see this run. Nor are they copied, because whose
+    # they are, say a callback with its trainer, cannot always be.
+    hooks = [each for module in net.modules() for each in (module._forward_hooks, module._forward_pre_hooks)]
+    shadow = copy.deepcopy(net, {id(each): type(each)() for each in hooks}).to("meta").eval()
+    shadow.training = net.training and deployed(net) is not net  # what only teaches is reached in training alone
+    return shadow
+
+
+def _leaves(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    covered: tuple[str, ...] = ()
+    for path, module in net.named_modules():
+        if not path.startswith(covered or ("\0",)) and _is_leaf(module):
+            covered = (*covered, f"{path}.") if path else ("",)
+            yield path, module
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    if isinstance(module, (Aligned, Compressed, Add, Concat)):
+        return True
+    # the class that wrote the forward decides: a subclass of nn.Conv2d may be as plain as nn.Conv2d
+    forward = getattr(type(module), "forward", None)
+    of_torch = str(getattr(forward, "__module__", "")).startswith("torch.nn.modules")  # None for generated code
+    return of_torch and forward not in (nn.Module.forward, nn.Sequential.forward)
+
+
+def _shapes(arguments: Any) -> str:
+    return ", ".join(str(tuple(leaf.shape)) for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor))
