@@ -1,6 +1,5 @@
 """The public face: one screen of functions that put the rooms together."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,30 +12,35 @@ from qprune import assemble as assembling
 from qprune.calibrate import calibrate
 from qprune.data import describe
 from qprune.dense import to_dense
-from qprune.errors import ExportError, SpecError
+from qprune.errors import ExportError
 from qprune.exact import make_exact
 from qprune.export import Certificate, export_network, export_run, open_run
 from qprune.plan import Plan
 from qprune.report import ShrinkReport, Summary, report_shrunk, summarize
 from qprune.shrink import graph_of, shrink, shrink_with_facts
-from qprune.spec import PruneRule, QuantizeRule, Spec, mistakes_in, read_rules, read_spec
+from qprune.spec import PruneRule, QuantizeRule, mistakes_in, read_rules, read_spec
 from qprune.tasks import Task, run_padded
 from qprune.training import (
     Callback,
     History,
     Opened,
+    Overrides,
     Progress,
     ScheduleDriver,
+    SpecLike,
     check_run,
     choose_device,
+    choose_spec,
     claim_run,
     determined,
     evaluate_model,
-    is_trained,
+    init_run,
     joined,
     load_model,
+    missing_links,
     model_file,
     open_model,
+    plan_chain,
     plan_spec,
     prepare,
     runs_root,
@@ -61,9 +65,6 @@ __all__ = [
     "swap",
     "to_dense",
 ]
-
-SpecLike = Spec | Path | str | Mapping[str, Any]
-Overrides = Mapping[str, Any] | Sequence[str]
 
 
 def fit(
@@ -119,13 +120,14 @@ def fit(
         >>> history.scores["test"]["accuracy"]
         0.98
     """
-    chosen, root, progress = _chosen(spec, name, seed, overrides, data), runs_root(runs), Progress(verbose)
+    chosen = choose_spec(spec, name=name, seed=seed, overrides=overrides, folder=_folder(data))
+    root, progress = runs_root(runs), Progress(verbose)
     with joined(choose_device(device)), determined(deterministic):
-        earlier = _missing(chosen, root, data, resume) if chain else []
+        earlier = missing_links(chosen, root, folder=_folder(data), resume=resume) if chain else []
         if seed is not None and not earlier:
-            chosen = evolve(chosen, init=_init_run(chosen, root))
+            chosen = evolve(chosen, init=init_run(chosen, root))
         check_run(root, chosen, resume, overwrite)  # refuses before hours of work, not after
-        _plan_chain(earlier, None if model is not None or _datasets(data) is not None else chosen, spec)
+        plan_chain(earlier, None if model is not None or _datasets(data) is not None else chosen, spec)
         for link in earlier:
             history = fit(link, runs=runs, resume=resume, device=device, verbose=verbose)
             if history.interrupted:
@@ -332,7 +334,7 @@ def plan(
     Example:
         >>> print(qprune.plan("digits/a75_layerwise"))
     """
-    chosen = _chosen(spec, None, None, overrides, data)
+    chosen = choose_spec(spec, overrides=overrides, folder=data)
     with mistakes_in(spec):
         return plan_spec(chosen, steps_per_epoch)
 
@@ -406,8 +408,8 @@ def swap(
         quantize: rules as in a spec, ``{"sites": [...], "bits": 4, "start": 200}``.
         numerics: ``"default"``, ``"paper"``, or ``"exact"``: the exported file computes the same bits. It takes the
             masks and the statistics of normalizations as final; ``net`` must be trained.
-        complete: also quantize to 8 bits what convolutions and sums read and no rule quantizes, so that all of them
-            have an integer form when exported.
+        complete: also quantize to 8 bits what convolutions, sums and concatenations read and no rule quantizes, so
+            that all of them have an integer form when exported.
 
     Raises:
         SpecError: for rules with mistakes.
@@ -425,23 +427,8 @@ def _opened(run: Path | str, runs: Path | str | None, data: Any = None, model: n
     root = runs_root(runs)
     opened = open_run(run, root) if model is None else open_model(run, root, model)
     if isinstance(data, str | Path):
-        opened = evolve(opened, spec=read_spec(opened.spec, _with_folder({}, data)))
+        opened = evolve(opened, spec=choose_spec(opened.spec, folder=data))
     return opened
-
-
-def _chosen(spec: SpecLike, name: str | None, seed: int | None, overrides: Overrides, data: Any) -> Spec:
-    chosen = read_spec(spec, _with_folder(overrides, data))
-    if seed is not None:
-        init = chosen.init and f"{chosen.init}@seed{seed}"
-        chosen = evolve(chosen, seed=seed, name=f"{chosen.name}@seed{seed}", init=init)
-    return chosen if name is None else evolve(chosen, name=name)
-
-
-def _with_folder(overrides: Overrides, data: Any) -> Overrides:
-    if not isinstance(data, str | Path):
-        return overrides
-    root = f"data.root={json.dumps(str(Path(data).absolute()))}"
-    return [*(overrides if not isinstance(overrides, Mapping) else (f"{k}={v}" for k, v in overrides.items())), root]
 
 
 def _folder(data: Any) -> str | Path | None:
@@ -450,33 +437,3 @@ def _folder(data: Any) -> str | Path | None:
 
 def _datasets(data: Any) -> Any:
     return None if isinstance(data, str | Path) else data
-
-
-def _missing(spec: Spec, root: Path, data: Any, resume: bool) -> list[Spec]:
-    """What a chain has to train before a spec, or to score where it is resumed, the first one first."""
-    chain = [spec]
-    while chain[0].init and not is_trained(chain[0].init, root, scored=resume):
-        base, _, seed = chain[0].init.partition("@seed")
-        earlier = _chosen(base, None, int(seed) if seed.isdigit() else None, (), _folder(data))
-        if earlier.name != chain[0].init:
-            raise SpecError(f'init must be the whole name of a run; received "{base}", did you mean "{earlier.name}"?')
-        names = [link.name for link in (earlier, *chain)]
-        if earlier.name in names[1:]:
-            raise SpecError(f"init goes in a circle: {' -> '.join(reversed(names))}.")
-        chain.insert(0, earlier)
-    return chain[:-1]
-
-
-def _plan_chain(earlier: Sequence[Spec], last: Spec | None, source: SpecLike) -> None:
-    """Tell what cannot work before the first link of a chain is trained."""
-    for link in earlier:
-        with mistakes_in(link.name):
-            plan_spec(link)
-    if earlier and last is not None:
-        with mistakes_in(source):
-            plan_spec(last)
-
-
-def _init_run(spec: Spec, root: Path) -> str | None:
-    """The run that ``init`` names: that of the same seed, if it has been trained."""
-    return spec.init if spec.init is None or is_trained(spec.init, root) else spec.init.rpartition("@seed")[0]

@@ -127,13 +127,14 @@ def scale_and_zero_point(low: Tensor, high: Tensor, bits: int, symmetric: bool) 
         >>> scale_and_zero_point(torch.tensor(-1.0), torch.tensor(2.0), 2, symmetric=False)
         (tensor(1.), tensor(1, dtype=torch.int32))
     """
-    first, last = code_bounds(bits, symmetric)
-    largest = torch.finfo(torch.float32).max / 2
+    _, last = code_bounds(bits, symmetric)
+    largest, tiny = torch.finfo(torch.float32).max / 2, torch.finfo(torch.float32).tiny
+    if symmetric:
+        scale = torch.maximum(-low.float(), high.float()).clamp_(0, largest).div_(last).clamp_(min=tiny)
+        return scale, torch.zeros_like(scale, dtype=torch.int32)
     low, high = low.float().clamp(-largest, 0), high.float().clamp(0, largest)
-    scale = torch.maximum(-low, high) / last if symmetric else (high - low) / last
-    scale = scale.clamp(min=torch.finfo(torch.float32).tiny)
-    zero_point = torch.zeros_like(scale) if symmetric else (first - low / scale).round()
-    return scale, zero_point.to(torch.int32)
+    scale = (high - low).div_(last).clamp_(min=tiny)
+    return scale, (low / scale).neg_().round_().to(torch.int32)  # from 0 up
 
 
 def exact_scale_and_zero_point(low: Tensor, high: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor]:

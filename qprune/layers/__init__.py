@@ -22,6 +22,8 @@ from qprune.layers.hosts import (
 )
 from qprune.layers.mask import ChannelMask, commit_masks
 from qprune.layers.quantizer import FakeQuant, commit_all
+from qprune.layers.ranges import Ranges, ranges_of
+from qprune.layers.scores import Scores
 from qprune.layers.sites import Site, sites
 from qprune.layers.weighted import (
     PrunedConv2d,
@@ -68,8 +70,11 @@ __all__ = [
     "QuantConv2d",
     "QuantConvTranspose2d",
     "QuantLinear",
+    "Ranges",
+    "Scores",
     "Site",
     "commit_all",
     "commit_masks",
+    "ranges_of",
     "sites",
 ]

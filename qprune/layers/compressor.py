@@ -2,13 +2,10 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch._utils import _unflatten_dense_tensors
 
 log = logging.getLogger(__name__)
 
@@ -59,37 +56,3 @@ class Compressor(nn.Module, ABC):
                 "Load all of its entries, or none of them to start fresh."
             )
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *lists)
-
-
-def buffers_of(parts: Sequence[Compressor], name: str) -> list[Tensor]:
-    """One buffer of each; not by attribute, which for many modules takes as long as what is done with the buffers.
-
-    Example:
-        >>> buffers_of([ChannelMask(2), ChannelMask(3)], "seen")
-        [tensor(0), tensor(0)]
-    """
-    return [part._buffers[name] for part in parts]  # type: ignore[misc]  # none of them is None
-
-
-@lru_cache(maxsize=256)
-def owners(sizes: tuple[int, ...], device: torch.device) -> Tensor:
-    """For each entry of one long tensor, the number of the part that it belongs to; not to be changed.
-
-    Args:
-        sizes: entries of each part, in their order.
-        device: where to.
-
-    Example:
-        >>> owners((1, 3), torch.device("cpu"))
-        tensor([0, 1, 1, 1])
-    """
-    return torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)).to(device)
-
-
-def spread(values: Tensor, buffers: list[Tensor]) -> None:
-    """Copy one long tensor into many buffers, in their order.
-
-    Example:
-        >>> spread(torch.arange(5), [mask.score for mask in (ChannelMask(2), ChannelMask(3))])
-    """
-    torch._foreach_copy_(buffers, list(_unflatten_dense_tensors(values, buffers)))

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch._utils import _flatten_dense_tensors
 
 from qprune.functional import channel_score, keep_top, mask_channels
-from qprune.layers.compressor import Compressor, buffers_of, owners, spread
+from qprune.layers.compressor import Compressor
+from qprune.layers.scores import Scores
 from qprune.schedules import PruneSchedule
 
 torch.fx.wrap("mask_channels")  # one operation to symbolic tracing, which cannot know a dtype
@@ -137,9 +137,8 @@ class ChannelMask(Compressor):
         return f"{self.channels}, importance={self.importance!r}, schedule={self.schedule}"
 
 
-@torch.no_grad()
 def commit_masks(masks: Sequence[ChannelMask]) -> None:
-    """Commit many masks together: a few operations on long tensors instead of many on short ones.
+    """Commit many masks together, once; for the commits of many steps keep their `Scores`.
 
     Args:
         masks: on one device.
@@ -147,16 +146,4 @@ def commit_masks(masks: Sequence[ChannelMask]) -> None:
     Example:
         >>> commit_masks([ChannelMask(2), ChannelMask(3)])
     """
-    if not masks:
-        return
-    names = ("score", "seen", "pending_score", "pending_count")
-    buffers = {name: buffers_of(masks, name) for name in names}
-    score, seen, pending, count = (_flatten_dense_tensors(buffers[name]) for name in names)
-    owner = owners(tuple(mask.channels for mask in masks), score.device)  # the mask of each channel
-    measured = count > 0
-    before, seen = seen[owner], seen + measured
-    mean = (score * before + pending) / seen.clamp(min=1)[owner]
-    # where: score * seen / seen is not always score
-    spread(torch.where(measured[owner], mean, score), buffers["score"])
-    spread(seen, buffers["seen"])
-    torch._foreach_zero_(buffers["pending_score"] + buffers["pending_count"])
+    Scores(masks).commit()

@@ -1,12 +1,10 @@
 """`FakeQuant`: rounds values to the grid of a b-bit integer."""
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._utils import _flatten_dense_tensors
 
 from qprune.functional import (
     GRADIENTS,
@@ -18,14 +16,14 @@ from qprune.functional import (
     quantize,
     scale_and_zero_point,
 )
-from qprune.layers.compressor import Compressor, buffers_of, owners, spread
+from qprune.layers.compressor import Compressor
 from qprune.layers.mask import ChannelMask
+from qprune.layers.ranges import ranges_of
 from qprune.schedules import QuantizeFrom
 
 torch.fx.wrap("mask_channels")  # one operation to symbolic tracing, which cannot know a dtype
 
 NUMERICS = ("default", "paper", "exact")
-_COMMITTED = ("pending_low", "pending_high", "scale", "zero_point", "seen", "range")
 NOTHING = {"pending_low": torch.inf, "pending_high": -torch.inf}  # the range of a step that measured nothing
 
 
@@ -267,9 +265,8 @@ def _channel_extremes(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     return (x.amin(others), x.amax(others)) if others else (x, x)
 
 
-@torch.no_grad()
 def commit_all(quants: Sequence[FakeQuant]) -> None:
-    """Commit many quantizers together: a few operations on long tensors instead of many on short ones.
+    """Commit many quantizers together, once; for the commits of many steps keep their `Ranges`.
 
     Args:
         quants: quantizers on one device.
@@ -278,48 +275,5 @@ def commit_all(quants: Sequence[FakeQuant]) -> None:
         >>> layer = QuantConv2d(2, 3, 1)
         >>> commit_all([layer.weight_quant, layer.input_quant])
     """
-    groups: dict[tuple[str, bool], list[FakeQuant]] = {}
-    for quant in quants:
-        groups.setdefault((quant.numerics, quant.symmetric and quant.numerics == "paper"), []).append(quant)
-    for alike in groups.values():
-        _commit_alike(sorted(alike, key=_grid))
-
-
-def _grid(quant: FakeQuant) -> tuple[bool, int]:
-    return quant.symmetric, quant.bits
-
-
-def _commit_alike(quants: list[FakeQuant]) -> None:
-    first, buffers = quants[0], {name: buffers_of(quants, name) for name in _COMMITTED}
-    low, high, scale, zero_point, seen = (_flatten_dense_tensors(buffers[name]) for name in _COMMITTED[:5])
-    sizes = tuple(each.numel() for each in buffers["scale"])
-    owner = owners(sizes, low.device)  # the quantizer of each entry
-    if first.numerics == "paper" and first.symmetric:  # the published mean is one of magnitudes
-        high = torch.maximum(-low, high)
-    measured = low.isfinite() & high.isfinite()
-    if first.numerics == "exact":  # integers that something was computed with keep their meaning
-        measured = measured & ~torch.stack([quant.active for quant in quants])[owner]
-    seen = seen + torch.zeros_like(seen).index_add_(0, owner, measured.long()).gt(0)
-    spread(seen, buffers["seen"])
-    weight = (1 / seen.clamp(min=1)).clamp(min=0.0 if first.numerics == "paper" else 0.01)[owner]
-    before = torch.cat([each.view(2, -1) for each in buffers["range"]], 1)
-    ranges = torch.where(measured, torch.lerp(before, torch.stack([low, high]), weight), before)
-    new_scale, new_zero_point = _grids(quants, sizes, ranges)
-    spread(torch.where(measured, new_scale, scale), buffers["scale"])
-    spread(torch.where(measured, new_zero_point, zero_point), buffers["zero_point"])
-    parts = ranges.split(sizes, 1)
-    ranges_of_each = [part.view_as(each) for part, each in zip(parts, buffers["range"], strict=True)]
-    torch._foreach_copy_(buffers["range"], ranges_of_each)
-    for name, nothing in NOTHING.items():
-        torch._foreach_zero_(buffers[name])
-        torch._foreach_add_(buffers[name], nothing)
-
-
-def _grids(quants: list[FakeQuant], sizes: tuple[int, ...], ranges: Tensor) -> tuple[Tensor, Tensor]:
-    """Step size and zero point of every range; quantizers with the same grid, which are neighbours, share a call."""
-    sized = zip(quants, sizes, strict=True)
-    groups = [list(group) for _, group in itertools.groupby(sized, lambda pair: _grid(pair[0]))]
-    parts = ranges.split([sum(size for _, size in group) for group in groups], 1)
-    grids = [group[0][0].scale_and_zero_point(*part) for group, part in zip(groups, parts, strict=True)]
-    scales, zero_points = zip(*grids, strict=True)
-    return torch.cat(scales), torch.cat(zero_points)
+    for ranges in ranges_of(quants):
+        ranges.commit()

@@ -3,6 +3,7 @@
 from qprune.training.averaging import make_average
 from qprune.training.callback_list import CallbackError, CallbackList
 from qprune.training.callbacks import Callback
+from qprune.training.chain import Overrides, SpecLike, choose_spec, init_run, missing_links, plan_chain
 from qprune.training.checkpoint import load as load_checkpoint
 from qprune.training.checkpoint import save as save_checkpoint
 from qprune.training.claim import check_run, claim_run
@@ -12,7 +13,8 @@ from qprune.training.driver import ScheduleDriver
 from qprune.training.early_stopping import EarlyStopping
 from qprune.training.evaluation import evaluate
 from qprune.training.event_files import TensorBoard
-from qprune.training.experiment import Experiment, plan_spec, prepare, steps_per_epoch, train
+from qprune.training.experiment import Experiment, prepare
+from qprune.training.fitting import train
 from qprune.training.history import History
 from qprune.training.lambda_callback import LambdaCallback
 from qprune.training.learning_rate import LearningRateMonitor
@@ -28,6 +30,7 @@ from qprune.training.opening import (
     open_model,
 )
 from qprune.training.optimizers import make_lr_schedule, make_optimizer
+from qprune.training.planning import plan_spec, steps_per_epoch
 from qprune.training.progress import Progress
 from qprune.training.random_state import get_rng, set_rng
 from qprune.training.ranks import is_writer, joined
@@ -49,21 +52,25 @@ __all__ = [
     "LearningRateMonitor",
     "ModelCheckpoint",
     "Opened",
+    "Overrides",
     "Progress",
     "Run",
     "ScheduleDriver",
     "Shrinker",
+    "SpecLike",
     "TensorBoard",
     "TerminateOnNaN",
     "Trainer",
     "Update",
     "check_run",
     "choose_device",
+    "choose_spec",
     "claim_run",
     "determined",
     "evaluate",
     "evaluate_model",
     "get_rng",
+    "init_run",
     "is_trained",
     "is_writer",
     "joined",
@@ -72,8 +79,10 @@ __all__ = [
     "make_average",
     "make_lr_schedule",
     "make_optimizer",
+    "missing_links",
     "model_file",
     "open_model",
+    "plan_chain",
     "plan_spec",
     "prepare",
     "runs_root",

@@ -14,7 +14,8 @@ from qprune.flow import trace
 from qprune.layers import BiasQuant, ChannelMask, CompressedWeight, Site, sites
 from qprune.plan import make_plan
 from qprune.schedules import Timeline
-from qprune.training import measurements, ranks
+from qprune.training import ranks
+from qprune.training.measurements import Measurements, Part
 
 Event = dict[str, Any]
 
@@ -84,7 +85,7 @@ class ScheduleDriver:
         self.timelines: dict[tuple[str, str], Timeline] = {(s.site, s.kind): s.timeline for s in self.plan.sites}
         self._marks = {step for timeline in self.timelines.values() for step in timeline.steps()}
         self.steps_done = 0
-        self._measuring: list[measurements.Part] = []
+        self._measurements = Measurements()
         self.begun = self._start()
 
     def _start(self) -> list[Event]:
@@ -110,7 +111,7 @@ class ScheduleDriver:
             TrainingError: if scores hold NaN; the site is named.
             PlanError: if a site is due that no forward ever reached.
         """
-        measurements.commit(self._measuring)
+        self._measurements.commit()
         self.steps_done += 1
         events = self._apply() if self.steps_done in self._marks else []
         settled = any(event.get("frozen", True) for event in events)  # a mask frozen, or a quantizer started
@@ -182,7 +183,7 @@ class ScheduleDriver:
     def _set_modes(self) -> None:
         parts = [(site, kind, part) for site in self.sites for kind, part in _parts(site)]
         due = [self._timeline(site, kind).measuring(self.steps_done) for site, kind, _ in parts]
-        self._measuring = [part for (*_, part), now in zip(parts, due, strict=True) if now]
+        self._measurements = Measurements(part for (*_, part), now in zip(parts, due, strict=True) if now)
         for (site, _, part), now in zip(parts, due, strict=True):
             part.measuring = now or (self.together and any(due))
             if self.together:
@@ -273,7 +274,7 @@ class ScheduleDriver:
         self._set_modes()
 
 
-def _parts(site: Site) -> Iterator[tuple[str, measurements.Part]]:
+def _parts(site: Site) -> Iterator[tuple[str, Part]]:
     if site.mask is not None:
         yield "mask", site.mask
     if site.quant is not None:

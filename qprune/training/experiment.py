@@ -1,51 +1,30 @@
 """`Experiment`: a spec made ready to train, with its data, network, driver and trainer; `prepare` builds it."""
 
 import copy
-import json
-import logging
-import platform
-import re
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from attrs import evolve, frozen
+from attrs import frozen
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from qprune.assemble import assemble
 from qprune.data import DataInfo, Splits, describe, eval_loader, load_data, mix, train_loader, wrap_data
-from qprune.errors import CheckpointError, DataError, SpecError
+from qprune.errors import DataError, SpecError
 from qprune.exact import make_exact
 from qprune.flow import trace
-from qprune.layers import sites
-from qprune.plan import Plan, make_plan
-from qprune.report import forecast, merit, summarize
 from qprune.schedules import to_steps
-from qprune.shrink import rebuild, restore_masks
-from qprune.spec import Spec, TrainSpec, minutes, spec_to_toml
+from qprune.spec import Spec, TrainSpec
 from qprune.tasks import Task, make_task
 from qprune.training import ranks
 from qprune.training.averaging import make_average
-from qprune.training.callbacks import Callback
-from qprune.training.checkpoint import load_state, replaced
-from qprune.training.compiling import graphs_compiled
-from qprune.training.csv_logger import CSVLogger
 from qprune.training.driver import ScheduleDriver
-from qprune.training.evaluation import evaluate
-from qprune.training.event_files import TensorBoard
-from qprune.training.history import History
-from qprune.training.model_checkpoint import ModelCheckpoint
-from qprune.training.nan import TerminateOnNaN
-from qprune.training.opening import choose_device, load_model
-from qprune.training.optimizers import check_lr_schedule, make_lr_schedule, make_optimizer
-from qprune.training.panels import panels_of
-from qprune.training.run import Run
+from qprune.training.inheriting import inherit
+from qprune.training.opening import choose_device
+from qprune.training.optimizers import make_lr_schedule, make_optimizer
 from qprune.training.shrinking import Shrinker
 from qprune.training.trainer import Trainer
-
-log = logging.getLogger(__name__)
 
 
 @frozen(eq=False)
@@ -140,7 +119,7 @@ def _trainer(
     shape: tuple[int, ...],
     device: torch.device,
 ) -> Trainer:
-    train, loading = spec.train, _loading(spec, device)
+    train, loading = spec.train, loading_options(spec, device)
     loader = train_loader(splits.train, seed=spec.seed, **loading)
     val = splits.val and eval_loader(splits.val, **loading)
     per_epoch = _length(loader)
@@ -206,7 +185,13 @@ def _shrinker(
     )
 
 
-def _loading(spec: Spec, device: torch.device) -> dict[str, Any]:
+def loading_options(spec: Spec, device: torch.device) -> dict[str, Any]:
+    """How the spec's data is loaded by this process, for `qprune.data.train_loader` and `qprune.data.eval_loader`.
+
+    Example:
+        >>> loading_options(read_spec("digits/baseline"), torch.device("cpu"))["batch"]
+        64
+    """
     shard = (ranks.rank(), ranks.world())
     numbers = {"batch": spec.train.batch, "workers": spec.data.workers, "prefetch": spec.data.prefetch}
     return numbers | {"device": device, "shard": shard}
@@ -217,142 +202,6 @@ def _length(loader: DataLoader[Any]) -> int:
         return len(loader)
     except TypeError as error:
         raise DataError('data["train"] must know how many batches it has; give its dataset a length.') from error
-
-
-def train(
-    experiment: Experiment,
-    run: Run,
-    *,
-    callbacks: Sequence[Callback] = (),
-    resume: bool = False,
-) -> History:
-    """Train to the end and leave the run folder complete: model, history, scores of every split, costs.
-
-    Args:
-        experiment: what `prepare` made.
-        run: the folder.
-        callbacks: called after the built-in ones, before the checkpoint is written.
-        resume: go on from ``last.pt``, if it is there.
-
-    Returns:
-        the history, with `History.scores` of the model in ``model.pt`` and `History.run`.
-    """
-    trainer, spec = experiment.trainer, experiment.spec
-    facts: dict[str, Any] = {name: getattr(experiment, name) for name in ("classes", "shape", "palette")}
-    described = experiment.own or spec.numerics == "exact"  # a network that its spec alone does not give
-    own = torch.zeros(1, *experiment.shape) if described else None
-    checkpoint = ModelCheckpoint(run.path, spec=spec_to_toml(spec), **_interval(trainer, spec), **facts, own=own)
-    pictures = panels_of(trainer, experiment.splits)
-    built_in = [TerminateOnNaN(), CSVLogger(run.history), TensorBoard(run.tensorboard, pictures)]
-    trainer.use([*built_in, *callbacks, checkpoint])
-    trainer.history.run = run.path
-    if resume and run.resumable:
-        trainer.resume_from(run.read_last())
-    before = graphs_compiled() if spec.train.compile else 0
-    history = trainer.fit()
-    graphs = {"graphs": graphs_compiled() - before} if spec.train.compile else {}
-    if graphs:
-        log.info("%d graphs were compiled.", graphs["graphs"])
-    if not history.interrupted:
-        ranks.wait_for_all()  # the writer may still be at model.pt
-        _report(experiment, run, _environment(trainer.device) | graphs)
-    ranks.wait_for_all()
-    return history
-
-
-def _interval(trainer: Trainer, spec: Spec) -> dict[str, Any]:
-    interval = spec.train.checkpoint_every
-    in_steps = interval is not None and minutes(interval) is None
-    every = to_steps(interval, trainer.steps_per_epoch) if in_steps and interval is not None else None
-    return {"every": every, "minutes": minutes(interval)}
-
-
-def _report(experiment: Experiment, run: Run, environment: dict[str, Any]) -> None:
-    """Score the model of ``model.pt`` on every split but the training one, and write ``report.json``."""
-    trainer, spec = experiment.trainer, experiment.spec
-    content = load_model(run.inside(run.model))
-    rebuild(trainer.net, content["cuts"], run.model)
-    load_state(trainer.net, content["state"], run.model)
-    for name in ("val", "test"):
-        data = getattr(experiment.splits, name)
-        if data is not None:
-            loader = eval_loader(data, **_loading(spec, trainer.device))
-            options = (trainer.device, trainer.channels_last)
-            trainer.history.scores[name] = evaluate(trainer.net, experiment.task, loader, *options)
-    task = experiment.task
-    metric = merit(trainer.history.scores.get("test", {}).get(task.monitor), task.mode)
-    costs = summarize(_masked(experiment, content), experiment.shape, metric=metric).to_dict()["total"]
-    if spec.numerics == "exact" and experiment.whole is not None:  # what masks dropped was gone from the start
-        dense = summarize(experiment.whole, experiment.shape).to_dict()["total"]
-        costs |= {name: dense[name] for name in ("parameters", "macs", "features", "features_with_norms")}
-    report = {"name": spec.name, "init": spec.init, "step": content["step"], "steps": trainer.steps}
-    report |= {
-        "monitor": task.monitor,
-        "mode": task.mode,
-        "scores": trainer.history.scores,
-        "costs": costs,
-        "environment": environment,
-    }
-    if trainer.writes:
-        with replaced(run.report) as file:
-            file.write(json.dumps(report, indent=2).encode())
-
-
-def _masked(experiment: Experiment, content: dict[str, Any]) -> nn.Module:
-    """The trained network with its masks, of which costs tell what it was and what is left."""
-    trainer, whole = experiment.trainer, experiment.whole
-    if not content["cuts"]["cuts"] or whole is None or experiment.spec.numerics == "exact":
-        return trainer.net
-    restore_masks(whole, content["cuts"])
-    active = {site.name: site.quant.active for site in sites(trainer.net) if site.quant is not None}
-    for site in sites(whole):
-        if site.quant is not None:
-            site.quant.active.copy_(active[site.name])
-    return whole
-
-
-def _environment(device: torch.device) -> dict[str, Any]:
-    processor = (
-        torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    )
-    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
-    where = {"device": str(device), "processor": processor, "processes": ranks.world()}
-    return where | {"threads": torch.get_num_threads()} | versions
-
-
-def plan_spec(spec: Spec, per_epoch: int | None = None) -> Plan:
-    """The plan of a spec, with what its network costs before and after; nothing is trained or read.
-
-    Args:
-        spec: what to plan.
-        per_epoch: optimizer steps of one epoch; by default from the size of the data set.
-
-    Raises:
-        PlanError: for rules or a learning-rate schedule that cannot work.
-        SpecError: for a task that the data is not for.
-    """
-    info = describe(spec.data)
-    make_task(spec.task, info.classes, info.kind)
-    with torch.random.fork_rng(devices=[]):
-        net = assemble(spec, len(info.classes), info.shape)
-        if spec.numerics == "exact":
-            make_exact(net, torch.zeros(2, *info.shape, device="meta"))
-    per_epoch = per_epoch or steps_per_epoch(info.sizes["train"], spec.train.batch)
-    steps = to_steps(spec.train.length, per_epoch)
-    check_lr_schedule(spec.train.lr_schedule, steps, per_epoch)
-    flow = trace(net, torch.zeros(2, *info.shape, device="meta"))
-    plan = make_plan(net, flow, steps_per_epoch=per_epoch, steps=steps)
-    return evolve(plan, cost=forecast(net, plan, info.shape))
-
-
-def steps_per_epoch(images: int, batch: int) -> int:
-    """Optimizer steps of one pass over the data; the short last batch counts.
-
-    Example:
-        >>> steps_per_epoch(50_000, 128)
-        391
-    """
-    return -(-images // batch)
 
 
 def _facts(spec: Spec, splits: Splits, model: nn.Module | None) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -373,37 +222,3 @@ def _first(data: Any) -> Any:
 def _class_names(net: nn.Module, image: Any) -> tuple[str, ...]:
     flow = trace(net, image[None])
     return tuple(str(index) for index in range(flow.calls[flow.outputs[0]].shape[1]))
-
-
-def inherit(net: nn.Module, content: dict[str, Any], origin: str) -> None:
-    """Take over parameters, statistics and compressors of a trained model; never its optimizer or its clock.
-
-    Compressors that the model does not have start fresh.
-
-    Args:
-        net: the network that takes over, in place.
-        content: content of the ``model.pt``.
-        origin: its name, for errors.
-
-    Raises:
-        CheckpointError: if the model is of another network, or has a mask or quantizer that ``net`` has no place for.
-    """
-    masked = {site.name for site in sites(net) if site.mask is not None}
-    cut = {f"{path}.{side}" for path, entry in content["cuts"]["cuts"].items() for side in entry["masks"]}
-    _check_homes(cut - masked, origin)
-    rebuild(net, content["cuts"], origin)
-    state, own = content["state"], net.state_dict()
-    _check_homes({match[1] for key in state if key not in own and (match := _COMPRESSOR.fullmatch(key))}, origin)
-    load_state(net, state, origin)
-
-
-def _check_homes(homeless: set[str], origin: str) -> None:
-    if homeless:
-        first = sorted(homeless)[0].replace("_mask", "").replace("_quant", "")
-        raise CheckpointError(
-            f'{origin} has masks or quantizers at {len(homeless)} sites where this network has none, "{first}" first. '
-            'Add a rule for them; [[prune]] with schedule = { kind = "inherited" } keeps masks as they are.'
-        )
-
-
-_COMPRESSOR = re.compile(r"(.*(?:input|weight|output)_(?:mask|quant))\.\w+")

@@ -1,29 +1,39 @@
-"""What the forwards of a step measured: merged over processes, then committed or forgotten."""
+"""What the forwards of a step measured: merged over processes, then committed."""
 
 from collections.abc import Iterable, Sequence
 
 import torch
 
-from qprune.layers import ChannelMask, FakeQuant, commit_all, commit_masks
+from qprune.layers import ChannelMask, FakeQuant, Scores, ranges_of
 from qprune.training import ranks
 
 Part = ChannelMask | FakeQuant
 
 
-def commit(parts: Iterable[Part]) -> None:
-    """Fold what was measured into the running means, the same in every process.
+class Measurements:
+    """What masks and quantizers measure, for as long as it is the same ones.
+
+    Args:
+        parts: those that measure, on one device.
 
     Example:
-        >>> commit([layer.input_mask, layer.weight_quant])
+        >>> measurements = Measurements([layer.input_mask, layer.weight_quant])
+        >>> measurements.commit()
     """
-    parts = list(parts)
-    masks = [part for part in parts if isinstance(part, ChannelMask)]
-    quants = [part for part in parts if isinstance(part, FakeQuant)]
-    if ranks.world() > 1:
-        _merge_masks(masks)
-        _merge_quants(quants)
-    commit_all(quants)
-    commit_masks(masks)
+
+    def __init__(self, parts: Iterable[Part] = ()) -> None:
+        parts = list(parts)
+        self.masks = [part for part in parts if isinstance(part, ChannelMask)]
+        self.quants = [part for part in parts if isinstance(part, FakeQuant)]
+        self._together = [*ranges_of(self.quants), Scores(self.masks)]
+
+    def commit(self) -> None:
+        """Fold what a step measured into the running means, the same in every process."""
+        if ranks.world() > 1:
+            _merge_masks(self.masks)
+            _merge_quants(self.quants)
+        for together in self._together:
+            together.commit()
 
 
 @torch.no_grad()

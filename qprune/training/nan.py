@@ -1,5 +1,6 @@
 """`TerminateOnNaN`: stops when the loss is no longer a number, and says where that came from."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,9 +20,9 @@ class TerminateOnNaN(Callback):
     It belongs at the head of the callbacks: then nothing is saved any more, and the last good checkpoint stays.
     With scaled losses (float16) a step whose gradients overflow is no error; a loss that does is one.
 
-    The first bad step is noted on the device, and read every ``every`` steps and before anything is saved. Where it is
-    read at every step, that is before the update: the network also stays as it was, and the layer named is the culprit.
-    Where it is read later, the network has gone bad by then, and the layer named is the first in it.
+    Losses stay on the device, and are read every ``every`` steps and before anything is saved. Where they are read at
+    every step, that is before the update: the network also stays as it was, and the layer named is the culprit. Where
+    they are read later, the network has gone bad by then, and the layer named is the first in it.
 
     Args:
         every: steps between two looks; by default 1 on a CPU, and 50 where each look waits for the device.
@@ -37,20 +38,17 @@ class TerminateOnNaN(Callback):
         if every is not None and every < 1:
             raise ValueError(f"every must be at least 1; received {every}")
         self.every = every
-        self.first_bad: Tensor | None = None
+        self._losses: dict[int, Tensor] = {}
 
     def on_train_begin(self, logs: Logs) -> None:
-        """Begin with no bad step."""
-        self.first_bad = torch.full((), torch.inf, dtype=torch.float64, device=self.trainer.device)
+        """Begin with no loss."""
+        self._losses.clear()
 
     def on_before_optimizer_step(self) -> None:
-        """Note on the device whether the loss is bad, and read that if it is time."""
-        trainer = self.trainer
-        assert trainer.loss is not None
-        assert self.first_bad is not None
-        here = torch.where(trainer.loss.detach().isfinite(), torch.inf, float(trainer.step))
-        self.first_bad = torch.minimum(self.first_bad, here)
-        if (trainer.step + 1) % self._interval() == 0:
+        """Keep the loss, and look at those that are kept if it is time."""
+        assert self.trainer.loss is not None
+        self._losses[self.trainer.step] = self.trainer.loss.detach()
+        if (self.trainer.step + 1) % self._interval() == 0:
             self._read()
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
@@ -63,21 +61,21 @@ class TerminateOnNaN(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Look before a checkpoint in the middle of an epoch is written; there is nothing to remember."""
-        if self.first_bad is not None:
-            self._read()
+        self._read()
         return {}
 
     def _interval(self) -> int:
         return self.every or (1 if self.trainer.device.type == "cpu" else 50)
 
     def _read(self) -> None:
-        assert self.first_bad is not None
-        step = float(self.first_bad)  # waits for the device
-        if step != torch.inf:
+        bad = (step for step, loss in self._losses.items() if not math.isfinite(loss))  # waits for the device
+        step = next(bad, None)
+        if step is not None:
             raise TrainingError(
-                f"The loss is not finite at step {int(step)}: {find_offender(self.trainer)}. Lower the learning rate, "
+                f"The loss is not finite at step {step}: {find_offender(self.trainer)}. Lower the learning rate, "
                 "warm it up, or check the data; the last good checkpoint was kept."
             )
+        self._losses.clear()
 
 
 def find_offender(trainer: Any) -> str:

@@ -184,9 +184,11 @@ def average_statistics(net: nn.Module) -> None:
     Example:
         >>> average_statistics(nn.BatchNorm2d(3))
     """
+    if world() == 1:
+        return
     norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
     buffers = [b for norm in norms for b in (norm.running_mean, norm.running_var) if b is not None]
-    if world() > 1 and buffers:
+    if buffers:
         for buffer, total in zip(buffers, summed(buffers), strict=True):
             buffer.copy_(total / world())
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from comparing import same
 from torch import nn
 from torch._dynamo.utils import counters
 
@@ -64,14 +65,6 @@ def net_with_quiet_steps(dropout: float = 0.2) -> nn.Module:
         nn.Flatten(),
         nn.Linear(8 * 4 * 4, 10),
     )
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a if key != "seconds")
-    return len(a) == len(b) and all(map(same, a, b)) if isinstance(a, list | tuple) else bool(a == b)
 
 
 def test_masks_that_freeze_one_by_one_need_two_graphs_for_each_batch_size(make_trainer: MakeTrainer) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from comparing import same
 
 from qprune.layers import sites
 from qprune.spec import read_spec
@@ -30,14 +31,6 @@ class Stop(Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
         if self.trainer.step == self.step:
             self.trainer.stop_training = self.trainer.history.interrupted = True
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a if key != "seconds")
-    return len(a) == len(b) and all(map(same, a, b)) if isinstance(a, list | tuple) else bool(a == b)
 
 
 def test_resumed_gan_equals_the_unbroken_one_to_the_bit_with_its_pools(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from comparing import same
 from torch import nn
 
 from qprune.errors import CheckpointError
@@ -35,16 +36,6 @@ class CtrlC(Callback):
     def _press(self, *_: Any) -> None:
         if self.trainer.step == self.step:
             os.kill(os.getpid(), signal.SIGINT)
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a if key != "seconds")
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return bool(a == b)
 
 
 def unbroken(make: MakeTrainer, folder: Path, **options: Any) -> dict[str, Any]:

@@ -236,3 +236,18 @@ def test_multiplications_are_those_of_the_summary():
     net = pruned("densenet121")
     flow = trace(net, torch.zeros(1, 3, 16, 24))
     assert shrinking.macs(flow) == qprune.summary(net, (3, 16, 24)).total.macs
+
+
+def test_a_hook_whose_owner_cannot_be_copied_is_in_nobodys_way():
+    class Owner:
+        def __deepcopy__(self, memo):
+            raise NotImplementedError("such as a callback with its trainer, whose loader has processes")
+
+        def look(self, *_):
+            pass
+
+    owner, net = Owner(), pruned("mobilenetv2")
+    net.register_forward_pre_hook(owner.look)
+    before = sum(parameter.numel() for parameter in net.parameters())
+    losses(net, "sgd", cut=True)
+    assert sum(parameter.numel() for parameter in net.parameters()) < before

@@ -1,0 +1,122 @@
+"""`Ranges`: the running ranges of many quantizers, folded together."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from qprune.layers.together import Strip, Together, owners
+
+if TYPE_CHECKING:
+    from qprune.layers.quantizer import FakeQuant
+
+LEAST = {"default": 0.01, "exact": 0.01, "paper": 0.0}  # weight of a step in the running mean
+
+
+class Ranges(Together):
+    """The running ranges of quantizers with the same numerics, folded together, and the step sizes that follow.
+
+    A step that measured nothing, or something that is not finite, leaves its range as it is.
+
+    Args:
+        quants: at least one, on one device; those with ``"paper"`` numerics are all symmetric, or none of them.
+
+    Example:
+        >>> ranges = Ranges([FakeQuant(4), FakeQuant(4, channels=3, axis=0, symmetric=True)])
+        >>> ranges.commit()
+    """
+
+    telling: ClassVar[str] = "range"
+
+    def __init__(self, quants: "Sequence[FakeQuant]") -> None:
+        self.quants = sorted(quants, key=_grid)
+        super().__init__(self.quants)
+        self.numerics, self.symmetric = quants[0].numerics, quants[0].symmetric
+
+    def _lay_out(self) -> None:
+        lows, highs, scales = (self.buffers(name) for name in ("pending_low", "pending_high", "scale"))
+        ends = [each.view(2, -1) for each in self.buffers("range")]
+        self._floats = Strip([*lows, *highs, *(low for low, _ in ends), *(high for _, high in ends), *scales], rows=5)
+        self._pending, self._range, (scale,) = self._floats.values.split([2, 2, 1])
+        self._low, self._high = self._pending
+        self._zero_points, self._seen = Strip(self.buffers("zero_point")), Strip(self.buffers("seen"))
+        self._active = Strip(self.buffers("active"))
+        sizes = [each.numel() for each in scales]
+        self._owner = owners(sizes, scale.device)  # the quantizer of each entry
+        self._measured = torch.empty_like(scale, dtype=torch.bool)
+        self._grids = _grids(self.quants, sizes, *self._range, self._measured, scale, *self._zero_points.values)
+
+    def _fold(self) -> None:
+        strips = self._floats, self._zero_points, self._seen
+        for strip in strips:
+            strip.read()
+        self._look()
+        self._average()
+        for grid in self._grids:
+            grid.follow()
+        self._low.fill_(torch.inf)
+        self._high.fill_(-torch.inf)
+        for strip in strips:
+            strip.write()
+
+    def _look(self) -> None:
+        """Find which entries measured something that counts."""
+        if self.numerics == "paper" and self.symmetric:  # the published mean is one of magnitudes
+            torch.maximum(-self._low, self._high, out=self._high)
+        # x - x is 0 where x is finite, else NaN
+        low, high = torch.sub(self._pending, self._pending).unbind()
+        torch.eq(low, high, out=self._measured)
+        if self.numerics == "exact":  # integers that something was computed with keep their meaning
+            self._active.read()
+            self._measured &= ~self._active.values[0, self._owner]
+
+    def _average(self) -> None:
+        (seen,) = self._seen.values
+        count = seen.index_select(0, self._owner).add_(self._measured)
+        seen.scatter_reduce_(0, self._owner, count, "amax")
+        mean = torch.lerp(self._range, self._pending, count.reciprocal().clamp_(min=LEAST[self.numerics]))
+        torch.where(self._measured, mean, self._range, out=self._range)
+
+
+class _Grid(NamedTuple):
+    """The entries of all quantizers that have the same grid as one of them."""
+
+    quant: "FakeQuant"
+    low: Tensor
+    high: Tensor
+    measured: Tensor
+    scale: Tensor
+    zero_point: Tensor
+
+    def follow(self) -> None:
+        """Let step size and zero point follow the ranges that were measured."""
+        scale, zero_point = self.quant.scale_and_zero_point(self.low, self.high)
+        torch.where(self.measured, scale, self.scale, out=self.scale)
+        torch.where(self.measured, zero_point, self.zero_point, out=self.zero_point)
+
+
+def _grid(quant: "FakeQuant") -> tuple[bool, int]:
+    return quant.symmetric, quant.bits
+
+
+def _grids(quants: "Sequence[FakeQuant]", sizes: Sequence[int], *rows: Tensor) -> list[_Grid]:
+    """Cut rows of entries where the grid changes."""
+    groups = [list(group) for _, group in groupby(zip(quants, sizes, strict=True), lambda pair: _grid(pair[0]))]
+    counts = [sum(size for _, size in group) for group in groups]
+    cuts: Any = zip(*(row.split(counts) for row in rows), strict=True)
+    return [_Grid(group[0][0], *cut) for group, cut in zip(groups, cuts, strict=True)]
+
+
+def ranges_of(quants: "Sequence[FakeQuant]") -> list[Ranges]:
+    """The `Ranges` of quantizers of any numerics.
+
+    Example:
+        >>> [each.numerics for each in ranges_of([FakeQuant(4), FakeQuant(4, numerics="exact"), FakeQuant(8)])]
+        ['default', 'exact']
+    """
+    groups: dict[tuple[str, bool], list[FakeQuant]] = {}
+    for quant in quants:
+        groups.setdefault((quant.numerics, quant.symmetric and quant.numerics == "paper"), []).append(quant)
+    return [Ranges(alike) for alike in groups.values()]

@@ -1,0 +1,44 @@
+"""`inherit`: what a network takes over from a trained model."""
+
+import re
+from typing import Any
+
+from torch import nn
+
+from qprune.errors import CheckpointError
+from qprune.layers import sites
+from qprune.shrink import rebuild
+from qprune.training.checkpoint import load_state
+
+_COMPRESSOR = re.compile(r"(.*(?:input|weight|output)_(?:mask|quant))\.\w+")
+
+
+def inherit(net: nn.Module, content: dict[str, Any], origin: str) -> None:
+    """Take over parameters, statistics and compressors of a trained model; never its optimizer or its clock.
+
+    Compressors that the model does not have start fresh.
+
+    Args:
+        net: the network that takes over, in place.
+        content: content of the ``model.pt``.
+        origin: its name, for errors.
+
+    Raises:
+        CheckpointError: if the model is of another network, or has a mask or quantizer that ``net`` has no place for.
+    """
+    masked = {site.name for site in sites(net) if site.mask is not None}
+    cut = {f"{path}.{side}" for path, entry in content["cuts"]["cuts"].items() for side in entry["masks"]}
+    _check_homes(cut - masked, origin)
+    rebuild(net, content["cuts"], origin)
+    state, own = content["state"], net.state_dict()
+    _check_homes({match[1] for key in state if key not in own and (match := _COMPRESSOR.fullmatch(key))}, origin)
+    load_state(net, state, origin)
+
+
+def _check_homes(homeless: set[str], origin: str) -> None:
+    if homeless:
+        first = sorted(homeless)[0].replace("_mask", "").replace("_quant", "")
+        raise CheckpointError(
+            f'{origin} has masks or quantizers at {len(homeless)} sites where this network has none, "{first}" first. '
+            'Add a rule for them; [[prune]] with schedule = { kind = "inherited" } keeps masks as they are.'
+        )
