@@ -53,11 +53,21 @@ def trace(net: nn.Module, example: Any) -> Flow:
         return recorder.flow(result)
 
 
-def _shadow(net: nn.Module) -> nn.Module:
-    # People's hooks collect and count real values: they are not to see this run. Nor are they copied, because whose
-    # they are, say a callback with its trainer, cannot always be.
+def unhooked_copy(net: nn.Module) -> Any:
+    """A copy of a network without people's hooks: their owners (a callback with its trainer) cannot always be copied.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3))
+        >>> _ = net.register_forward_hook(lambda *_: None)
+        >>> len(unhooked_copy(net)._forward_hooks)
+        0
+    """
     hooks = [each for module in net.modules() for each in (module._forward_hooks, module._forward_pre_hooks)]
-    shadow = copy.deepcopy(net, {id(each): type(each)() for each in hooks}).to("meta").eval()
+    return copy.deepcopy(net, {id(each): type(each)() for each in hooks})
+
+
+def _shadow(net: nn.Module) -> nn.Module:
+    shadow = unhooked_copy(net).to("meta").eval()  # hooks collect and count real values: they are not to see this run
     shadow.training = net.training and deployed(net) is not net  # what only teaches is reached in training alone
     return shadow
 

@@ -1,6 +1,5 @@
 """`Experiment`: a spec made ready to train, with its data, network, driver and trainer; `prepare` builds it."""
 
-import copy
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from qprune.assemble import assemble
 from qprune.data import DataInfo, Splits, describe, eval_loader, load_data, mix, train_loader, wrap_data
 from qprune.errors import DataError, SpecError
 from qprune.exact import make_exact
-from qprune.flow import trace
+from qprune.flow import trace, unhooked_copy
 from qprune.schedules import to_steps
 from qprune.spec import Spec, TrainSpec
 from qprune.tasks import Task, make_task
@@ -88,7 +87,7 @@ def prepare(
     task = task or make_task(spec.task, classes, splits.info.kind if splits.info else None)
     net = model if model is not None else assemble(spec, len(classes), shape)  # type: ignore[arg-type]
     cuts = spec.train.shrink != "never" or spec.numerics == "exact" or (init or {}).get("cuts")
-    whole = copy.deepcopy(net) if cuts else None
+    whole = unhooked_copy(net) if cuts else None
     if init is not None:
         inherit(net, init, str(spec.init))
     if spec.numerics == "exact":

@@ -1,6 +1,5 @@
 """`ModelCheckpoint`: writes ``last.pt``, ``best.pt`` and ``model.pt``."""
 
-import copy
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from qprune.errors import CheckpointError, ShrinkError
+from qprune.flow import unhooked_copy
 from qprune.shrink import graph_of, record
 from qprune.training.callback_list import CallbackError
 from qprune.training.callbacks import Callback, Logs
@@ -121,7 +121,7 @@ class ModelCheckpoint(Callback):
         if not trainer.writes:
             return
         # read, not copied: a file that was damaged meanwhile must not become the model
-        content, net = load(self._best) if chosen else self._content(logs), copy.deepcopy(trainer.averaged_net)
+        content, net = load(self._best) if chosen else self._content(logs), unhooked_copy(trainer.averaged_net)
         net.load_state_dict(content["state"])
         if trainer.shrinker is not None:
             trainer.shrinker.finish(net)

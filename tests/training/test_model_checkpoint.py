@@ -53,6 +53,25 @@ def test_model_is_the_last_epoch_without_a_validation_split(make_trainer: MakeTr
     assert not (tmp_path / "best.pt").exists()
 
 
+def test_model_of_a_network_with_a_hook_whose_owner_cannot_be_copied(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    class Counting(Callback):
+        calls = 0
+
+        def __deepcopy__(self, memo: object) -> None:
+            raise NotImplementedError("such as a callback with its trainer, whose loader has processes")
+
+        def on_train_begin(self, logs: dict[str, Any]) -> None:
+            self.trainer.net.register_forward_hook(self.count)
+
+        def count(self, *_: object) -> None:
+            self.calls += 1
+
+    counting = Counting()
+    make_trainer(steps=2, callbacks=[ModelCheckpoint(tmp_path), counting]).fit()
+    assert counting.calls >= 2
+    assert load(tmp_path / "model.pt")["step"] == 2
+
+
 def test_model_holds_what_is_needed_to_load_it(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     facts: dict[str, Any] = {"spec": "format = 1\n", "classes": ("zero", "one"), "shape": (1, 8, 8)}
     make_trainer(steps=2, callbacks=[ModelCheckpoint(tmp_path, **facts)]).fit()
