@@ -1,6 +1,6 @@
 """How each kind of layer is written; convolutions and linear layers have a file of their own."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,8 @@ from torch import nn
 from qprune.errors import ExportError
 from qprune.export.kernels import of_each_channel
 from qprune.export.lowering import Lowering
-from qprune.export.values import Codes, Grid, Real, Value, array
+from qprune.export.picking import picked
+from qprune.export.values import Codes, Real, Value, array
 from qprune.export.weighted import in_integers, weighted
 from qprune.layers import Align, Aligned, Compressed
 from qprune.shrink import scale_and_shift
@@ -19,7 +20,7 @@ from qprune.zoo import Add, Concat
 Shape = tuple[int, ...]
 
 
-def lower_layer(low: Lowering, path: str, layer: Any, values: tuple[Any, ...], shape: Shape) -> Value:
+def lower_layer(low: Lowering, path: str, layer: Any, values: tuple[Any, ...], shapes: Sequence[Shape]) -> Value:
     """Write one call of a layer, with what qprune put around it.
 
     Args:
@@ -27,7 +28,7 @@ def lower_layer(low: Lowering, path: str, layer: Any, values: tuple[Any, ...], s
         path: module path.
         layer: the layer.
         values: its arguments.
-        shape: of its first argument, in the example.
+        shapes: of its arguments, in the example.
 
     Raises:
         ExportError: if there is no way to write such a layer.
@@ -37,46 +38,16 @@ def lower_layer(low: Lowering, path: str, layer: Any, values: tuple[Any, ...], s
         raise ExportError(f"{path} is {type(layer).__name__}, for which there is no way into an ONNX file")
     aligns = layer.arguments if isinstance(layer, Aligned) else ()
     aligned = [
-        picked(low, value, align, f"{path}.argument", len(shape)) if isinstance(align, Align) else value
-        for align, value in zip(aligns, values, strict=False)
+        picked(low, value, align, f"{path}.argument", shape) if isinstance(align, Align) else value
+        for align, value, shape in zip(aligns, values, shapes, strict=False)
     ]
+    shape = shapes[0]
     value = write(low, path, layer, shape, *aligned, *values[len(aligned) :])
     if isinstance(layer, Compressed):
         value = low.masked(value, layer.slot("output", "mask"), f"{path}.output_mask", len(shape))
         value = low.quantize(value, layer.slot("output", "quant"), f"{path}.output")
     result = layer.result if isinstance(layer, Aligned) else None
-    return value if result is None else picked(low, value, result, f"{path}.result", len(shape))
-
-
-def picked(low: Lowering, value: Value, align: Align, name: str, rank: int) -> Value:
-    """Channels by number, and constants where there is none; in integers where the constants are among the numbers."""
-    fill = np.asarray(align.fill, np.float32)
-    codes = constant_codes(value.grid, fill) if isinstance(value, Codes) else None
-    if codes is None:
-        value = Real(low.real(value))
-    index, exists = np.asarray(align.index), np.asarray(align.index) >= 0
-    whole = bool(exists.all())
-    channels = low.integers(index.clip(0).tolist(), "channels")
-    value = low.moved("Gather", value, name if whole else f"{name}.kept", [channels], axis=1)
-    if whole:
-        return value
-    shape = [1, -1] + [1] * (rank - 2)
-    constants = low.graph.constant((fill if codes is None else codes).reshape(shape), f"{name}.constants")
-    there = low.graph.constant(exists.reshape(shape), f"{name}.exists")
-    result = low.graph.node("Where", [there, low.name(value), constants], name)
-    return Codes(result, value.grid) if isinstance(value, Codes) else Real(result)
-
-
-def constant_codes(grid: Grid, numbers: Any) -> Any:
-    """The integers of numbers on a grid, as uint8; None if any is not on it.
-
-    Example:
-        >>> constant_codes(Grid(np.float32(0.5), 2, 0, 15), np.float32([0, 1.5]))
-        array([2, 5], dtype=uint8)
-    """
-    codes = np.asarray([grid.code(number) for number in numbers])
-    exact = (codes - grid.zero_point).astype(np.float32) * grid.scale == numbers
-    return codes.astype(np.uint8) if exact.all() else None
+    return value if result is None else picked(low, value, result, f"{path}.result", (shape[0], None, *shape[2:]))
 
 
 def _same(low: Lowering, path: str, layer: Any, shape: Shape, value: Value) -> Value:
@@ -258,7 +229,7 @@ def joined(low: Lowering, path: str, values: Any, axis: int) -> Value:
 
 
 def _align(low: Lowering, path: str, layer: Any, shape: Shape, value: Value) -> Value:
-    return picked(low, value, layer, path, len(shape))
+    return picked(low, value, layer, path, shape)
 
 
 def pair(value: Any) -> list[Any]:

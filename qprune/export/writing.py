@@ -155,8 +155,8 @@ class Walk:
 
     def _call_module(self, node: fx.Node) -> Any:
         layer = self.net.get_submodule(str(node.target))
-        shape = self.shapes.get(node.all_input_nodes[0], ())
-        return self._told(lambda: lower_layer(self.low, str(node.target), layer, self._arguments(node.args), shape))
+        shapes = [self.shapes.get(given, ()) for given in node.all_input_nodes]
+        return self._told(lambda: lower_layer(self.low, str(node.target), layer, self._arguments(node.args), shapes))
 
     def _call_function(self, node: fx.Node) -> Any:
         first: Any = node.args[0] if node.args else None

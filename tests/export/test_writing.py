@@ -192,6 +192,18 @@ def test_normalization_of_integers_that_nothing_quantizes_stays_real() -> None:
     torch.testing.assert_close(ran(written, x), net(x))
 
 
+def test_integers_are_put_among_constants_by_a_convolution_if_these_are_integers_too() -> None:
+    x = torch.rand(2, 3, 8, 12)
+    acts = {"sites": [{"types": ["ReLU"], "at": "output"}], "bits": 4, "start": 0}
+    net: Any = calibrated(qprune.swap(nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)), x[:1], quantize=[acts]), x)
+    step = float(net[0].output_quant.scale)
+    for fill, kind in ((0.0, "Conv"), (3 * step, "Conv"), (0.5 * step, "Where")):
+        net[1] = Align([2, -1, 0, 0, -1], [0.0, fill, 0.0, 0.0, 0.0])
+        written = write_network(net, x[:1])
+        assert {name for name in ("Conv", "Where") if kinds(written)[name]} == {kind}
+        assert torch.equal(ran(written, x), net(x))
+
+
 def test_integers_of_the_file_are_those_that_were_trained() -> None:
     x = torch.randn(2, 3, 8, 12)
     net = calibrated(Residual(4, 8), x)
