@@ -151,6 +151,8 @@ def _add_bias(layer: Any, cut: Cut) -> None:
     added = torch.tensor(cut.added_bias).to(layer.weight)
     if layer.bias is None:
         layer.bias = nn.Parameter(torch.zeros_like(added), requires_grad=layer.weight.requires_grad)
+    if isinstance(layer, CompressedWeight) and layer.bias_quant is not None:
+        layer.bias.copy_(layer.bias_quant(layer.bias))  # before: rounding afterwards is another one at halves
     layer.bias.add_(added)
 
 

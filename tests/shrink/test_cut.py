@@ -7,6 +7,7 @@ from torch import nn
 
 from qprune.layers import (
     ALIGNED,
+    BiasQuant,
     CompressedConv2d,
     CompressedReLU,
     PrunedConv2d,
@@ -188,6 +189,17 @@ def test_constants_of_two_cuts_add_up():
     assert second.after.in_channels == 3
     expected = net.after.weight[:, [1, 4, 2], 0, 0].sum(1) * 0.5
     torch.testing.assert_close(second.after.bias, expected)
+
+
+def test_constant_is_added_to_the_bias_that_was_computed_with():
+    layer = CompressedConv2d(5, 2, 3)
+    layer.add_quant("weight", 8)
+    layer.bias_quant = BiasQuant(2, levels=255)
+    layer.bias_quant.settle(torch.tensor([0.25, 0.5]))
+    layer.bias.data = torch.tensor([0.375, -46250.0234])  # a half, rounded to even, and no integer
+    before = layer.bias_quant(layer.bias)
+    small, _ = apply(layer, cut([0, 2, 4], [0, 1], added_bias=(0.25, 7.5)))
+    assert torch.equal(small.bias_quant(small.bias), before + torch.tensor([0.25, 7.5]))
 
 
 def test_almost_everything_dropped():
