@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from qprune.flow import Call
+from qprune.layers.bias import LARGEST
 from qprune.shrink.constants import Mode, compressed
 from qprune.shrink.layer_rules import Layer, at_least_one
 from qprune.shrink.weights import output_count, rows
@@ -61,7 +62,15 @@ class Weighted(Layer):
     @property
     def folds(self) -> bool:
         """Whether constants that it reads amount to a bias, and may become one."""
-        return not self.mode.training and borderless(self.layer)
+        return not self.mode.training and borderless(self.layer) and self._has_room()
+
+    def _has_room(self) -> bool:
+        """Whether a bias that is whole steps of integer sums has room for what constants amount to."""
+        quant = getattr(self.layer, "bias_quant", None)
+        if quant is None or not bool(quant.active):
+            return True
+        added = (self.sums * self._grouped_read().nan_to_num(0)).abs().sum(2).flatten()
+        return bool((self.bias.abs() + added <= LARGEST * quant.scale.cpu()).all())
 
     def own(self, values: list[Tensor]) -> Tensor:
         """Constant where everything that is read is."""

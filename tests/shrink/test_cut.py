@@ -202,6 +202,18 @@ def test_constant_is_added_to_the_bias_that_was_computed_with():
     assert torch.equal(small.bias_quant(small.bias), before + torch.tensor([0.25, 7.5]))
 
 
+@pytest.mark.parametrize(("step", "inputs"), [(2**-20, len(KEEP)), (2**-30, SIX)], ids=["room", "no room"])
+def test_constants_stay_where_a_bias_on_its_grid_has_no_room_for_them(step, inputs):
+    after = CompressedConv2d(SIX, 4, 1)
+    after.add_quant("weight", 8)
+    after.bias_quant = BiasQuant(4, levels=255)
+    net = sandwich(nn.Sigmoid(), after=after)
+    net.after.bias.data.zero_()
+    net.after.bias_quant.settle(torch.full((4,), step))
+    small = shrunk(net, X)
+    assert small.after.in_channels == inputs
+
+
 def test_almost_everything_dropped():
     wide = 40
     layers = [
