@@ -14,14 +14,20 @@ from qprune.zoo.mobilenetv2 import MobileNetV2
 from qprune.zoo.patchgan import PatchGAN
 from qprune.zoo.pix2pix import Pix2Pix
 from qprune.zoo.preactresnet18 import PreActResNet18
+from qprune.zoo.resnet_cifar import resnet20, resnet56, resnet110
 from qprune.zoo.resnet_generator import ResNetGenerator
 from qprune.zoo.unet import UNet
 from qprune.zoo.unet_256 import UNet256
+from qprune.zoo.vgg7 import VGG7
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "densenet121": DenseNet121,
     "mobilenetv2": MobileNetV2,
     "preactresnet18": PreActResNet18,
+    "resnet20": resnet20,
+    "resnet56": resnet56,
+    "resnet110": resnet110,
+    "vgg7": VGG7,
     "unet": UNet,
     "frrn_b": FRRNB,
     "resnet_generator": ResNetGenerator,
@@ -31,7 +37,12 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "pix2pix": Pix2Pix,
 }
 COUNTS = ("classes", "in_channels", "out_channels")
-CHOICES: dict[str, tuple[object, ...]] = {"blocks": (6, 9), "chained": (True, False), "norm": ("instance", "batch")}
+CHOICES: dict[str, tuple[object, ...]] = {
+    "blocks": (6, 9),
+    "chained": (True, False),
+    "norm": ("instance", "batch"),
+    "shortcut": ("A", "B"),
+}
 
 
 def create(name: str, **options: Any) -> nn.Module:
@@ -40,8 +51,9 @@ def create(name: str, **options: Any) -> nn.Module:
     Args:
         name: one of `names`.
         options: the network's own arguments. All take ``in_channels`` (3) and ``width`` (1.0): each layer has
-            ``max(1, int(width * channels))`` channels. Networks for classification (100) and segmentation (19) take
-            ``classes``, those that make images ``out_channels`` (3); `options_of` names the rest.
+            ``max(1, int(width * channels))`` channels. Networks for classification (100, or 10 where papers measure on
+            CIFAR-10) and segmentation (19) take ``classes``, those that make images ``out_channels`` (3);
+            `options_of` names the rest.
 
     Returns:
         The network. Input: images ``(N, in_channels, H, W)``, where H and W are multiples of the network's ``stride``

@@ -6,7 +6,7 @@ from qprune import zoo
 
 def test_names_are_sorted():
     assert zoo.names() == sorted(zoo.names())
-    assert {"densenet121", "mobilenetv2", "preactresnet18"} <= set(zoo.names())
+    assert {"densenet121", "mobilenetv2", "preactresnet18", "resnet20", "vgg7"} <= set(zoo.names())
 
 
 def test_equal_seeds_make_equal_networks():

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from qprune import zoo
 from qprune.flow import trace
 
-CLASSIFIERS = ("densenet121", "mobilenetv2", "preactresnet18")
+CLASSIFIERS = ("densenet121", "mobilenetv2", "preactresnet18", "resnet20", "vgg7")
 SEGMENTERS = ("unet", "frrn_b")
 GENERATORS = ("resnet_generator", "unet_256")
 NAMES = (*CLASSIFIERS, *SEGMENTERS, *GENERATORS, "patchgan")
@@ -63,6 +63,10 @@ def paths(net, types, pattern="*"):
         ("preactresnet18", 1, 11_222_244),
         ("preactresnet18", 0.5, 2_821_796),
         ("preactresnet18", 0.25, 713_604),
+        ("resnet20", 1, 269_722),
+        ("resnet56", 1, 853_018),
+        ("resnet110", 1, 1_727_962),
+        ("vgg7", 1, 12_979_082),
         ("unet", 1, 31_038_803),
         ("unet", 0.5, 7_763_635),
         ("unet", 0.25, 1_942_883),
@@ -84,7 +88,13 @@ def test_parameters_are_those_of_the_published_network(name, width, count):
 
 @pytest.mark.parametrize(
     ("name", "options", "count"),
-    [("resnet_generator", {"blocks": 9}, 11_378_179), ("patchgan", {"in_channels": 6, "norm": "batch"}, 2_768_705)],
+    [
+        ("resnet_generator", {"blocks": 9}, 11_378_179),
+        ("patchgan", {"in_channels": 6, "norm": "batch"}, 2_768_705),
+        ("resnet20", {"shortcut": "B"}, 272_474),
+        ("resnet56", {"shortcut": "B"}, 855_770),
+        ("resnet110", {"shortcut": "B"}, 1_730_714),
+    ],
 )
 def test_parameters_of_the_published_variants(name, options, count):
     assert parameters(on_meta(name, **options)) == count
@@ -234,6 +244,15 @@ def test_multiply_accumulates_of_convolutions_and_linear_layers(name, giga):
         with FlopCounterMode(display=False) as counter:
             run_on_meta(net, image_size(name))
         assert f"{counter.get_total_flops() / 2e9:.{digits}f}" == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "mega"), [("resnet20", 40.551), ("resnet56", 125.486), ("resnet110", 252.888), ("vgg7", 615.918)]
+)
+def test_multiply_accumulates_of_the_networks_for_cifar10(name, mega):
+    with FlopCounterMode(display=False) as counter:
+        run_on_meta(published(name))
+    assert round(counter.get_total_flops() / 2e6, 3) == mega
 
 
 @pytest.mark.parametrize(
