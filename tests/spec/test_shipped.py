@@ -16,7 +16,7 @@ SMALL = [
         "unet/a75_w4a4", "frrn_b/baseline", "frrn_b/a75_layerwise", "cyclegan/baseline", "cyclegan/a75_layerwise",
     )
 ]  # fmt: skip
-CIFAR = ["baseline", "a75_layerwise", "a75_w4a4", "a75_w4a4_exact"]
+CIFAR = ["baseline", "resnet20/baseline", "a75_layerwise", "a75_w4a4", "a75_w4a4_exact"]
 DIGITS = [
     "baseline", "baseline_half", "baseline_quarter", "a75_layerwise", "a75_oneshot", "a75_l0_layerwise",
     "w75_layerwise", "w75_stepwise", "a75_w8a8", "a75_w4a8", "a75_w4a4", "a75_w4a4_exact", "a75_w8a8_exact",
