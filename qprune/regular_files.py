@@ -30,7 +30,7 @@ def open_regular(path: str | os.PathLike[str], most: int) -> BinaryIO:
         OSError: [Errno 22] it is a device, and only regular files are read: '/dev/zero'
     """
     _check(os.stat(path), path, most)
-    file = open(path, "rb", opener=_without_waiting)
+    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115  # the caller closes it
     try:
         _check(os.fstat(file.fileno()), path, most)  # another one may have taken its place
     except OSError:

@@ -57,7 +57,9 @@ def read_class_file(root: Path) -> ClassFile:
     table = _table(path)
     for key in table:
         if key not in _KEYS:
-            raise DataError(f"{path}: has the keys names, palette and ignore; received {shown(key)}{nearest(key, _KEYS)}.")
+            raise DataError(
+                f"{path}: has the keys names, palette and ignore; received {shown(key)}{nearest(key, _KEYS)}."
+            )
     names = table.get("names")
     _must(path, "names", names, _are_names(names), "a list of 2 to 255 different names")
     assert isinstance(names, list)
