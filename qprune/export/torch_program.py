@@ -79,7 +79,8 @@ class TorchProgram(nn.Module):
             # in a list: it refuses eval(), which this network's own call passes on
             self._call = [self._program.module()]
         except Exception as error:  # torch has many kinds, and says in each what it refuses
-            raise ExportError(f"{file} cannot be run: {error}") from error
+            words = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise ExportError(f"{file} cannot be run: torch refuses it ({words}). Export the network again.") from error
         self.stride = 1  # sides of images must be multiples of it
         count = len(self._program.graph_signature.user_outputs)
         self.outputs = tuple("output" if place == 0 else f"output_{place}" for place in range(count))
