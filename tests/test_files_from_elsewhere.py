@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import re
+import resource
 import shutil
 import time
 from collections.abc import Callable
@@ -480,6 +481,18 @@ def test_large_images_that_a_file_asks_for(there: Path, monkeypatch: pytest.Monk
     assert 'QPRUNE_LARGEST_IMAGE must be a whole number of values; received "many".' in message(
         CheckpointError, qprune.load, path
     )
+
+
+def test_large_network_that_a_file_asks_for(there: Path) -> None:
+    layers = [SPEC["model"]["layers"][0], {"type": "Flatten"}, *[{"type": "Linear", "out_features": 12_000}] * 3]
+    path = asked(there, model={"layers": layers})
+    values = 2 * 9 + 2 + 72 * 12_000 + 2 * 12_000**2 + 3 * 12_000
+    begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert message(CheckpointError, qprune.load, path) == (
+        f"{path} describes a network of {values:,} values, and holds 750. Take out what was dropped (qprune.shrink) "
+        "and save the network with qprune.save, which needs no spec."
+    )
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - begun < 500_000  # kilobytes
 
 
 def test_download_that_a_file_asks_for(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,8 +46,8 @@ def read_class_file(root: Path) -> ClassFile:
     """Read ``root/classes.toml``: ``names``, and where wanted ``palette`` and ``ignore``.
 
     Raises:
-        DataError: if it is missing, no regular file, larger than 1 MiB, no TOML, or holds another key or value; the file
-            and the key are named.
+        DataError: if it is missing, no regular file, larger than 1 MiB, no TOML, or holds another key or value; the
+            file and the key are named.
 
     Example:
         >>> read_class_file(Path("rooms")).names

@@ -85,7 +85,7 @@ def _report(content: bytes) -> dict[str, Any]:
     costs = found.get("costs")
     right = {
         "name": isinstance(found.get("name"), str),
-        "init": found.get("init") is None or (isinstance(found["init"], str) and "\0" not in found["init"]),
+        "init": found.get("init", 0) is None or (isinstance(found.get("init"), str) and "\0" not in found["init"]),
         "monitor": isinstance(found.get("monitor"), str),
         "mode": found.get("mode") in ("max", "min"),
         "scores": _are_scores(found.get("scores")),

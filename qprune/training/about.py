@@ -34,6 +34,22 @@ def is_about_images(content: Mapping[str, Any]) -> bool:
     )
 
 
+def is_cut_record(value: Any) -> bool:
+    """Whether it looks like what `qprune.shrink.record` gave; what fits which network, `qprune.shrink.rebuild` sees.
+
+    Example:
+        >>> is_cut_record({"cuts": {}, "folds": []})
+        True
+    """
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("folds"), list)
+        and isinstance(value.get("cuts"), dict)
+        and all(isinstance(path, str) for path in value["cuts"])
+        and all(isinstance(cut, dict) and isinstance(cut.get("masks"), dict) for cut in value["cuts"].values())
+    )
+
+
 def _are_numbers(value: Any, count: int, least: int, most: int) -> bool:
     return isinstance(value, list) and len(value) == count and all(type(n) is int and least <= n <= most for n in value)
 

@@ -14,8 +14,8 @@ from qprune.errors import CheckpointError, DataError, QpruneError
 from qprune.shrink import net_from, rebuild
 from qprune.spec import Spec
 from qprune.tasks import Task, make_task
-from qprune.training.about import is_about_images, spec_in
-from qprune.training.bounds import batch_of, check_images, here, workers_of
+from qprune.training.about import is_about_images, is_cut_record, spec_in
+from qprune.training.bounds import batch_of, check_images, check_network, here, workers_of
 from qprune.training.checkpoint import load, load_state
 from qprune.training.evaluation import evaluate, place
 from qprune.training.ranks import device_of_rank
@@ -90,6 +90,7 @@ def _net_in(content: dict[str, Any], spec: Spec | None, path: Path) -> nn.Module
         return net_from(content["graph"], content["state"], path)
     if spec is None:
         raise CheckpointError(f"{path} holds neither a spec nor a graph. Hand the network over: model=.")
+    check_network(spec, content, path)
     return assemble(spec, len(content["classes"]), tuple(content["shape"]))
 
 
@@ -104,7 +105,8 @@ def load_model(path: str | os.PathLike[str]) -> dict[str, Any]:
         [1, 8, 8]
     """
     content = {"cuts": NOTHING_CUT} | load(path)
-    if not all(isinstance(content.get(name), kind) for name, kind in KINDS.items()) or not is_about_images(content):
+    parts = all(isinstance(content.get(name), kind) for name, kind in KINDS.items())
+    if not parts or not is_cut_record(content["cuts"]) or not is_about_images(content):
         raise CheckpointError(f"{path} holds no trained model; give the run's folder or its model.pt.")
     return content
 
