@@ -198,8 +198,14 @@ def test_program_that_says_something_damaged_about_its_network(there: Path) -> N
             f"What {there / 'model.pt2'} says about its network cannot be read: it is "
         )
     changed(there / "model.pt2", "extra/qprune", lambda _: b"{}")
+    assert TorchProgram(there / "model.pt2", trusted=True).about == {}
     assert "does not say what it was trained for" in message(
         ExportError, qprune.load, there / "model.pt2", trusted=True
+    )
+    changed(there / "model.pt2", "models/model.json", lambda _: b"{}")
+    assert re.search(
+        r"model\.pt2 cannot be run: torch refuses it \(.*\)\. Export the network again\.$",
+        message(ExportError, qprune.load, there / "model.pt2", trusted=True),
     )
     (there / "model.pt2").write_bytes((there / "model.pt2").read_bytes()[:2000])
     assert message(ExportError, qprune.load, there / "model.pt2", trusted=True) == (
@@ -335,6 +341,12 @@ def test_onnx_network_that_takes_no_images(there: Path) -> None:
     onnx.save(model, there / "model.onnx")
     told = message(ExportError, qprune.evaluate, there / "model.onnx")
     assert told.startswith(f"{there / 'model.onnx'} cannot be run on what it was given: ")
+    del model.graph.input[:]
+    model.graph.node[0].CopyFrom(helper.make_node("Constant", [], ["y"], value_string="x"))
+    onnx.save(model, there / "model.onnx")
+    assert message(ExportError, qprune.evaluate, there / "model.onnx") == (
+        f"{there / 'model.onnx'} cannot be run on images: it has no input."
+    )
 
 
 # specs, in files and beside networks
@@ -493,6 +505,19 @@ def test_large_network_that_a_file_asks_for(there: Path) -> None:
         "and save the network with qprune.save, which needs no spec."
     )
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - begun < 500_000  # kilobytes
+
+
+def test_fewer_classes_than_the_network_tells_apart(there: Path) -> None:
+    content = load_checkpoint(there / "model.pt")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(there / "scan.png")
+    save_checkpoint(there / "model.pt", content | {"classes": ["0", "1"]})
+    assert shell("predict", there / "model.pt", there / "scan.png") == (
+        "qprune: The network tells 10 classes apart; its file names 2.\n"
+    )
+    save_checkpoint(there / "model.pt", content | {"shape": []})
+    assert message(CheckpointError, qprune.load, there / "model.pt") == (
+        f"{there / 'model.pt'} does not say how large its images are. Train the run again."
+    )
 
 
 def test_download_that_a_file_asks_for(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,13 +34,14 @@ def read_onnx(file: str | os.PathLike[str] | bytes) -> Any:
         content = file if isinstance(file, bytes) else read_regular(file, LARGEST)
         model = onnx.load_model_from_string(content)
         model.DiscardUnknownFields()  # the runtime could know them
+        tensors = list(_tensors(model, onnx.TensorProto))
     except OSError as error:
         raise ExportError(f"{name} cannot be run: {error.strerror}.") from error
     except Exception as error:  # protobuf has several kinds
         raise ExportError(f"{name} cannot be run: it is cut off, or no ONNX file.") from error
     if not model.graph.node:
         raise ExportError(f"{name} cannot be run: it is no ONNX file, or one without a network.")
-    for tensor in _tensors(model, onnx.TensorProto):
+    for tensor in tensors:
         if tensor.data_location != onnx.TensorProto.DEFAULT or tensor.external_data:
             raise ExportError(
                 f"{name} is not opened: its weight {tensor.name[:60]!r} lies in another file, and only what is whole "
@@ -50,11 +51,17 @@ def read_onnx(file: str | os.PathLike[str] | bytes) -> Any:
 
 
 def _tensors(message: Any, kind: type) -> Iterator[Any]:
-    """Every tensor in a message, wherever the format allows one: weights, attributes, subgraphs, functions."""
+    """Every tensor in a message, wherever the format allows one: weights, attributes, subgraphs, functions.
+
+    Text is looked at on the way: what is not UTF-8 raises here, where the runtime would print it.
+    """
     if isinstance(message, kind):
         yield message
-        return
     for field, value in message.ListFields():
+        values = value if field.is_repeated else (value,)
         if field.message_type is not None:
-            for each in value if field.is_repeated else (value,):
+            for each in values:
                 yield from _tensors(each, kind)
+        elif field.type == field.TYPE_STRING:
+            for _ in values:
+                pass

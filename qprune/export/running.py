@@ -60,15 +60,24 @@ class OnnxModel(nn.Module):
         self.name = "The model" if isinstance(file, bytes) else os.fspath(file)
         source = read_onnx(file).SerializeToString()
         try:
-            self.session = runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            # with its fallback it prints what it met in the file, and tries the same again
+            self.session = runtime.InferenceSession(
+                source, options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
+            self._read_names(outputs)
+        except ExportError:
+            raise
         except Exception as error:  # the runtime has many kinds, and says in each what it refuses
             raise ExportError(f"{self.name} cannot be run: {error}") from error
-        if not self.session.get_inputs():
+
+    def _read_names(self, outputs: Sequence[str] | None) -> None:
+        inputs = self.session.get_inputs()
+        if not inputs:
             raise ExportError(f"{self.name} cannot be run on images: it has no input.")
         self.stride = 1  # sides of images must be multiples of it
-        first = self.session.get_inputs()[0].shape[:1]
+        first = inputs[0].shape[:1]
         self.batch = first[0] if first and isinstance(first[0], int) else None  # images at a time, if that is fixed
-        self.inputs = tuple(each.name for each in self.session.get_inputs())
+        self.inputs = tuple(each.name for each in inputs)
         self.outputs = tuple(outputs or (each.name for each in self.session.get_outputs()))
 
     def forward(self, *inputs: Tensor) -> Any:

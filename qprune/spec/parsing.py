@@ -7,9 +7,14 @@ from qprune.spec.values import Table
 
 LARGEST = 2**21  # bytes of a file and characters of a text; 5,000 declared layers take less than half of it
 PARTS = 20  # of a dotted key; a spec needs 3
-_PART = r"""(?:[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')"""
+_TEXT = r"""(?:"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')"""
+_PART = rf"(?:[A-Za-z0-9_-]++|{_TEXT})"
 # tomllib takes time and memory of the square of the parts: 20 s and 780 MB for 50,000
-_LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{{PARTS}}}")
+_LONG_KEY = rf"(?<![A-Za-z0-9_-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{{PARTS}}}"
+_TOKEN = re.compile(
+    rf"""(?P<key>{_LONG_KEY})|\"{{3}}(?:[^\\]|\\.)*?(?:\"{{3}}|\Z)|'{{3}}.*?(?:'{{3}}|\Z)|{_TEXT}|\#[^\n]*+""",
+    re.DOTALL,
+)
 
 
 def parse_toml(text: str) -> Table:
@@ -25,8 +30,8 @@ def parse_toml(text: str) -> Table:
     """
     if len(text) > LARGEST:
         raise ValueError(f"is {len(text):,} characters long; a spec has at most {LARGEST:,}")
-    if found := _LONG_KEY.search(text):
-        raise ValueError(f"has a key of more than {PARTS} parts, {found[0][:20]} ...; a spec needs few levels")
+    if key := next((found["key"] for found in _TOKEN.finditer(text) if found["key"]), None):
+        raise ValueError(f"has a key of more than {PARTS} parts, {key[:20]} ...; a spec needs few levels")
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
