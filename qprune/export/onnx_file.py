@@ -53,7 +53,7 @@ def read_onnx(file: str | os.PathLike[str] | bytes) -> Any:
 def _tensors(message: Any, kind: type) -> Iterator[Any]:
     """Every tensor in a message, wherever the format allows one: weights, attributes, subgraphs, functions.
 
-    Text is looked at on the way: what is not UTF-8 raises here, where the runtime would print it.
+    Text is looked at on the way: protobuf gives bytes for what is not UTF-8, of which the runtime fails late.
     """
     if isinstance(message, kind):
         yield message
@@ -62,6 +62,5 @@ def _tensors(message: Any, kind: type) -> Iterator[Any]:
         if field.message_type is not None:
             for each in values:
                 yield from _tensors(each, kind)
-        elif field.type == field.TYPE_STRING:
-            for _ in values:
-                pass
+        elif field.type == field.TYPE_STRING and not all(isinstance(each, str) for each in values):
+            raise ValueError(f"{field.name} is no text")

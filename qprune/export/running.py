@@ -50,7 +50,7 @@ class OnnxModel(nn.Module):
         runtime = import_runtime()
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors
+        options.log_severity_level = 4  # errors are raised, too; the runtime would print what is in the file
         # threads that wait in a loop after a run would take the cores from whoever runs next
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self._folder = tempfile.TemporaryDirectory() if profile else None
