@@ -52,7 +52,7 @@ def check_about(about: dict[str, Any], source: str | os.PathLike[str]) -> Spec:
     if missing:
         raise _damaged(source, f"it has no {', '.join(missing)}")
     if not is_about_images(about) or not about["shape"]:
-        raise _damaged(source, "its classes, shape or palette are none")
+        raise _damaged(source, "its classes, shape or palette are not as they should be")
     if type(about["stride"]) is not int or not 1 <= about["stride"] <= STRIDE:
         raise _damaged(source, f"its stride is no whole number from 1 to {STRIDE}")
     try:

@@ -83,7 +83,7 @@ def test_a_pipe_a_device_and_a_large_file_are_refused_and_not_waited_for(tmp_pat
         ("x = " + "[" * 5000, "must be a TOML file; it is nested too deep; a spec needs few levels."),
         ("x = " + "9" * 5000, "must be a TOML file; it is not TOML as qprune reads it: it holds a number of thousands"),
         (".".join("a" * 50_000) + " = 1", "must be a TOML file; it has a key of more than 20 parts, a.a.a.a.a.a.a.a.a"),
-        (f'names = ["{"a" * 300}", "b"]', 'names must be a list of 2 to 255 different names; received ["aaaa'),
+        (f'names = ["{"a" * 300}", 5]', 'names must be a list of 2 to 255 different names; received ["aaaa'),
         ('"\\u001b[2J" = 1', 'has the keys names, palette and ignore; received "\\u001b[2J".'),
     ],
 )
