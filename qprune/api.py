@@ -159,21 +159,26 @@ def build(spec: SpecLike) -> nn.Module:
         return net
 
 
-def load(run: Path | str, *, model: nn.Module | None = None, runs: Path | str | None = None) -> nn.Module:
+def load(
+    run: Path | str, *, model: nn.Module | None = None, runs: Path | str | None = None, trusted: bool = False
+) -> nn.Module:
     """The trained network of a run, in eval mode, from the run folder alone.
 
     Args:
-        run: a run folder, its name below the runs' root, a ``model.pt``, or a file from `save`.
+        run: a run folder, its name below the runs' root, a ``model.pt``, a file from `save`, or an exported file.
         model: the network, if the run was trained with a ``model`` of your own.
         runs: where run folders lie.
+        trusted: whether ``run`` may be a program of `torch.export`, ``"model.pt2"``. Opening one runs the code in it;
+            no other file does.
 
     Raises:
         CheckpointError: if there is no such run, or its file is damaged or of another network.
+        ExportError: if an exported file cannot be run, or is a program and not trusted.
 
     Example:
         >>> model = qprune.load("runs/digits/a75_w4a4")
     """
-    return _opened(run, runs, model=model).net
+    return _opened(run, runs, model=model, trusted=trusted).net
 
 
 def evaluate(
@@ -185,6 +190,9 @@ def evaluate(
     task: Task | None = None,
     runs: Path | str | None = None,
     device: str | None = None,
+    batch: int | None = None,
+    workers: int | None = None,
+    trusted: bool = False,
 ) -> dict[str, float]:
     """Score a trained run, ``{"accuracy": ..., "loss": ...}``.
 
@@ -196,22 +204,31 @@ def evaluate(
         task: as for `fit`.
         runs: where run folders lie.
         device: as for `fit`.
+        batch: images at a time; by default those of the run, up to 1,024, or fewer where they are large.
+        workers: processes that load images; by default those of the run, up to one for each core.
+        trusted: as for `load`.
 
     Raises:
-        CheckpointError: as for `load`.
+        CheckpointError, ExportError: as for `load`.
         DataError: if the data is missing or has no such split.
 
     Example:
         >>> qprune.evaluate("runs/digits/a75_w4a4")["accuracy"]
         0.98
     """
-    opened = _opened(run, runs, data, model)
-    return evaluate_model(opened, split, data=_datasets(data), task=task, device=device)
+    opened = _opened(run, runs, data, model, trusted)
+    loading: dict[str, Any] = {"batch": batch, "workers": workers}
+    return evaluate_model(opened, split, data=_datasets(data), task=task, device=device, **loading)
 
 
 @torch.no_grad()
 def predict(
-    model: nn.Module | Path | str, images: Tensor, *, batch: int = 256, runs: Path | str | None = None
+    model: nn.Module | Path | str,
+    images: Tensor,
+    *,
+    batch: int = 256,
+    runs: Path | str | None = None,
+    trusted: bool = False,
 ) -> Tensor:
     """The network's outputs for a batch of images, in eval mode; the network's mode is restored.
 
@@ -221,6 +238,7 @@ def predict(
             its ``stride``, images of any size are padded and the outputs cut back.
         batch: images per forward pass.
         runs: where run folders lie.
+        trusted: as for `load`.
 
     Returns:
         outputs on the CPU: ``(N, classes)`` for classification, ``(N, classes, H, W)`` for segmentation, images
@@ -229,7 +247,7 @@ def predict(
     Example:
         >>> qprune.predict(model, images).argmax(1)
     """
-    net = model if isinstance(model, nn.Module) else load(model, runs=runs)
+    net = model if isinstance(model, nn.Module) else load(model, runs=runs, trusted=trusted)
     modes = {module: module.training for module in net.modules()}
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
     try:
@@ -423,9 +441,15 @@ def swap(
     return assembling.swap(net, example, rules.prune, rules.quantize, numerics, complete)
 
 
-def _opened(run: Path | str, runs: Path | str | None, data: Any = None, model: nn.Module | None = None) -> Opened:
+def _opened(
+    run: Path | str,
+    runs: Path | str | None,
+    data: Any = None,
+    model: nn.Module | None = None,
+    trusted: bool = False,
+) -> Opened:
     root = runs_root(runs)
-    opened = open_run(run, root) if model is None else open_model(run, root, model)
+    opened = open_run(run, root, trusted=trusted) if model is None else open_model(run, root, model)
     if isinstance(data, str | Path):
         opened = evolve(opened, spec=choose_spec(opened.spec, folder=data))
     return opened

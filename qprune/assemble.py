@@ -10,7 +10,7 @@ from torch import nn
 from qprune import zoo
 from qprune.complete import like_the_others, missing_quantizers
 from qprune.declared import build_declared
-from qprune.errors import PlanError, SpecError
+from qprune.errors import PlanError, SpecError, as_lines
 from qprune.exact import make_exact
 from qprune.flow import Flow, trace
 from qprune.layers import ChannelMask, Compressed, sites
@@ -116,7 +116,7 @@ def compress(
     if complete and not quantize:
         mistakes.append(f"complete = true completes the quantize rules, and there are none (complete in {origin}).")
     if mistakes:
-        raise PlanError("\n".join(mistakes))
+        raise PlanError(as_lines(mistakes))
     for filling in fillings:
         fill(net, filling)
     if complete:

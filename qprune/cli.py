@@ -20,7 +20,8 @@ from torch import nn
 from qprune import api
 from qprune.assemble import assemble
 from qprune.data import read_inputs
-from qprune.errors import DataError, ExportError, QpruneError
+from qprune.errors import CheckpointError, DataError, ExportError, QpruneError
+from qprune.escaping import visible
 from qprune.export import Certificate, OnnxModel, file_model, monitored, open_run, write_network
 from qprune.layers import sites
 from qprune.report import chain_of, chain_table, forward_times, report_shrunk, short, table, time_table
@@ -41,7 +42,22 @@ RUNS = click.option(
     "--runs", type=click.Path(path_type=Path), help="Folder of the runs; else QPRUNE_RUNS, else ./runs."
 )
 DATA = click.option("--data", type=click.Path(path_type=Path), help="Folder of the data; else QPRUNE_DATA.")
+TRUSTED = click.option(
+    "--trusted", is_flag=True, help="Open RUN even if it is a .pt2 file, which runs the code that is in it."
+)
 DEVICE = click.option("--device", help='Where to compute: "cpu", "cuda", ...; a GPU if there is one.')
+
+
+def _say(text: object, err: bool = False) -> None:
+    """Print, with the control characters of whatever file the text came from written out."""
+    click.echo(visible(str(text), keep="\n"), err=err)
+
+
+class _Formatter(logging.Formatter):
+    """Log lines, likewise."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record), keep="\n\t")
 
 
 def _told(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -52,7 +68,7 @@ def _told(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return command(*args, **kwargs)
         except (QpruneError, OSError) as error:
-            click.echo(f"qprune: {error}", err=True)
+            _say(f"qprune: {error}", err=True)
             sys.exit(2)
         except KeyboardInterrupt:
             sys.exit(130)
@@ -69,7 +85,9 @@ def main(verbose: bool) -> None:
     Start with `qprune list`, then `qprune plan SPEC` and `qprune fit SPEC --chain`. SPEC is a name from the list, a
     part of one, or the path of a TOML file; RUN is a run folder, or its name below ./runs.
     """
-    logging.basicConfig(format="%(message)s", level=logging.INFO if verbose else logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO if verbose else logging.WARNING)
 
 
 @main.command()
@@ -93,12 +111,12 @@ def fit(spec: str, chain: bool, overrides: tuple[str, ...], data: Path | None, q
     run = history.run
     if history.interrupted or run is None:
         if is_writer():
-            click.echo(f"Interrupted; everything is saved in {run}. {_GO_ON}", err=True)
+            _say(f"Interrupted; everything is saved in {run}. {_GO_ON}", err=True)
         sys.exit(143 if history.preempted else 130)  # as a shell reports SIGTERM and SIGINT
     if not is_writer():
         return
     root = runs_root(options["runs"])
-    click.echo(f"\n{chain_table(chain_of(run.relative_to(root).as_posix(), root))}\n\nThe run is in {run}")
+    _say(f"\n{chain_table(chain_of(run.relative_to(root).as_posix(), root))}\n\nThe run is in {run}")
 
 
 _GO_ON = "Go on with the same command and --resume (in place of --overwrite)."
@@ -116,35 +134,41 @@ _GO_ON = "Go on with the same command and --resume (in place of --overwrite)."
 @_told
 def plan(spec: str, steps_per_epoch: int | None, overrides: tuple[str, ...], data: Path | None) -> None:
     """Show what training SPEC would do, step by step, without training."""
-    click.echo(api.plan(spec, steps_per_epoch=steps_per_epoch, overrides=overrides, data=data))
+    _say(api.plan(spec, steps_per_epoch=steps_per_epoch, overrides=overrides, data=data))
 
 
 @main.command()
 @click.argument("run")
 @click.option("--split", type=click.Choice(["test", "val", "train"]), default="test", show_default=True)
+@click.option("--batch", type=click.IntRange(min=1), help="Images at a time; by default RUN's, up to 1024.")
+@click.option(
+    "--workers", type=click.IntRange(min=0), help="Processes that load images; by default RUN's, up to one per core."
+)
+@TRUSTED
 @DATA
 @RUNS
 @DEVICE
 @_told
 def evaluate(run: str, split: str, data: Path | None, **options: Any) -> None:
-    """Score RUN, or an ONNX file that came of one, on its data; prints JSON."""
-    click.echo(json.dumps(api.evaluate(run, split=split, data=data, **options), indent=2))
+    """Score RUN, or a file that was exported from one, on its data; prints JSON."""
+    _say(json.dumps(api.evaluate(run, split=split, data=data, **options), indent=2))
 
 
 @main.command()
 @click.argument("run")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the results: a PNG for each image, or a CSV.")
+@TRUSTED
 @RUNS
 @_told
-def predict(run: str, images: tuple[Path, ...], out: Path | None, runs: Path | None) -> None:
-    """Show what RUN, or an ONNX file that came of one, makes of image files.
+def predict(run: str, images: tuple[Path, ...], out: Path | None, trusted: bool, runs: Path | None) -> None:
+    """Show what RUN, or a file that was exported from one, makes of image files.
 
     Classification prints class and confidence, and writes them to predictions.csv in the folder --out. Segmentation
     writes PNGs whose values are the classes and which show their colours; translation writes the images it makes. These
     two take images of any size.
     """
-    opened = open_run(run, runs_root(runs))
+    opened = open_run(run, runs_root(runs), trusted=trusted)
     if opened.spec.task.name == "classification":
         _classify(opened, images, out)
     else:
@@ -152,12 +176,16 @@ def predict(run: str, images: tuple[Path, ...], out: Path | None, runs: Path | N
 
 
 def _classify(opened: Opened, images: tuple[Path, ...], out: Path | None) -> None:
-    shares = api.predict(opened.net, read_inputs(opened.spec.data, images, opened.shape)).softmax(1)
+    shares = api.predict(opened.net, read_inputs(opened.spec.data, images, opened.shape)).flatten(1).softmax(1)
+    if shares.shape[1] != len(opened.classes):
+        raise CheckpointError(
+            f"The network tells {shares.shape[1]} classes apart; its file names {len(opened.classes)}."
+        )
     rows = [
         (str(path), opened.classes[int(p.argmax())], float(p.max())) for path, p in zip(images, shares, strict=True)
     ]
     header = ("image", "class", "confidence")
-    click.echo(table(header, [(path, name, f"{share:.1%}") for path, name, share in rows], right="llr"))
+    _say(table(header, [(path, name, f"{share:.1%}") for path, name, share in rows], right="llr"))
     if out is not None:
         with _new_file(out, "predictions.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([header, *rows])
@@ -178,7 +206,7 @@ def _draw(opened: Opened, images: tuple[Path, ...], out: Path | None) -> None:
             write_png(file, output.argmax(0), opened.palette)
         else:
             write_png(file, to_pixels(output, mean=(0.5,), std=(0.5,)))
-        click.echo(file)
+        _say(file)
 
 
 def _new_file(folder: Path, name: str) -> Path:
@@ -195,7 +223,7 @@ def _new_file(folder: Path, name: str) -> Path:
 @_told
 def summary(run: str, runs: Path | None) -> None:
     """Show what RUN's network costs, per layer and in total."""
-    click.echo(api.summary(run, runs=runs))
+    _say(api.summary(run, runs=runs))
 
 
 @main.command()
@@ -219,11 +247,11 @@ def shrink(run: str, fold: bool, out: Path | None, runs: Path | None) -> None:
     file = _new_file(out.parent, out.name)
     example = torch.rand(1, *opened.shape, generator=torch.Generator().manual_seed(0))
     shrunk = shrink_with_facts(opened.net, example, fold=fold)
-    click.echo(report_shrunk(opened.net, shrunk, example))
+    _say(report_shrunk(opened.net, shrunk, example))
     save_small(file, load_model(source), opened.net, shrunk.net)
-    click.echo(f"\n{_times(opened, shrunk.net, layout)}")
+    _say(f"\n{_times(opened, shrunk.net, layout)}")
     size = short(file.stat().st_size, "B")
-    click.echo(f"\nThe smaller network is in {file} ({size}); qprune.load opens it as it does a run.")
+    _say(f"\nThe smaller network is in {file} ({size}); qprune.load opens it as it does a run.")
 
 
 def _times(opened: Opened, small: nn.Module, layout: torch.memory_format) -> str:
@@ -284,7 +312,7 @@ def export(
     times = _exported_times(opened, file)
     certificate = evolve(certificate, milliseconds={name: 1000 * time for name, time in times[1].items()})
     record.write_text(certificate.to_json(), encoding="utf-8")
-    click.echo(f"{certificate}\n\n{time_table(times)}")
+    _say(f"{certificate}\n\n{time_table(times)}")
     _check_certificate(certificate, monitored(opened), require, allowed)
 
 
@@ -316,7 +344,7 @@ def _check_certificate(certificate: Certificate, metric: str, require: str, allo
 def _exported_times(opened: Opened, file: Path) -> dict[int, dict[str, float]]:
     images = torch.rand(8, *opened.shape, generator=torch.Generator().manual_seed(0))
     dense = OnnxModel(write_network(_dense(opened), images[:1]).model.SerializeToString())
-    nets: dict[str, nn.Module] = {"dense": dense, "exported": file_model(file)}
+    nets: dict[str, nn.Module] = {"dense": dense, "exported": file_model(file, trusted=True)}
     return {batch: forward_times(nets, images[:batch]) for batch in (1, 8)}
 
 
@@ -328,4 +356,4 @@ def list_(part: str) -> None:
 
     The last words of a name are enough for the other commands; in brackets stands the published experiment's name.
     """
-    click.echo(spec_tree(part))
+    _say(spec_tree(part))

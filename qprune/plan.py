@@ -8,7 +8,7 @@ from attrs import frozen
 from torch import nn
 
 from qprune.complete import quantized_layers, without_integers
-from qprune.errors import PlanError
+from qprune.errors import PlanError, as_lines
 from qprune.flow import Flow
 from qprune.functional import kept_channels
 from qprune.layers import ChannelMask, FakeQuant, Site, sites
@@ -129,7 +129,7 @@ def make_plan(
         mistakes.append("The rules prune nothing: every mask keeps all of its channels. Raise sparsity.")
     mistakes += [line for entry in entries for line in _mistakes(entry, steps, steps_per_epoch)]
     if mistakes:
-        raise PlanError("\n".join(mistakes))
+        raise PlanError(as_lines(mistakes))
     entries.sort(key=lambda entry: entry.timeline.end)
     notes = (*_notes(net, entries, flow), *(f"{s.name} follows {_sources(s)}" for s in tied))
     return Plan(tuple(entries), steps, steps_per_epoch, notes)

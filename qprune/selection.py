@@ -58,7 +58,7 @@ def choose(
         choice.apply(rule, f"prune[{index}]", "mask", _mask_options(rule))
     for index, quant_rule in enumerate(quantize):
         choice.apply(quant_rule, f"quantize[{index}]", "quant", _quant_options(quant_rule, numerics))
-    return choice.fillings, choice.mistakes
+    return choice.fillings, list(choice.mistakes)
 
 
 def _mask_options(rule: PruneRule) -> Options:
@@ -76,7 +76,7 @@ class _Choice:
     net: nn.Module
     flow: Flow
     origin: str
-    mistakes: list[str] = field(factory=list)
+    mistakes: dict[str, None] = field(factory=dict)  # each once, in the order found
     fillings: list[Filling] = field(factory=list)
     taken: dict[tuple[str, str, str], str] = field(factory=dict)
 
@@ -91,9 +91,7 @@ class _Choice:
         self._check_patterns(rule.exclude, matched, f"{key}.exclude")
 
     def _wrong(self, sentence: str, where: str) -> None:
-        line = f"{sentence} ({where} in {self.origin})."
-        if line not in self.mistakes:
-            self.mistakes.append(line)
+        self.mistakes[f"{sentence} ({where} in {self.origin})."] = None
 
     def _check_patterns(self, patterns: Iterable[str], paths: Sequence[str], where: str) -> None:
         for pattern in patterns:

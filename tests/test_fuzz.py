@@ -1,6 +1,8 @@
-"""Any spec and any checkpoint ends in success or in a `QpruneError`: never in another exception, never in a hang."""
+"""Any file that qprune reads ends in success or in a `QpruneError`: never in another exception, never in a hang."""
 
 import copy
+import io
+import json
 import pickle
 import signal
 import tomllib
@@ -11,9 +13,15 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import qprune
+from qprune.data.class_file import read_class_file
+from qprune.data.decode import read_image, read_size
+from qprune.data.labels import LabelIds, read_labels
 from qprune.errors import QpruneError
+from qprune.export.about import check_about, parse_about
+from qprune.report import chain_of, chain_table
 from qprune.spec import read_spec, spec_to_toml
 from qprune.training import Run
 from qprune.training.checkpoint import load, save
@@ -319,3 +327,150 @@ def test_the_untouched_files_load(run, whole):
         path.write_bytes(content)
     assert qprune.load(run.path).training is False
     assert run.read_last()["step"] == 5
+
+
+# exported files
+
+ABOUT = {
+    "spec": read_spec(SPEC).to_dict(),
+    "classes": list("0123456789"),
+    "shape": [1, 8, 8],
+    "palette": [[0, 0, 255]],
+    "stride": 1,
+}
+IMAGES = torch.zeros(2, 1, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """The contents of an ONNX file and of a program, which came of a run."""
+    folder = tmp_path_factory.mktemp("exported")
+    layers = [{"type": "Conv2d", "out_channels": 2, "kernel_size": 3}, *SPEC["model"]["layers"][1:]]
+    short = {"model": {"layers": layers}, "train": SPEC["train"] | {"length": "2it"}}
+    run = qprune.fit(SPEC | short, runs=folder, verbose=0).run
+    for name in ("model.onnx", "model.pt2"):
+        qprune.export(run, folder / name)
+    return {name: (folder / name).read_bytes() for name in ("model.onnx", "model.pt2")}
+
+
+def opens_and_runs(path):
+    qprune.predict(path, IMAGES)
+
+
+@often(150)
+@given(st.data())
+def test_any_onnx_file_is_run_or_refused(tmp_path_factory, exported, data):
+    path = tmp_path_factory.getbasetemp() / "fuzz.onnx"
+    path.write_bytes(data.draw(changed_bytes(exported["model.onnx"])))
+    survives(opens_and_runs, path)
+
+
+@pytest.mark.slow
+@often(5000)
+@given(st.data())
+def test_thousands_of_onnx_files_are_run_or_refused(tmp_path_factory, exported, data):
+    path = tmp_path_factory.getbasetemp() / "fuzz.onnx"
+    path.write_bytes(data.draw(changed_bytes(exported["model.onnx"])))
+    survives(opens_and_runs, path)
+
+
+@often(150)
+@given(st.data())
+def test_any_program_is_refused_unread(tmp_path_factory, exported, data):
+    path = tmp_path_factory.getbasetemp() / data.draw(st.sampled_from(["fuzz.pt2", "fuzz.pt", "fuzz.onnx", "fuzz"]))
+    path.write_bytes(data.draw(changed_bytes(exported["model.pt2"])))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.export, "load", lambda *_, **__: pytest.fail("the program was opened"))
+        with pytest.raises(QpruneError):
+            opens_and_runs(path)
+
+
+@st.composite
+def changed_json(draw, table):
+    """The table as JSON, with entries replaced, removed, added or moved, or words of its text changed."""
+    table = copy.deepcopy(table)
+    for _ in range(draw(st.integers(0, 3))):
+        *above, key = draw(st.sampled_from(list(places(table))))
+        holder = entry(table, above)
+        if draw(st.booleans()):
+            holder[key] = copy.deepcopy(draw(ODD))
+        elif isinstance(holder, dict) and len(table) > 1:
+            del holder[key]
+            if not table:
+                break
+    text = json.dumps(table)
+    return text if draw(st.booleans()) else draw(changed_bytes(text.encode())).decode("utf-8", "replace")
+
+
+@often(200)
+@given(changed_json(ABOUT))
+def test_anything_that_a_file_says_about_its_network_is_taken_or_refused(text):
+    survives(lambda: check_about(parse_about(text, "a file"), "a file"))
+
+
+# reports, class names, images
+
+COSTS = {"parameters": 80, "parameters_kept": 20, "weight_bits": [4], "activation_bits": [4, 32], "packed_bytes": 10}
+REPORT = {
+    "name": "mine",
+    "init": "base",
+    "monitor": "accuracy",
+    "mode": "max",
+    "scores": {"test": {"accuracy": 0.75, "loss": 0.5}},
+    "costs": COSTS | {"megabytes": 0.5},
+}
+
+
+@often(200)
+@given(changed_json(REPORT))
+def test_any_report_is_shown_or_left_out(tmp_path_factory, text):
+    folder = tmp_path_factory.getbasetemp() / "reports"
+    folder.mkdir(exist_ok=True)
+    (folder / "report.json").write_text(text, encoding="utf-8", errors="surrogatepass")
+    with patience():
+        assert "\x1b" not in chain_table(chain_of("reports", folder.parent))
+
+
+CLASSES = 'names = ["road", "sky", "car"]\npalette = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]\nignore = 11\n'
+
+
+@often(200)
+@given(st.data())
+def test_any_class_names_are_read_or_refused(tmp_path_factory, data):
+    folder = tmp_path_factory.getbasetemp() / "classes"
+    folder.mkdir(exist_ok=True)
+    (folder / "classes.toml").write_bytes(data.draw(changed_bytes(CLASSES.encode())))
+    survives(read_class_file, folder)
+
+
+def image(kind, mode):
+    content = io.BytesIO()
+    Image.linear_gradient("L").resize((9, 7)).convert(mode).save(content, kind)
+    return content.getvalue()
+
+
+PICTURES = [image(kind, mode) for kind, mode in (
+    ("PNG", "RGB"), ("PNG", "P"), ("PNG", "RGBA"), ("JPEG", "RGB"), ("BMP", "RGB"), ("GIF", "P"), ("PPM", "L"),
+    ("TIFF", "RGB"), ("WEBP", "RGB"), ("EPS", "RGB"),
+)]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of damage that it can live with
+@often(300)
+@given(st.data())
+def test_any_image_is_read_or_refused(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "fuzz.png"
+    path.write_bytes(data.draw(changed_bytes(data.draw(st.sampled_from(PICTURES)))))
+    survives(read_size, path)
+    survives(read_image, path, 5)
+    survives(read_labels, path, LabelIds({0: 0, 1: 1}, strict=False))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@often(5000)
+@given(st.data())
+def test_thousands_of_images_are_read_or_refused(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "fuzz.png"
+    path.write_bytes(data.draw(changed_bytes(data.draw(st.sampled_from(PICTURES)))))
+    survives(read_image, path, 5)

@@ -1,6 +1,5 @@
 """``classes.toml``: the names of a folder's classes, their colours, and which id is void."""
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,12 @@ from qprune.data.info import IGNORE
 from qprune.data.palettes import Colour
 from qprune.data.words import nearest
 from qprune.errors import DataError
+from qprune.regular_files import read_regular
+from qprune.spec import parse_toml
+from qprune.spec.values import shown
 
 NAME = "classes.toml"
+LARGEST = 2**20  # bytes; 255 names and colours take a few thousand
 _KEYS = ("names", "palette", "ignore")
 
 
@@ -43,7 +46,8 @@ def read_class_file(root: Path) -> ClassFile:
     """Read ``root/classes.toml``: ``names``, and where wanted ``palette`` and ``ignore``.
 
     Raises:
-        DataError: if it is missing, no TOML, or holds another key or value; the file and the key are named.
+        DataError: if it is missing, no regular file, larger than 1 MiB, no TOML, or holds another key or value; the
+            file and the key are named.
 
     Example:
         >>> read_class_file(Path("rooms")).names
@@ -53,7 +57,9 @@ def read_class_file(root: Path) -> ClassFile:
     table = _table(path)
     for key in table:
         if key not in _KEYS:
-            raise DataError(f"{path}: has the keys names, palette and ignore; received {key!r}{nearest(key, _KEYS)}.")
+            raise DataError(
+                f"{path}: has the keys names, palette and ignore; received {shown(key)}{nearest(key, _KEYS)}."
+            )
     names = table.get("names")
     _must(path, "names", names, _are_names(names), "a list of 2 to 255 different names")
     assert isinstance(names, list)
@@ -82,19 +88,22 @@ def _channel(number: int, channel: int) -> int:
 
 def _table(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        return parse_toml(read_regular(path, LARGEST).decode())
     except FileNotFoundError:
         raise DataError(
             f'{path}: must name the classes of data.name = "segmentation", as names = ["road", "sky"]; there is none.'
         ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DataError(f"{path}: must be a TOML file; {error}.") from error
+    except OSError as error:
+        raise DataError(f"{path}: must be a TOML file; {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: must be a TOML file, in UTF-8; received another text.") from error
+    except ValueError as error:
+        raise DataError(f"{path}: must be a TOML file; it {error}.") from error
 
 
 def _must(path: Path, key: str, value: object, holds: bool, be: str) -> None:
     if not holds:
-        raise DataError(f"{path}: {key} must be {be}; received {value!r}.")
+        raise DataError(f"{path}: {key} must be {be}; received {shown(value)}.")
 
 
 def _are_names(names: object) -> bool:

@@ -11,6 +11,7 @@ from attrs import frozen
 from torch import Tensor
 
 from qprune.errors import DataError
+from qprune.regular_files import open_regular
 
 if TYPE_CHECKING:  # Pillow is slow to import; it is loaded when the first file is read
     from PIL.Image import Image
@@ -134,13 +135,35 @@ class ImageFiles:
 
 
 _ORIENTATION = 0x0112
+LARGEST = 2**30  # bytes of an image file
+# of the forty that Pillow knows by their content, whatever a file is called; for one it runs Ghostscript
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
-def open_image(path: Path) -> "Image":
-    """Open a file with Pillow, which reads its header."""
-    from PIL import Image
+@contextmanager
+def open_image(path: Path) -> Iterator["Image"]:
+    """Open a file with Pillow, which reads its header.
 
-    return Image.open(path)
+    Raises:
+        OSError: if it is no regular file of at most 1 GiB.
+        DataError: for another format, or more pixels than twice ``PIL.Image.MAX_IMAGE_PIXELS``.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    with open_regular(path, LARGEST) as file:
+        try:
+            image = Image.open(file, formats=FORMATS)
+        except UnidentifiedImageError:
+            known = ", ".join(FORMATS)
+            raise DataError(f"must be a whole, readable image; it is none of {known}. Replace or remove it.") from None
+        except Image.DecompressionBombError:
+            most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+            raise DataError(
+                f"has more than {most:,} pixels, and no more are decoded. Make it smaller, or raise "
+                "PIL.Image.MAX_IMAGE_PIXELS."
+            ) from None
+        with image:
+            yield image
 
 
 @contextmanager
@@ -150,6 +173,9 @@ def named(path: Path) -> Iterator[None]:
         yield
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
+    except OSError as error:
+        reason = error.strerror if error.filename is not None else error  # decoders raise them too
+        raise DataError(f"{path}: must be a whole, readable image; {reason}. Replace or remove the file.") from error
     except Exception as error:  # decoders raise what they like (OSError, SyntaxError, struct.error ...)
         raise DataError(f"{path}: must be a whole, readable image; {error}. Replace or remove the file.") from error
 

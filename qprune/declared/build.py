@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from qprune.declared.layer import Built, Mistakes, Reads, make_layer
 from qprune.declared.net import DeclaredNet
-from qprune.errors import SpecError
+from qprune.errors import SpecError, as_lines
 from qprune.spec import LayerSpec
 from qprune.spec.values import listed, nearest
 
@@ -39,7 +39,7 @@ def build_declared(layers: Sequence[LayerSpec], example: Tensor) -> nn.Module:
     try:
         net, _ = _Scope(layers, in_block=False).build(torch.empty_like(example, device="meta"))
     except Mistakes as mistakes:
-        raise SpecError("\n".join(f"model{line}" for line in mistakes.lines)) from None
+        raise SpecError(as_lines(f"model{line}" for line in mistakes.lines)) from None
     assert net is not None  # without mistakes every shape is known
     return net
 

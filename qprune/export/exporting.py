@@ -122,7 +122,7 @@ def _as_program(
     net: nn.Module, file: Path, inputs: Inputs, dynamic_size: bool | None, about: Mapping[str, Any]
 ) -> _Made:
     small = write_program(net, file, inputs, dynamic_size=dynamic_size, about=about)
-    program = TorchProgram(file)
+    program = TorchProgram(file, trusted=True)  # it has just been written
     return _Made(small, Comparison(deployed(net), program), program.environment, program.operators())
 
 

@@ -10,14 +10,13 @@ from attrs import evolve
 from torch import Tensor, nn
 
 from qprune.data import load_data
-from qprune.errors import DataError, ExportError
+from qprune.errors import DataError
+from qprune.export.about import check_about
 from qprune.export.certificate import Certificate
 from qprune.export.exporting import export_network
-from qprune.export.opening import file_model
-from qprune.export.torch_program import SUFFIX
-from qprune.spec import read_spec
+from qprune.export.opening import file_model, is_exported_program
 from qprune.tasks import make_task
-from qprune.training import Opened, evaluate_model, open_model
+from qprune.training import Opened, evaluate_model, here, open_model
 from qprune.zoo import deployed
 
 IMAGES = 64  # of the test split, on which every integer is compared
@@ -54,7 +53,7 @@ def export_run(opened: Opened, path: str | os.PathLike[str], **options: Any) -> 
 
 def _with_file(net: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     """The network with the file in place of the part of it that is used after training."""
-    model = file_model(path)
+    model = file_model(path, trusted=True)  # it has just been written here
     if deployed(net) is net:
         return model.eval()
     whole: Any = copy.deepcopy(net)
@@ -69,7 +68,7 @@ def monitored(opened: Opened) -> str:
 
 def _test_images(opened: Opened) -> Tensor | None:
     try:
-        split = load_data(opened.spec.data, opened.spec.seed).test
+        split = load_data(here(opened.spec.data), opened.spec.seed).test
     except DataError:
         return None
     if split is None:
@@ -94,33 +93,36 @@ def _stride(net: Any) -> int:
     return stride if isinstance(stride, int) else 1
 
 
-def open_exported(path: str | os.PathLike[str]) -> Opened:
-    """Open an ONNX file that came of a run, to score it and to predict with it as with the run.
+def open_exported(path: str | os.PathLike[str], *, trusted: bool = False) -> Opened:
+    """Open a file that was exported from a run, to score it and to predict with it as with the run.
 
     Args:
-        path: the file.
+        path: an ONNX file, or a program of `torch.export`.
+        trusted: whether a program may be opened, which runs what is in it; see `qprune.export.TorchProgram`.
 
     Raises:
-        ExportError: if it cannot be run, or says nothing about its classes.
+        ExportError: if it cannot be run, is a program and not trusted, or says nothing about its classes that could be
+            read.
 
     Example:
         >>> open_exported("model.onnx").classes[:2]
         ('0', '1')
     """
-    model = file_model(path)
+    model = file_model(path, trusted=trusted)
     about = model.about
-    if not about:
-        raise ExportError(
-            f"{path} does not say what it was trained for: only files that qprune made of a run do. Run it with "
-            "onnxruntime, or with qprune.export.OnnxModel."
-        )
+    spec = check_about(about, path)
     model.stride = about["stride"]
     palette = tuple(tuple(colour) for colour in about["palette"])
-    return Opened(model.eval(), read_spec(about["spec"]), tuple(about["classes"]), tuple(about["shape"]), palette)
+    return Opened(model.eval(), spec, tuple(about["classes"]), tuple(about["shape"]), palette)
 
 
-def open_run(run: str | os.PathLike[str], root: Path) -> Opened:
+def open_run(run: str | os.PathLike[str], root: Path, *, trusted: bool = False) -> Opened:
     """Open a run, a file of `qprune.save`, or an exported file that came of a run.
+
+    Args:
+        run: which.
+        root: where run folders lie.
+        trusted: as for `open_exported`.
 
     Raises:
         CheckpointError: as `qprune.training.open_model`.
@@ -129,4 +131,6 @@ def open_run(run: str | os.PathLike[str], root: Path) -> Opened:
     Example:
         >>> net = open_run("model.onnx", Path("runs")).net
     """
-    return open_exported(run) if Path(run).suffix in (".onnx", SUFFIX) else open_model(run, root)
+    if Path(run).suffix == ".onnx" or is_exported_program(run):
+        return open_exported(run, trusted=trusted)
+    return open_model(run, root)

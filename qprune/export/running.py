@@ -13,9 +13,9 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from qprune.errors import ExportError
+from qprune.export.about import ABOUT, parse_about
+from qprune.export.onnx_file import read_onnx
 from qprune.export.packages import import_runtime
-
-ABOUT = "qprune"  # the key of what qprune wrote about the network into the file
 
 
 class OnnxModel(nn.Module):
@@ -30,7 +30,8 @@ class OnnxModel(nn.Module):
         profile: whether to note every operator that runs; `operators` reads it.
 
     Raises:
-        ExportError: if the runtime is not installed, or refuses the file.
+        ExportError: if the packages are not installed, the file is none that `read_onnx` reads, or the runtime refuses
+            it.
 
     Example:
         >>> OnnxModel("model.onnx")(torch.zeros(2, 1, 8, 8)).shape
@@ -49,27 +50,48 @@ class OnnxModel(nn.Module):
         runtime = import_runtime()
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors
+        options.log_severity_level = 4  # errors are raised, too; the runtime would print what is in the file
         # threads that wait in a loop after a run would take the cores from whoever runs next
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self._folder = tempfile.TemporaryDirectory() if profile else None
         if self._folder is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(self._folder.name) / "profile")
-        source = file if isinstance(file, bytes) else os.fspath(file)
+        self.name = "The model" if isinstance(file, bytes) else os.fspath(file)
+        source = read_onnx(file).SerializeToString()
         try:
-            self.session = runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            # with its fallback it prints what it met in the file, and tries the same again
+            self.session = runtime.InferenceSession(
+                source, options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
+            self._read_names(outputs)
+        except ExportError:
+            raise
         except Exception as error:  # the runtime has many kinds, and says in each what it refuses
-            name = "The model" if isinstance(file, bytes) else str(file)
-            raise ExportError(f"{name} cannot be run: {error}") from error
+            raise ExportError(f"{self.name} cannot be run: {error}") from error
+
+    def _read_names(self, outputs: Sequence[str] | None) -> None:
+        inputs = self.session.get_inputs()
+        if not inputs:
+            raise ExportError(f"{self.name} cannot be run on images: it has no input.")
         self.stride = 1  # sides of images must be multiples of it
-        first = self.session.get_inputs()[0].shape[:1]
+        first = inputs[0].shape[:1]
         self.batch = first[0] if first and isinstance(first[0], int) else None  # images at a time, if that is fixed
-        self.inputs = tuple(each.name for each in self.session.get_inputs())
+        self.inputs = tuple(each.name for each in inputs)
         self.outputs = tuple(outputs or (each.name for each in self.session.get_outputs()))
 
     def forward(self, *inputs: Tensor) -> Any:
-        """Run it, once or as often as it takes where the number of images is fixed."""
+        """Run it, once or as often as it takes where the number of images is fixed.
+
+        Raises:
+            ExportError: if the file does not take such inputs, or gives something else than tensors.
+        """
+        try:
+            return self._outputs(*inputs)
+        except Exception as error:  # the runtime has many kinds
+            raise ExportError(f"{self.name} cannot be run on what it was given: {error}") from error
+
+    def _outputs(self, *inputs: Tensor) -> Any:
         arrays = [np.ascontiguousarray(x.detach().cpu().float().numpy()) for x in inputs]
         count = len(arrays[0])
         parts = [self._run(arrays, start, self.batch or count) for start in range(0, count, self.batch or count)]
@@ -85,8 +107,12 @@ class OnnxModel(nn.Module):
 
     @property
     def about(self) -> dict[str, Any]:
-        """What qprune wrote about the network: its spec, classes, shape and palette; empty in other files."""
-        return dict(json.loads(self.session.get_modelmeta().custom_metadata_map.get(ABOUT, "{}")))
+        """What qprune wrote about the network: its spec, classes, shape and palette; empty in other files.
+
+        Raises:
+            ExportError: if it cannot be read.
+        """
+        return parse_about(self.session.get_modelmeta().custom_metadata_map.get(ABOUT, ""), self.name)
 
     def operators(self) -> "Operators":
         """What ran, by the runtime's own profile; the session ends.

@@ -7,19 +7,42 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
+from zipfile import ZipFile
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from qprune.errors import ExportError, ShrinkError
+from qprune.export.about import ABOUT, parse_about
 from qprune.export.certificate import Environment
 from qprune.export.comparing import processor
 from qprune.export.replacing import replace_file
-from qprune.export.running import ABOUT, Operators
+from qprune.export.running import Operators
+from qprune.regular_files import open_regular
 from qprune.shrink import shrink_with_facts
 
 SUFFIX = ".pt2"
+LARGEST = 2**40  # bytes of a file; torch reads it as it goes
+LARGEST_ABOUT = 2**24  # bytes of what qprune wrote about the network
+_MARKS = (
+    "archive_format",
+    "serialized_exported_program.json",
+)  # records of every program, of today's layout and before
+
+
+def is_program(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is laid out as `torch.export` lays out its programs; nothing in it is read but the names.
+
+    Example:
+        >>> is_program("model.pt2"), is_program("model.onnx")
+        (True, False)
+    """
+    try:
+        with open_regular(path, LARGEST) as file, ZipFile(file) as archive:
+            return any(name.replace("\\", "/").rpartition("/")[2] in _MARKS for name in archive.namelist())
+    except Exception:  # zipfile has many kinds for what is no zip file, or a damaged one
+        return False
 
 
 class TorchProgram(nn.Module):
@@ -27,27 +50,37 @@ class TorchProgram(nn.Module):
 
     Input and output are those of the network that was exported: tensors, several outputs as a tuple.
 
+    `torch.export.load` runs what it finds in such a file: pickles among its weights, constants and example inputs,
+    expressions in its shapes, compiled libraries. So a file must be one that you trust as you would a script.
+
     Args:
         file: a path, or an open file.
+        trusted: whether you trust it; else it is refused, unread.
 
     Raises:
-        ExportError: if torch cannot read the file.
+        ExportError: if it is not trusted, torch cannot read it, or what it says about its network is damaged.
 
     Example:
-        >>> TorchProgram("model.pt2")(torch.zeros(2, 1, 8, 8)).shape
+        >>> TorchProgram("model.pt2", trusted=True)(torch.zeros(2, 1, 8, 8)).shape
         torch.Size([2, 10])
     """
 
-    def __init__(self, file: str | os.PathLike[str] | IO[bytes]) -> None:
+    def __init__(self, file: str | os.PathLike[str] | IO[bytes], *, trusted: bool = False) -> None:
         super().__init__()
-        extra = {ABOUT: ""}
+        if not trusted:  # the only way to torch.export.load
+            raise ExportError(
+                f"{file} is a program of torch.export, and opening one runs whatever code is in the file. If you made "
+                "it, or trust who did, say so with trusted=True (--trusted in the shell); else ask for the ONNX file."
+            )
         source: Any = file if isinstance(file, io.IOBase) else os.fspath(file)  # type: ignore[arg-type]
+        self._about = _read_about(source, file)
         try:
-            self._program = torch.export.load(source, extra_files=extra)
+            self._program = torch.export.load(source)
+            # in a list: it refuses eval(), which this network's own call passes on
+            self._call = [self._program.module()]
         except Exception as error:  # torch has many kinds, and says in each what it refuses
-            raise ExportError(f"{file} cannot be run: {error}") from error
-        self._call = [self._program.module()]  # in a list: it refuses eval(), which this network's own call passes on
-        self._about: dict[str, Any] = json.loads(extra[ABOUT] or "{}")
+            words = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise ExportError(f"{file} cannot be run: torch refuses it ({words}). Export the network again.") from error
         self.stride = 1  # sides of images must be multiples of it
         count = len(self._program.graph_signature.user_outputs)
         self.outputs = tuple("output" if place == 0 else f"output_{place}" for place in range(count))
@@ -79,6 +112,19 @@ class TorchProgram(nn.Module):
         nodes = [node for node in self._program.graph.nodes if node.op == "call_function"]
         names = Counter(_name(node.target) for node in nodes)
         return Operators(integer={}, real={name: count for name, count in names.items() if name[0] != "_"}, between={})
+
+
+def _read_about(source: Any, name: Any) -> dict[str, Any]:
+    try:
+        with ZipFile(source) as archive:
+            records = [record for record in archive.infolist() if record.filename.endswith(f"/extra/{ABOUT}")]
+            text = b"".join(archive.open(record).read(LARGEST_ABOUT) for record in records[:1])
+    except Exception as error:  # zipfile has many kinds
+        raise ExportError(f"{name} cannot be run: it is cut off, or no program of torch.export.") from error
+    finally:
+        if isinstance(source, io.IOBase):
+            source.seek(0)
+    return parse_about(text.decode("utf-8", "replace"), name)
 
 
 def _name(target: Any) -> str:
@@ -125,7 +171,7 @@ def write_program(
     content = io.BytesIO()
     program = _followed(small, inputs, bool(dynamic_size))
     torch.export.save(program, content, extra_files={ABOUT: json.dumps(about or {})})
-    _check(small, TorchProgram(content), inputs)
+    _check(small, TorchProgram(content, trusted=True), inputs)
     replace_file(Path(path), content.getvalue())
     return small
 

@@ -1,13 +1,18 @@
 """The runs of a chain side by side: what each cost and what it bought."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from qprune.regular_files import read_regular
 from qprune.report.density import merit, performance_density
 from qprune.report.tables import bits_list, short, table
 
+log = logging.getLogger(__name__)
+
+LARGEST = 2**20  # bytes of a report; 255 scores take 10,000
 HEADER = ("parameters kept", "share", "weight bits", "act bits", "packed")
 
 
@@ -39,6 +44,8 @@ def chain_table(rows: Sequence[Mapping[str, Any]]) -> str:
 def chain_of(name: str, root: Path) -> list[dict[str, Any]]:
     """The reports of a run and of the runs it was built on, the first one first; what has no report ends the chain.
 
+    So does a damaged one, of which a warning tells: the run itself has long been trained, and nothing is lost.
+
     Args:
         name: the run's name below ``root``.
         root: where run folders lie.
@@ -49,10 +56,62 @@ def chain_of(name: str, root: Path) -> list[dict[str, Any]]:
     """
     reports: dict[str, dict[str, Any]] = {}
     # a run that was trained anew from one of its successors closes a circle
-    while name and name not in reports and (file := root / name / "report.json").is_file():
-        reports[name] = json.loads(file.read_text(encoding="utf-8"))
+    while name and name not in reports:
+        file = root / name / "report.json"
+        try:
+            reports[name] = _report(read_regular(file, LARGEST))
+        except (FileNotFoundError, NotADirectoryError):
+            break
+        except (OSError, _DamagedError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            log.warning("%s is left out of the table: %s. Score the run again with --resume.", file, reason)
+            break
         name = reports[name]["init"]
     return list(reversed(reports.values()))
+
+
+class _DamagedError(Exception):
+    """What is wrong with a report."""
+
+
+def _report(content: bytes) -> dict[str, Any]:
+    """What a file holds, if it is a report that `chain_table` can show."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):  # no JSON, no UTF-8, nested too deep, or a number of thousands of digits
+        raise _DamagedError("it is not JSON") from None
+    if not isinstance(found, dict):
+        raise _DamagedError("it is no table")
+    costs = found.get("costs")
+    right = {
+        "name": isinstance(found.get("name"), str),
+        "init": found.get("init", 0) is None or (isinstance(found.get("init"), str) and "\0" not in found["init"]),
+        "monitor": isinstance(found.get("monitor"), str),
+        "mode": found.get("mode") in ("max", "min"),
+        "scores": _are_scores(found.get("scores")),
+        "costs": isinstance(costs, dict)
+        and all(_is_number(costs.get(key)) for key in ("parameters", "parameters_kept", "packed_bytes", "megabytes"))
+        and all(_are_bits(costs.get(key)) for key in ("weight_bits", "activation_bits")),
+    }
+    wrong = next((key for key, holds in right.items() if not holds), None)
+    if wrong is not None:
+        raise _DamagedError(f"it has no {wrong} as a report has")
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < 1e15
+
+
+def _are_bits(value: Any) -> bool:
+    return isinstance(value, list) and all(type(bits) is int and 0 < bits <= 64 for bits in value)
+
+
+def _are_scores(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(scores, dict) and all(type(score) is float or _is_number(score) for score in scores.values())
+        for scores in value.values()
+    )
 
 
 def _cells(row: Mapping[str, Any], monitor: str, mode: str) -> list[str]:

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
+from qprune.escaping import visible
+
 PREFIXES = ("", "k", "M", "G", "T", "P")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = "", footer: int = 0) -> str:
-    """Lines of aligned columns, two spaces apart, with a rule under the header.
+    """Lines of aligned columns, two spaces apart, with a rule under the header; control characters are written out.
 
     Args:
         header: the columns' names.
@@ -27,6 +29,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = 
     for row in rows:
         if len(row) != len(header):
             raise ValueError(f"a row needs one cell per column ({len(header)}); received {len(row)}: {list(row)!r}")
+    header, *rows = [[visible(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
     lines = [_line(row, widths, right) for row in (header, *rows)]
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))

@@ -2,7 +2,8 @@
 
 from qprune.spec.finding import find_spec, list_specs
 from qprune.spec.network import LayerSpec, ModelSpec
-from qprune.spec.reading import mistakes_in, read_rules, read_spec
+from qprune.spec.parsing import parse_toml
+from qprune.spec.reading import mistakes_in, read_embedded, read_rules, read_spec
 from qprune.spec.recipe import DataSpec, LrSpec, OptimizerSpec, TrainSpec, minutes
 from qprune.spec.rules import PruneRule, QuantizeRule, Rules, Selector
 from qprune.spec.spec import Spec
@@ -29,6 +30,8 @@ __all__ = [
     "list_specs",
     "minutes",
     "mistakes_in",
+    "parse_toml",
+    "read_embedded",
     "read_rules",
     "read_spec",
     "spec_to_toml",

@@ -9,7 +9,7 @@ from cattrs import ClassValidationError, Converter, ForbiddenExtraKeysError, Ite
 from cattrs.errors import AttributeValidationNote, IterableValidationNote
 from cattrs.gen import make_dict_structure_fn, override
 
-from qprune.errors import SpecError
+from qprune.errors import SpecError, as_lines
 from qprune.schedules import PruneSchedule, QuantizeFrom, Schedule
 from qprune.schedules.tables import KINDS
 from qprune.spec.document import Document, KeyPath
@@ -41,7 +41,7 @@ def check(document: Document, kind: type[T]) -> T:
         spec, found = None, list(_mistakes(error, owner=kind))
     all_lines = document.mistakes + lines(found, document)
     if spec is None or all_lines:
-        raise SpecError("\n".join(all_lines))
+        raise SpecError(as_lines(all_lines))
     return spec
 
 

@@ -1,11 +1,12 @@
 """One file of a spec as a table, or the sentence that says why it cannot be read."""
 
-import tomllib
 from os.path import normpath
 from pathlib import Path
 
 from qprune.errors import SpecError
+from qprune.regular_files import read_regular
 from qprune.spec.finding import nearest_spec
+from qprune.spec.parsing import LARGEST, parse_toml
 from qprune.spec.values import Table, closest
 
 
@@ -17,8 +18,8 @@ def read_table(path: Path, asked: str = "") -> Table:
         asked: who asked for it, for the sentence, such as ``"extends in specs/mine.toml"``.
 
     Raises:
-        SpecError: if it is missing, a folder, unreadable, empty, not UTF-8 or not TOML; the sentence names the nearest
-            spec that exists.
+        SpecError: if it is missing, no regular file, larger than 2 MiB, unreadable, empty, not UTF-8 or not TOML; the
+            sentence names the nearest spec that exists.
 
     Example:
         >>> read_table(Path("nowhere.toml"))
@@ -26,7 +27,7 @@ def read_table(path: Path, asked: str = "") -> Table:
         qprune.spec.document.SpecError: nowhere.toml does not exist; `qprune list` shows the specs.
     """
     try:
-        return _parsed(path.read_bytes())
+        return _parsed(read_regular(path, LARGEST))
     except FileNotFoundError:
         reason = f"does not exist{_nearest_sibling(path)}"
     except IsADirectoryError:
@@ -45,13 +46,7 @@ def _parsed(content: bytes) -> Table:
     text = content.decode("utf-8-sig")  # some editors write a byte-order mark
     if not text.strip():
         raise ValueError("is empty")
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        last = f"at line {text.rstrip().count(chr(10)) + 1}, the end of the file"
-        raise ValueError(f"is not TOML: {str(error).replace('at end of document', last)}") from None
-    except RecursionError:
-        raise ValueError("is nested too deep; a spec needs few levels") from None
+    return parse_toml(text)
 
 
 def _nearest_sibling(path: Path) -> str:

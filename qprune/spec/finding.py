@@ -1,12 +1,13 @@
 """Specs by name: those below ./specs, then those that are installed with the package."""
 
-import tomllib
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
 from qprune.errors import SpecError
+from qprune.regular_files import read_regular
+from qprune.spec.parsing import LARGEST, parse_toml
 from qprune.spec.values import Table, listed, shown
 
 
@@ -117,7 +118,7 @@ def _listed(name: str, path: Path) -> ListedSpec:
 
 def _head(path: Path) -> Table:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return parse_toml(read_regular(path, LARGEST).decode("utf-8-sig"))
     except (OSError, ValueError):
         return {}  # listed without a line about it; reading it says what is wrong
 

@@ -1,13 +1,14 @@
 """Overrides: ``train.batch=32`` on top of whatever the files say."""
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from qprune.errors import SpecError
+from qprune.errors import SpecError, as_lines
+from qprune.escaping import visible
 from qprune.spec.document import Document, KeyPath, replaced
 from qprune.spec.lines import dotted
+from qprune.spec.parsing import PARTS, parse_toml
 from qprune.spec.values import shown
 
 
@@ -35,7 +36,7 @@ def override(document: Document, overrides: Mapping[str, Any] | Sequence[str]) -
         except LookupError as error:
             wrong.append(f"{error.args[0]} ({origin}).")
     if wrong:
-        raise SpecError("\n".join(wrong))
+        raise SpecError(as_lines(wrong))
     return document
 
 
@@ -52,13 +53,13 @@ def _pairs(overrides: Mapping[str, Any] | Sequence[str]) -> Iterator[tuple[str, 
 
 
 def _origin(text: str) -> str:
-    return f"override {' '.join(text.split())}"  # a mistake is one line
+    return f"override {visible(' '.join(text.split()))[:200]}"  # a mistake is one line
 
 
 def _parsed(text: str) -> Any:
     try:
-        table = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+        table = parse_toml(f"value = {text}")
+    except ValueError:
         return text
     return table["value"] if len(table) == 1 else text
 
@@ -67,6 +68,8 @@ def _set(document: Document, key: str, value: Any, origin: str) -> None:
     target: Any = document.table
     path: KeyPath = ()
     *above, last = re.sub(r"\[(-?\d+)\]", r".\1", key).split(".")
+    if len(above) >= PARTS:
+        raise LookupError(f"A key has at most {PARTS} parts; received {len(above) + 1:,}")
     for text in above:
         step = _step(target, text, path)
         path = (*path, step)

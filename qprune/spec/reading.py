@@ -51,6 +51,27 @@ def read_spec(source: Path | str | Mapping[str, Any] | Spec, overrides: Override
         raise SpecError("A spec is nested a few levels deep; received tables or lists that go on and on.") from None
 
 
+def read_embedded(table: Mapping[str, Any]) -> Spec:
+    """Check a spec that came in a file beside a trained network, where nothing may lead to another file.
+
+    Args:
+        table: as `spec_to_toml` or `Spec.to_dict` wrote it.
+
+    Raises:
+        SpecError: with one line for each mistake, or if it extends a file.
+
+    Example:
+        >>> read_embedded(read_spec("digits/baseline").to_dict()).seed
+        0
+    """
+    if not isinstance(table, Mapping):
+        raise SpecError(f"A spec must be a table; received {shown(table)}.")
+    if "extends" in table:
+        base = shown(table["extends"])
+        raise SpecError(f"A spec beside a network is whole and extends no file; received extends = {base}.")
+    return read_spec(table)
+
+
 @contextmanager
 def mistakes_in(source: Path | str | Mapping[str, Any] | Spec) -> Iterator[None]:
     """Add the file to every mistake that is found in a spec after it was read.
@@ -141,7 +162,7 @@ def _complete(document: Document, folder: Path, chain: tuple[Path, ...]) -> Docu
     base = document.table.pop("extends", None)
     if base is None:
         return document
-    if not isinstance(base, str) or not base:
+    if not isinstance(base, str) or not base or "\0" in base:
         document.mistakes.append(_line(document, "extends", "extends must be the relative path of a file", base))
         return document
     return document.on(_load(folder / base, chain))

@@ -33,7 +33,7 @@ class Spec:
         init: name of the run whose model this one starts from.
         published: whether it reproduces an experiment of the paper.
         aka: the name that the experiment has there.
-        seed: of everything random, at least 0.
+        seed: of everything random, from 0 to 2**63 - 1.
         numerics: of the quantizers: ``"default"``, ``"paper"`` for the published rules, or ``"exact"``: normalizations
             of the run that it starts from are folded at its start, and the exported file computes the same bits.
         complete: also quantize to 8 bits what convolutions, sums and concatenations read and no rule quantizes, so
@@ -59,7 +59,7 @@ class Spec:
     init: str | None = field(default=None, validator=validators.optional(WORD))
     published: bool = field(default=False, validator=SWITCH)
     aka: str | None = field(default=None, validator=validators.optional(WORD))
-    seed: int = field(default=0, validator=whole(0))
+    seed: int = field(default=0, validator=whole(0, most=2**63 - 1))
     numerics: str = field(default="default", validator=one_of("default", "paper", "exact"))
     complete: bool = field(default=False, validator=SWITCH)
     data: DataSpec = field(validator=must(lambda v: isinstance(v, DataSpec), "a table"))

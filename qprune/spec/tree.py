@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from qprune.errors import SpecError
+from qprune.escaping import visible
 from qprune.spec.finding import ListedSpec, list_specs
 from qprune.spec.values import nearest, shown
 
@@ -46,4 +47,4 @@ def _lines(specs: Sequence[ListedSpec], indent: str) -> Iterator[str]:
     width = max(map(len, lasts))
     for last, spec in zip(lasts, specs, strict=True):
         aka = f" [{spec.aka}]" if spec.aka not in (None, last) else ""
-        yield f"{indent}{last:<{width}}  {spec.about}{aka}".rstrip()
+        yield f"{indent}{last:<{width}}  {visible(spec.about)}{visible(aka)}".rstrip()

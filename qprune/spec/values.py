@@ -7,10 +7,13 @@ from math import isfinite
 from typing import Any, TypeAlias
 
 from qprune.errors import SpecError
+from qprune.escaping import visible
 from qprune.schedules.durations import check_duration
 
 Table: TypeAlias = dict[str, Any]
 Validator: TypeAlias = Callable[[Any, Any, Any], None]
+
+MOST = 2**31 - 1  # images, batches, channels: what counts things in torch takes no more everywhere
 
 
 def shown(value: object) -> str:
@@ -20,7 +23,7 @@ def shown(value: object) -> str:
         >>> shown(["a", True, 1.5])
         '["a", true, 1.5]'
     """
-    text = _written(value)
+    text = visible(_written(value))
     return text if len(text) <= 80 else text[:79] + "…"
 
 
@@ -93,10 +96,18 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
-def whole(low: int, high: int | None = None) -> Validator:
-    """An int from ``low`` to ``high`` (without end where None)."""
-    span = f"of at least {low}" if high is None else f"from {low} to {high}"
-    return must(lambda v: is_whole(v) and low <= v and (high is None or v <= high), f"a whole number {span}")
+def whole(low: int, high: int | None = None, *, most: int = MOST) -> Validator:
+    """An int from ``low`` to ``high``; without one to ``most``, which a sentence names only where it is passed."""
+    last = most if high is None else high
+    bounded = must(lambda v: is_whole(v) and low <= v <= last, f"a whole number from {low} to {last}")
+    least = must(lambda v: is_whole(v) and low <= v, f"a whole number of at least {low}")
+
+    def validate(instance: Any, attribute: Any, value: Any) -> None:
+        if high is None:
+            least(instance, attribute, value)
+        bounded(instance, attribute, value)
+
+    return validate
 
 
 def number(be: str, holds: Callable[[float], bool] = lambda _: True) -> Validator:

@@ -1,6 +1,8 @@
 """The training loop and what watches it."""
 
+from qprune.training.about import is_about_images, spec_of
 from qprune.training.averaging import make_average
+from qprune.training.bounds import check_images, here
 from qprune.training.callback_list import CallbackError, CallbackList
 from qprune.training.callbacks import Callback
 from qprune.training.chain import Overrides, SpecLike, choose_spec, init_run, missing_links, plan_chain
@@ -62,6 +64,7 @@ __all__ = [
     "TerminateOnNaN",
     "Trainer",
     "Update",
+    "check_images",
     "check_run",
     "choose_device",
     "choose_spec",
@@ -70,7 +73,9 @@ __all__ = [
     "evaluate",
     "evaluate_model",
     "get_rng",
+    "here",
     "init_run",
+    "is_about_images",
     "is_trained",
     "is_writer",
     "joined",
@@ -89,6 +94,7 @@ __all__ = [
     "save_checkpoint",
     "save_small",
     "set_rng",
+    "spec_of",
     "steps_per_epoch",
     "train",
 ]

@@ -8,8 +8,10 @@ from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from qprune.errors import CheckpointError
+from qprune.escaping import visible
 from qprune.training.archive import UnsafeError, check_archive
 from qprune.training.content import check_content, checksum, plain
 from qprune.training.writing import replaced
@@ -26,7 +28,7 @@ class DamagedError(CheckpointError):
 
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
-        self.reason = reason
+        self.reason = visible(reason)
 
 
 def save(path: str | os.PathLike[str], content: Mapping[str, Any], *, keep_as: str | None = None) -> None:
@@ -131,7 +133,7 @@ def _writer(content: dict[str, Any]) -> str:
 
 
 def load_state(net: nn.Module, state: Mapping[str, Tensor], source: str | os.PathLike[str]) -> None:
-    """Load a network's state strictly; compressors that the state knows nothing of start fresh.
+    """Load a network's state strictly, to the bit; compressors that the state knows nothing of start fresh.
 
     Args:
         net: the network.
@@ -139,14 +141,16 @@ def load_state(net: nn.Module, state: Mapping[str, Tensor], source: str | os.Pat
         source: what it came from, for the error.
 
     Raises:
-        CheckpointError: if the state is of another network, or of none; the first few differences are named.
+        CheckpointError: if the state is of another network, of another dtype, or of none; the first few differences
+            are named.
     """
     if not all(type(key) is str and isinstance(value, Tensor) for key, value in state.items()):
         raise CheckpointError(f"{source} is of no network: its state is not one of tensors with names.")
+    own = net.state_dict()
+    check_dtypes(state, own, source)
     try:
         net.load_state_dict(state)
     except RuntimeError as error:
-        own = net.state_dict()
         differences = [
             _few("missing", own.keys() - state.keys(), own),
             _few("unknown", state.keys() - own.keys(), state),
@@ -158,6 +162,57 @@ def load_state(net: nn.Module, state: Mapping[str, Tensor], source: str | os.Pat
             f"{source} is of another network: {'; '.join(filter(None, differences))}. "
             "Build the network from the spec it was trained with."
         ) from error
+
+
+def check_dtypes(state: Mapping[str, Any], own: Mapping[str, Any], source: str | os.PathLike[str]) -> None:
+    """Refuse tensors that torch would round, or turn into other numbers, on their way into a network.
+
+    Args:
+        state: tensors by name.
+        own: those that they are to be copied to.
+        source: what they came from, for the error.
+
+    Raises:
+        CheckpointError: if some have another dtype; the first few are named.
+
+    Example:
+        >>> check_dtypes({"bias": torch.zeros(2)}, {"bias": torch.ones(2)}, "last.pt")
+    """
+    pairs = {key: (state[key], own[key]) for key in own if key in state}
+    other = [key for key, both in pairs.items() if all(isinstance(each, Tensor) for each in both)
+             and both[0].dtype != both[1].dtype]  # fmt: skip
+    if other:
+        found, wanted = (str(each.dtype).removeprefix("torch.") for each in pairs[other[0]])
+        raise CheckpointError(
+            f"{source} is {_few('of another dtype', other, other)} ({found}, and {wanted} is wanted). Nothing is "
+            "rounded in passing: bring the network to the dtype of the file before, or build it from the spec it was "
+            "trained with."
+        )
+
+
+def load_part(part: Any, state: Any, source: str | os.PathLike[str]) -> None:
+    """Load one part of a training, its optimizer say, as `load_state` does a network: nothing is cast.
+
+    Raises:
+        CheckpointError: as `load_state`.
+
+    Example:
+        >>> load_part(optimizer, content["optimizer"], "last.pt")
+    """
+    if isinstance(part, nn.Module):
+        load_state(part, state, source)
+        return
+    if isinstance(part, Optimizer):
+        _check_moments(part, state, source)
+    part.load_state_dict(state)
+
+
+def _check_moments(optimizer: Optimizer, state: Any, source: str | os.PathLike[str]) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, moments in state["state"].items():
+        shaped = {f"parameter {number}, {name}": value for name, value in moments.items()
+                  if isinstance(value, Tensor) and value.dim()}  # fmt: skip
+        check_dtypes(shaped, dict.fromkeys(shaped, parameters[number]), source)
 
 
 def _few(what: str, keys: Iterable[str], order: Iterable[str]) -> str:

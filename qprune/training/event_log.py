@@ -105,7 +105,7 @@ def cut_back(folder: Path, sizes: Mapping[str, int]) -> None:
 
 
 def _cut(path: Path, size: int | None) -> None:
-    if size is None:
+    if size is None or path.is_symlink():  # where a link leads is not ours to cut
         path.unlink(missing_ok=True)
     elif path.stat().st_size > size:
         os.truncate(path, size)

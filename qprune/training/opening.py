@@ -1,8 +1,6 @@
 """Opening a finished run: its network from the folder alone, its scores, its classes."""
 
 import os
-import tomllib
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,10 @@ from qprune.assemble import assemble
 from qprune.data import eval_loader, load_data, wrap_data
 from qprune.errors import CheckpointError, DataError, QpruneError
 from qprune.shrink import net_from, rebuild
-from qprune.spec import Spec, read_spec
+from qprune.spec import Spec
 from qprune.tasks import Task, make_task
+from qprune.training.about import is_about_images, is_cut_record, spec_in
+from qprune.training.bounds import batch_of, check_images, check_network, here, workers_of
 from qprune.training.checkpoint import load, load_state
 from qprune.training.evaluation import evaluate, place
 from qprune.training.ranks import device_of_rank
@@ -23,7 +23,6 @@ from qprune.training.run import Run
 
 KINDS = {"state": dict, "spec": str, "classes": list, "shape": list, "cuts": dict}  # of the parts of a model.pt
 NOTHING_CUT: dict[str, Any] = {"cuts": {}, "folds": []}
-LARGEST = 1_000_000_000  # values of an image
 
 
 @frozen(eq=False)
@@ -72,7 +71,8 @@ def open_model(run: str | os.PathLike[str], root: Path, model: nn.Module | None 
     """
     path = model_file(run, root)
     content = load_model(path)
-    spec = _spec_in(content, path)
+    spec = spec_in(content["spec"], path)
+    check_images(content["shape"], spec, path)
     net = model if model is not None else _net_in(content, spec, path)
     try:
         if model is not None or "graph" not in content:  # the graph is of the network as it was cut
@@ -90,6 +90,7 @@ def _net_in(content: dict[str, Any], spec: Spec | None, path: Path) -> nn.Module
         return net_from(content["graph"], content["state"], path)
     if spec is None:
         raise CheckpointError(f"{path} holds neither a spec nor a graph. Hand the network over: model=.")
+    check_network(spec, content, path)
     return assemble(spec, len(content["classes"]), tuple(content["shape"]))
 
 
@@ -104,31 +105,10 @@ def load_model(path: str | os.PathLike[str]) -> dict[str, Any]:
         [1, 8, 8]
     """
     content = {"cuts": NOTHING_CUT} | load(path)
-    if not all(isinstance(content.get(name), kind) for name, kind in KINDS.items()) or not _is_about_images(content):
+    parts = all(isinstance(content.get(name), kind) for name, kind in KINDS.items())
+    if not parts or not is_cut_record(content["cuts"]) or not is_about_images(content):
         raise CheckpointError(f"{path} holds no trained model; give the run's folder or its model.pt.")
     return content
-
-
-def _is_about_images(content: dict[str, Any]) -> bool:
-    sides = content["shape"] or [1, 1, 1]  # empty where a network of the user's own was trained in a loop of theirs
-    palette = content.get("palette", [])
-    return (
-        all(isinstance(name, str) for name in content["classes"])
-        and len(sides) == 3
-        and all(type(side) is int and side > 0 for side in sides)
-        and prod(sides) <= LARGEST
-        and isinstance(palette, list)
-        and all(isinstance(colour, list) and len(colour) == 3 for colour in palette)
-    )
-
-
-def _spec_in(content: dict[str, Any], path: str | os.PathLike[str]) -> Spec | None:
-    if not content["spec"]:
-        return None
-    try:
-        return read_spec(tomllib.loads(content["spec"]))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise CheckpointError(f"{path} holds a spec that cannot be read: {error}. Train the run again.") from error
 
 
 def is_trained(run: str | os.PathLike[str], root: Path, scored: bool = False) -> bool:
@@ -169,7 +149,14 @@ def model_file(run: str | os.PathLike[str], root: Path) -> Path:
 
 
 def evaluate_model(
-    opened: Opened, split: str, *, data: Any = None, task: Task | None = None, device: str | None = None
+    opened: Opened,
+    split: str,
+    *,
+    data: Any = None,
+    task: Task | None = None,
+    device: str | None = None,
+    batch: int | None = None,
+    workers: int | None = None,
 ) -> dict[str, float]:
     """Loss and metrics of an opened model on one split.
 
@@ -179,17 +166,20 @@ def evaluate_model(
         data: datasets or loaders of the user's own.
         task: in place of the spec's.
         device: where to compute; a GPU if there is one.
+        batch: images at a time; by default those of the run, as far as `batch_of` allows.
+        workers: processes that load images; by default those of the run, as far as `workers_of` allows.
 
     Raises:
         DataError: if the data has no such split.
     """
     spec = opened.spec
-    part = getattr(wrap_data(data) if data is not None else load_data(spec.data, spec.seed), split)
+    part = getattr(wrap_data(data) if data is not None else load_data(here(spec.data), spec.seed), split)
     if part is None:
         raise DataError(f'The data has no "{split}" split.')
     where = choose_device(device)
     place(opened.net, where, spec.train.channels_last)
-    loader = eval_loader(part, batch=spec.train.batch, workers=spec.data.workers, device=where)
+    batch = batch_of(spec, opened.shape) if batch is None else batch
+    loader = eval_loader(part, batch=batch, workers=workers_of(spec) if workers is None else workers, device=where)
     task = task or make_task(spec.task, opened.classes)
     return evaluate(opened.net, task, loader, where, spec.train.channels_last)
 

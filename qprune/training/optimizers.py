@@ -5,7 +5,7 @@ import math
 from torch import nn, optim
 from torch.optim.lr_scheduler import LambdaLR
 
-from qprune.errors import PlanError
+from qprune.errors import PlanError, as_lines
 from qprune.schedules.durations import in_epochs, to_steps
 from qprune.spec import LrSpec, OptimizerSpec
 
@@ -101,7 +101,7 @@ ep); received '5ep'. Train longer, or leave it out.
     if late:
         end = f"must be over before training ends at step {in_epochs(steps, steps_per_epoch)}"
         lines = [f"train.lr_schedule.{name} {end}; received {mark!r}" for name, mark in late.items()]
-        raise PlanError("\n".join(f"{line}. Train longer, or leave it out." for line in lines))
+        raise PlanError(as_lines(f"{line}. Train longer, or leave it out." for line in lines))
 
 
 def _steps(duration: int | str, steps_per_epoch: int) -> int:

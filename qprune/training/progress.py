@@ -6,6 +6,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from qprune.escaping import visible
 from qprune.training.callbacks import Callback, Logs
 
 BAR = "{n_fmt}/{total_fmt} [{bar:24}] {remaining} {ms}/step{desc}"
@@ -108,7 +109,7 @@ def _pace(seconds: float) -> str:
 
 def _numbers(logs: Logs) -> str:
     shown = {name: value for name, value in logs.items() if not name.removeprefix("val_").startswith(DETAILS)}
-    return "".join(f" - {name}: {_number(value)}" for name, value in shown.items())
+    return "".join(f" - {visible(name)}: {_number(value)}" for name, value in shown.items())
 
 
 def _number(value: float) -> str:

@@ -3,7 +3,6 @@
 import logging
 import os
 import shutil
-import tomllib
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from attrs import frozen
 
 from qprune.errors import CheckpointError
+from qprune.spec import parse_toml
 from qprune.training.checkpoint import DamagedError, load
 from qprune.training.writing import remove_parts, replaced, told
 
@@ -294,7 +294,7 @@ class Run:
 
 
 def _comparable(text: str) -> dict[str, Any]:
-    table = tomllib.loads(text)
+    table = parse_toml(text)
     nested = {name: value for name, value in table.items() if isinstance(value, dict)}
     flat = {name: value for name, value in table.items() if name not in nested and name not in FREE[""]}
     for name, inner in nested.items():

@@ -21,7 +21,7 @@ from qprune.tasks import Task
 from qprune.training import ranks
 from qprune.training.callback_list import CallbackError, CallbackList
 from qprune.training.callbacks import Callback
-from qprune.training.checkpoint import load_state
+from qprune.training.checkpoint import load_part, load_state
 from qprune.training.compiling import compiled
 from qprune.training.driver import Event, ScheduleDriver
 from qprune.training.evaluation import evaluate, place, to_device
@@ -358,7 +358,7 @@ class Trainer:
             parts.pop("shrinker").load_state_dict(checkpoint["shrinker"])
         load_state(self.net, checkpoint["net"], "The checkpoint")
         for name, part in parts.items():
-            part.load_state_dict(copy.deepcopy(checkpoint[name]))
+            load_part(part, copy.deepcopy(checkpoint[name]), "The checkpoint")
         self.step, self.lr = checkpoint["step"], checkpoint["lr"]
         self._resume_own(checkpoint["ranks"])
 

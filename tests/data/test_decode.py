@@ -1,7 +1,10 @@
+import os
+from contextlib import suppress
+
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from qprune.data.decode import ImageFiles, read_image, read_images, read_size
 from qprune.errors import DataError
@@ -82,7 +85,7 @@ def test_a_file_that_is_no_image_is_named(tmp_path, content):
     path = tmp_path / "a.png"
     path.write_bytes(content)
     for read in (read_image, read_size):
-        with pytest.raises(DataError, match="must be a whole, readable image; cannot identify image file"):
+        with pytest.raises(DataError, match="must be a whole, readable image; it is none of BMP, GIF"):
             read(path)
 
 
@@ -99,3 +102,51 @@ def test_animations_are_refused(tmp_path):
     with pytest.raises(DataError) as caught:
         read_image(path)
     assert str(caught.value) == f"{path}: must be a single image; received 3 frames. Save one of them."
+
+
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    for name, kind in (("pipe.png", "a named pipe"), ("zero.png", "a device")):
+        for read in (read_image, read_size):
+            with pytest.raises(DataError) as caught:
+                read(tmp_path / name)
+            assert str(caught.value) == (
+                f"{tmp_path / name}: must be a whole, readable image; it is {kind}, and only regular files are read. "
+                "Replace or remove the file."
+            )
+
+
+def test_a_file_of_more_than_a_gigabyte_is_refused(tmp_path):
+    with (tmp_path / "large.png").open("wb") as file:
+        file.truncate(2**30 + 1)
+    with pytest.raises(DataError, match="it is 1,073,741,825 bytes long, and at most 1,073,741,824 are read"):
+        read_image(tmp_path / "large.png")
+
+
+def test_more_pixels_than_pillow_allows_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
+    path = save(Image.fromarray(PIXELS), tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 17)
+    with pytest.raises(DataError) as caught:
+        read_image(path)
+    assert str(caught.value) == (
+        f"{path}: has more than 34 pixels, and no more are decoded. Make it smaller, or raise "
+        "PIL.Image.MAX_IMAGE_PIXELS."
+    )
+
+
+def test_a_postscript_file_runs_no_interpreter(tmp_path, monkeypatch):
+    """Pillow knows it by its content, and has Ghostscript draw it."""
+    path, mark = tmp_path / "a.png", tmp_path / "executed"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 7\n%%EndComments\nshowpage\n%%EOF\n")
+    interpreter = tmp_path / "gs"
+    interpreter.write_text(f"#!/bin/sh\ntouch {mark}\n")
+    interpreter.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    with pytest.raises(DataError, match="it is none of BMP, GIF"):
+        read_image(path)
+    assert not mark.exists()
+    with suppress(OSError), Image.open(path) as image:
+        image.load()
+    assert mark.exists()  # it would have been

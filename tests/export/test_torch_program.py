@@ -68,7 +68,7 @@ def test_images_of_another_size_if_asked(x: Tensor, tmp_path: Path) -> None:
     net = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU()).eval()
     qprune.export(net, tmp_path / "model.pt2", x, dynamic_size=True)
     y = torch.randn(2, 3, 5, 12)
-    assert torch.equal(TorchProgram(tmp_path / "model.pt2")(y), net(y))
+    assert torch.equal(TorchProgram(tmp_path / "model.pt2", trusted=True)(y), net(y))
 
 
 class TwoOutputs(nn.Module):
@@ -84,7 +84,7 @@ def test_several_inputs_and_outputs(x: Tensor, tmp_path: Path) -> None:
 
 def test_what_qprune_writes_about_a_network_is_read_back(x: Tensor, tmp_path: Path) -> None:
     write_program(nn.Sequential(nn.ReLU()), tmp_path / "model.pt2", x, about={"classes": ["a", "b"]})
-    assert TorchProgram(tmp_path / "model.pt2").about == {"classes": ["a", "b"]}
+    assert TorchProgram(tmp_path / "model.pt2", trusted=True).about == {"classes": ["a", "b"]}
 
 
 class DecidesByValues(nn.Module):
@@ -115,4 +115,4 @@ def test_options_of_onnx_files_are_refused(x: Tensor, tmp_path: Path) -> None:
 def test_file_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.pt2").write_bytes(b"nothing")
     with pytest.raises(ExportError, match="cannot be run"):
-        TorchProgram(tmp_path / "model.pt2")
+        TorchProgram(tmp_path / "model.pt2", trusted=True)

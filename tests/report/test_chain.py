@@ -1,6 +1,8 @@
 import json
+import os
 from pathlib import Path
 
+import pytest
 from torch import nn
 
 from qprune.report import chain_of, chain_table, performance_density, summarize
@@ -48,7 +50,7 @@ def test_pruned_parameters_show_as_count_and_share():
 
 def report(root: Path, name: str, init: str | None) -> None:
     (root / name).mkdir(parents=True, exist_ok=True)
-    (root / name / "report.json").write_text(json.dumps({"name": name, "init": init}))
+    (root / name / "report.json").write_text(json.dumps(run(name, 0.5, 4) | {"init": init}))
 
 
 def test_a_chain_is_read_from_its_first_run_to_its_last(tmp_path: Path):
@@ -68,3 +70,61 @@ def test_a_chain_that_was_closed_to_a_circle_ends(tmp_path: Path):
     report(tmp_path, "a", "b")
     report(tmp_path, "b", "a")
     assert [row["name"] for row in chain_of("b", tmp_path)] == ["a", "b"]
+
+
+DAMAGES = {
+    "it is not JSON": [b"", b"{", b"\xff", b"[" * 100_000, b"9" * 5000],
+    "it is no table": [b"[]", b"5", b"null"],
+    "it has no name as a report has": [b"{}", b'{"name": 5}'],
+}
+
+
+@pytest.mark.parametrize(("reason", "content"), [(why, each) for why, all_ in DAMAGES.items() for each in all_])
+def test_a_damaged_report_ends_the_chain_with_a_warning(tmp_path, caplog, reason, content):
+    report(tmp_path, "net/b", "net/a")
+    report(tmp_path, "net/a", None)
+    (tmp_path / "net/a/report.json").write_bytes(content)
+    assert [row["name"] for row in chain_of("net/b", tmp_path)] == ["net/b"]
+    assert caplog.messages == [
+        f"{tmp_path / 'net/a/report.json'} is left out of the table: {reason}. Score the run again with --resume."
+    ]
+
+
+@pytest.mark.parametrize("key", ["name", "init", "monitor", "mode", "scores", "costs"])
+@pytest.mark.parametrize("value", [5, [], {"test": 5}, {"test": {"accuracy": "high"}}, "a\0"])
+def test_a_report_with_a_wrong_entry_is_left_out_or_shown(tmp_path, caplog, key, value):
+    report(tmp_path, "net/a", None)
+    whole = json.loads((tmp_path / "net/a/report.json").read_text())
+    (tmp_path / "net/a/report.json").write_text(json.dumps(whole | {key: value}))
+    rows = chain_of("net/a", tmp_path)
+    assert chain_table(rows)
+    assert bool(rows) == (not caplog.messages)
+    assert rows == [] or key in ("name", "monitor", "scores", "init")
+
+
+@pytest.mark.parametrize(
+    "costs", [{}, {"parameters": True}, {"megabytes": -1}, {"weight_bits": [0.5]}, {"parameters": 10**400}]
+)
+def test_costs_that_are_none_are_left_out(tmp_path, caplog, costs):
+    report(tmp_path, "net/a", None)
+    whole = json.loads((tmp_path / "net/a/report.json").read_text())
+    (tmp_path / "net/a/report.json").write_text(json.dumps(whole | {"costs": whole["costs"] | costs if costs else {}}))
+    assert chain_of("net/a", tmp_path) == []
+    assert "it has no costs as a report has" in caplog.text
+
+
+def test_a_pipe_in_place_of_a_report_is_not_waited_for(tmp_path, caplog):
+    report(tmp_path, "net/a", None)
+    (tmp_path / "net/a/report.json").unlink()
+    os.mkfifo(tmp_path / "net/a/report.json")
+    assert chain_of("net/a", tmp_path) == []
+    assert "it is a named pipe, and only regular files are read. Score the run again" in caplog.text
+
+
+def test_names_of_a_report_move_no_cursor(tmp_path):
+    report(tmp_path, "net/a", None)
+    whole = json.loads((tmp_path / "net/a/report.json").read_text())
+    (tmp_path / "net/a/report.json").write_text(json.dumps(whole | {"name": "a\x1b[2J\nb\u202e"}))
+    lines = chain_table(chain_of("net/a", tmp_path)).splitlines()
+    assert len(lines) == 3
+    assert lines[2].startswith("a\\x1b[2J\\nb\\u202e  ")

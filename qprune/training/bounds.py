@@ -1,0 +1,110 @@
+"""What a file may ask of the machine that opens it: no more than this, unless the user asks for it."""
+
+import os
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+import torch
+from attrs import evolve
+from torch import Tensor
+
+from qprune.assemble import assemble
+from qprune.data.decode import height_width
+from qprune.errors import CheckpointError
+from qprune.spec import DataSpec, Spec
+
+IMAGE = 2**26  # values of an image: 256 MiB in float32, three channels of 4,729 x 4,729
+NETWORK, RATIO = 2**28, 64  # values of a network: 1 GiB in float32, or so many times what is stored of it
+BATCH, BATCH_VALUES = 1024, 2**28  # images of a batch, and values of all of them
+VARIABLE = "QPRUNE_LARGEST_IMAGE"
+
+
+def check_images(shape: Sequence[int], spec: Spec | None, source: str | os.PathLike[str]) -> None:
+    """Refuse a file about images so large that memory for one could be out of reach.
+
+    Args:
+        shape: ``(C, H, W)`` of an image, as the file says; empty where it does not.
+        spec: the spec in the file, whose ``data.size`` images are squeezed to.
+        source: the file, for the error.
+
+    Raises:
+        CheckpointError: if an image has more than 2**26 values, or than ``QPRUNE_LARGEST_IMAGE`` says.
+
+    Example:
+        >>> check_images((3, 32, 32), None, "model.pt")
+    """
+    size = spec.data.size if spec is not None else None
+    shapes = [tuple(shape), *([(3, *height_width(size))] if size is not None else [])]
+    largest = max(shapes, key=prod)
+    if prod(largest) > _most():
+        raise CheckpointError(
+            f"{source} is about images of {' x '.join(map(str, largest))}, {prod(largest):,} values; a file's word is "
+            f"taken for {_most():,}. If it is right, set {VARIABLE} to that many."
+        )
+
+
+def _most() -> int:
+    told = os.environ.get(VARIABLE) or str(IMAGE)
+    if not (told.isdecimal() and 0 < len(told) < 16):
+        raise CheckpointError(f'{VARIABLE} must be a whole number of values; received "{told}".')
+    return int(told)
+
+
+def check_network(spec: Spec, content: Mapping[str, Any], source: str | os.PathLike[str]) -> None:
+    """Refuse a spec of a network that is much larger than the tensors beside it, before memory is asked for it.
+
+    Args:
+        spec: the spec in the file.
+        content: of the file: ``classes``, ``shape`` and ``state``, in which dropped channels may be missing.
+        source: the file, for the error.
+
+    Raises:
+        CheckpointError: if the network as it was built has more than 2**28 values, and 64 times those of the state; or
+            the file does not say how large images are.
+
+    Example:
+        >>> check_network(read_spec("digits/baseline"), load_model("model.pt"), "model.pt")
+    """
+    if not content["shape"]:
+        raise CheckpointError(f"{source} does not say how large its images are. Train the run again.")
+    bare = evolve(spec, prune=(), quantize=(), complete=False)
+    with torch.device("meta"):
+        net = assemble(bare, len(content["classes"]), tuple(content["shape"]))
+    values = sum(tensor.numel() for tensor in net.state_dict().values())
+    stored = sum(tensor.numel() for tensor in content["state"].values() if isinstance(tensor, Tensor))
+    if values > max(NETWORK, RATIO * stored):
+        raise CheckpointError(
+            f"{source} describes a network of {values:,} values, and holds {stored:,}. Take out what was dropped "
+            "(qprune.shrink) and save the network with qprune.save, which needs no spec."
+        )
+
+
+def batch_of(spec: Spec, shape: Sequence[int]) -> int:
+    """Images of a batch that a file may ask for: its ``train.batch``, at most 1,024, and 1 GiB of them in float32.
+
+    Example:
+        >>> batch_of(read_spec("digits/baseline"), (1, 8, 8))
+        64
+    """
+    return min(spec.train.batch, BATCH, max(1, BATCH_VALUES // max(1, prod(shape))))
+
+
+def workers_of(spec: Spec) -> int:
+    """Processes that a file may have images loaded by: its ``data.workers``, at most one for each core.
+
+    Example:
+        >>> workers_of(read_spec("digits/baseline"))
+        0
+    """
+    return min(spec.data.workers, os.cpu_count() or 1)
+
+
+def here(data: DataSpec) -> DataSpec:
+    """The data that a file names, as far as it is on this machine: nothing is downloaded because a file says so.
+
+    Example:
+        >>> here(DataSpec("cifar10", download=True)).download
+        False
+    """
+    return evolve(data, download=False)
