@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import FunctionCtx
 
 IMPORTANCES = ("l1", "l0")
 GRADIENTS = ("straight", "clipped")
@@ -230,9 +230,8 @@ def fake_quantize(
     elif not inplace and values is x:
         values = x.clone()
     # Overwritten beneath the gradient, which stays that of ``values``: x + (q - x).detach() is not q to the bit, and a
-    # function of autograd's own takes longer.
-    with torch.no_grad():
-        _clamp_(values.div_(scale).round_(), least, most).mul_(scale)
+    # function of autograd's own takes longer. An alias, not no_grad: torch.func lets nothing be written there.
+    _clamp_(values.detach().div_(scale).round_(), least, most).mul_(scale)
     return values.to(x.dtype)
 
 
@@ -306,41 +305,63 @@ def rectify_channels(
 
 class _MaskChannels(torch.autograd.Function):
     # Keeping or clearing the bits takes a quarter of the time of torch.where with one value per channel, and unlike a
-    # product it also turns infinity and NaN into 0.
+    # product it also turns infinity and NaN into 0. Its gradient is the same again, so that it has one as well.
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, keep: Tensor) -> Tensor:
-        ctx.save_for_backward(keep)
+    def forward(x: Tensor, keep: Tensor) -> Tensor:
         return _keep_bits(x, keep)
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
         (keep,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        return _keep_bits(grad, keep), None
+        return _MaskChannels.apply(grad, keep), None
 
 
 class _RectifyChannels(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, keep: Tensor | None, ceiling: float, reusable: bool) -> Tensor:
+    def forward(x: Tensor, keep: Tensor | None, ceiling: float, reusable: bool) -> Tensor:
         if keep is None:
-            y = torch.relu(x) if ceiling == math.inf else F.hardtanh(x, 0.0, ceiling)
-        else:
-            y = _keep_bits(x, keep)  # first, because it makes the copy in which to rectify
-            y = torch.relu_(y) if ceiling == math.inf else F.hardtanh_(y, 0.0, ceiling)
-        ctx.save_for_backward(*((x, keep) if reusable else (y, None)))  # type: ignore[arg-type]  # None is allowed
-        ctx.ceiling = ceiling  # type: ignore[attr-defined]
-        return y
+            return torch.relu(x) if ceiling == math.inf else F.hardtanh(x, 0.0, ceiling)
+        y = _keep_bits(x, keep)  # first, because it makes the copy in which to rectify
+        return torch.relu_(y) if ceiling == math.inf else F.hardtanh_(y, 0.0, ceiling)
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor | None, float, bool], output: Tensor) -> None:
+        x, keep, ceiling, reusable = inputs
+        ctx.save_for_backward(*((x, keep) if reusable else (output, None)))  # type: ignore[arg-type]  # None is allowed
+        ctx.ceiling = ceiling  # type: ignore[attr-defined]
+
+    @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None, None]:
         values, keep = ctx.saved_tensors  # type: ignore[attr-defined]
-        if ctx.ceiling == math.inf:  # type: ignore[attr-defined]
-            grad = torch.ops.aten.threshold_backward(grad, values, 0.0)
+        return _RectifiedGradient.apply(grad, values, keep, ctx.ceiling), None, None, None  # type: ignore[attr-defined]
+
+
+class _RectifiedGradient(torch.autograd.Function):
+    # Linear in the gradient and piecewise constant in the values: its own gradient is the same again, or 0.
+
+    @staticmethod
+    def forward(grad: Tensor, values: Tensor, keep: Tensor | None, ceiling: float) -> Tensor:
+        if ceiling == math.inf:
+            passed = torch.ops.aten.threshold_backward(grad, values, 0.0)
         else:
-            grad = torch.ops.aten.hardtanh_backward(grad, values, 0.0, ctx.ceiling)  # type: ignore[attr-defined]
-        return grad if keep is None else _keep_bits(grad, keep, out=grad), None, None, None
+            passed = torch.ops.aten.hardtanh_backward(grad, values, 0.0, ceiling)
+        return passed if keep is None else _keep_bits(passed, keep, out=passed)
+
+    @staticmethod
+    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor, Tensor | None, float], output: Tensor) -> None:
+        _, values, keep, ceiling = inputs
+        ctx.save_for_backward(values, keep)  # type: ignore[arg-type]  # None is allowed
+        ctx.ceiling = ceiling  # type: ignore[attr-defined]
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        values, keep = ctx.saved_tensors  # type: ignore[attr-defined]
+        return _RectifiedGradient.apply(grad, values, keep, ctx.ceiling), None, None, None  # type: ignore[attr-defined]
 
 
 _AS_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
