@@ -227,7 +227,7 @@ def fake_quantize(
     values = x.float()
     if gradient == "clipped":
         values = _passing_inside(values, scale, least, most)
-    elif not inplace and values is x:
+    elif not inplace and x.dtype == torch.float32:  # values is x, or an alias of it within torch.func
         values = x.clone()
     # Overwritten beneath the gradient, which stays that of ``values``: x + (q - x).detach() is not q to the bit, and a
     # function of autograd's own takes longer. An alias, not no_grad: torch.func lets nothing be written there.

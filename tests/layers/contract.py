@@ -359,6 +359,7 @@ def _as_sum(quant, x, mask=None, **_):
 
 
 def works_under_torch_func(subject):
+    """First gradients are those of autograd, second ones too, and what the forward measures is the same."""
     for stage in STAGES:
         layer, inputs = subject.at(stage), subject.inputs()
         twin, parameters = copy.deepcopy(layer), dict(layer.named_parameters())
@@ -374,6 +375,12 @@ def works_under_torch_func(subject):
                     *(state[f"gradient of input {i}"] for i in range(len(inputs))))  # fmt: skip
         torch.testing.assert_close(ours, expected)
         assert_same(everything(layer), everything(twin))
+        if stage != "measuring":
+            x, rest = inputs[0].clone().requires_grad_(), inputs[1:]
+            cubed = functools.partial(lambda layer, rest, x: layer(x, *rest).pow(3).sum(), layer, rest)
+            first = torch.autograd.grad(cubed(x), x, create_graph=True)[0]
+            nested = grad(lambda x, cubed=cubed: grad(cubed)(x).square().sum())(inputs[0])
+            torch.testing.assert_close(nested, torch.autograd.grad(first.square().sum(), x)[0])
 
 
 def moves_with_a_state_that_is_assigned(subject):
