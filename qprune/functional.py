@@ -265,7 +265,10 @@ def mask_channels(x: Tensor, keep: Tensor, axis: int = 1) -> Tensor:
         >>> mask_channels(torch.tensor([[1.0, torch.nan]]), torch.tensor([True, False]))
         tensor([[1., 0.]])
     """
-    result: Tensor = _MaskChannels.apply(x, along(keep, x, axis))
+    kept = along(keep, x, axis)
+    if _in_torch_func():
+        return torch.where(kept, x, 0)
+    result: Tensor = _MaskChannels.apply(x, kept)
     return result
 
 
@@ -299,8 +302,19 @@ def rectify_channels(
         tensor([[0., 0., 6.]])
     """
     kept = None if keep is None else along(keep, x, axis)
+    if _in_torch_func():
+        y = torch.relu(x) if ceiling == math.inf else F.hardtanh(x, 0.0, ceiling)
+        return y if kept is None else torch.where(kept, y, 0)
     result: Tensor = _RectifyChannels.apply(x, kept, ceiling, reusable)
     return result
+
+
+def _in_torch_func() -> bool:
+    # private, but what torch's own functions ask
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
+# Functions in the form that torch.func cannot read: those that it can take 20 microseconds longer, at every call.
 
 
 class _MaskChannels(torch.autograd.Function):
@@ -308,12 +322,9 @@ class _MaskChannels(torch.autograd.Function):
     # product it also turns infinity and NaN into 0. Its gradient is the same again, so that it has one as well.
 
     @staticmethod
-    def forward(x: Tensor, keep: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, x: Tensor, keep: Tensor) -> Tensor:
+        ctx.save_for_backward(keep)
         return _keep_bits(x, keep)
-
-    @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[1])
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
@@ -323,17 +334,15 @@ class _MaskChannels(torch.autograd.Function):
 
 class _RectifyChannels(torch.autograd.Function):
     @staticmethod
-    def forward(x: Tensor, keep: Tensor | None, ceiling: float, reusable: bool) -> Tensor:
+    def forward(ctx: FunctionCtx, x: Tensor, keep: Tensor | None, ceiling: float, reusable: bool) -> Tensor:
         if keep is None:
-            return torch.relu(x) if ceiling == math.inf else F.hardtanh(x, 0.0, ceiling)
-        y = _keep_bits(x, keep)  # first, because it makes the copy in which to rectify
-        return torch.relu_(y) if ceiling == math.inf else F.hardtanh_(y, 0.0, ceiling)
-
-    @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor | None, float, bool], output: Tensor) -> None:
-        x, keep, ceiling, reusable = inputs
-        ctx.save_for_backward(*((x, keep) if reusable else (output, None)))  # type: ignore[arg-type]  # None is allowed
+            y = torch.relu(x) if ceiling == math.inf else F.hardtanh(x, 0.0, ceiling)
+        else:
+            y = _keep_bits(x, keep)  # first, because it makes the copy in which to rectify
+            y = torch.relu_(y) if ceiling == math.inf else F.hardtanh_(y, 0.0, ceiling)
+        ctx.save_for_backward(*((x, keep) if reusable else (y, None)))  # type: ignore[arg-type]  # None is allowed
         ctx.ceiling = ceiling  # type: ignore[attr-defined]
+        return y
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None, None]:
@@ -345,18 +354,14 @@ class _RectifiedGradient(torch.autograd.Function):
     # Linear in the gradient and piecewise constant in the values: its own gradient is the same again, or 0.
 
     @staticmethod
-    def forward(grad: Tensor, values: Tensor, keep: Tensor | None, ceiling: float) -> Tensor:
+    def forward(ctx: FunctionCtx, grad: Tensor, values: Tensor, keep: Tensor | None, ceiling: float) -> Tensor:
+        ctx.save_for_backward(values, keep)  # type: ignore[arg-type]  # None is allowed
+        ctx.ceiling = ceiling  # type: ignore[attr-defined]
         if ceiling == math.inf:
             passed = torch.ops.aten.threshold_backward(grad, values, 0.0)
         else:
             passed = torch.ops.aten.hardtanh_backward(grad, values, 0.0, ceiling)
         return passed if keep is None else _keep_bits(passed, keep, out=passed)
-
-    @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor, Tensor | None, float], output: Tensor) -> None:
-        _, values, keep, ceiling = inputs
-        ctx.save_for_backward(values, keep)  # type: ignore[arg-type]  # None is allowed
-        ctx.ceiling = ceiling  # type: ignore[attr-defined]
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None, None]:
