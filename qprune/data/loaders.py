@@ -114,7 +114,7 @@ def train_loader(
     """
     if isinstance(dataset, DataLoader):
         return dataset
-    items = dataset if isinstance(dataset, ImageSet | PairSet | SeededSet) else SeededSet(dataset, seed)
+    items = _seeded(dataset, seed)
     sampler = EpochSampler(len(items), batch, seed, shard=shard)
     return _loader(items, batch // shard[1], workers, prefetch, device, sampler)
 
@@ -130,6 +130,8 @@ def eval_loader(
 ) -> DataLoader[Any]:
     """A loader in the dataset's own order, without augmentation. A loader is returned as it is.
 
+    What the items of a foreign dataset draw by chance is the same in every pass, as for `train_loader` in epoch 0.
+
     Args:
         dataset: map-style, or a loader of your own.
         batch: samples per batch; the short last one is kept.
@@ -144,10 +146,13 @@ def eval_loader(
     """
     if isinstance(dataset, DataLoader):
         return dataset
-    if shard != WHOLE:
-        size: int = len(dataset)  # type: ignore[arg-type]  # a map-style dataset has a length
-        dataset = Subset(dataset, range(shard[0], size, shard[1]))
-    return _loader(dataset, batch, workers, prefetch, device, None)
+    items = _seeded(dataset)
+    part = items if shard == WHOLE else Subset(items, range(shard[0], len(items), shard[1]))
+    return _loader(part, batch, workers, prefetch, device, None)
+
+
+def _seeded(dataset: Dataset[Any], seed: int = 0) -> ImageSet | PairSet | SeededSet:
+    return dataset if isinstance(dataset, ImageSet | PairSet | SeededSet) else SeededSet(dataset, seed)
 
 
 def _loader(

@@ -22,6 +22,7 @@ from qprune.training.driver import ScheduleDriver
 from qprune.training.inheriting import inherit
 from qprune.training.opening import choose_device
 from qprune.training.optimizers import make_lr_schedule, make_optimizer
+from qprune.training.random_state import seed_generators
 from qprune.training.shrinking import Shrinker
 from qprune.training.trainer import Trainer
 
@@ -81,7 +82,7 @@ def prepare(
         PlanError: for rules that cannot work.
         CheckpointError: if ``init`` does not fit the network.
     """
-    torch.manual_seed(spec.seed)
+    seed_generators(spec.seed)
     splits = wrap_data(data) if data is not None else load_data(spec.data, spec.seed)
     classes, shape = _facts(spec, splits, model)
     task = task or make_task(spec.task, classes, splits.info.kind if splits.info else None)
@@ -96,7 +97,7 @@ def prepare(
     net.to(chosen)
     trainer = _trainer(spec, net, task, splits, shape, chosen)
     if ranks.rank():  # the network is the same everywhere, dropout is not
-        torch.manual_seed(int(mix(spec.seed, ranks.rank())[0] >> 1))
+        seed_generators(int(mix(spec.seed, ranks.rank())[0] >> 1))
     return Experiment(spec, splits, classes, shape, task, trainer, whole, model is not None)
 
 

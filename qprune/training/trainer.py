@@ -185,7 +185,7 @@ class Trainer:
         self.net.train()
         self._since = perf_counter()
         if self._rng is not None:
-            set_rng(self._rng)
+            set_rng(self._rng, self.device)
             self._rng = None
         if not self._done() or self._validation_due():
             self.callbacks.on_epoch_begin(len(self.history), {})
@@ -322,7 +322,7 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on from this step to the same result, of every process."""
         states = {name: part.state_dict() for name, part in ({"net": self.net} | self._parts()).items()}
-        own = {"rng": get_rng() if self._rng is None else self._rng}
+        own = {"rng": get_rng(self.device) if self._rng is None else self._rng}
         if hasattr(self.task, "state_dict"):
             own["task"] = self.task.state_dict()
         return states | {"step": self.step, "lr": self.lr, "ranks": ranks.gathered(own)}

@@ -1,16 +1,21 @@
 import copy
 import os
+import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from comparing import same
 from torch import nn
+from torch.utils.data import Dataset
 
+from qprune.data import eval_loader, load_data, train_loader
 from qprune.errors import CheckpointError
+from qprune.spec import DataSpec
 from qprune.training import (
     Callback,
     CallbackError,
@@ -22,6 +27,7 @@ from qprune.training import (
     make_average,
 )
 from qprune.training.checkpoint import load
+from qprune.training.random_state import seed_generators
 
 MakeTrainer = Callable[..., Trainer]
 
@@ -206,3 +212,66 @@ def test_sigterm_saves_and_is_told_from_ctrl_c(make_trainer: MakeTrainer, tmp_pa
     assert load(tmp_path / "last.pt")["step"] == 7
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert not trainer.fit().preempted
+
+
+class Jittered(Dataset[Any]):
+    """Digits with noise as people write it: from every global generator."""
+
+    def __init__(self, images: Dataset[Any]) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        image, label = self.images[index]
+        if random.random() < 0.5:
+            image = image.flip(-1)
+        return image + torch.tensor(np.random.randn(1, 8, 8), dtype=torch.float32) + 0.1 * torch.randn(1, 8, 8), label
+
+
+class ByChance(nn.Module):
+    """Scales by numbers that only Python and NumPy know."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * (1 + random.random() * np.random.rand()) if self.training else x
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_own_data_and_layers_that_draw_from_numpy_and_python_resume_to_the_bit(
+    make_trainer: MakeTrainer, tmp_path: Path, workers: int
+) -> None:
+    def make(folder: Path, *callbacks: Callback) -> Trainer:
+        net = nn.Sequential(ByChance(), nn.Flatten(), nn.Linear(64, 10))
+        torch.manual_seed(4)
+        net[2].reset_parameters()  # type: ignore[operator]
+        trainer = make_trainer(net, callbacks=[*callbacks, ModelCheckpoint(folder)])
+        digits = load_data(DataSpec("digits", train_images=150), seed=1)
+        trainer.train = train_loader(Jittered(digits.train), batch=32, seed=1, workers=workers)
+        trainer.val = eval_loader(Jittered(digits.val), batch=64, workers=workers)
+        return trainer
+
+    (tmp_path / "whole").mkdir()
+    seed_generators(5)
+    make(tmp_path / "whole").fit()
+    seed_generators(5)
+    assert make(tmp_path, CtrlC(7)).fit().interrupted
+    seed_generators(6)
+    resumed = make(tmp_path)
+    resumed.resume_from(load(tmp_path / "last.pt"))
+    resumed.fit()
+    assert same(load(tmp_path / "last.pt"), load(tmp_path / "whole" / "last.pt"))
+
+
+def test_checkpoint_without_numpy_s_and_python_s_numbers_still_resumes(
+    make_joint_trainer: MakeTrainer, tmp_path: Path
+) -> None:
+    whole = unbroken(make_joint_trainer, tmp_path)
+    trainer = make_joint_trainer(callbacks=[CtrlC(7)])
+    trainer.fit()
+    state = trainer.state_dict()
+    state["ranks"][0]["rng"] = {"cpu": state["ranks"][0]["rng"]["cpu"]}  # as earlier versions wrote it
+    resumed = make_joint_trainer()
+    resumed.resume_from(state)
+    resumed.fit()
+    assert same(resumed.net.state_dict(), whole["net"])
