@@ -17,11 +17,13 @@ class Compressor(nn.Module, ABC):
 
     Attributes:
         measuring: whether training forwards add to the accumulators; set by the driver.
+        driver: the number of the driver that commits, 0 for none; set by the driver.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.measuring = False
+        self.driver = 0
 
     @abstractmethod
     def fresh(self) -> dict[str, Tensor]:
