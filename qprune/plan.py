@@ -1,6 +1,7 @@
 """Rules applied to one network and one length of training: every site with its events in steps."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -176,9 +177,7 @@ def _check_choices(schedule: Any) -> None:
         )
 
 
-def _slots(
-    net: nn.Module, flow: Flow | None, steps_per_epoch: int | None
-) -> tuple[dict[str, int], list[str]]:
+def _slots(net: nn.Module, flow: Flow | None, steps_per_epoch: int | None) -> tuple[dict[str, int], list[str]]:
     # Layerwise masks whose steps are equal, whatever their sparsity, are one sequence; each gets its place in it.
     sequences: dict[Layerwise, list[Site]] = {}
     for site in sites(net):
@@ -193,10 +192,8 @@ def _slots(
 
 def _sequence(schedule: Layerwise, steps_per_epoch: int | None) -> Layerwise:
     # "1ep", "1.0ep" and 10 are one start where an epoch has 10 steps
-    try:
+    with suppress(ValueError):  # which is told with the site, when its time line is made
         schedule = schedule.slot(0, steps_per_epoch)
-    except ValueError:
-        pass  # told with the site, when its time line is made
     return attrs.evolve(schedule, sparsity=0.0)
 
 

@@ -114,6 +114,7 @@ def test_equal_layerwise_rules_are_one_sequence_whatever_their_sparsity():
     assert ends(plan(net)) == {"0.input": 15, "1.input": 20, "2.input": 25}
     assert [entry.kept for entry in plan(net).sites] == [2, 1, 2]
 
+
 def test_layerwise_rules_that_are_equal_in_steps_are_one_sequence():
     starts = ("1ep", "1.0ep", 10, "10it")
     rules = [Layerwise(0.5, start=start, interval="0.2ep", refresh=2) for start in starts]
@@ -124,7 +125,7 @@ def test_layerwise_rules_that_are_equal_in_steps_are_one_sequence():
 
 def test_epochs_without_their_length_are_still_told_with_the_site():
     net = chain(pruned(Layerwise(0.5, start="1ep", interval=2, refresh=2), into=3))
-    with pytest.raises(PlanError, match="^0.input: '1ep' counts epochs: pass steps_per_epoch"):
+    with pytest.raises(PlanError, match=r"^0\.input: '1ep' counts epochs: pass steps_per_epoch"):
         plan(net)
 
 

@@ -61,6 +61,27 @@ class EpochSampler(Sampler[tuple[int, int]]):
         left = max(0, self.size - self.start * self.batch)
         return len(range(self.shard[0], left, self.shard[1]))
 
+    @property
+    def fewest(self) -> int:
+        """Images of the smallest batch of an epoch, in the process that gets the fewest.
+
+        Example:
+            >>> EpochSampler(size=33, batch=16).fewest
+            1
+        """
+        return (self.size % self.batch or self.batch) // self.shard[1]
+
+    def other_batch(self, least: int) -> int | None:
+        """The next larger batch of which every process always gets ``least`` images or more.
+
+        Example:
+            >>> EpochSampler(size=33, batch=16).other_batch(2)
+            17
+        """
+        world = self.shard[1]
+        sizes = range(self.batch + world, self.size + 1, world)
+        return next((size for size in sizes if (self.size % size or size) // world >= least), None)
+
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rank, world = self.shard
         order = permutation(self.size, ORDER, self.seed, self.epoch)[self.start * self.batch :][rank::world]

@@ -332,7 +332,7 @@ class _Rectifier(CompressedOutput):
     output_quant: FakeQuant | None
     ceiling = math.inf
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]  # one, and under torch's name
         """The torch layer, then the output's mask and quantizer."""
         mask, quant = self.output_mask, self.output_quant
         if self.inplace or (mask is None and quant is None) or (mask is not None and (mask.watching or mask.hooked)):

@@ -71,13 +71,18 @@ def set_rng(state: dict[str, Any], device: Device = None) -> None:
     python = state["python"]
     random.setstate((python["version"], tuple(python["numbers"].tolist()), python["gauss"]))
     numpy = state["numpy"]
-    key = numpy["key"].numpy().astype(np.uint32)
-    np.random.set_state(("MT19937", key, numpy["pos"], numpy["has_gauss"], numpy["gauss"]))
+    if numpy:
+        key = numpy["key"].numpy().astype(np.uint32)
+        np.random.set_state(("MT19937", key, numpy["pos"], numpy["has_gauss"], numpy["gauss"]))
 
 
 def _numpy_state() -> dict[str, Any]:
-    _, key, pos, has_gauss, gauss = np.random.get_state(legacy=True)
-    return {"key": torch.from_numpy(key.astype(np.int64)), "pos": pos, "has_gauss": has_gauss, "gauss": gauss}
+    state = np.random.get_state(legacy=False)
+    if state["bit_generator"] != "MT19937":  # somebody gave NumPy another one, whose state cannot be set again
+        log.warning("NumPy's global generator is a %s, whose state is not kept.", state["bit_generator"])
+        return {}
+    key = torch.from_numpy(state["state"]["key"].astype(np.int64))
+    return {"key": key, "pos": state["state"]["pos"], "has_gauss": state["has_gauss"], "gauss": state["gauss"]}
 
 
 def _is_gpu(device: Device) -> bool:

@@ -335,7 +335,9 @@ def has_second_gradients(subject):
         if isinstance(layer, nn.ReLU | nn.ReLU6):  # they mask by themselves
             layer.forward = lambda x, layer=layer: layer._at_output(subject.dense()(x))
         for a, b in zip(ours, _two_gradients(layer, inputs), strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * b.abs().max().item())  # quantizers compute in float32
+            torch.testing.assert_close(
+                a, b, rtol=1e-4, atol=1e-4 * b.abs().max().item()
+            )  # quantizers compute in float32
 
 
 def _two_gradients(layer, inputs):

@@ -161,7 +161,9 @@ def test_autocast():
     assert (y[:, 1] == 1.5).all()
 
 
-@pytest.mark.parametrize("layer", [nn.Conv2d(3, 4, 1), nn.BatchNorm2d(3), nn.Upsample(scale_factor=2), CompressedReLU()])
+@pytest.mark.parametrize(
+    "layer", [nn.Conv2d(3, 4, 1), nn.BatchNorm2d(3), nn.Upsample(scale_factor=2), CompressedReLU()]
+)
 def test_argument_that_is_given_by_name_is_aligned(layer):
     gathered = aligned(layer.eval(), [Align((2, 0, 1))])
     assert torch.equal(gathered(input=X), gathered(X))

@@ -85,3 +85,12 @@ def test_states_of_eight_gpus_by_an_earlier_version_go_on_where_there_are_two(
     assert caplog.messages[-1] == (
         "The checkpoint holds the random numbers of 1 GPUs and none for number 1: that one goes on with its own."
     )
+
+
+def test_another_generator_in_numpy_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(np.random, "get_state", lambda legacy: {"bit_generator": "PCG64"})
+    state = get_rng()
+    assert caplog.messages == ["NumPy's global generator is a PCG64, whose state is not kept."]
+    expected = torch.rand(3)
+    set_rng(state)
+    assert torch.equal(torch.rand(3), expected)
