@@ -21,7 +21,8 @@ from qprune.layers.mask import ChannelMask
 from qprune.layers.ranges import ranges_of
 from qprune.schedules import QuantizeFrom
 
-torch.fx.wrap("mask_channels")  # one operation to symbolic tracing, which cannot know a dtype
+torch.fx.wrap("fake_quantize")  # one operation to symbolic tracing, which cannot know a dtype
+torch.fx.wrap("mask_channels")
 
 NUMERICS = ("default", "paper", "exact")
 

@@ -404,6 +404,25 @@ def moves_with_a_state_that_is_assigned(subject):
                 assert_same(other, expected)
 
 
+class Around(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, *inputs):
+        count = 2 if isinstance(self.layer, Add | Concat) else 1
+        return self.layer(*(inputs[index] for index in range(count)))
+
+
+def can_be_traced_symbolically(subject):
+    if subject.dense_cls in (nn.BatchNorm2d, nn.InstanceNorm2d):
+        return  # torch's own decide by the shape of their input
+    layer, inputs = subject.at("eval"), subject.inputs()
+    before = [x.clone() for x in inputs]
+    assert torch.equal(torch.fx.symbolic_trace(Around(layer))(*inputs), layer(*inputs))
+    assert all(map(torch.equal, inputs, before))
+
+
 def takes_a_batch_of_no_images(subject):
     for stage in STAGES:
         layer, inputs = subject.at(stage), subject.inputs(n=0)
@@ -450,6 +469,7 @@ CHECKS = [
     works_under_torch_func,
     moves_with_a_state_that_is_assigned,
     takes_a_batch_of_no_images,
+    can_be_traced_symbolically,
 ]
 
 GRAPH_CHECKS = [compiles_whole_and_equals_eager, exports_and_equals_eager]
