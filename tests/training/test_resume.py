@@ -11,7 +11,7 @@ import pytest
 import torch
 from comparing import same
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from qprune.data import eval_loader, load_data, train_loader
 from qprune.errors import CheckpointError
@@ -237,30 +237,54 @@ class ByChance(nn.Module):
         return x * (1 + random.random() * np.random.rand()) if self.training else x
 
 
+def scaling_trainer(make: MakeTrainer, folder: Path, train: Any, val: Any, *callbacks: Callback) -> Trainer:
+    torch.manual_seed(4)
+    net = nn.Sequential(ByChance(), nn.Flatten(), nn.Linear(64, 10))
+    trainer = make(net, callbacks=[*callbacks, ModelCheckpoint(folder)])
+    trainer.train, trainer.val = train, val
+    return trainer
+
+
+def check_resumed(make: Callable[..., Trainer], folder: Path, stop: int) -> None:
+    """``make(folder, callbacks)`` stopped in a step and resumed, against unbroken."""
+    (folder / "whole").mkdir()
+    seed_generators(5)
+    make(folder / "whole").fit()
+    seed_generators(5)
+    assert make(folder, CtrlC(stop)).fit().interrupted
+    seed_generators(6)
+    resumed = make(folder)
+    resumed.resume_from(load(folder / "last.pt"))
+    resumed.fit()
+    assert same(load(folder / "last.pt"), load(folder / "whole" / "last.pt"))
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_own_data_and_layers_that_draw_from_numpy_and_python_resume_to_the_bit(
     make_trainer: MakeTrainer, tmp_path: Path, workers: int
 ) -> None:
-    def make(folder: Path, *callbacks: Callback) -> Trainer:
-        net = nn.Sequential(ByChance(), nn.Flatten(), nn.Linear(64, 10))
-        torch.manual_seed(4)
-        net[2].reset_parameters()  # type: ignore[operator]
-        trainer = make_trainer(net, callbacks=[*callbacks, ModelCheckpoint(folder)])
-        digits = load_data(DataSpec("digits", train_images=150), seed=1)
-        trainer.train = train_loader(Jittered(digits.train), batch=32, seed=1, workers=workers)
-        trainer.val = eval_loader(Jittered(digits.val), batch=64, workers=workers)
-        return trainer
+    digits = load_data(DataSpec("digits", train_images=150), seed=1)
 
-    (tmp_path / "whole").mkdir()
-    seed_generators(5)
-    make(tmp_path / "whole").fit()
-    seed_generators(5)
-    assert make(tmp_path, CtrlC(7)).fit().interrupted
-    seed_generators(6)
-    resumed = make(tmp_path)
-    resumed.resume_from(load(tmp_path / "last.pt"))
-    resumed.fit()
-    assert same(load(tmp_path / "last.pt"), load(tmp_path / "whole" / "last.pt"))
+    def make(folder: Path, *callbacks: Callback) -> Trainer:
+        train = train_loader(Jittered(digits.train), batch=32, seed=1, workers=workers)
+        val = eval_loader(Jittered(digits.val), batch=64, workers=workers)
+        return scaling_trainer(make_trainer, folder, train, val, *callbacks)
+
+    check_resumed(make, tmp_path, stop=7)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_own_loader_resumes_to_the_bit_from_the_end_of_an_epoch(
+    make_trainer: MakeTrainer, tmp_path: Path, workers: int
+) -> None:
+    digits = load_data(DataSpec("digits", train_images=150), seed=1)
+
+    def make(folder: Path, *callbacks: Callback) -> Trainer:
+        train = DataLoader(Jittered(digits.train), batch_size=32, shuffle=True, num_workers=workers)
+        val = DataLoader(Jittered(digits.val), batch_size=64, num_workers=workers)
+        return scaling_trainer(make_trainer, folder, train, val, *callbacks)
+
+    check_resumed(make, tmp_path, stop=4)  # after the fifth step, which ends the epoch
 
 
 def test_checkpoint_without_numpy_s_and_python_s_numbers_still_resumes(
