@@ -59,7 +59,7 @@ def _labels(part: Any) -> Any:
         return dataset.tensors[1] if len(dataset.tensors) == 2 else None
     if isinstance(part, DataLoader | PairSet):  # whose batches are somebody's own, or whose label maps were checked
         return None
-    return default_collate([SeededSet(part)[0]])[1]
+    return default_collate([SeededSet(part)[0][1]])
 
 
 def check_target(task: Task, target: Any, where: str) -> None:
