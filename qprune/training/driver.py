@@ -106,9 +106,9 @@ class ScheduleDriver:
         return events
 
     def _take_over(self) -> None:
-        # a plain number, because networks are copied and pickled
-        for part in (part for site in self.sites for _, part in _parts(site)):
-            part.driver = self._number
+        self._driven = {part: site.name for site in self.sites for _, part in _parts(site)}
+        for part in self._driven:
+            part.driver = self._number  # a plain number, because networks are copied and pickled
 
     @property
     def finished(self) -> bool:
@@ -142,7 +142,7 @@ class ScheduleDriver:
         return events
 
     def _check_called_in_turn(self) -> None:
-        other = next((s.name for s in self.sites for _, part in _parts(s) if part.driver != self._number), None)
+        other = next((site for part, site in self._driven.items() if part.driver != self._number), None)
         if other is not None:
             raise TrainingError(
                 f"{other} has a newer ScheduleDriver than the one whose step was called: each of them would move its "
