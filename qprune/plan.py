@@ -1,6 +1,7 @@
 """Rules applied to one network and one length of training: every site with its events in steps."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -137,7 +138,7 @@ def make_plan(
 
 def _timelines(net: nn.Module, flow: Flow | None, steps_per_epoch: int | None) -> tuple[dict[Key, Timeline], list[str]]:
     found: dict[Key, Timeline] = {}
-    slots, mistakes = _slots(net, flow)
+    slots, mistakes = _slots(net, flow, steps_per_epoch)
     for site in sites(net):
         for kind, part in (("mask", site.mask), ("quant", site.quant)):
             if part is None or getattr(part, "importance", "") == "tied":
@@ -176,17 +177,24 @@ def _check_choices(schedule: Any) -> None:
         )
 
 
-def _slots(net: nn.Module, flow: Flow | None) -> tuple[dict[str, int], list[str]]:
-    # Layerwise masks that are equal but for their sparsity are one sequence; each gets its place in it.
+def _slots(net: nn.Module, flow: Flow | None, steps_per_epoch: int | None) -> tuple[dict[str, int], list[str]]:
+    # Layerwise masks whose steps are equal, whatever their sparsity, are one sequence; each gets its place in it.
     sequences: dict[Layerwise, list[Site]] = {}
     for site in sites(net):
         schedule = site.mask.schedule if site.mask is not None else None
         if isinstance(schedule, Layerwise):
-            sequences.setdefault(attrs.evolve(schedule, sparsity=0.0), []).append(site)
+            sequences.setdefault(_sequence(schedule, steps_per_epoch), []).append(site)
     ordered = [_in_order(members, schedule.order, flow) for schedule, members in sequences.items()]
     unordered = any(s.order == "flow" and len(members) > 1 for s, members in sequences.items())
     slots = {site.name: index for members in ordered for index, site in enumerate(members)}
     return slots, [_NEEDS_FLOW] if unordered and flow is None else []
+
+
+def _sequence(schedule: Layerwise, steps_per_epoch: int | None) -> Layerwise:
+    # "1ep", "1.0ep" and 10 are one start where an epoch has 10 steps
+    with suppress(ValueError):  # which is told with the site, when its time line is made
+        schedule = schedule.slot(0, steps_per_epoch)
+    return attrs.evolve(schedule, sparsity=0.0)
 
 
 _NEEDS_FLOW = (

@@ -400,7 +400,7 @@ def test_plan_takes_overrides_and_an_epoch_of_another_length():
 
 def test_plan_takes_the_folder_of_the_data(tmp_path):
     for index in range(30):
-        file = tmp_path / f"train/{'ab'[index % 2]}/{index}.png"
+        file = tmp_path / f"train/{'abcdefghij'[index % 10]}/{index}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), (index, 5, 9)).save(file)
     shutil.copytree(tmp_path / "train", tmp_path / "test")

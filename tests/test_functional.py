@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from torch import nn
 
 from qprune.functional import (
     along,
@@ -486,3 +487,51 @@ def test_paper_step_of_a_constant_tensor_is_1e_minus_4():
     quant = FakeQuant(4, numerics="paper").calibrate(torch.full((3,), 0.25))
     assert quant.scale == pytest.approx(1e-4)
     assert quant.train()(torch.full((3,), 0.25)).tolist() == [0.25] * 3
+
+
+# within torch.func, and differentiated twice
+
+
+def masks():
+    keep = torch.tensor([True, False, True])
+    return {
+        "masked": (lambda x: mask_channels(x, keep), lambda x: x * along(keep, x, 1)),
+        "rectified": (lambda x: rectify_channels(x, keep), lambda x: x.relu() * along(keep, x, 1)),
+        "rectified up to 6": (
+            lambda x: rectify_channels(x, keep, ceiling=6.0, reusable=True),
+            lambda x: nn.functional.relu6(x) * along(keep, x, 1),
+        ),
+    }
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script.:FutureWarning")  # torch's own forward mode uses it
+@pytest.mark.parametrize("name", ["masked", "rectified", "rectified up to 6"])
+def test_masks_compose_with_torch_func(name):
+    x, ones = torch.randn(2, 3, 4, 5) * 5, torch.ones(2, 3, 4, 5)
+    ours, product = masks()[name]
+    assert torch.equal(ours(x), product(x))
+    for transformed in (
+        lambda f: torch.func.grad(lambda x: f(x).pow(3).sum())(x),
+        lambda f: torch.func.vmap(torch.func.grad(lambda x: f(x[None]).pow(3).sum()))(x),
+        lambda f: torch.func.jvp(f, (x,), (ones,))[1],
+        lambda f: torch.func.hessian(lambda x: f(x).pow(3).sum())(x),
+    ):
+        torch.testing.assert_close(transformed(ours), transformed(product))
+
+
+@pytest.mark.parametrize("name", ["masked", "rectified", "rectified up to 6"])
+def test_masks_have_second_gradients(name):
+    x = (torch.randn(2, 3, 4, 5, dtype=torch.float64) * 5).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda x: masks()[name][0](x).pow(3), x)
+
+
+def test_parameter_is_not_overwritten_within_torch_func():
+    weight, x = nn.Parameter(torch.tensor([0.3, 1.2, -4.0])), torch.tensor([1.0, 2.0, 3.0])
+    before = weight.detach().clone()
+
+    def loss(x):
+        return (fake_quantize(weight, torch.tensor(0.5), None, -7, 7) * x).pow(2).sum()
+
+    torch.testing.assert_close(torch.func.grad(loss)(x), 2 * x * torch.tensor([0.5, 1.0, -3.5]).square())
+    torch.func.grad(lambda x: torch.func.grad(loss)(x).pow(2).sum())(x)
+    assert torch.equal(weight.detach(), before)

@@ -115,6 +115,20 @@ def test_equal_layerwise_rules_are_one_sequence_whatever_their_sparsity():
     assert [entry.kept for entry in plan(net).sites] == [2, 1, 2]
 
 
+def test_layerwise_rules_that_are_equal_in_steps_are_one_sequence():
+    starts = ("1ep", "1.0ep", 10, "10it")
+    rules = [Layerwise(0.5, start=start, interval="0.2ep", refresh=2) for start in starts]
+    net = chain(pruned(rules[0], into=3), *map(pruned, rules[1:]))
+    freezes = {site.site: site.timeline.freeze for site in plan(net, flow=True, steps_per_epoch=10).sites}
+    assert freezes == {"0.input": 12, "1.input": 15, "2.input": 18, "3.input": 21}
+
+
+def test_epochs_without_their_length_are_still_told_with_the_site():
+    net = chain(pruned(Layerwise(0.5, start="1ep", interval=2, refresh=2), into=3))
+    with pytest.raises(PlanError, match=r"^0\.input: '1ep' counts epochs: pass steps_per_epoch"):
+        plan(net)
+
+
 @pytest.mark.parametrize(
     "other", [step(0.5, start=11), step(0.5, interval=6), step(0.5, refresh=4), step(0.5, order="reversed")]
 )

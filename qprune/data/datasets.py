@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from attrs import define
 from torch import Tensor
@@ -76,7 +77,11 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
 
 @define(eq=False)
 class SeededSet(Dataset[Any]):
-    """Somebody else's dataset, asked by (epoch, index): `torch` and `random` are seeded per item, then restored.
+    """Somebody else's dataset, asked by (epoch, index) or by index: chance is seeded per item, and restored after it.
+
+    Seeded are the global generators of `torch`, `random` and `numpy.random`. What an item draws from them depends on
+    nothing but the seed, the epoch (0 where the key is an index) and the index, so neither on the number of loader
+    processes nor on whether training was interrupted. A generator that the dataset keeps for itself is its own affair.
 
     Args:
         dataset: map-style: ``len(dataset)`` and ``dataset[index]``.
@@ -96,9 +101,10 @@ class SeededSet(Dataset[Any]):
     def __getitem__(self, key: Key) -> Any:
         epoch, index = key if isinstance(key, tuple) else (0, int(key))
         seed = int(mix(AUGMENT, self.seed, epoch, index)[0])
-        with torch_state_kept(), _random_state_kept():
+        with torch_state_kept(), _other_states_kept():
             torch.default_generator.manual_seed(seed)
             random.seed(seed)
+            np.random.seed(seed % 2**32)  # all that it takes
             return self.dataset[index]
 
 
@@ -114,9 +120,10 @@ def torch_state_kept() -> Iterator[None]:
 
 
 @contextmanager
-def _random_state_kept() -> Iterator[None]:
-    state = random.getstate()
+def _other_states_kept() -> Iterator[None]:
+    python, numpy = random.getstate(), np.random.get_state()
     try:
         yield
     finally:
-        random.setstate(state)
+        random.setstate(python)
+        np.random.set_state(numpy)

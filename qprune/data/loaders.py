@@ -61,6 +61,27 @@ class EpochSampler(Sampler[tuple[int, int]]):
         left = max(0, self.size - self.start * self.batch)
         return len(range(self.shard[0], left, self.shard[1]))
 
+    @property
+    def fewest(self) -> int:
+        """Images of the smallest batch of an epoch, in the process that gets the fewest.
+
+        Example:
+            >>> EpochSampler(size=33, batch=16).fewest
+            1
+        """
+        return (self.size % self.batch or self.batch) // self.shard[1]
+
+    def other_batch(self, least: int) -> int | None:
+        """The next larger batch of which every process always gets ``least`` images or more.
+
+        Example:
+            >>> EpochSampler(size=33, batch=16).other_batch(2)
+            17
+        """
+        world = self.shard[1]
+        sizes = range(self.batch + world, self.size + 1, world)
+        return next((size for size in sizes if (self.size % size or size) // world >= least), None)
+
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rank, world = self.shard
         order = permutation(self.size, ORDER, self.seed, self.epoch)[self.start * self.batch :][rank::world]
@@ -114,7 +135,7 @@ def train_loader(
     """
     if isinstance(dataset, DataLoader):
         return dataset
-    items = dataset if isinstance(dataset, ImageSet | PairSet | SeededSet) else SeededSet(dataset, seed)
+    items = _seeded(dataset, seed)
     sampler = EpochSampler(len(items), batch, seed, shard=shard)
     return _loader(items, batch // shard[1], workers, prefetch, device, sampler)
 
@@ -130,6 +151,8 @@ def eval_loader(
 ) -> DataLoader[Any]:
     """A loader in the dataset's own order, without augmentation. A loader is returned as it is.
 
+    What the items of a foreign dataset draw by chance is the same in every pass, as for `train_loader` in epoch 0.
+
     Args:
         dataset: map-style, or a loader of your own.
         batch: samples per batch; the short last one is kept.
@@ -144,10 +167,13 @@ def eval_loader(
     """
     if isinstance(dataset, DataLoader):
         return dataset
-    if shard != WHOLE:
-        size: int = len(dataset)  # type: ignore[arg-type]  # a map-style dataset has a length
-        dataset = Subset(dataset, range(shard[0], size, shard[1]))
-    return _loader(dataset, batch, workers, prefetch, device, None)
+    items = _seeded(dataset)
+    part = items if shard == WHOLE else Subset(items, range(shard[0], len(items), shard[1]))
+    return _loader(part, batch, workers, prefetch, device, None)
+
+
+def _seeded(dataset: Dataset[Any], seed: int = 0) -> ImageSet | PairSet | SeededSet:
+    return dataset if isinstance(dataset, ImageSet | PairSet | SeededSet) else SeededSet(dataset, seed)
 
 
 def _loader(

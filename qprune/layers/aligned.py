@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qprune.layers.compressor import home
 from qprune.layers.hosts import HOSTS
 from qprune.zoo import Add, Concat
 
@@ -39,11 +40,17 @@ class Align(nn.Module):
             raise ValueError(f"index must be -1 or more, and as long as fill; received {index!r} and {fill!r}")
         self.index = tuple(index)
         self.fill = tuple(0.0 if i >= 0 else float(f) for i, f in zip(index, fill, strict=True))
-        chosen = torch.tensor(self.index, dtype=torch.int64)
-        # as fixed as a stride: no state to load
-        self.register_buffer("source", chosen[chosen >= 0], persistent=False)
-        self.register_buffer("place", (chosen >= 0).nonzero().flatten(), persistent=False)
-        self.register_buffer("constants", torch.tensor(self.fill), persistent=False)
+        self._settle(None)
+
+    def _settle(self, device: torch.device | None) -> None:
+        there = [index >= 0 for index in self.index]
+        buffers = {
+            "source": torch.tensor([index for index in self.index if index >= 0], dtype=torch.int64, device=device),
+            "place": torch.tensor([i for i, exists in enumerate(there) if exists], dtype=torch.int64, device=device),
+            "constants": torch.tensor(self.fill, device=device),
+        }
+        for name, value in buffers.items():  # as fixed as a stride: no state to load
+            self.register_buffer(name, value, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the picked channels."""
@@ -65,6 +72,11 @@ class Align(nn.Module):
     def _sources(self, x: Tensor) -> Tensor:
         read = tuple(index for index in self.index if index >= 0)
         return x if read == tuple(range(x.shape[1])) else _pick(x, self.source)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, local_metadata: Any, *rest: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+        assigned = local_metadata.get("assign_to_params_buffers", False)
+        self._settle(home(state_dict, prefix) if assigned else self.source.device)
 
     def extra_repr(self) -> str:
         """How many channels come out, and how many of them are constants."""
@@ -89,6 +101,8 @@ class Aligned:
 
     def forward(self, *inputs: Any, **options: Any) -> Tensor:
         """Align, compute, align."""
+        if "input" in options:  # torch's name of the first one
+            inputs = (options.pop("input"), *inputs)
         aligned = [align(x) for align, x in zip(self.arguments, inputs, strict=False)]
         y = super().forward(*aligned, *inputs[len(aligned) :], **options)  # type: ignore[misc]
         return y if self.result is None else self.result(y)

@@ -36,8 +36,7 @@ class BiasQuant(Compressor):
     def __init__(self, channels: int, levels: int, *, device: torch.device | str | None = None) -> None:
         super().__init__()
         self.channels, self.levels = channels, levels
-        for name, value in self.fresh().items():
-            self.register_buffer(name, value.to(device))
+        self.register_state(device)
 
     def fresh(self) -> dict[str, Tensor]:
         """Inactive, steps of 1."""
@@ -51,9 +50,6 @@ class BiasQuant(Compressor):
         """Take the steps and become active."""
         self.scale.copy_(scale)
         self.active.fill_(True)
-
-    def forget(self) -> None:
-        """Nothing: it measures nothing."""
 
     def select(self, channels: Tensor) -> None:
         """Go on with the steps of these channels alone, given by their numbers."""

@@ -153,9 +153,9 @@ def _brief(slot: ChannelMask | FakeQuant) -> str:
 class CompressedOutput(Compressed):
     """A host whose output alone is a site."""
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Tensor:
         """The torch layer, then the output's mask and quantizer."""
-        return self._at_output(super().forward(*inputs))  # type: ignore[misc]
+        return self._at_output(super().forward(*inputs, **named))  # type: ignore[misc]
 
 
 class CompressedWeight(Compressed):
@@ -325,20 +325,20 @@ class CompressedInstanceNorm2d(CompressedOutput, nn.InstanceNorm2d):
 
 
 class _Rectifier(CompressedOutput):
-    # Rectifies and masks at once, into values that the quantizer may overwrite; unless the mask wants to see the values
-    # between, or torch is to overwrite the input.
+    # Rectifies and masks at once, into values that the quantizer may overwrite; unless the mask, or a hook of it, wants
+    # to see the values between, or torch is to overwrite the input.
     inplace: bool
     output_mask: ChannelMask | None
     output_quant: FakeQuant | None
     ceiling = math.inf
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]  # one, and under torch's name
         """The torch layer, then the output's mask and quantizer."""
         mask, quant = self.output_mask, self.output_quant
-        if self.inplace or (mask is None and quant is None) or (mask is not None and mask.watching):
-            return super().forward(*inputs)
+        if self.inplace or (mask is None and quant is None) or (mask is not None and (mask.watching or mask.hooked)):
+            return super().forward(input)
         keep, axis = (None, 1) if mask is None else (mask.keep, mask.axis)
-        y = rectify_channels(inputs[0], keep, axis, self.ceiling, reusable=quant is not None)
+        y = rectify_channels(input, keep, axis, self.ceiling, reusable=quant is not None)
         return y if quant is None else quant(y, mask, owned=True, nonnegative=True)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from qprune.functional import channel_score, keep_top, mask_channels
-from qprune.layers.compressor import Compressor
+from qprune.layers.compressor import Compressor, measure
 from qprune.layers.scores import Scores
 from qprune.schedules import PruneSchedule
 
@@ -74,10 +74,7 @@ class ChannelMask(Compressor):
             raise ValueError(f"importance must be one of {', '.join(IMPORTANCES)}; received {importance!r}")
         self.channels, self.axis = channels, axis
         self.importance, self.multiple_of, self.schedule, self.tied = importance, multiple_of, schedule, tied
-        for name, value in self.fresh().items():
-            self.register_buffer(name, value.to(device))
-        self.register_buffer("pending_score", torch.zeros(channels, device=device), persistent=False)
-        self.register_buffer("pending_count", torch.zeros((), dtype=torch.int64, device=device), persistent=False)
+        self.register_state(device)
 
     def fresh(self) -> dict[str, Tensor]:
         """Everything kept, nothing seen."""
@@ -85,6 +82,13 @@ class ChannelMask(Compressor):
             "keep": torch.ones(self.channels, dtype=torch.bool),
             "score": torch.zeros(self.channels),
             "seen": torch.zeros((), dtype=torch.int64),
+        }
+
+    def unsaved(self) -> dict[str, Tensor]:
+        """No score of no values."""
+        return {
+            "pending_score": torch.zeros(self.channels),
+            "pending_count": torch.zeros((), dtype=torch.int64),
         }
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,23 +101,21 @@ class ChannelMask(Compressor):
         """Whether a forward adds to the accumulators now: in training, while ``measuring`` activations."""
         return self.training and self.measuring and self.importance.startswith("activation")
 
-    @torch.no_grad()
     def observe(self, x: Tensor) -> None:
         """Take the channel scores of ``x`` into the mean of this step, while `watching`."""
-        if self.watching:
-            count = x.numel() // self.channels
-            self.pending_count += count
-            # a mean, not a sum: what one forward measured stays as it is, to the bit
-            self.pending_score.lerp_(channel_score(x, self.importance[-2:], self.axis), count / self.pending_count)
+        if self.watching and x.numel():
+            measure(self._observe, x)
+
+    @torch.no_grad()
+    def _observe(self, x: Tensor) -> None:
+        count = x.numel() // self.channels
+        self.pending_count += count
+        # a mean, not a sum: what one forward measured stays as it is, to the bit
+        self.pending_score.lerp_(channel_score(x, self.importance[-2:], self.axis), count / self.pending_count)
 
     def commit(self) -> None:
         """Move what the step's forwards measured into the running mean; every step counts the same."""
         commit_masks([self])
-
-    def forget(self) -> None:
-        """Drop what the step's forwards measured."""
-        self.pending_score.zero_()
-        self.pending_count.zero_()
 
     def select(self, channels: Tensor) -> None:
         """Go on with these channels alone, given by their numbers."""

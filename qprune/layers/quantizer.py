@@ -16,15 +16,15 @@ from qprune.functional import (
     quantize,
     scale_and_zero_point,
 )
-from qprune.layers.compressor import Compressor
+from qprune.layers.compressor import Compressor, measure
 from qprune.layers.mask import ChannelMask
 from qprune.layers.ranges import ranges_of
 from qprune.schedules import QuantizeFrom
 
-torch.fx.wrap("mask_channels")  # one operation to symbolic tracing, which cannot know a dtype
+torch.fx.wrap("fake_quantize")  # one operation to symbolic tracing, which cannot know a dtype
+torch.fx.wrap("mask_channels")
 
 NUMERICS = ("default", "paper", "exact")
-NOTHING = {"pending_low": torch.inf, "pending_high": -torch.inf}  # the range of a step that measured nothing
 
 
 class FakeQuant(Compressor):
@@ -93,10 +93,7 @@ class FakeQuant(Compressor):
         self.bits, self.channels, self.axis, self.symmetric = bits, channels, axis, symmetric
         self.numerics, self.gradient, self.schedule = numerics, gradient, schedule
         self.known: bool | None = None
-        for name, value in self.fresh().items():
-            self.register_buffer(name, value.to(device))
-        for name, nothing in NOTHING.items():
-            self.register_buffer(name, torch.full_like(self.scale, nothing), persistent=False)
+        self.register_state(device)
 
     def fresh(self) -> dict[str, Tensor]:
         """Inactive, nothing seen, scale 1."""
@@ -108,6 +105,11 @@ class FakeQuant(Compressor):
             "seen": torch.zeros((), dtype=torch.int64),
             "active": torch.zeros((), dtype=torch.bool),
         }
+
+    def unsaved(self) -> dict[str, Tensor]:
+        """The range of no values."""
+        shape = () if self.channels is None else (self.channels,)
+        return {"pending_low": torch.full(shape, torch.inf), "pending_high": torch.full(shape, -torch.inf)}
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         self.known = None  # the loaded buffer decides
@@ -145,8 +147,8 @@ class FakeQuant(Compressor):
         low, high = self.code_bounds
         options: dict[str, Any] = {"axis": self.axis, "gradient": self.gradient}
         if self.numerics == "paper" and not self.symmetric and self.training:
-            offset = along(self.range[0], x, self.axis)
-            y = (fake_quantize(x - offset, self.scale, None, low, high, **options) + offset).to(x.dtype)
+            offset, values = along(self.range[0], x, self.axis), x.float()
+            y = (fake_quantize(values - offset, self.scale, None, low, high, **options) + offset).to(x.dtype)
             return y if mask is None else mask_channels(y, mask.keep, mask.axis)
         zero_point = None if self.symmetric else self.zero_point
         options["inplace"] = owned and x.dtype == torch.float32
@@ -165,21 +167,26 @@ class FakeQuant(Compressor):
         scale, zero_point = along(self.scale, x, self.axis), along(self.zero_point, x, self.axis)
         return quantize(x, scale, zero_point, *self.code_bounds).to(torch.int16)
 
-    @torch.no_grad()
     def observe(
         self, x: Tensor, mask: ChannelMask | None = None, raw: Tensor | None = None, *, nonnegative: bool = False
     ) -> None:
         """Widen the range seen in this step, in training while ``measuring``; arguments as for `forward`."""
-        if self.training and self.measuring:
-            low, high = self._extremes(x.float(), mask, raw, nonnegative)
-            self.pending_low.clamp_max_(low)
-            self.pending_high.clamp_min_(high)
+        if self.training and self.measuring and x.numel():
+            # the range is one of all channels, so that one which returns has a range
+            seen = x if raw is None or self.channels is None else raw
+            measure(lambda x: self._observe(x, mask, nonnegative), seen)
+
+    @torch.no_grad()
+    def _observe(self, x: Tensor, mask: ChannelMask | None, nonnegative: bool) -> None:
+        low, high = self._extremes(x.float(), mask, nonnegative)
+        self.pending_low.clamp_max_(low)
+        self.pending_high.clamp_min_(high)
 
     def _extremes(
-        self, x: Tensor, mask: ChannelMask | None = None, raw: Tensor | None = None, nonnegative: bool = False
+        self, x: Tensor, mask: ChannelMask | None = None, nonnegative: bool = False
     ) -> tuple[Any, Tensor]:  # a rectifier's low is a plain 0
-        if self.channels is not None:  # of all channels, so that one which returns has a range
-            return _channel_extremes(x if raw is None else raw.float(), self.axis)
+        if self.channels is not None:
+            return _channel_extremes(x, self.axis)
         if self.numerics != "paper":
             # dropped zeros do not matter, nor does a minimum above 0: the range is widened to contain 0
             return 0.0 if nonnegative else x.amin(), x.amax()
@@ -192,16 +199,11 @@ class FakeQuant(Compressor):
         """Fold the range seen in this step into the running mean, and derive scale and zero point from it."""
         commit_all([self])
 
-    def forget(self) -> None:
-        """Drop the range seen in this step."""
-        for name, nothing in NOTHING.items():
-            getattr(self, name).fill_(nothing)
-
     def select(self, channels: Tensor) -> None:
         """Go on with the ranges of these channels alone, given by their numbers; one range for all stays as it is."""
         if self.channels is None:
             return
-        for name in ("range", "scale", "zero_point", *NOTHING):
+        for name in ("range", "scale", "zero_point", "pending_low", "pending_high"):
             buffer = getattr(self, name)
             setattr(self, name, buffer[..., channels.to(buffer.device)])
         self.channels = len(channels)

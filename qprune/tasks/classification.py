@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from attrs import field, frozen
 from torch import Tensor, nn
 
-from qprune.tasks.checks import is_classes
+from qprune.tasks.checks import check_labels, is_classes
 
 
 def _check_smoothing(_: object, __: object, value: Any) -> None:
@@ -50,6 +50,27 @@ class Classification:
         output = net(images)
         return self._cross_entropy(output, target, self.label_smoothing if net.training else 0.0), output
 
+    def check_target(self, target: Tensor) -> None:
+        """Refuse labels that are none of the classes.
+
+        Raises:
+            ValueError: unless ``target`` is int64 (N,) of 0 to ``classes - 1``.
+        """
+        check_labels(target, ("N",), self.classes)
+
+    def check_output(self, output: tuple[int, ...], images: tuple[int, ...]) -> None:
+        """Refuse the shape of an output that has not one value per class.
+
+        Args:
+            output: the output's shape.
+            images: ``(N, H, W)``.
+
+        Raises:
+            ValueError: unless it is ``(N, classes)``.
+        """
+        if len(output) != 2 or output[1] != self.classes:
+            raise ValueError(f"output must have shape (N, {self.classes}), one value per class; received {output}")
+
     def metrics(self) -> Any:
         """``accuracy``, and ``top5`` where there are more than 5 classes: shares of the images, in [0, 1]."""
         from torchmetrics import MetricCollection  # takes seconds to import
@@ -63,8 +84,5 @@ class Classification:
         return MetricCollection(accuracies)
 
     def _cross_entropy(self, output: Tensor, target: Tensor, smoothing: float) -> Tensor:
-        if output.ndim != 2 or output.shape[1] != self.classes:
-            raise ValueError(
-                f"output must have shape (N, {self.classes}), one value per class; received {tuple(output.shape)}"
-            )
+        self.check_output(tuple(output.shape), ())
         return F.cross_entropy(output.float(), target, label_smoothing=smoothing)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from attrs import field, frozen
 from torch import Tensor, nn
 
-from qprune.tasks.checks import is_classes, is_share
+from qprune.tasks.checks import check_labels, is_classes, is_share
 from qprune.tasks.pictures import View, overlay, side_by_side, to_pixels
 
 
@@ -67,6 +67,30 @@ class Segmentation:
         if net.training and self.hardest < 1:
             return self._bootstrapped(output, target), output
         return self.loss(output, target), output
+
+    def check_target(self, target: Tensor) -> None:
+        """Refuse labels that are neither a class nor `ignore`.
+
+        Raises:
+            ValueError: unless ``target`` is int64 (N, H, W) of those.
+        """
+        check_labels(target, ("N", "H", "W"), self.classes, self.ignore)
+
+    def check_output(self, output: tuple[int, ...], images: tuple[int, ...]) -> None:
+        """Refuse the shape of an output that has not one value per class and pixel.
+
+        Args:
+            output: the output's shape.
+            images: ``(N, H, W)``.
+
+        Raises:
+            ValueError: unless it is ``(N, classes, H, W)``.
+        """
+        if output != (images[0], self.classes, *images[1:]):
+            raise ValueError(
+                f"output must have shape (N, {self.classes}, H, W), one value per class and pixel, for images of "
+                f"{images[1]}x{images[2]}; received {output}"
+            )
 
     def metrics(self) -> Any:
         """``miou``, ``accuracy`` and, with names, ``iou_<class>``, in [0, 1] and over all pixels that have a class.

@@ -1,7 +1,9 @@
 """`ScheduleDriver`: asks the schedules and tells the compressors, between steps and nowhere else."""
 
+import logging
 import zlib
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 import torch
@@ -16,8 +18,12 @@ from qprune.plan import make_plan
 from qprune.schedules import Timeline
 from qprune.training import ranks
 from qprune.training.measurements import Measurements, Part
+from qprune.training.standstill import Standstill
+
+log = logging.getLogger(__name__)
 
 Event = dict[str, Any]
+_numbers = count(1)
 
 
 class ScheduleDriver:
@@ -86,7 +92,10 @@ class ScheduleDriver:
         self._marks = {step for timeline in self.timelines.values() for step in timeline.steps()}
         self.steps_done = 0
         self._measurements = Measurements()
+        self._number = next(_numbers)
+        self._take_over()
         self.begun = self._start()
+        self._standstill: Standstill | None = Standstill(net)
 
     def _start(self) -> list[Event]:
         self._check_optimizer()
@@ -96,6 +105,11 @@ class ScheduleDriver:
         self.zero_dropped()
         return events
 
+    def _take_over(self) -> None:
+        self._driven = {part: site.name for site in self.sites for _, part in _parts(site)}
+        for part in self._driven:
+            part.driver = self._number  # a plain number, because networks are copied and pickled
+
     @property
     def finished(self) -> bool:
         """Whether every mask is frozen and every quantizer active."""
@@ -104,13 +118,17 @@ class ScheduleDriver:
     def step(self) -> list[Event]:
         """Commit what the step measured and carry out what the next one begins with.
 
+        To be called once after each ``optimizer.step()``, also where a GradScaler skipped that. Where nothing was
+        trained since the last call, a warning says so, once.
+
         Returns:
             one dict per event: ``{"step", "site", "sparsity", "frozen"}`` or ``{"step", "site", "bits"}``.
 
         Raises:
-            TrainingError: if scores hold NaN; the site is named.
+            TrainingError: if scores hold NaN; the site is named. If a newer driver was made for the same network.
             PlanError: if a site is due that no forward ever reached.
         """
+        self._check_called_in_turn()
         self._measurements.commit()
         self.steps_done += 1
         events = self._apply() if self.steps_done in self._marks else []
@@ -119,7 +137,24 @@ class ScheduleDriver:
             self.zero_dropped()
         if settled:
             ranks.check_alike(self._choices, f"The masks and ranges after step {self.steps_done}")
+        if self._standstill is not None:
+            self._standstill.note()
         return events
+
+    def _check_called_in_turn(self) -> None:
+        other = next((site for part, site in self._driven.items() if part.driver != self._number), None)
+        if other is not None:
+            raise TrainingError(
+                f"{other} has a newer ScheduleDriver than the one whose step was called: each of them would move its "
+                "schedule. Make one driver for the network, and call its step once after every optimizer.step()."
+            )
+        if self._standstill is not None and self._standstill.lasts():
+            self._standstill = None
+            log.warning(
+                "ScheduleDriver.step was called after step %d with nothing trained since: every call moves all "
+                "schedules by a step. Call it once after every optimizer.step(), and not where a Trainer does.",
+                self.steps_done,
+            )
 
     def _apply(self) -> list[Event]:
         events = [event for site in self.sites for event in self._act(site)]
@@ -248,6 +283,8 @@ class ScheduleDriver:
     def refit(self) -> None:
         """Look anew at what masks and quantizers the network has, after masks were cut out of it."""
         self.sites = list(sites(self.net))
+        self._take_over()
+        self._standstill = self._standstill and Standstill(self.net)
         self._set_modes()
 
     def _moments(self, parameter: nn.Parameter) -> list[Tensor]:

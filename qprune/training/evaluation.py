@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_map_only
 
 from qprune.errors import DataError
 from qprune.tasks import Task
+from qprune.training.batches import check_target
 from qprune.training.meter import Meter
 
 
@@ -36,7 +37,7 @@ def evaluate(
         ``{"loss": ..., "accuracy": ...}``, by the names of the task's metrics.
 
     Raises:
-        DataError: if there is no batch.
+        DataError: if there is no batch, or labels are none of the task's classes.
 
     Example:
         >>> evaluate(net, Classification(classes=10), eval_loader(splits.test, batch=256))["accuracy"]
@@ -44,7 +45,8 @@ def evaluate(
     """
     meter = Meter(task, device)
     with evaluating(net), torch.no_grad():
-        for batch in loader:
+        for number, batch in enumerate(loader):
+            check_target(task, batch[1], f"Batch {number} of the data to score")
             batch = to_device(batch, device, channels_last)
             meter.update(*task.step(net, batch), batch[1])
     scores = meter.result()

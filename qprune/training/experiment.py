@@ -9,19 +9,21 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from qprune.assemble import assemble
-from qprune.data import DataInfo, Splits, describe, eval_loader, load_data, mix, train_loader, wrap_data
+from qprune.data import DataInfo, EpochSampler, Splits, describe, eval_loader, load_data, mix, train_loader, wrap_data
 from qprune.errors import DataError, SpecError
 from qprune.exact import make_exact
-from qprune.flow import trace, unhooked_copy
+from qprune.flow import Flow, trace, unhooked_copy
 from qprune.schedules import to_steps
 from qprune.spec import Spec, TrainSpec
 from qprune.tasks import Task, make_task
 from qprune.training import ranks
 from qprune.training.averaging import make_average
+from qprune.training.batches import check_images, check_labels, check_output, fewest_images, part_size
 from qprune.training.driver import ScheduleDriver
 from qprune.training.inheriting import inherit
 from qprune.training.opening import choose_device
 from qprune.training.optimizers import make_lr_schedule, make_optimizer
+from qprune.training.random_state import seed_generators
 from qprune.training.shrinking import Shrinker
 from qprune.training.trainer import Trainer
 
@@ -81,8 +83,9 @@ def prepare(
         PlanError: for rules that cannot work.
         CheckpointError: if ``init`` does not fit the network.
     """
-    torch.manual_seed(spec.seed)
+    seed_generators(spec.seed)
     splits = wrap_data(data) if data is not None else load_data(spec.data, spec.seed)
+    check_images(splits)
     classes, shape = _facts(spec, splits, model)
     task = task or make_task(spec.task, classes, splits.info.kind if splits.info else None)
     net = model if model is not None else assemble(spec, len(classes), shape)  # type: ignore[arg-type]
@@ -96,7 +99,7 @@ def prepare(
     net.to(chosen)
     trainer = _trainer(spec, net, task, splits, shape, chosen)
     if ranks.rank():  # the network is the same everywhere, dropout is not
-        torch.manual_seed(int(mix(spec.seed, ranks.rank())[0] >> 1))
+        seed_generators(int(mix(spec.seed, ranks.rank())[0] >> 1))
     return Experiment(spec, splits, classes, shape, task, trainer, whole, model is not None)
 
 
@@ -119,6 +122,7 @@ def _trainer(
     device: torch.device,
 ) -> Trainer:
     train, loading = spec.train, loading_options(spec, device)
+    check_labels(splits, task)
     loader = train_loader(splits.train, seed=spec.seed, **loading)
     val = splits.val and eval_loader(splits.val, **loading)
     per_epoch = _length(loader)
@@ -126,6 +130,8 @@ def _trainer(
     optimizer = make_optimizer(train.optimizer, net)
     average = make_average(net, train.ema) if train.ema else None
     example = torch.zeros(2, *shape, device="meta")
+    flow = trace(net, example)
+    check_output(task, flow, shape, spec.data.name if splits.info else "your own")
     driver = ScheduleDriver(
         net,
         example,
@@ -155,9 +161,16 @@ def _trainer(
         channels_last=train.channels_last,
         precision=train.precision,
         accumulate=train.accumulate,
+        part_size=_part_size(flow, loader),
         clip_norm=train.clip_norm,
         compile="inductor" if train.compile else None,
     )
+
+
+def _part_size(flow: Flow, loader: DataLoader[Any]) -> int:
+    sampler = loader.sampler
+    other = sampler.other_batch(least=2) if isinstance(sampler, EpochSampler) else None
+    return part_size(flow, fewest_images(loader), other)
 
 
 def _shrinker(

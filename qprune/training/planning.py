@@ -4,7 +4,7 @@ import torch
 from attrs import evolve
 
 from qprune.assemble import assemble
-from qprune.data import describe
+from qprune.data import EpochSampler, describe
 from qprune.exact import make_exact
 from qprune.flow import trace
 from qprune.plan import Plan, make_plan
@@ -12,6 +12,7 @@ from qprune.report import forecast
 from qprune.schedules import to_steps
 from qprune.spec import Spec
 from qprune.tasks import make_task
+from qprune.training.batches import check_output, part_size
 from qprune.training.optimizers import check_lr_schedule
 
 
@@ -27,15 +28,20 @@ def plan_spec(spec: Spec, per_epoch: int | None = None) -> Plan:
         SpecError: for a task that the data is not for.
     """
     info = describe(spec.data)
-    make_task(spec.task, info.classes, info.kind)
+    task = make_task(spec.task, info.classes, info.kind)
     with torch.random.fork_rng(devices=[]):
         net = assemble(spec, len(info.classes), info.shape)
         if spec.numerics == "exact":
             make_exact(net, torch.zeros(2, *info.shape, device="meta"))
+    sampler = EpochSampler(info.sizes["train"], spec.train.batch)
+    known = per_epoch is None
     per_epoch = per_epoch or steps_per_epoch(info.sizes["train"], spec.train.batch)
     steps = to_steps(spec.train.length, per_epoch)
     check_lr_schedule(spec.train.lr_schedule, steps, per_epoch)
     flow = trace(net, torch.zeros(2, *info.shape, device="meta"))
+    check_output(task, flow, info.shape, spec.data.name)
+    if known:
+        part_size(flow, sampler.fewest, sampler.other_batch(least=2))
     plan = make_plan(net, flow, steps_per_epoch=per_epoch, steps=steps)
     return evolve(plan, cost=forecast(net, plan, info.shape))
 

@@ -19,6 +19,7 @@ from qprune.data import EpochSampler
 from qprune.errors import CheckpointError, DataError
 from qprune.tasks import Task
 from qprune.training import ranks
+from qprune.training.batches import ONE_VALUE, check_target
 from qprune.training.callback_list import CallbackError, CallbackList
 from qprune.training.callbacks import Callback
 from qprune.training.checkpoint import load_part, load_state
@@ -64,6 +65,7 @@ class Trainer:
         channels_last: lay images and weights out with channels last, which is faster for convolutions.
         precision: see `Update`, as for ``accumulate`` and ``clip_norm``; validation is always in float32.
         accumulate: parts that each batch is computed in.
+        part_size: see `Update`.
         clip_norm: largest norm of the gradients.
         compile: backend of torch.compile for the training steps; None runs them as they are.
 
@@ -100,6 +102,7 @@ class Trainer:
         channels_last: bool = True,
         precision: str = "float32",
         accumulate: int = 1,
+        part_size: int = 1,
         clip_norm: float | None = None,
         compile: str | None = None,
     ) -> None:
@@ -107,12 +110,14 @@ class Trainer:
         self.optimizer, self.lr_schedule, self.driver, self.average = optimizer, lr_schedule, driver, average
         self.shrinker = shrinker
         self.steps, self.steps_per_epoch = steps, steps_per_epoch or len(train)
+        if not self.steps_per_epoch:
+            raise DataError("There is nothing to train on: the loader has no batch.")
         self.validate_every = validate_every or self.steps_per_epoch
         self.device, self.channels_last = torch.device(device), channels_last
         place(net, self.device, channels_last)
         view = compiled(net, compile) if compile else net
-        options: dict[str, Any] = {"precision": precision, "accumulate": accumulate, "clip_norm": clip_norm}
-        self.update = Update(view, task, optimizer, device=self.device, **options)
+        options: dict[str, Any] = {"accumulate": accumulate, "part_size": part_size, "clip_norm": clip_norm}
+        self.update = Update(view, task, optimizer, device=self.device, precision=precision, **options)
         self.history, self.meter = History(), Meter(task, self.device)
         self.step, self.lr = 0, _lr(optimizer)
         self.batch: Any = None
@@ -185,7 +190,7 @@ class Trainer:
         self.net.train()
         self._since = perf_counter()
         if self._rng is not None:
-            set_rng(self._rng)
+            set_rng(self._rng, self.device)
             self._rng = None
         if not self._done() or self._validation_due():
             self.callbacks.on_epoch_begin(len(self.history), {})
@@ -245,9 +250,12 @@ class Trainer:
     def _train_step(self, batch: Any) -> None:
         number = self.step % self.steps_per_epoch
         self.callbacks.on_train_batch_begin(number, {})
+        where = f"Batch {number} of the training data"
+        check_target(self.task, batch[1], where)  # here, because on a GPU it would have to be read back
         self._whole = False
         self.batch = to_device(batch, self.device, self.channels_last)
-        self.loss = self.update.backward(self.batch, self._share(number), self.meter.update)
+        with _one_value_told(where):
+            self.loss = self.update.backward(self.batch, self._share(number), self.meter.update)
         self.callbacks.on_before_optimizer_step()
         self.lr = _lr(self.optimizer)
         self.update.apply()
@@ -322,7 +330,7 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on from this step to the same result, of every process."""
         states = {name: part.state_dict() for name, part in ({"net": self.net} | self._parts()).items()}
-        own = {"rng": get_rng() if self._rng is None else self._rng}
+        own = {"rng": get_rng(self.device) if self._rng is None else self._rng}
         if hasattr(self.task, "state_dict"):
             own["task"] = self.task.state_dict()
         return states | {"step": self.step, "lr": self.lr, "ranks": ranks.gathered(own)}
@@ -368,6 +376,21 @@ class Trainer:
             self.task.load_state_dict(copy.deepcopy(own["task"]))  # type: ignore[attr-defined]
         if ranks.rank() < len(states):
             self._rng = own["rng"]
+
+
+@contextmanager
+def _one_value_told(where: str) -> Iterator[None]:
+    # what `part_size` finds before training, where loaders and networks tell enough
+    try:
+        yield
+    except ValueError as error:
+        if ONE_VALUE not in str(error):
+            raise
+        raise DataError(
+            f"{where}: it, or the part of it that is computed at once, has a single image, and a normalization of the "
+            "network would take batch statistics over one value per channel. Leave such a batch out (drop_last=True), "
+            "or choose another size of batches, or fewer parts (accumulate)."
+        ) from error
 
 
 def _lr(optimizer: Optimizer) -> float:

@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from operator import itemgetter
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from qprune.tasks import Task
 from qprune.training import ranks
@@ -30,8 +29,9 @@ class Update:
         device: where it is trained.
         precision: ``"float32"``, or what autocast computes in: ``"bfloat16"`` or ``"float16"``, whose loss is scaled so
             that small gradients survive; a step whose scaled gradients overflow is skipped, and counts as a step.
-        accumulate: a batch is computed in so many parts, one after the other, to need less memory. Losses are averaged
-            over all of its samples.
+        accumulate: a batch is computed in so many parts, one after the other, to need less memory; their sizes differ
+            by at most one. Losses are averaged over all of its samples.
+        part_size: a batch is cut into fewer parts where they would have fewer samples than this.
         clip_norm: gradients are scaled down to this norm, taken over all parameters.
 
     Raises:
@@ -54,6 +54,7 @@ class Update:
         device: torch.device,
         precision: str = "float32",
         accumulate: int = 1,
+        part_size: int = 1,
         clip_norm: float | None = None,
     ) -> None:
         if precision not in PRECISIONS:
@@ -63,7 +64,7 @@ class Update:
                 f"accumulate must be at least 1 and clip_norm above 0; received {accumulate} and {clip_norm}"
             )
         self.optimizer, self.device, self.dtype = optimizer, device, PRECISIONS[precision]
-        self.accumulate, self.clip_norm = accumulate, clip_norm
+        self.accumulate, self.part_size, self.clip_norm = accumulate, part_size, clip_norm
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self.scaler = GradScaler(device.type, enabled=precision == "float16")
         self._step: nn.Module = _Step(net, task)
@@ -106,7 +107,7 @@ class Update:
             the loss, the mean over the samples; detached.
         """
         self.optimizer.zero_grad()
-        total, parts = torch.zeros((), device=self.device), list(split(batch, self.accumulate))
+        total, parts = torch.zeros((), device=self.device), list(split(batch, self.accumulate, self.part_size))
         for index, (part, weight) in enumerate(parts):
             with self._alone() if index < len(parts) - 1 else nullcontext():
                 loss, output = self.forward(part)
@@ -166,19 +167,24 @@ def _replicated(step: nn.Module, device: torch.device) -> nn.Module:
     return DistributedDataParallel(step, **options)
 
 
-def split(batch: Any, parts: int) -> Iterator[tuple[Any, float]]:
-    """Cut a batch into parts of nearly equal size, each with its share of the samples.
+def split(batch: Any, parts: int, least: int = 1) -> Iterator[tuple[Any, float]]:
+    """Cut a batch into parts whose sizes differ by at most one, each with its share of the samples.
+
+    Args:
+        batch: any nesting of tensors, samples along their first dimension.
+        parts: how many; fewer where a part would have fewer than ``least`` samples.
+        least: samples of a part.
 
     Example:
         >>> [share for part, share in split((torch.zeros(5, 3), torch.zeros(5)), parts=2)]
         [0.6, 0.4]
     """
-    size = max((len(leaf) for leaf in tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.dim()), default=1)
-    if parts == 1 or size == 1:
+    leaves, form = tree_flatten(batch)
+    size = max((len(leaf) for leaf in leaves if isinstance(leaf, Tensor) and leaf.dim()), default=1)
+    parts = max(1, min(parts, size // least))
+    if parts == 1:
         yield batch, 1.0
         return
-    length = -(-size // parts)
-    for start in range(0, size, length):
-        stop = min(size, start + length)
-        part = slice(start, stop)
-        yield tree_map_only(Tensor, itemgetter(part), batch), (stop - start) / size
+    cut = [leaf.tensor_split(parts) if isinstance(leaf, Tensor) and leaf.dim() else [leaf] * parts for leaf in leaves]
+    for index, part in enumerate(zip(*cut, strict=True)):
+        yield tree_unflatten(part, form), (size // parts + (index < size % parts)) / size

@@ -2,6 +2,7 @@ import copy
 import pickle
 import random
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -61,10 +62,12 @@ def test_augmentation_leaves_the_stored_images_alone():
 
 def test_augmentation_leaves_the_global_generators_alone():
     data, torch_state, python_state = image_set(), torch.get_rng_state(), random.getstate()
+    numpy_state = np.random.get_state()[1].copy()
     data[(1, 4)]
     SeededSet([5, 6])[(1, 0)]
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert random.getstate() == python_state
+    assert np.array_equal(np.random.get_state()[1], numpy_state)
 
 
 def test_the_generator_is_restored_where_a_transform_fails():
@@ -102,10 +105,12 @@ def test_a_foreign_dataset_draws_the_same_numbers_for_the_same_key():
             return 4
 
         def __getitem__(self, index):
-            return index, float(torch.rand(())), random.random()
+            return index, float(torch.rand(())), random.random(), np.random.rand()
 
     data = SeededSet(Noisy(), seed=2)
-    torch.rand(3)
-    assert data[(5, 1)] == data[(5, 1)]
-    assert data[(5, 1)] != data[(6, 1)]
+    first = data[(5, 1)]
+    torch.rand(3), random.random(), np.random.rand()
+    assert data[(5, 1)] == first
+    for other in (data[(6, 1)], data[(5, 2)], SeededSet(Noisy(), seed=3)[(5, 1)]):
+        assert not set(first[1:]) & set(other)
     assert len(data) == 4

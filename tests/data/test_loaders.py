@@ -1,3 +1,6 @@
+import random
+
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
@@ -138,3 +141,31 @@ def test_a_loader_is_used_as_it_is():
 def test_memory_is_pinned_for_cuda_only():
     assert train_loader(image_set(), batch=5, device="cuda").pin_memory
     assert not train_loader(image_set(), batch=5, device=torch.device("cpu")).pin_memory
+
+
+class Chance:
+    def __len__(self):
+        return 7
+
+    def __getitem__(self, index):
+        return torch.tensor([random.random(), np.random.rand(), torch.rand(()).item()], dtype=torch.float64)
+
+
+def test_what_foreign_items_draw_depends_on_neither_loader_processes_nor_what_was_drawn_before():
+    def passes(make, **options):
+        loader = make(Chance(), batch=3, **options)
+        random.random(), np.random.rand(), torch.rand(())
+        first, second = torch.cat(list(loader)), torch.cat(list(loader))
+        assert first.unique().numel() == first.numel()
+        return first, second
+
+    for make in (train_loader, eval_loader):
+        alone = passes(make)
+        assert all(map(torch.equal, alone, passes(make, workers=2)))
+        assert torch.equal(*alone)
+
+
+def test_items_of_several_processes_are_those_of_one():
+    whole = torch.cat(list(eval_loader(Chance(), batch=2)))
+    for rank in range(3):
+        assert torch.equal(torch.cat(list(eval_loader(Chance(), batch=2, shard=(rank, 3)))), whole[rank::3])

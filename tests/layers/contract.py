@@ -4,6 +4,7 @@
 """
 
 import copy
+import functools
 import inspect
 import io
 import pickle
@@ -13,8 +14,10 @@ import pytest
 import torch
 from torch import nn
 from torch.autograd.profiler import profile
+from torch.func import functional_call, grad
 
-from qprune.layers import HOSTS, Compressor, FakeQuant
+from qprune.functional import along
+from qprune.layers import HOSTS, ChannelMask, Compressor, FakeQuant
 from qprune.zoo import Add, Concat
 
 STAGES = ("measuring", "active", "eval")
@@ -291,6 +294,158 @@ def masked_channels_are_zero(subject):
         assert (y[~keep] == 0).all()
 
 
+def takes_its_input_by_name(subject):
+    if subject.dense_cls in (Add, Concat):
+        return  # any number of inputs, which have no names
+    for stage in STAGES:
+        layer, (x,) = subject.at(stage), subject.inputs()
+        twin = copy.deepcopy(layer)
+        assert torch.equal(layer(input=x), twin(x))
+        assert_same(everything(layer), everything(twin))
+
+
+def calls_the_hooks_of_every_compressor(subject):
+    for stage in STAGES:
+        plain, inputs = subject.at(stage), subject.inputs()
+        for kind in ("forward", "forward_pre", "full_backward", "full_backward_pre"):
+            layer, called = copy.deepcopy(plain), []
+            for part in compressors(layer):
+                getattr(part, f"register_{kind}_hook")(lambda part, *_, called=called: called.append(part))
+            y = layer(*(x.clone().requires_grad_() for x in inputs))
+            y.sum().backward()
+            assert set(called) == set(compressors(layer)), (stage, kind)
+            assert torch.equal(y, plain(*inputs))
+
+
+def _twice_differentiable(compute, tensors):
+    """First gradients, and those of their squares."""
+    tensors = [tensor.detach().clone().requires_grad_() for tensor in tensors]
+    first = torch.autograd.grad(compute(*tensors), tensors, create_graph=True)
+    second = torch.autograd.grad(sum(g.square().sum() for g in first), tensors, allow_unused=True)
+    return first, second
+
+
+def has_second_gradients(subject):
+    """Those of the dense layer with products for masks, and quantizers written as constants that are added."""
+    for stage in STAGES:
+        layer, inputs = subject.at(stage).double(), [x.double() for x in subject.inputs()]
+        ours = _two_gradients(layer, inputs)
+        for part in compressors(layer):
+            part.forward = functools.partial(_as_product if isinstance(part, ChannelMask) else _as_sum, part)
+        if isinstance(layer, nn.ReLU | nn.ReLU6):  # they mask by themselves
+            layer.forward = lambda x, layer=layer: layer._at_output(subject.dense()(x))
+        for a, b in zip(ours, _two_gradients(layer, inputs), strict=True):
+            torch.testing.assert_close(
+                a, b, rtol=1e-4, atol=1e-4 * b.abs().max().item()
+            )  # quantizers compute in float32
+
+
+def _two_gradients(layer, inputs):
+    inputs = [x.clone().requires_grad_() for x in inputs]
+    tensors = [*inputs, *layer.parameters()]
+    first = torch.autograd.grad(layer(*inputs).pow(3).sum(), tensors, create_graph=True)
+    second = torch.autograd.grad(sum(gradient.square().sum() for gradient in first), tensors)
+    return *first, *second
+
+
+def _as_product(mask, x):
+    return x * along(mask.keep, x, mask.axis)
+
+
+def _as_sum(quant, x, mask=None, **_):
+    y = type(quant).forward(copy.deepcopy(quant), x.detach(), mask)
+    if quant.gradient == "clipped" and quant.active:
+        inside = (y - x).abs() < 0.51 * along(quant.scale, x, quant.axis)
+        x = torch.where(inside, x, x.detach())
+    return x + (y - x.detach())
+
+
+def works_under_torch_func(subject):
+    """First gradients are those of autograd, second ones too, and what the forward measures is the same."""
+    for stage in STAGES:
+        layer, inputs = subject.at(stage), subject.inputs()
+        twin, parameters = copy.deepcopy(layer), dict(layer.named_parameters())
+        if stage != "eval" and dict(subject.dense().named_buffers()):
+            continue  # torch's own normalization writes its statistics, which torch.func does not allow
+
+        def loss(parameters, *inputs, layer=layer):
+            return functional_call(layer, parameters, inputs).square().sum()
+
+        ours = grad(loss, argnums=tuple(range(1 + len(inputs))))(parameters, *inputs)
+        state = run(twin, inputs)
+        expected = ({name: state[f"gradient of {name}"] for name in parameters},
+                    *(state[f"gradient of input {i}"] for i in range(len(inputs))))  # fmt: skip
+        torch.testing.assert_close(ours, expected)
+        assert_same(everything(layer), everything(twin))
+        if stage != "measuring":
+            x, rest = inputs[0].clone().requires_grad_(), inputs[1:]
+            cubed = functools.partial(lambda layer, rest, x: layer(x, *rest).pow(3).sum(), layer, rest)
+            first = torch.autograd.grad(cubed(x), x, create_graph=True)[0]
+            nested = grad(lambda x, cubed=cubed: grad(cubed)(x).square().sum())(inputs[0])
+            torch.testing.assert_close(nested, torch.autograd.grad(first.square().sum(), x)[0])
+
+
+def moves_with_a_state_that_is_assigned(subject):
+    for stage in STAGES:
+        ready = subject.at(stage)
+        for state in (ready.state_dict(), subject.dense().state_dict()):
+            with torch.device("meta"):
+                assigned, filled = subject.new(), subject.new()
+            assigned.load_state_dict(copy.deepcopy(state), assign=True)
+            filled.to_empty(device="cpu").load_state_dict(state)
+            inputs, layers = subject.inputs(), (subject.new(), assigned, filled)
+            layers[0].load_state_dict(state)
+            for layer in layers:
+                assert {tensor.device.type for tensor in everything(layer).values()} == {"cpu"}
+                for part in compressors(layer.train(ready.training)):
+                    part.measuring = stage == "measuring"
+            expected, *others = (run(layer, inputs) for layer in layers)
+            for other in others:
+                assert_same(other, expected)
+
+
+class Around(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, *inputs):
+        count = 2 if isinstance(self.layer, Add | Concat) else 1
+        return self.layer(*(inputs[index] for index in range(count)))
+
+
+def can_be_traced_symbolically(subject):
+    if subject.dense_cls in (nn.BatchNorm2d, nn.InstanceNorm2d):
+        return  # torch's own decide by the shape of their input
+    layer, inputs = subject.at("eval"), subject.inputs()
+    before = [x.clone() for x in inputs]
+    assert torch.equal(torch.fx.symbolic_trace(Around(layer))(*inputs), layer(*inputs))
+    assert all(map(torch.equal, inputs, before))
+
+
+def takes_a_batch_of_no_images(subject):
+    for stage in STAGES:
+        layer, inputs = subject.at(stage), subject.inputs(n=0)
+        try:
+            shape = subject.dense().train(stage != "eval")(*inputs).shape
+        except (IndexError, ValueError):
+            continue  # torch's own refusal
+        before = {name: value for name, value in everything(layer).items() if "_mask" in name or "_quant" in name}
+        y = layer(*(x.requires_grad_() for x in inputs))
+        assert y.shape == shape
+        y.sum().backward()
+        for part in compressors(layer):
+            if not isinstance(part, FakeQuant) or part.axis != 0:  # a weight is there without any image
+                assert all(torch.equal(value, before[name]) for name, value in _named(layer, part))
+            part.commit()
+        assert all(value.isfinite().all() for value in layer.state_dict().values() if value.is_floating_point())
+
+
+def _named(layer, part):
+    prefix = next(name for name, module in layer.named_modules() if module is part)
+    return [(f"{prefix}.{name}", buffer) for name, buffer in part.named_buffers()]
+
+
 CHECKS = [
     equals_dense_at_birth,
     is_an_instance_of_its_torch_class,
@@ -308,6 +463,13 @@ CHECKS = [
     takes_any_batch_and_image_size,
     passes_finite_gradients_to_every_parameter,
     masked_channels_are_zero,
+    takes_its_input_by_name,
+    calls_the_hooks_of_every_compressor,
+    has_second_gradients,
+    works_under_torch_func,
+    moves_with_a_state_that_is_assigned,
+    takes_a_batch_of_no_images,
+    can_be_traced_symbolically,
 ]
 
 GRAPH_CHECKS = [compiles_whole_and_equals_eager, exports_and_equals_eager]

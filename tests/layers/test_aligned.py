@@ -159,3 +159,24 @@ def test_autocast():
         y = layer(X)
     assert y.dtype == torch.bfloat16
     assert (y[:, 1] == 1.5).all()
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Conv2d(3, 4, 1), nn.BatchNorm2d(3), nn.Upsample(scale_factor=2), CompressedReLU()]
+)
+def test_argument_that_is_given_by_name_is_aligned(layer):
+    gathered = aligned(layer.eval(), [Align((2, 0, 1))])
+    assert torch.equal(gathered(input=X), gathered(X))
+
+
+def test_indices_follow_a_state_that_is_assigned():
+    def made():
+        return aligned(nn.Conv2d(3, 4, 1), [Align((2, -1, 0), (0.0, 5.0, 0.0))], Align((1, 0, -1), (0.0, 0.0, 7.0)))
+
+    ready = made()
+    with torch.device("meta"):
+        assigned, filled = made(), made()
+    assigned.load_state_dict(ready.state_dict(), assign=True)
+    filled.to_empty(device="cpu").load_state_dict(ready.state_dict())
+    assert torch.equal(assigned(X), ready(X))
+    assert torch.equal(filled(X), ready(X))

@@ -294,3 +294,14 @@ def test_unknown_options_are_refused():
 def test_calibrating_on_values_that_are_no_numbers_is_refused(value):
     with pytest.raises(ValueError, match=r"^a range is taken of finite values; received NaN or infinities$"):
         FakeQuant(4).calibrate(torch.tensor([1.0, value]))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_paper_numerics_subtract_in_float32(dtype):
+    quant = FakeQuant(4, numerics="paper").train()
+    quant.calibrate(torch.randn(2, 3, 5, 7) * 3)  # its lowest value is none of the smaller type
+    x = (torch.randn(2, 3, 50, 7) * 3).to(dtype)
+    low, scale = quant.range[0], quant.scale
+    codes = ((x.float() - low) / scale).round().clamp(0, 15)
+    assert torch.equal(quant(x), (codes * scale + low).to(dtype))
+    assert torch.equal(quant(x), quant(x.float()).to(dtype))

@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.autograd.profiler import profile
 
 from qprune.assemble import swap
 from qprune.errors import CheckpointError, PlanError, TrainingError
@@ -562,3 +563,130 @@ def test_a_network_without_compressors_is_done_at_once():
     driver = ScheduleDriver(nn.Sequential(nn.Conv2d(3, 2, 1)))
     assert driver.finished
     assert driver.step() == []
+
+
+# called in turn
+
+
+TWICE = (
+    "ScheduleDriver.step was called after step 3 with nothing trained since: every call moves all schedules by a step. "
+    "Call it once after every optimizer.step(), and not where a Trainer does."
+)
+
+
+def test_two_calls_for_one_step_are_told_once(caplog):
+    net = two_layers(OneShot(0.5, at=9))
+    driver, optimizer = ScheduleDriver(net), torch.optim.SGD(net.parameters(), lr=0.1)
+    train(net, driver, optimizer, steps=3)
+    assert not caplog.messages
+    driver.step()
+    assert caplog.messages == [TWICE]
+    train(net, driver, optimizer)
+    driver.step()
+    assert len(caplog.messages) == 1
+    assert driver.steps_done == 6
+
+
+class Partly(nn.Module):
+    """One of its layers never runs, another only sometimes."""
+
+    def __init__(self):
+        super().__init__()
+        self.never, self.sometimes, self.always = (PrunedConv2d(3, 3, 1, schedule=OneShot(0.5, at=99)) for _ in "123")
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.always(self.sometimes(x) if self.calls % 2 else x)
+
+
+def accumulated(net, optimizer):
+    optimizer.zero_grad()
+    for _ in range(3):
+        net(batch()).square().mean().backward()
+    optimizer.step()
+
+
+def kept_gradients(net, optimizer):
+    optimizer.zero_grad(set_to_none=False)
+    net(batch()).square().mean().backward()
+    optimizer.step()
+    net.eval()(batch())
+    net.train()
+
+
+def skipped(net, optimizer):
+    """As a GradScaler leaves it where gradients overflowed."""
+    optimizer.zero_grad()
+    (net(batch()).square().mean() * torch.inf).backward()
+
+
+def forwards_alone(net, optimizer):
+    net(batch())
+
+
+@pytest.mark.parametrize(
+    ("net", "step"),
+    [
+        (lambda: two_layers(OneShot(0.5, at=99)), accumulated),
+        (lambda: two_layers(OneShot(0.5, at=99)), kept_gradients),
+        (lambda: two_layers(OneShot(0.5, at=99)), skipped),
+        (lambda: two_layers(OneShot(0.5, at=99, measure=99)), forwards_alone),
+        (lambda: nn.Sequential(nn.BatchNorm2d(3), PrunedConv2d(3, 3, 1, schedule=OneShot(0.5, at=99))), forwards_alone),
+        (Partly, accumulated),
+        (Partly, skipped),
+    ],
+)
+def test_whatever_trains_is_no_second_call(net, step, caplog):
+    net = net()
+    driver, optimizer = ScheduleDriver(net), torch.optim.SGD(net.parameters(), lr=0.1)
+    for _ in range(5):
+        step(net, optimizer)
+        driver.step()
+    assert not caplog.messages
+
+
+def test_compiled_training_is_no_second_call(caplog):
+    net = two_layers(OneShot(0.5, at=3))
+    driver, optimizer = ScheduleDriver(net), torch.optim.SGD(net.parameters(), lr=0.1)
+    compiled = torch.compile(net, backend="aot_eager")
+    for _ in range(5):
+        accumulated(compiled, optimizer)
+        driver.step()
+    assert not [message for message in caplog.messages if "ScheduleDriver" in message]
+    driver.step()
+    assert [message for message in caplog.messages if "ScheduleDriver" in message]
+    torch._dynamo.reset()
+
+
+def test_second_call_is_found_without_reading_the_device():
+    net = two_layers(OneShot(0.5, at=99, measure=99))
+    driver, optimizer = ScheduleDriver(net), torch.optim.SGD(net.parameters(), lr=0.1)
+    train(net, driver, optimizer, steps=2)
+    with profile(use_cpu=True, use_kineto=False) as seen:  # Kineto writes to stderr
+        driver._standstill.note()
+        driver._standstill.lasts()
+    assert not list(seen.function_events)
+
+
+def test_two_drivers_of_one_network_are_refused_where_the_older_one_steps():
+    net = two_layers(SHOT)
+    older, newer = ScheduleDriver(net), ScheduleDriver(net)
+    assert train(net, newer) == []
+    with pytest.raises(TrainingError) as caught:
+        older.step()
+    assert str(caught.value) == (
+        "0.output has a newer ScheduleDriver than the one whose step was called: each of them would move its schedule. "
+        "Make one driver for the network, and call its step once after every optimizer.step()."
+    )
+    assert at_steps(train(net, newer)) == [(2, "0.output"), (2, "2.output")]
+
+
+def test_drivers_of_a_part_and_of_a_copy_are_told_apart():
+    net = two_layers(SHOT)
+    whole = ScheduleDriver(net)
+    train(copy.deepcopy(net), ScheduleDriver(copy.deepcopy(net)))
+    train(net, whole)
+    ScheduleDriver(net[2])
+    with pytest.raises(TrainingError, match=r"^2\.output has a newer ScheduleDriver"):
+        whole.step()

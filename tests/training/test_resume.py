@@ -1,16 +1,21 @@
 import copy
 import os
+import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from comparing import same
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
+from qprune.data import eval_loader, load_data, train_loader
 from qprune.errors import CheckpointError
+from qprune.spec import DataSpec
 from qprune.training import (
     Callback,
     CallbackError,
@@ -22,6 +27,7 @@ from qprune.training import (
     make_average,
 )
 from qprune.training.checkpoint import load
+from qprune.training.random_state import seed_generators
 
 MakeTrainer = Callable[..., Trainer]
 
@@ -206,3 +212,90 @@ def test_sigterm_saves_and_is_told_from_ctrl_c(make_trainer: MakeTrainer, tmp_pa
     assert load(tmp_path / "last.pt")["step"] == 7
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert not trainer.fit().preempted
+
+
+class Jittered(Dataset[Any]):
+    """Digits with noise as people write it: from every global generator."""
+
+    def __init__(self, images: Dataset[Any]) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        image, label = self.images[index]
+        if random.random() < 0.5:
+            image = image.flip(-1)
+        return image + torch.tensor(np.random.randn(1, 8, 8), dtype=torch.float32) + 0.1 * torch.randn(1, 8, 8), label
+
+
+class ByChance(nn.Module):
+    """Scales by numbers that only Python and NumPy know."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * (1 + random.random() * np.random.rand()) if self.training else x
+
+
+def scaling_trainer(make: MakeTrainer, folder: Path, train: Any, val: Any, *callbacks: Callback) -> Trainer:
+    torch.manual_seed(4)
+    net = nn.Sequential(ByChance(), nn.Flatten(), nn.Linear(64, 10))
+    trainer = make(net, callbacks=[*callbacks, ModelCheckpoint(folder)])
+    trainer.train, trainer.val = train, val
+    return trainer
+
+
+def check_resumed(make: Callable[..., Trainer], folder: Path, stop: int) -> None:
+    """``make(folder, callbacks)`` stopped in a step and resumed, against unbroken."""
+    (folder / "whole").mkdir()
+    seed_generators(5)
+    make(folder / "whole").fit()
+    seed_generators(5)
+    assert make(folder, CtrlC(stop)).fit().interrupted
+    seed_generators(6)
+    resumed = make(folder)
+    resumed.resume_from(load(folder / "last.pt"))
+    resumed.fit()
+    assert same(load(folder / "last.pt"), load(folder / "whole" / "last.pt"))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_own_data_and_layers_that_draw_from_numpy_and_python_resume_to_the_bit(
+    make_trainer: MakeTrainer, tmp_path: Path, workers: int
+) -> None:
+    digits = load_data(DataSpec("digits", train_images=150), seed=1)
+
+    def make(folder: Path, *callbacks: Callback) -> Trainer:
+        train = train_loader(Jittered(digits.train), batch=32, seed=1, workers=workers)
+        val = eval_loader(Jittered(digits.val), batch=64, workers=workers)
+        return scaling_trainer(make_trainer, folder, train, val, *callbacks)
+
+    check_resumed(make, tmp_path, stop=7)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_own_loader_resumes_to_the_bit_from_the_end_of_an_epoch(
+    make_trainer: MakeTrainer, tmp_path: Path, workers: int
+) -> None:
+    digits = load_data(DataSpec("digits", train_images=150), seed=1)
+
+    def make(folder: Path, *callbacks: Callback) -> Trainer:
+        train = DataLoader(Jittered(digits.train), batch_size=32, shuffle=True, num_workers=workers)
+        val = DataLoader(Jittered(digits.val), batch_size=64, num_workers=workers)
+        return scaling_trainer(make_trainer, folder, train, val, *callbacks)
+
+    check_resumed(make, tmp_path, stop=4)  # after the fifth step, which ends the epoch
+
+
+def test_checkpoint_without_numpy_s_and_python_s_numbers_still_resumes(
+    make_joint_trainer: MakeTrainer, tmp_path: Path
+) -> None:
+    whole = unbroken(make_joint_trainer, tmp_path)
+    trainer = make_joint_trainer(callbacks=[CtrlC(7)])
+    trainer.fit()
+    state = trainer.state_dict()
+    state["ranks"][0]["rng"] = {"cpu": state["ranks"][0]["rng"]["cpu"]}  # as earlier versions wrote it
+    resumed = make_joint_trainer()
+    resumed.resume_from(state)
+    resumed.fit()
+    assert same(resumed.net.state_dict(), whole["net"])

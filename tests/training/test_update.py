@@ -42,7 +42,7 @@ def test_plain_update_is_torch_s_own():
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), theirs.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("parts", [2, 3, 9])
+@pytest.mark.parametrize("parts", [2, 3, 4, 5, 9])
 def test_accumulated_parts_make_the_update_of_the_whole_batch(parts):
     (whole, loss), (ours, other) = updated(norm_free()), updated(norm_free(), accumulate=parts)
     torch.testing.assert_close(other, loss)
@@ -53,9 +53,29 @@ def test_accumulated_parts_make_the_update_of_the_whole_batch(parts):
 def test_parts_have_nearly_equal_size_and_all_samples():
     images, labels = batch(7)
     parts = list(split({"a": images, "b": [labels]}, 3))
-    assert [len(part["a"]) for part, _ in parts] == [3, 3, 1]
+    assert [len(part["a"]) for part, _ in parts] == [3, 2, 2]
     assert torch.equal(torch.cat([part["b"][0] for part, _ in parts]), labels)
-    assert sum(share for _, share in parts) == pytest.approx(1)
+    assert [share for _, share in parts] == [3 / 7, 2 / 7, 2 / 7]
+
+
+def test_thirteen_images_in_four_parts_can_all_be_normalized():
+    torch.manual_seed(3)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 9, 6), nn.BatchNorm1d(6), nn.Linear(6, 4))
+    update = Update(net, TASK, torch.optim.SGD(net.parameters(), lr=0.1), device=CPU, accumulate=4)
+    sizes = []
+    net[2].register_forward_hook(lambda _, inputs, output: sizes.append(len(output)))
+    update.backward(batch(13))
+    assert sizes == [4, 3, 3, 3]
+
+
+@pytest.mark.parametrize(("size", "sizes"), [(13, [4, 3, 3, 3]), (5, [3, 2]), (3, [3]), (1, [1])])
+def test_parts_have_as_many_samples_as_batch_statistics_need(size, sizes):
+    assert [len(part[0]) for part, _ in split(batch(size), 4, least=2)] == sizes
+
+
+def test_what_is_no_tensor_of_samples_goes_to_every_part():
+    parts = [part for part, _ in split({"a": torch.zeros(4, 3), "scale": torch.tensor(2.0), "name": "x"}, 2)]
+    assert [(len(part["a"]), part["scale"].item(), part["name"]) for part in parts] == [(2, 2.0, "x")] * 2
 
 
 def test_clipped_gradients_have_the_norm_over_all_parameters():

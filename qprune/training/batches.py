@@ -1,0 +1,165 @@
+"""What batches, labels and outputs must be for a network to be trained on them; said before the first step."""
+
+from collections.abc import Iterator, Sized
+from math import prod
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default_collate
+
+from qprune.data import EpochSampler, ImageSet, SeededSet, Splits
+from qprune.data.own import PARTS
+from qprune.data.pair_set import PairSet
+from qprune.errors import DataError, PlanError
+from qprune.flow import Flow
+from qprune.tasks import Task
+
+ONE_VALUE = "Expected more than 1 value per channel"  # what torch says then
+
+
+def check_images(splits: Splits) -> None:
+    """Refuse parts without images.
+
+    Raises:
+        DataError: naming the part.
+
+    Example:
+        >>> check_images(Splits(info=None, train=my_set))
+    """
+    for name, part in _parts(splits):
+        endless = isinstance(getattr(part, "dataset", part), IterableDataset)
+        if not endless and isinstance(part, Sized) and not len(part):
+            raise DataError(f'data["{name}"] has no images; give it some, or leave it out.')
+
+
+def check_labels(splits: Splits, task: Task) -> None:
+    """Refuse labels that are no classes, as far as they can be seen at once: all of them, or that of the first image.
+
+    Raises:
+        DataError: naming the part and the label.
+
+    Example:
+        >>> check_labels(Splits(info=None, train=my_set), Classification(classes=10))
+    """
+    if hasattr(task, "check_target"):
+        for name, part in _parts(splits):
+            check_target(task, _labels(part), f'data["{name}"]')
+
+
+def _parts(splits: Splits) -> Iterator[tuple[str, Any]]:
+    return ((name, part) for name in PARTS if (part := getattr(splits, name)) is not None)
+
+
+def _labels(part: Any) -> Any:
+    dataset = part.dataset if isinstance(part, DataLoader) else part
+    if isinstance(dataset, ImageSet):
+        return dataset.labels
+    if isinstance(dataset, TensorDataset):
+        return dataset.tensors[1] if len(dataset.tensors) == 2 else None
+    if isinstance(part, DataLoader | PairSet):  # whose batches are somebody's own, or whose label maps were checked
+        return None
+    return default_collate([SeededSet(part)[0][1]])
+
+
+def check_target(task: Task, target: Any, where: str) -> None:
+    """Refuse labels that ``task`` does not know, where it can tell and they are on the host.
+
+    Args:
+        task: what it knows is told by its ``check_target``, if it has one.
+        target: of a batch.
+        where: what to call it in a sentence.
+
+    Raises:
+        DataError: with the rule and the label.
+
+    Example:
+        >>> check_target(Classification(classes=10), torch.tensor([4, 7]), "Batch 0")
+    """
+    check = getattr(task, "check_target", None)
+    if check is None or not isinstance(target, Tensor) or target.device.type != "cpu":
+        return
+    try:
+        check(target)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}.") from error
+
+
+def check_output(task: Task, flow: Flow, shape: tuple[int, ...], data: str) -> None:
+    """Refuse a network whose output does not fit the classes.
+
+    Args:
+        task: what it needs is told by its ``check_output``, if it has one.
+        flow: trace of the network on two images.
+        shape: ``(C, H, W)`` of an image.
+        data: what to call the data in the sentence.
+
+    Raises:
+        PlanError: with the output's shape and the one that is needed.
+
+    Example:
+        >>> check_output(Classification(classes=10), trace(net, torch.zeros(2, 1, 8, 8)), (1, 8, 8), "digits")
+    """
+    check = getattr(task, "check_output", None)
+    if check is None or len(flow.outputs) != 1 or flow.outputs[0] < 0:
+        return
+    try:
+        check(flow.calls[flow.outputs[0]].shape, (2, *shape[1:]))
+    except ValueError as error:
+        raise PlanError(f"The network does not fit the data ({data}): for 2 images its {error}.") from error
+
+
+def part_size(flow: Flow, fewest: int | None, other: int | None = None) -> int:
+    """How many images the parts of a batch must have at least, for the network's batch statistics.
+
+    Args:
+        flow: trace of the network on two images.
+        fewest: images of the smallest batch of a process, `fewest_images`; None if it is not known.
+        other: a size of batches with which no batch is so small.
+
+    Returns:
+        2 where a normalization sees one value per channel and image, else 1.
+
+    Raises:
+        PlanError: if the smallest batch has fewer.
+
+    Example:
+        >>> part_size(trace(nn.Sequential(nn.BatchNorm2d(3)), torch.zeros(2, 3, 1, 1)), fewest=5)
+        2
+    """
+    path = next((str(call.path) for call in flow.calls if _sees_one_value(call.layer, call.shape)), None)
+    if path is None:
+        return 1
+    if fewest == 1:
+        such_as = f", such as {other}" if other else ""
+        raise PlanError(
+            f"{path} takes batch statistics, and an epoch has a batch of 1 image (in one process), which gives it a "
+            f"single value per channel. Choose another train.batch{such_as}; in a loader of your own, drop_last=True "
+            "leaves a short last batch out."
+        )
+    return 2
+
+
+def _sees_one_value(layer: nn.Module | None, shape: tuple[int, ...]) -> bool:
+    """Whether batch statistics of one image would be those of one value; ``shape`` is that of two images."""
+    batch = isinstance(layer, _BatchNorm) and (layer.training or layer.running_mean is None)
+    return batch and prod(shape) // shape[1] == 2
+
+
+def fewest_images(loader: DataLoader[Any]) -> int | None:
+    """Images of the smallest batch of an epoch, in the process that gets the fewest; None if nobody knows.
+
+    Example:
+        >>> fewest_images(train_loader(torch.zeros(33, 3, 8, 8), batch=16))
+        1
+    """
+    if isinstance(loader.sampler, EpochSampler):
+        return loader.sampler.fewest
+    if isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
+        return None
+    try:
+        size = len(loader.sampler)  # type: ignore[arg-type]  # samplers may have no length
+    except TypeError:
+        return None
+    rest = 0 if loader.drop_last else size % loader.batch_size
+    return rest or loader.batch_size
