@@ -27,7 +27,7 @@ from qprune.layers import ChannelMask, FakeQuant, PrunedConv2d, sites
 from qprune.report import chain_of
 from qprune.schedules import OneShot
 from qprune.spec import DataSpec, read_spec, spec_to_toml
-from qprune.training import Callback, load_checkpoint
+from qprune.training import Callback, LambdaCallback, load_checkpoint
 
 ACTS = [{"types": ["ReLU"], "at": "output"}]
 WEIGHTS = [{"types": ["Conv2d", "Linear"], "at": "weight"}]
@@ -518,11 +518,17 @@ def test_a_network_of_ones_own_that_cannot_be_followed_needs_its_code(runs, capl
         def forward(self, x):
             return self.net(x) if x.shape[0] > 0 else x
 
-    history = fit(spec(), runs, model=Undecided())
-    assert "model.pt is opened with the network's own code only" in caplog.text
+    said = {}
+    watch = LambdaCallback(on_train_begin=lambda logs: said.update(begin=caplog.text))
+    history = fit(spec(), runs, model=Undecided(), callbacks=[watch])
+    assert "The run tiny/dense is opened with the network's code only, model=: Undecided cannot" in said["begin"]
+    assert caplog.text == said["begin"]  # once, and not after hours
     message = told(CheckpointError, qprune.load, history.run)
-    assert "is of another network" in message
-    assert "hand that over: model=" in message
+    assert "is of a network of the user's own, whose code is needed" in message
+    assert "Hand the network over, as it was before training: model=." in message
+    loaded = qprune.load(history.run, model=Undecided())
+    assert qprune.evaluate(history.run, model=Undecided()) == history.scores["test"]
+    assert isinstance(loaded, Undecided)
 
 
 def test_fit_with_network_data_and_task_of_ones_own(runs):

@@ -9,7 +9,7 @@ import torch
 from attrs import evolve
 from torch import Tensor, nn
 
-from qprune.data import load_data
+from qprune.data import some_images
 from qprune.errors import DataError, ExportError
 from qprune.export.certificate import Certificate
 from qprune.export.exporting import export_network
@@ -69,14 +69,11 @@ def monitored(opened: Opened) -> str:
 
 def _test_images(opened: Opened) -> Tensor | None:
     try:
-        split = load_data(opened.spec.data, opened.spec.seed).test
+        return some_images(opened.split("test"), IMAGES)
     except DataError:
+        if opened.data is not None:
+            raise
         return None
-    if split is None:
-        return None
-    count = min(IMAGES, len(split))
-    places = torch.linspace(0, len(split) - 1, count).long().tolist()
-    return torch.stack([split[place][0] for place in places])
 
 
 def _about(opened: Opened) -> dict[str, Any]:

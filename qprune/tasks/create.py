@@ -86,6 +86,16 @@ def make_task(spec: TaskSpec, classes: tuple[str, ...], kind: str | None = None)
         raise SpecError(f"task: {error}.") from error
 
 
+def learns_classes(spec: TaskSpec) -> bool:
+    """Whether a task is about classes, not about images to translate.
+
+    Example:
+        >>> learns_classes(TaskSpec("segmentation")), learns_classes(TaskSpec("pix2pix"))
+        (True, False)
+    """
+    return NEEDS.get(spec.name) != "translation"
+
+
 def names() -> list[str]:
     """Return the names that `create` knows, sorted.
 

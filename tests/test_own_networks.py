@@ -1,0 +1,296 @@
+"""Networks and data that nobody here wrote go through every command, and are opened where their classes are not."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+import qprune
+from qprune.errors import CheckpointError, DataError, QpruneError, SpecError
+from qprune.layers import PrunedConv2d, sites
+from qprune.schedules import OneShot
+from qprune.spec import read_spec
+
+CONVS = {"types": ["Conv2d"], "at": "input", "skip": [0]}
+WEIGHTS = {"types": ["Conv2d", "Linear"], "at": "weight"}
+HALF = {"sites": [CONVS], "sparsity": 0.5, "schedule": {"kind": "one-shot", "at": 2}}
+KEPT = {"sites": [CONVS], "schedule": {"kind": "inherited"}}
+EIGHT = {"sites": [WEIGHTS], "bits": 8, "per": "channel", "start": 2}
+
+MORNING = """
+import sys
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+import qprune
+
+
+class Block(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+        self.gain = nn.Parameter(torch.full((1, channels, 1, 1), 0.5))
+
+    def forward(self, x):
+        return torch.relu(self.norm(self.conv(x)) + x * self.gain)
+
+
+class Morning(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(2, 6, 3, padding=1)
+        self.blocks = nn.Sequential(Block(6), Block(6))
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.head(self.blocks(self.stem(x)).mean((2, 3)))
+
+
+def pairs(count, seed):
+    draw = torch.Generator().manual_seed(seed)
+    return TensorDataset(torch.randn(count, 2, 9, 11, generator=draw), torch.arange(count) % 3)
+"""
+
+
+def spec(name="mine/first", **tables):
+    """A spec that names neither a network nor data; 5 steps an epoch for 20 images."""
+    train = {"length": "2ep", "batch": 4, "optimizer": {"name": "sgd", "lr": 0.01}}
+    return {"name": name, "train": train | tables.pop("train", {})} | tables
+
+
+def fit(source, **options):
+    return qprune.fit(source, verbose=0, **options)
+
+
+def told(kind, action, *arguments, **options):
+    with pytest.raises(kind) as caught:
+        action(*arguments, **options)
+    return str(caught.value)
+
+
+def pairs(count=20, shape=(3, 9, 11), classes=4, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    return TensorDataset(torch.randn(count, *shape, generator=draw), torch.arange(count) % classes)
+
+
+def net():
+    torch.manual_seed(1)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(),
+        nn.Conv2d(6, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
+    )  # fmt: skip
+
+
+def data():
+    return {"train": pairs(), "val": pairs(7, seed=1), "test": pairs(11, seed=2)}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("QPRUNE_RUNS", raising=False)
+    return tmp_path
+
+
+# rules
+
+
+def test_rules_act_on_the_network_that_is_handed_over():
+    history = fit(spec(prune=[HALF], quantize=[EIGHT]), model=net(), data=data())
+    loaded = qprune.load(history.run)
+    assert [(event["site"], event["step"]) for event in history.events if "bits" not in event] == [("3.input", 2)]
+    assert [site.name for site in sites(loaded) if site.quant is not None] == ["0.weight", "3.weight", "8.weight"]
+    assert int(loaded[3].input_mask.keep.sum()) == 3
+
+
+def test_the_network_that_is_handed_over_stays_as_it_is():
+    mine = net()
+    before = {key: value.clone() for key, value in mine.state_dict().items()}
+    fit(spec(prune=[HALF]), model=mine, data=data())
+    assert before.keys() == mine.state_dict().keys()
+    assert all(torch.equal(before[key], value) for key, value in mine.state_dict().items())
+    assert type(mine[3]) is nn.Conv2d
+
+
+def test_the_rules_are_those_of_swap():
+    history = fit(spec(prune=[HALF], train={"length": 1}, quantize=[EIGHT | {"start": 1}]) | {
+        "prune": [HALF | {"schedule": {"kind": "one-shot", "at": 1}}]
+    }, model=net(), data=data())  # fmt: skip
+    swapped = qprune.swap(net(), torch.zeros(2, 3, 9, 11), prune=[HALF], quantize=[EIGHT])
+    assert qprune.load(history.run, model=net()).state_dict().keys() == swapped.state_dict().keys()
+
+
+def test_masks_that_the_network_has_stay_and_rules_add_to_them():
+    mine = net()
+    mine[3] = PrunedConv2d(6, 8, 3, padding=1, schedule=OneShot(sparsity=0.5, at=2))
+    history = fit(spec(quantize=[EIGHT]), model=mine, data=data())
+    loaded = qprune.load(history.run, model=mine)
+    assert int(loaded[3].input_mask.keep.sum()) == 3
+    assert bool(loaded[3].weight_quant.active)
+    sentence = told(QpruneError, fit, spec("mine/twice", prune=[HALF]), model=mine, data=data())
+    assert sentence == ('"3.input" already has a mask of its own; exclude it (prune[0].sites[0] in mine/twice).')
+    assert not Path("runs/mine/twice").exists()
+
+
+# what is recorded
+
+
+def test_the_spec_of_the_run_names_neither_network_nor_data_that_others_took_the_place_of():
+    source = spec(data={"name": "digits", "workers": 0}, model={"arch": "mobilenetv2"}, prune=[HALF])
+    run = fit(source, model=net(), data=data()).run
+    recorded = read_spec(run / "spec.toml")
+    assert recorded.model.is_own
+    assert recorded.data.name == ""
+    assert len(recorded.prune) == 1
+
+
+def test_shape_and_classes_are_those_of_the_data():
+    run = fit(spec(), model=net(), data=data()).run
+    content = qprune.training.load_model(run / "model.pt")
+    assert content["shape"] == [3, 9, 11]
+    assert content["classes"] == ["0", "1", "2", "3"]
+
+
+def test_a_network_of_the_spec_is_made_for_the_data_that_is_handed_over():
+    source = spec(data={"name": "digits"}, model={"arch": "mobilenetv2", "width": 0.1})
+    run = fit(source, data={"train": pairs(20, (2, 9, 11), classes=3)}).run
+    assert qprune.load(run)(torch.zeros(2, 2, 9, 11)).shape == (2, 3)
+    nameless = [(torch.randn(2, 9, 11), torch.randn(1)) for _ in range(5)]
+    assert told(DataError, fit, source | {"name": "other"}, data={"train": nameless}) == (
+        'data["train"] does not say how many classes it has, which the network is made for. Give the data set an '
+        "attribute classes, a list of their names."
+    )
+
+
+def test_a_network_with_another_number_of_outputs_than_the_data_has_classes_is_refused():
+    train = pairs()
+    train.classes = ["ant", "bee", "cat", "dog", "emu"]
+    assert told(SpecError, fit, spec(), model=net(), data={"train": train}) == (
+        "The network gives 4 values per image, and the data has 5 classes; give the last layer 5 outputs."
+    )
+
+
+def test_what_is_missing_is_said():
+    assert told(SpecError, fit, spec(), data=data()) == ""
+    assert told(DataError, fit, spec(), model=net()) == ""
+    assert told(SpecError, fit, spec(), model=nn.Sequential, data=data()) == (
+        "model must be a network, an nn.Module; received the class Sequential. Make one, and hand that over."
+    )
+
+
+# opening without the class
+
+
+@pytest.fixture(scope="module")
+def morning(tmp_path_factory):
+    """Runs of a class that this process does not have: on digits of a spec, and on data of its own."""
+    root = tmp_path_factory.mktemp("morning")
+    rules = {
+        "prune": [HALF],
+        "quantize": [
+            EIGHT | {"start": 6},
+        ],
+    }
+    table = spec("mine/morning", train={"length": "3ep"}, **rules)
+    code = (
+        MORNING
+        + f"""
+data = {{"train": pairs(20, 0), "val": pairs(7, 1), "test": pairs(11, 2)}}
+torch.manual_seed(0)
+qprune.fit({table!r}, model=Morning(), data=data, runs={str(root)!r}, verbose=0)
+torch.save(data["test"].tensors, {str(root / "test.pt")!r})
+print("fitted")
+"""
+    )
+    script = root / "morning.py"
+    script.write_text(code)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.stdout == "fitted\n", done.stderr
+    assert "Traceback" not in done.stderr
+    return root
+
+
+def command(root, *arguments):
+    words = [sys.executable, "-m", "qprune", *map(str, arguments), "--runs", str(root)]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+def test_the_run_opens_and_is_scored_without_the_class(morning):
+    test = TensorDataset(*torch.load(morning / "test.pt"))
+    report = json.loads((morning / "mine/morning/report.json").read_text())
+    assert qprune.evaluate("mine/morning", data={"test": test}, runs=morning) == report["scores"]["test"]
+    loaded = qprune.load("mine/morning", runs=morning)
+    assert {type(module).__module__.split(".")[0] for module in loaded.modules()} <= {"torch", "qprune"}
+
+
+def test_summary_of_the_run_without_the_class(morning):
+    done = command(morning, "summary", "mine/morning")
+    assert done.returncode == 0, done.stderr
+    assert "blocks.0.conv" in done.stdout
+
+
+def test_shrink_times_what_the_run_was_trained_as(morning, tmp_path):
+    done = command(morning, "shrink", "mine/morning", "--out", tmp_path / "small.pt")
+    assert done.returncode == 0, done.stderr
+    assert "dense" in done.stdout
+    opened = qprune.training.open_model("mine/morning", morning)
+    dense = opened.dense()
+    assert {name: tuple(value.shape) for name, value in dense.state_dict().items() if "conv" in name} == {
+        "blocks.0.conv.weight": (6, 6, 3, 3), "blocks.1.conv.weight": (6, 6, 3, 3),
+    }  # fmt: skip
+    small, x = qprune.load(tmp_path / "small.pt"), torch.randn(2, 2, 9, 11)
+    torch.testing.assert_close(small(x), opened.net(x))
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in opened.net.parameters())
+
+
+def test_export_without_the_class(morning, tmp_path):
+    done = command(morning, "export", "mine/morning", "--out", tmp_path / "a.onnx", "--require", "nothing")
+    assert done.returncode == 0, done.stderr
+    assert "dense" in done.stdout
+    test = TensorDataset(*torch.load(morning / "test.pt"))
+    certificate = qprune.export("mine/morning", tmp_path / "b.onnx", data={"test": test}, runs=morning)
+    report = json.loads((morning / "mine/morning/report.json").read_text())
+    assert certificate.scores["accuracy"][0] == report["scores"]["test"]["accuracy"]
+    again = qprune.evaluate(tmp_path / "b.onnx", data={"test": test})
+    assert again["accuracy"] == certificate.scores["accuracy"][1]
+
+
+def test_evaluate_and_predict_on_the_command_line_say_how_data_is_handed_over(morning, tmp_path):
+    done = command(morning, "evaluate", "mine/morning")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == ""
+
+
+def test_a_class_that_is_elsewhere_on_data_of_a_spec(tmp_path):
+    table = spec("mine/digits", data={"name": "digits", "train_images": 40}, prune=[HALF])
+    code = MORNING.replace("nn.Conv2d(2, 6", "nn.Conv2d(1, 6").replace("nn.Linear(6, 3)", "nn.Linear(6, 10)")
+    code += f'qprune.fit({table!r}, model=Morning(), runs={str(tmp_path)!r}, verbose=0)\nprint("fitted")\n'
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "fitted\n", done.stderr
+    report = json.loads((tmp_path / "mine/digits/report.json").read_text())
+    assert json.loads(command(tmp_path, "evaluate", "mine/digits").stdout) == report["scores"]["test"]
+    done = command(tmp_path, "export", "mine/digits", "--require", "5")
+    assert done.returncode == 0, done.stderr
+
+
+def test_resnet18_of_torchvision():
+    torch.manual_seed(0)
+    rule = HALF | {"sites": [CONVS | {"exclude": ["*.downsample.*"]}]}
+    resnet = torchvision.models.resnet18(num_classes=4)
+    train = pairs(6, (3, 64, 64))
+    source = spec(prune=[rule | {"schedule": {"kind": "one-shot", "at": 1}}], train={"length": 2, "batch": 3})
+    run = fit(source, model=resnet, data={"train": train, "test": train}).run
+    loaded = qprune.load(run)
+    assert qprune.evaluate(run, data={"test": train}).keys() == {"loss", "accuracy"}
+    small, x = qprune.shrink(loaded, torch.zeros(1, 3, 64, 64)), torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(small(x), loaded(x), rtol=1e-4, atol=1e-4)
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in resnet.parameters())
