@@ -1,27 +1,37 @@
 """Networks and data that nobody here wrote go through every command, and are opened where their classes are not."""
 
 import json
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
 import qprune
 from qprune.errors import CheckpointError, DataError, QpruneError, SpecError
 from qprune.layers import PrunedConv2d, sites
+from qprune.report import chain_of
 from qprune.schedules import OneShot
-from qprune.spec import read_spec
+from qprune.spec import read_spec, spec_to_toml
+from qprune.tasks import write_png
+from qprune.training import LambdaCallback, load_model
 
 CONVS = {"types": ["Conv2d"], "at": "input", "skip": [0]}
 WEIGHTS = {"types": ["Conv2d", "Linear"], "at": "weight"}
 HALF = {"sites": [CONVS], "sparsity": 0.5, "schedule": {"kind": "one-shot", "at": 2}}
 KEPT = {"sites": [CONVS], "schedule": {"kind": "inherited"}}
 EIGHT = {"sites": [WEIGHTS], "bits": 8, "per": "channel", "start": 2}
+
+NO_DATA = (
+    "The spec names no data (data.name), so it must be handed over, to fit, plan, evaluate and export alike: "
+    'data={"train": ..., "val": ..., "test": ...}, in Python.'
+)
 
 MORNING = """
 import sys
@@ -109,7 +119,7 @@ def test_rules_act_on_the_network_that_is_handed_over():
     loaded = qprune.load(history.run)
     assert [(event["site"], event["step"]) for event in history.events if "bits" not in event] == [("3.input", 2)]
     assert [site.name for site in sites(loaded) if site.quant is not None] == ["0.weight", "3.weight", "8.weight"]
-    assert int(loaded[3].input_mask.keep.sum()) == 3
+    assert int(loaded.get_submodule("3").input_mask.keep.sum()) == 3
 
 
 def test_the_network_that_is_handed_over_stays_as_it_is():
@@ -155,7 +165,7 @@ def test_the_spec_of_the_run_names_neither_network_nor_data_that_others_took_the
 
 def test_shape_and_classes_are_those_of_the_data():
     run = fit(spec(), model=net(), data=data()).run
-    content = qprune.training.load_model(run / "model.pt")
+    content = load_model(run / "model.pt")
     assert content["shape"] == [3, 9, 11]
     assert content["classes"] == ["0", "1", "2", "3"]
 
@@ -180,11 +190,188 @@ def test_a_network_with_another_number_of_outputs_than_the_data_has_classes_is_r
 
 
 def test_what_is_missing_is_said():
-    assert told(SpecError, fit, spec(), data=data()) == ""
-    assert told(DataError, fit, spec(), model=net()) == ""
+    assert told(SpecError, fit, spec(), data=data()) == (
+        "The spec names no network (model.arch, or [[model.layers]]), so it must be handed over: model=, in Python."
+    )
+    assert told(DataError, fit, spec(), model=net()) == NO_DATA
     assert told(SpecError, fit, spec(), model=nn.Sequential, data=data()) == (
         "model must be a network, an nn.Module; received the class Sequential. Make one, and hand that over."
     )
+
+
+# the ways of training
+
+
+def test_init_is_a_run_of_ones_own_network_that_was_cut_while_it_trained():
+    first = fit(spec(prune=[HALF], train={"shrink": "as-frozen"}), model=net(), data=data()).run
+    table = spec("mine/second", init="mine/first", prune=[KEPT], quantize=[EIGHT])
+    assert qprune.plan(table, model=net(), data=data()).cost["parameters"] == "672 -> 366"
+    second = fit(table, model=net(), data=data()).run
+    one, other = qprune.load(first), qprune.load(second)
+    assert one.get_submodule("3").weight.shape == other.get_submodule("3").weight.shape == (8, 3, 3, 3)
+    x = torch.randn(2, 3, 9, 11)
+    torch.testing.assert_close(qprune.load(second, model=net())(x), other(x))
+    assert json.loads((second / "report.json").read_text())["costs"]["parameters"] == 672
+
+
+def test_a_chain_trains_every_run_with_what_is_handed_over():
+    Path("specs/mine").mkdir(parents=True)
+    for table in (spec(prune=[HALF]), spec("mine/second", init="mine/first", prune=[KEPT], quantize=[EIGHT])):
+        Path("specs", f"{table['name']}.toml").write_text(spec_to_toml(read_spec(table)))
+    assert qprune.plan("mine/second", model=net(), data=data()).cost["parameters"] == "672 -> 366"
+    fit("mine/second", model=net(), data=data(), chain=True)
+    reports = chain_of("mine/second", Path("runs"))
+    assert [report["name"] for report in reports] == ["mine/first", "mine/second"]
+    assert [report["costs"]["parameters_kept"] for report in reports] == [366, 366]
+
+
+def test_an_interrupted_run_of_ones_own_network_goes_on_to_the_same_bits():
+    table, mine = spec(prune=[HALF], train={"shrink": "as-frozen"}), net()
+    whole = fit(table, model=mine, data=data()).run
+
+    def stop(batch, logs):
+        if watch.trainer.step == 7:
+            signal.raise_signal(signal.SIGINT)
+
+    watch = LambdaCallback(on_train_batch_end=stop)
+    assert fit(table | {"name": "mine/again"}, model=mine, data=data(), callbacks=[watch]).interrupted
+    run = fit(table | {"name": "mine/again"}, model=mine, data=data(), resume=True).run
+    one, other = (load_model(each / "model.pt")["state"] for each in (whole, run))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_exact_numerics_of_a_network_that_was_trained_before_it_is_handed_over():
+    mine = net()
+    inputs = {"types": ["Conv2d", "Linear"], "at": "input"}
+    exact = spec("mine/exact", numerics="exact", quantize=[EIGHT, {"sites": [inputs], "bits": 8, "start": 2}])
+    assert told(SpecError, fit, exact, model=mine, data=data()).startswith(
+        'numerics = "exact" folds normalizations at the start of a run, and they have no statistics yet; name a '
+        "trained run (init in mine/exact), or train the network before it is handed over"
+    )
+    with torch.no_grad():
+        mine(torch.randn(16, 3, 9, 11))
+    run = fit(exact, model=mine, data=data()).run
+    certificate = qprune.export(run, "exact.onnx", data={"test": pairs(11, seed=2)})
+    assert certificate.exact
+    assert qprune.load(run, model=mine).state_dict().keys() == qprune.load(run).state_dict().keys()
+
+
+class Undecided(nn.Module):
+    """Its forward asks for a size, so that nobody can follow it without running it."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x):
+        return self.net(x) if x.shape[0] > 0 else x
+
+
+def test_exact_numerics_of_a_network_that_cannot_be_followed_is_refused_before_training():
+    mine = Undecided()
+    mine(torch.randn(16, 3, 9, 11))
+    exact = spec(numerics="exact", quantize=[EIGHT])
+    sentence = told(SpecError, fit, exact, model=mine, data=data())
+    assert sentence.startswith('In numerics = "exact" a network is opened by its calls alone. Undecided cannot be')
+    assert not Path("runs").exists()
+
+
+def test_a_network_that_cannot_be_followed_is_opened_and_scored_with_its_code():
+    longer = {"length": "6ep", "shrink": "as-frozen"}
+    history = fit(spec(prune=[HALF], train=longer), model=Undecided(), data=data())
+    loaded = qprune.load(history.run, model=Undecided())
+    assert loaded.net[3].weight.shape == (8, 3, 3, 3)
+    again = qprune.evaluate(history.run, model=Undecided(), data={"test": data()["test"]})
+    assert again == history.scores["test"]
+    sentence = told(CheckpointError, qprune.load, history.run, model=nn.Sequential(nn.Conv2d(3, 4, 1)))
+    assert sentence.endswith("model= is the network as it was handed to fit, on which the rules of the run then act.")
+
+
+def test_what_cannot_be_copied_is_said():
+    mine = net()
+    mine.lock = threading.Lock()
+    assert told(SpecError, fit, spec(), model=mine, data=data()) == (
+        "Sequential holds what cannot be copied (cannot pickle '_thread.lock' object), and a copy of it is trained. "
+        "Keep that outside of the network, or give the network a __deepcopy__."
+    )
+
+
+def test_hooks_go_on_collecting_for_their_owner_while_a_copy_is_trained():
+    class Owner:
+        def __init__(self):
+            self.lock, self.seen = threading.Lock(), 0
+
+        def collect(self, module, inputs, output):
+            self.seen += 1
+
+    mine, owner = net(), Owner()
+    mine[0].register_forward_hook(owner.collect)
+    fit(spec(train={"length": 3}), model=mine, data={"train": pairs()})
+    assert owner.seen >= 3
+
+
+def test_a_run_that_was_cut_has_no_dense_time(tmp_path):
+    run = fit(spec(prune=[HALF], train={"length": "6ep", "shrink": "as-frozen"}), model=net(), data=data()).run
+    done = command(run.parents[1], "shrink", "mine/first", "--out", tmp_path / "small.pt")
+    assert done.returncode == 0, done.stderr
+    assert "(the network was handed over and has been cut, so what it was before is not known here)" in done.stdout
+    assert "dense" not in done.stdout.split("One forward pass")[1]
+
+
+# data as people write it
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(pairs())
+
+
+class Sized(Stream):
+    def __len__(self):
+        return 20
+
+
+def test_a_stream_validates_and_reports():
+    parts = {"train": DataLoader(Sized(), batch_size=4), "val": DataLoader(Stream(), batch_size=4)}
+    history = fit(spec(), model=net(), data=parts | {"test": DataLoader(Stream(), batch_size=5)})
+    assert history.history["step"] == [5, 10]
+    assert len(history.history["val_accuracy"]) == 2
+    assert history.scores.keys() == {"val", "test"}
+    certificate = qprune.export(history.run, "a.onnx", data={"test": DataLoader(Stream(), batch_size=5)})
+    assert certificate.scores["accuracy"][0] == history.scores["test"]["accuracy"]
+
+
+def test_a_list_of_pairs_and_a_loader():
+    listed = [(image, int(label)) for image, label in pairs()]
+    run = fit(spec(), model=net(), data=(listed, DataLoader(pairs(7), batch_size=3))).run
+    assert qprune.evaluate(run, split="val", data={"val": listed}).keys() == {"loss", "accuracy"}
+
+
+def test_an_image_folder_of_torchvision_names_its_classes(tmp_path):
+    for name in ("ant", "bee", "cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(3):
+            picture = torch.randint(0, 255, (3, 12, 13), dtype=torch.uint8)
+            write_png(tmp_path / "photos" / name / f"{number}.png", picture)
+    raw = torchvision.datasets.ImageFolder(tmp_path / "photos")
+    assert told(DataError, fit, spec(), model=net(), data={"train": raw}) == (
+        "Images must be tensors of float32; received PIL.Image. Of a data set of torchvision convert them with "
+        "transform=torchvision.transforms.ToTensor(), a tensor with image.float()."
+    )
+    steps = [torchvision.transforms.RandomHorizontalFlip(), torchvision.transforms.ToTensor()]
+    photos = torchvision.datasets.ImageFolder(tmp_path / "photos", torchvision.transforms.Compose(steps))
+    run = fit(spec(), model=net(), data={"train": Subset(photos, range(1, 12)), "test": photos}).run
+    content = load_model(run / "model.pt")
+    assert content["classes"] == ["ant", "bee", "cat", "dog"]
+    assert content["shape"] == [3, 12, 13]
+
+
+def test_plan_counts_the_steps_of_what_is_handed_over():
+    plan = qprune.plan(spec(prune=[HALF]), model=net(), data={"train": DataLoader(pairs(), batch_size=7)})
+    assert (plan.steps_per_epoch, plan.steps) == (3, 6)
+    assert plan.cost["parameters"] == "672 -> 366"
+    assert qprune.plan(spec(prune=[HALF]), model=net(), data=data()).steps == 10
 
 
 # opening without the class
@@ -267,7 +454,15 @@ def test_export_without_the_class(morning, tmp_path):
 def test_evaluate_and_predict_on_the_command_line_say_how_data_is_handed_over(morning, tmp_path):
     done = command(morning, "evaluate", "mine/morning")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == ""
+    assert done.stderr == f"qprune: {NO_DATA}\n"
+    picture = tmp_path / "a.png"
+    write_png(picture, torch.zeros(3, 9, 11, dtype=torch.uint8))
+    done = command(morning, "predict", "mine/morning", picture)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "qprune: The network was trained on data that was handed over, and nothing says how its images were "
+        "normalized. Make tensors of the files as for that data, and call qprune.predict in Python.\n"
+    )
 
 
 def test_a_class_that_is_elsewhere_on_data_of_a_spec(tmp_path):

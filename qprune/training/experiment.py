@@ -126,7 +126,7 @@ def _followed(spec: Spec, net: nn.Module, shape: tuple[int, ...]) -> Tensor | No
         return None
     example = torch.zeros(1, *shape)
     try:
-        graph_of(net, example)
+        graph_of(unhooked_copy(net), example)  # as at the end
     except ShrinkError as error:
         if spec.numerics == "exact":
             raise SpecError(f'In numerics = "exact" a network is opened by its calls alone. {error}') from error
