@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
-from qprune.errors import SpecError
+from qprune.errors import SpecError, UnknownSpecError
 from qprune.spec.values import Table, listed, shown
 
 
@@ -54,7 +54,8 @@ def find_spec(name: str) -> Path:
     one wins.
 
     Raises:
-        SpecError: if none matches, with the nearest name, or if several do, with the candidates.
+        UnknownSpecError: if none matches, with the nearest name.
+        SpecError: if several do, with the candidates.
 
     Example:
         >>> find_spec("digits/a75_w4a4").name
@@ -65,7 +66,7 @@ def find_spec(name: str) -> Path:
         matches = [spec for spec in specs if any(fits(full, name) for full in spec.names)]
         if name and matches:
             return _only(name, matches).path
-    raise SpecError(f"No spec is named {shown(name)}{nearest_spec(Path(name))}.")
+    raise UnknownSpecError(f"No spec is named {shown(name)}{nearest_spec(Path(name))}.")
 
 
 def nearest_spec(path: Path) -> str:

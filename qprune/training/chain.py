@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import evolve
 
-from qprune.errors import SpecError
+from qprune.errors import SpecError, UnknownSpecError
 from qprune.plan import Plan
 from qprune.spec import Spec, mistakes_in, read_spec
 from qprune.training.opening import is_trained, load_model, model_file
@@ -148,6 +148,7 @@ def plan_run(
 
     Raises:
         PlanError: as `plan_chain`, as CheckpointError.
+        SpecError: as `missing_links`, but for a run that is unknown, which becomes a note of the plan.
 
     Example:
         >>> plan_run(read_spec("digits/a75_w4a4"), Path("runs"), Provided(), "digits/a75_w4a4").cost["parameters"]
@@ -155,7 +156,7 @@ def plan_run(
     """
     try:
         earlier, notes = missing_links(spec, root, folder=folder), []
-    except SpecError as error:  # there is no such run, and no spec from which it could be planned
+    except UnknownSpecError as error:  # there is no such run, and no spec from which it could be planned
         earlier, notes = [], [f"what {spec.init} prunes is not known and does not count: {error}"]
     planning: dict[str, Any] = {"provided": provided, "sources": {spec.name: source}}
     plan = plan_chain([*earlier, spec], root, steps_per_epoch=steps_per_epoch, **planning)
