@@ -50,8 +50,8 @@ def wrap_data(data: Any, *, trains: bool = True) -> Splits:
         trains: whether ``"train"`` must be there.
 
     Raises:
-        DataError: for another form, an unknown key, a part that is empty, no training data, or an iterable dataset outside
-            a loader.
+        DataError: for another form, an unknown key, a part that is empty, no training data, or an iterable dataset
+            outside a loader.
 
     Example:
         >>> wrap_data((train_set, val_set)).val is val_set

@@ -1,6 +1,7 @@
 """What data that the user hands over says about itself: the shape of its images, and its classes."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,13 @@ def image_shape(part: Dataset[Any] | DataLoader[Any]) -> tuple[int, int, int]:
         >>> image_shape([(torch.zeros(3, 5, 7), 1)])
         (3, 5, 7)
     """
-    channels, height, width = next(_images(part)).shape
+    with torch_state_kept():
+        channels, height, width = next(_images(part)).shape
     return channels, height, width
 
 
 def some_images(part: Dataset[Any] | DataLoader[Any], count: int) -> Tensor:
-    """Some images ``(N, C, H, W)`` spread evenly over a data set; of a loader they are the first.
+    """Some images ``(N, C, H, W)``, spread evenly over a data set; of a loader they are the first.
 
     Args:
         part: pairs of an image and a target, or a loader of them.
@@ -43,12 +45,8 @@ def some_images(part: Dataset[Any] | DataLoader[Any], count: int) -> Tensor:
         torch.Size([4, 3, 5, 7])
     """
     if isinstance(part, DataLoader):
-        found: list[Tensor] = []
-        for image in _images(part):
-            found.append(image)
-            if len(found) == count:
-                break
-        return torch.stack(found)
+        with torch_state_kept():
+            return torch.stack(list(islice(_images(part), count)))
     size: int = len(part)  # type: ignore[arg-type]  # a map-style dataset has a length
     places = torch.linspace(0, size - 1, min(count, size)).long().tolist()
     return torch.stack([_checked(_image_in(part[place])) for place in places])
@@ -61,7 +59,8 @@ def class_names(part: Any) -> tuple[str, ...]:
         >>> class_names(torchvision.datasets.ImageFolder("animals"))
         ('cat', 'dog')
     """
-    return next((tuple(map(str, found)) for each in _unwrapped(part) if (found := _list_in(each, "classes"))), ())
+    found: Iterator[Any] = (getattr(each, "classes", None) for each in _unwrapped(part))
+    return next((tuple(map(str, names)) for names in found if _are_names(names)), ())
 
 
 def count_classes(part: Any) -> int | None:
@@ -87,9 +86,9 @@ def _unwrapped(part: Any) -> Iterator[Any]:
         part = getattr(part, "dataset", None)
 
 
-def _list_in(part: Any, name: str) -> Any:
-    found = getattr(part, name, None)
-    return found if isinstance(found, list | tuple) else None
+def _are_names(found: Any) -> bool:
+    # Cityscapes of torchvision has tables there
+    return isinstance(found, list | tuple) and len(found) > 0 and all(type(name) in (str, int) for name in found)
 
 
 def _labels(part: Any) -> Tensor | None:
@@ -114,9 +113,7 @@ def _images(part: Dataset[Any] | DataLoader[Any]) -> Iterator[Tensor]:
     if not isinstance(part, DataLoader):
         yield _checked(_image_in(SeededSet(part)[0]))
         return
-    with torch_state_kept():
-        batches = iter(part)
-    for batch in batches:
+    for batch in part:
         images = _image_in(batch)
         if not isinstance(images, Tensor) or images.dim() != 4:
             raise DataError(f"A loader's images must be (N, C, H, W); received {_shown(images)}.")

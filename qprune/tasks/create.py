@@ -86,14 +86,14 @@ def make_task(spec: TaskSpec, classes: tuple[str, ...], kind: str | None = None)
         raise SpecError(f"task: {error}.") from error
 
 
-def learns_classes(spec: TaskSpec) -> bool:
-    """Whether a task is about classes, not about images to translate.
+def needed_kind(spec: TaskSpec) -> str | None:
+    """The kind of data that a task needs, `qprune.data.DataInfo.kind`; None for an unknown task.
 
     Example:
-        >>> learns_classes(TaskSpec("segmentation")), learns_classes(TaskSpec("pix2pix"))
-        (True, False)
+        >>> needed_kind(TaskSpec("pix2pix"))
+        'translation'
     """
-    return NEEDS.get(spec.name) != "translation"
+    return NEEDS.get(spec.name)
 
 
 def names() -> list[str]:

@@ -93,7 +93,7 @@ def prepare(
     if init is not None:
         inherit(net, init, str(spec.init))
     if spec.numerics == "exact":
-        _make_exact(spec, net, shape)
+        _make_exact(spec, net, shape, init is not None)
     followed = _followed(spec, net, shape)
     chosen = choose_device(device)
     net.to(chosen)
@@ -103,8 +103,8 @@ def prepare(
     return Experiment(spec, splits, classes, shape, task, trainer, whole, followed)
 
 
-def _make_exact(spec: Spec, net: nn.Module, shape: tuple[int, ...]) -> None:
-    if any(map(_is_fresh, net.modules())):
+def _make_exact(spec: Spec, net: nn.Module, shape: tuple[int, ...], started: bool) -> None:
+    if not started and any(map(_is_fresh, net.modules())):
         own = ", or train the network before it is handed over" if spec.model.is_own else ""
         raise SpecError(
             'numerics = "exact" folds normalizations at the start of a run, and they have no statistics yet; name a '

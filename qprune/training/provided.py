@@ -23,7 +23,7 @@ from qprune.data import (
 from qprune.errors import DataError, SpecError
 from qprune.flow import trace
 from qprune.spec import ModelSpec, Spec
-from qprune.tasks import Task, learns_classes, make_task
+from qprune.tasks import Task, make_task, needed_kind
 
 Shape = tuple[int, int, int]
 
@@ -112,7 +112,8 @@ class Provided:
 
     def _classes(self, spec: Spec, shape: Shape) -> tuple[str, ...]:
         """Names of the data's own, else numbers: of the network's outputs, or of the labels if it is made for them."""
-        if self.task is None and not learns_classes(spec.task):
+        kind = None if self.task is not None else needed_kind(spec.task)
+        if kind == "translation":
             return ()
         train = self.data.train  # type: ignore[union-attr]
         names = class_names(train)
@@ -125,7 +126,7 @@ class Provided:
                 )
             return names or _numbers(count)
         outputs = _outputs(dense_network(spec.model, 0, shape, self.model), shape)
-        if names and len(names) != outputs and self.task is None:
+        if kind == "classification" and names and len(names) != outputs:  # names may be of images, not of pixels
             raise SpecError(
                 f"The network gives {outputs:,} values per image, and the data has {len(names):,} classes; give the "
                 f"last layer {len(names):,} outputs."
