@@ -115,7 +115,9 @@ def fit(
         split, ``.run`` is the folder. After Ctrl-C or SIGTERM ``.interrupted`` is true, and ``resume`` goes on.
 
     Raises:
-        SpecError: for a spec with mistakes, or an ``init`` that leads back to itself.
+        SpecError: for a spec with mistakes, an ``init`` that leads back to itself, or a network that is neither in the
+            spec nor handed over, cannot be copied, or does not fit the data.
+        DataError: for data that is missing or malformed.
         PlanError: for rules that cannot work; nothing is trained, of a chain neither, and no folder is made.
         CheckpointError: if the run exists already, or ``init`` does not.
         TrainingError: if the loss is no longer a number, a callback fails, or another process does.
@@ -136,8 +138,8 @@ def fit(
         if earlier:
             plan_chain([*earlier, chosen], root, provided=provided, sources={chosen.name: spec})
         for link in earlier:
-            given: dict[str, Any] = {"model": model, "data": provided.data, "task": task}
-            history = fit(link, **given, runs=runs, resume=resume, device=device, verbose=verbose)
+            options: dict[str, Any] = {"runs": runs, "resume": resume, "device": device, "verbose": verbose}
+            history = fit(link, model=model, data=provided.data, task=task, **options)
             if history.interrupted:
                 return history
         init = load_model(model_file(chosen.init, root)) if chosen.init else None

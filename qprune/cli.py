@@ -148,6 +148,10 @@ def predict(run: str, images: tuple[Path, ...], out: Path | None, runs: Path | N
     two take images of any size.
     """
     opened = open_run(run, runs_root(runs))
+    if opened.spec.task.is_own:
+        raise DataError(
+            "What the network makes of an image is known to its own task alone; call qprune.predict in Python."
+        )
     if opened.spec.task.name == "classification":
         _classify(opened, images, out)
     else:

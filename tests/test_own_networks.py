@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchmetrics
 import torchvision
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
@@ -317,6 +318,45 @@ def test_a_run_that_was_cut_has_no_dense_time(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "(the network was handed over and has been cut, so what it was before is not known here)" in done.stdout
     assert "dense" not in done.stdout.split("One forward pass")[1]
+
+
+class Brightness:
+    """Says how bright an image is."""
+
+    monitor, mode = "error", "min"
+
+    def loss(self, output, target):
+        return nn.functional.l1_loss(output.mean(1), target.float())
+
+    def step(self, net, batch):
+        output = net(batch[0])
+        return self.loss(output, batch[1]), output
+
+    def metrics(self):
+        return torchmetrics.MetricCollection({"error": Error()})
+
+
+class Error(torchmetrics.MeanAbsoluteError):
+    def update(self, output, target):
+        super().update(output.mean(1), target.float())
+
+
+def test_a_task_of_ones_own_is_handed_over_again(tmp_path):
+    history = fit(spec(quantize=[EIGHT]), model=net(), data=data(), task=Brightness())
+    assert history.scores["test"].keys() == {"loss", "error"}
+    test = {"test": data()["test"]}
+    assert qprune.evaluate(history.run, data=test, task=Brightness()) == history.scores["test"]
+    assert told(SpecError, qprune.evaluate, history.run, data=test) == (
+        "The task is one of the user's own, so it must be handed over: task=, in Python."
+    )
+    assert qprune.export(history.run, "a.onnx", data=test).scores == {}
+    picture = tmp_path / "a.png"
+    write_png(picture, torch.zeros(3, 9, 11, dtype=torch.uint8))
+    done = command(history.run.parents[1], "predict", "mine/first", picture)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "qprune: What the network makes of an image is known to its own task alone; call qprune.predict in Python.\n"
+    )
 
 
 # data as people write it

@@ -38,7 +38,7 @@ def read_inputs(spec: DataSpec, paths: Sequence[Path], shape: Sequence[int] | No
         >>> read_inputs(DataSpec(name="cifar10"), [Path("cat.png")], (3, 32, 32)).shape
         torch.Size([1, 3, 32, 32])
     """
-    if not spec.name:
+    if spec.is_own:
         raise DataError(
             "The network was trained on data that was handed over, and nothing says how its images were normalized. "
             "Make tensors of the files as for that data, and call qprune.predict in Python."

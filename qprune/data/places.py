@@ -124,7 +124,7 @@ def _is_scenes(name: str) -> bool:
 
 
 def _check_name(spec: DataSpec) -> None:
-    if not spec.name:
+    if spec.is_own:
         raise DataError(
             "The spec names no data (data.name), so it must be handed over, to fit, plan, evaluate and export alike: "
             'data={"train": ..., "val": ..., "test": ...}, in Python.'

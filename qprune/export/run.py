@@ -26,7 +26,8 @@ IMAGES = 64  # of the test split, on which every integer is compared
 def export_run(opened: Opened, path: str | os.PathLike[str], **options: Any) -> Certificate:
     """Write a run's network as an ONNX file, and compare both on its test images, by its task's metric too.
 
-    Without its data they are compared on random images alone, and the certificate has no scores.
+    Without its data they are compared on random images alone, and the certificate has no scores; nor has it any where
+    the task was the user's own.
 
     Args:
         opened: the run.
@@ -45,7 +46,7 @@ def export_run(opened: Opened, path: str | os.PathLike[str], **options: Any) -> 
     )
     tried = {} if images is None else {"test images": images}
     certificate = export_network(opened.net, path, example, images=tried, about=_about(opened), **options)
-    if images is None:
+    if images is None or opened.spec.task.is_own:
         return certificate
     one = evaluate_model(opened, "test", device="cpu")
     other = evaluate_model(evolve(opened, net=_with_file(opened.net, path)), "test", device="cpu")
@@ -63,8 +64,8 @@ def _with_file(net: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
 
 
 def monitored(opened: Opened) -> str:
-    """The metric by which the run's task chooses, ``"accuracy"`` say."""
-    return make_task(opened.spec.task, opened.classes).monitor
+    """The metric by which the run's task chooses, ``"accuracy"`` say; empty for a task of the user's own."""
+    return "" if opened.spec.task.is_own else make_task(opened.spec.task, opened.classes).monitor
 
 
 def _test_images(opened: Opened) -> Tensor | None:

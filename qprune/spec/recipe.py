@@ -132,7 +132,7 @@ class DataSpec:
     prefetch: int = field(default=2, validator=whole(1))
 
     def __attrs_post_init__(self) -> None:
-        if not self.name:
+        if self.is_own:
             self._refuse_what_a_name_is_for()
         if self.unpaired and self.translate is None:
             raise SpecError('unpaired has no effect without translate = "AtoB" or "BtoA": leave it out; received true')
@@ -149,6 +149,16 @@ class DataSpec:
                     f"{attribute.name} has no effect without the name of a data set: add name, or leave it out; "
                     f"received {shown(value)}"
                 )
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the data is none that the spec knows, but the user's own.
+
+        Example:
+            >>> DataSpec(workers=4).is_own, DataSpec("digits").is_own
+            (True, False)
+        """
+        return not self.name
 
     def for_own_data(self) -> "DataSpec":
         """What is left of the table where data of the user's own takes its place: how it is loaded.

@@ -22,7 +22,7 @@ from qprune.data import (
 )
 from qprune.errors import DataError, SpecError
 from qprune.flow import trace
-from qprune.spec import ModelSpec, Spec
+from qprune.spec import ModelSpec, Spec, TaskSpec
 from qprune.tasks import Task, make_task, needed_kind
 
 Shape = tuple[int, int, int]
@@ -60,14 +60,18 @@ class Provided:
         return cls(model, None if data is None or isinstance(data, str | Path) else wrap_data(data), task)
 
     def in_place_of(self, spec: Spec) -> Spec:
-        """The spec without the network and the data that others take the place of: it does not know them.
+        """The spec without the network, data and task that others take the place of: it does not know them.
 
         Example:
             >>> Provided.of(model=resnet18()).in_place_of(read_spec("digits/baseline")).model.is_own
             True
         """
-        model = spec.model if self.model is None else ModelSpec()
-        return evolve(spec, model=model, data=spec.data if self.data is None else spec.data.for_own_data())
+        own: dict[str, Any] = {} if self.model is None else {"model": ModelSpec()}
+        if self.data is not None:
+            own["data"] = spec.data.for_own_data()
+        if self.task is not None:
+            own["task"] = TaskSpec("")
+        return evolve(spec, **own)
 
     def load(self, spec: Spec) -> Splits:
         """The data, whosever it is, with all that is known of it.
