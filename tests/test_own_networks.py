@@ -283,7 +283,10 @@ def test_a_network_that_cannot_be_followed_is_opened_and_scored_with_its_code():
     assert loaded.net[3].weight.shape == (8, 3, 3, 3)
     again = qprune.evaluate(history.run, model=Undecided(), data={"test": data()["test"]})
     assert again == history.scores["test"]
-    sentence = told(CheckpointError, qprune.load, history.run, model=nn.Sequential(nn.Conv2d(3, 4, 1)))
+    rules_do_not_fit = told(CheckpointError, qprune.load, history.run, model=nn.Sequential(nn.Conv2d(3, 4, 1)))
+    assert "model.pt is of another network: " in rules_do_not_fit
+    other = nn.Sequential(nn.Conv2d(3, 6, 1), nn.Conv2d(6, 4, 1))
+    sentence = told(CheckpointError, qprune.load, history.run, model=other)
     assert sentence.endswith("model= is the network as it was handed to fit, on which the rules of the run then act.")
 
 
@@ -355,6 +358,30 @@ def test_a_task_of_ones_own_is_handed_over_again(tmp_path):
     assert done.stderr == (
         "qprune: What the network makes of an image is known to its own task alone; call qprune.predict in Python.\n"
     )
+
+
+class Pair(nn.Module):
+    """Teaches with a judge; only the maker is used afterwards."""
+
+    deployed = "maker"
+
+    def __init__(self):
+        super().__init__()
+        self.maker, self.judge = net(), nn.Linear(4, 2)
+
+    def forward(self, x):
+        made = self.maker(x)
+        return self.judge(made) if self.training else made
+
+
+def test_a_network_of_which_a_part_is_used_is_shrunk_in_its_place(tmp_path):
+    run = fit(spec(prune=[HALF], train={"length": 3}), model=Pair(), data=data(), task=Brightness()).run
+    done = command(run.parents[1], "shrink", "mine/first", "--out", tmp_path / "small.pt")
+    assert done.returncode == 0, done.stderr
+    small, whole, x = qprune.load(tmp_path / "small.pt"), qprune.load(run), torch.randn(2, 3, 9, 11)
+    torch.testing.assert_close(small(x), whole(x))
+    assert small.state_dict().keys() >= {"maker.0.weight", "judge.weight"}
+    assert small.get_submodule("maker.0").weight.shape == (3, 3, 3, 3)
 
 
 # data as people write it

@@ -86,10 +86,11 @@ class Opened:
         Returns:
             None for a network of the user's own that was cut while it trained: nobody knows any more what it was.
         """
-        if not self.spec.model.is_own:
-            with torch.random.fork_rng(devices=[]):
-                return deployed(dense_network(self.spec.model, len(self.classes), self.shape))
-        return without_compressors(self.net) if self.whole else None
+        if self.spec.model.is_own:
+            return without_compressors(deployed(self.net)) if self.whole else None
+        with torch.random.fork_rng(devices=[]):
+            net = dense_network(self.spec.model, len(self.classes), self.shape)
+        return without_compressors(deployed(net))
 
 
 def open_model(run: str | os.PathLike[str], root: Path, model: nn.Module | None = None) -> Opened:
@@ -108,11 +109,11 @@ def open_model(run: str | os.PathLike[str], root: Path, model: nn.Module | None 
     spec = _spec_in(content, path)
     # a network in exact numerics cannot be made again from what it was before; its calls are the only way
     alone = "graph" in content and (model is None or (spec is not None and spec.numerics == "exact"))
-    if alone:
-        net = net_from(content["graph"], content["state"], path)  # of the network as it was cut
-    else:
-        net = _made(content, spec, path, model)
     try:
+        if alone:
+            net = net_from(content["graph"], content["state"], path)  # of the network as it was cut
+        else:
+            net = _made(content, spec, path, model)
         load_state(net, content["state"], path)
     except CheckpointError as error:
         raise CheckpointError(f"{error} {_AS_GIVEN}" if model is not None else str(error)) from error
@@ -139,7 +140,7 @@ def _made(content: dict[str, Any], spec: Spec | None, path: Path, model: nn.Modu
         try:
             net = assemble(spec, len(content["classes"]), tuple(content["shape"]), model)
         except PlanError as error:
-            raise CheckpointError(f"{path} is of another network: {error} {_AS_GIVEN}") from error
+            raise CheckpointError(f"{path} is of another network: {error}") from error
     rebuild(net, content["cuts"], path)
     return net
 

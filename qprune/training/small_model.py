@@ -34,6 +34,7 @@ def save_small(path: str | os.PathLike[str], content: Mapping[str, Any], net: nn
     place = _place(net)
     rest = {name: tensor for name, tensor in net.state_dict().items() if not name.startswith(place)} if place else {}
     state = rest | {f"{place}{name}": tensor for name, tensor in small.state_dict().items()}
+    # a network that was opened by its calls has no part of it left out
     graph = {"graph": graph_of(small, torch.zeros(1, *content["shape"]))} if "graph" in content else {}
     save(path, {**content, "state": state, "cuts": _placed(record(small), place), **graph})
 
