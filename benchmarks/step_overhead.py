@@ -18,7 +18,16 @@ from typing import Any
 import torch
 
 from qprune.spec import read_spec
-from qprune.training import CSVLogger, ModelCheckpoint, Progress, TensorBoard, TerminateOnNaN, Trainer, prepare
+from qprune.training import (
+    CSVLogger,
+    ModelCheckpoint,
+    Progress,
+    Provided,
+    TensorBoard,
+    TerminateOnNaN,
+    Trainer,
+    prepare,
+)
 
 NEVER = 1_000_000
 PARTS = ("driver", "callbacks", "meter", "rest")
@@ -62,8 +71,10 @@ def make_trainer(name: str, tables: dict[str, Any], batch: int, folder: Path) ->
     optimizer = {"name": "sgd", "lr": 0.01, "momentum": 0.9}
     train = {"length": f"{NEVER}it", "batch": batch, "optimizer": optimizer, "validate_every": f"{NEVER}it"}
     images, labels = torch.randn(batch, *SHAPES[name]), torch.arange(batch) % CLASSES[name]
-    data = {"train": torch.utils.data.TensorDataset(images, labels)}
-    trainer = prepare(read_spec(TABLES[name] | {"train": train} | tables), data=data, device="cpu").trainer
+    data: Any = torch.utils.data.TensorDataset(images, labels)
+    data.classes = [str(label) for label in range(CLASSES[name])]  # more than a small batch has
+    spec = read_spec(TABLES[name] | {"train": train} | tables)
+    trainer = prepare(spec, Provided.of(data={"train": data}), device="cpu").trainer
     folder.mkdir(parents=True)
     built_in = [TerminateOnNaN(), CSVLogger(folder / "history.csv"), TensorBoard(folder), Progress(0)]
     trainer.use([*built_in, ModelCheckpoint(folder)])

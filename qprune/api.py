@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from qprune import assemble as assembling
 from qprune.calibrate import calibrate
-from qprune.data import describe
+from qprune.data import describe, wrap_data
 from qprune.dense import to_dense
 from qprune.errors import ExportError
 from qprune.exact import make_exact
@@ -26,6 +26,7 @@ from qprune.training import (
     Opened,
     Overrides,
     Progress,
+    Provided,
     ScheduleDriver,
     SpecLike,
     check_run,
@@ -41,7 +42,7 @@ from qprune.training import (
     model_file,
     open_model,
     plan_chain,
-    plan_spec,
+    plan_run,
     prepare,
     runs_root,
     save_checkpoint,
@@ -89,15 +90,19 @@ def fit(
 
     Args:
         spec: the name of a spec or a part of it, a path, a table, or a `Spec`.
-        model: a network of your own in place of the spec's, with its compressors in place (see `swap`).
-        data: the folder of the data, or ``{"train": ..., "val": ..., "test": ...}`` of datasets or loaders in place of
-            the spec's (with loaders a run resumes exactly only between epochs).
+        model: a network of your own in place of the spec's, which may then have no ``[model]``. The rules act on it as
+            by `swap`, on a copy, which is trained: ``model`` stays as it is, and the trained one is `load` of the run.
+            Masks and quantizers that it has already stay; rules add to them.
+        data: the folder of the data, or ``{"train": ..., "val": ..., "test": ...}`` of datasets or loaders of pairs
+            (image, target) in place of the spec's, which may then have no ``[data]`` (with loaders a run resumes
+            exactly only between epochs).
         task: an object with loss, metrics and step in place of the spec's, see `qprune.tasks.Task`.
         callbacks: run after the built-in ones.
         runs: where run folders lie; else ``QPRUNE_RUNS``, else ``./runs``.
         resume: go on with a run that was interrupted.
         overwrite: replace a run of the same name.
-        chain: train what ``init`` names first, if it has not been trained.
+        chain: train what ``init`` names first, if it has not been trained; with the same ``model``, ``data`` and
+            ``task``, where they are handed over.
         name: name of the run, in place of the spec's.
         seed: another seed; the run is called ``<name>@seed<N>``, and ``init`` is looked for under that name first.
         device: ``"cpu"``, ``"cuda"``, ...; by default a GPU if there is one.
@@ -110,7 +115,9 @@ def fit(
         split, ``.run`` is the folder. After Ctrl-C or SIGTERM ``.interrupted`` is true, and ``resume`` goes on.
 
     Raises:
-        SpecError: for a spec with mistakes, or an ``init`` that leads back to itself.
+        SpecError: for a spec with mistakes, an ``init`` that leads back to itself, or a network that is neither in the
+            spec nor handed over, cannot be copied, or does not fit the data.
+        DataError: for data that is missing or malformed.
         PlanError: for rules that cannot work; nothing is trained, of a chain neither, and no folder is made.
         CheckpointError: if the run exists already, or ``init`` does not.
         TrainingError: if the loss is no longer a number, a callback fails, or another process does.
@@ -120,21 +127,24 @@ def fit(
         >>> history.scores["test"]["accuracy"]
         0.98
     """
-    chosen = choose_spec(spec, name=name, seed=seed, overrides=overrides, folder=_folder(data))
+    provided = Provided.of(model, data, task)
+    chosen = provided.in_place_of(choose_spec(spec, name=name, seed=seed, overrides=overrides, folder=_folder(data)))
     root, progress = runs_root(runs), Progress(verbose)
     with joined(choose_device(device)), determined(deterministic):
         earlier = missing_links(chosen, root, folder=_folder(data), resume=resume) if chain else []
         if seed is not None and not earlier:
             chosen = evolve(chosen, init=init_run(chosen, root))
         check_run(root, chosen, resume, overwrite)  # refuses before hours of work, not after
-        plan_chain(earlier, None if model is not None or _datasets(data) is not None else chosen, spec)
+        if earlier:
+            plan_chain([*earlier, chosen], root, provided=provided, sources={chosen.name: spec})
         for link in earlier:
-            history = fit(link, runs=runs, resume=resume, device=device, verbose=verbose)
+            options: dict[str, Any] = {"runs": runs, "resume": resume, "device": device, "verbose": verbose}
+            history = fit(link, model=model, data=provided.data, task=task, **options)
             if history.interrupted:
                 return history
         init = load_model(model_file(chosen.init, root)) if chosen.init else None
         with mistakes_in(spec):
-            experiment = prepare(chosen, model=model, data=_datasets(data), task=task, device=device, init=init)
+            experiment = prepare(chosen, provided, device=device, init=init)
         run = claim_run(root, chosen, resume, overwrite)
         return train(experiment, run, callbacks=[progress, *callbacks], resume=resume)
 
@@ -166,7 +176,8 @@ def load(
 
     Args:
         run: a run folder, its name below the runs' root, a ``model.pt``, a file from `save`, or an exported file.
-        model: the network, if the run was trained with a ``model`` of your own.
+        model: the network as it was handed to `fit`, where the run was trained with one of your own. It is copied.
+            That is needed only if its calls could not be followed, which `fit` says at its start.
         runs: where run folders lie.
         trusted: whether ``run`` may be a program of `torch.export`, ``"model.pt2"``. Opening one runs the code in it;
             no other file does.
@@ -200,7 +211,7 @@ def evaluate(
         run: as for `load`.
         split: ``"test"``, ``"val"`` or ``"train"`` (without augmentation).
         model: as for `load`.
-        data: as for `fit`.
+        data: as for `fit`; the split alone is enough. Of a run on data of your own it is needed.
         task: as for `fit`.
         runs: where run folders lie.
         device: as for `fit`.
@@ -217,8 +228,7 @@ def evaluate(
         0.98
     """
     opened = _opened(run, runs, data, model, trusted)
-    loading: dict[str, Any] = {"batch": batch, "workers": workers}
-    return evaluate_model(opened, split, data=_datasets(data), task=task, device=device, **loading)
+    return evaluate_model(opened, split, task=task, device=device, batch=batch, workers=workers)
 
 
 @torch.no_grad()
@@ -268,7 +278,7 @@ def export(
     storage: str = "int8",
     dynamic_size: bool | None = None,
     dialect: str = "onnx",
-    data: Path | str | None = None,
+    data: Any = None,
     runs: Path | str | None = None,
 ) -> Certificate:
     """Write an integer ONNX file, run it, and say exactly how equal it is to the network that was trained.
@@ -286,7 +296,7 @@ def export(
             The number of images is always free.
         dialect: ``"onnx"``, or ``"qonnx"``: real numbers with a ``Quant`` node behind each quantized weight and
             activation, in the shapes of the example, for FINN, hls4ml and other tools that make hardware.
-        data: the folder of a run's data.
+        data: of a run, the folder of its data or, of data of your own, ``{"test": ...}``, to compare and score on.
         runs: where run folders lie.
 
     Returns:
@@ -333,28 +343,37 @@ def summary(
 def plan(
     spec: SpecLike,
     *,
+    model: nn.Module | None = None,
+    data: Any = None,
+    task: Task | None = None,
     steps_per_epoch: int | None = None,
-    data: Path | str | None = None,
+    runs: Path | str | None = None,
     overrides: Overrides = (),
 ) -> Plan:
     """Everything that training would do, without training: sites, time line, cost; prints as a time line.
 
+    What the run that ``init`` names has pruned counts; if it is not trained yet, it is planned first.
+
     Args:
         spec: as for `fit`.
+        model: as for `fit`.
+        data: as for `fit`.
+        task: as for `fit`.
         steps_per_epoch: optimizer steps of one epoch; by default from the size of the data set.
-        data: the folder of the data.
+        runs: where run folders lie.
         overrides: as for `fit`.
 
     Raises:
         SpecError: for a spec with mistakes.
         PlanError: for rules that match nothing, end after training does, or prune nothing or too much.
+        CheckpointError: if the run that ``init`` names does not fit.
 
     Example:
         >>> print(qprune.plan("digits/a75_layerwise"))
     """
-    chosen = choose_spec(spec, overrides=overrides, folder=data)
-    with mistakes_in(spec):
-        return plan_spec(chosen, steps_per_epoch)
+    provided = Provided.of(model, data, task)
+    chosen = provided.in_place_of(choose_spec(spec, overrides=overrides, folder=_folder(data)))
+    return plan_run(chosen, runs_root(runs), provided, spec, steps_per_epoch=steps_per_epoch, folder=_folder(data))
 
 
 def save(net: nn.Module, path: Path | str, example: Any) -> None:
@@ -451,13 +470,9 @@ def _opened(
     root = runs_root(runs)
     opened = open_run(run, root, trusted=trusted) if model is None else open_model(run, root, model)
     if isinstance(data, str | Path):
-        opened = evolve(opened, spec=choose_spec(opened.spec, folder=data))
-    return opened
+        return evolve(opened, spec=choose_spec(opened.spec, folder=data))
+    return opened if data is None else evolve(opened, data=wrap_data(data, trains=False))
 
 
 def _folder(data: Any) -> str | Path | None:
     return data if isinstance(data, str | Path) else None
-
-
-def _datasets(data: Any) -> Any:
-    return None if isinstance(data, str | Path) else data

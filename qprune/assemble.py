@@ -12,7 +12,7 @@ from qprune.complete import like_the_others, missing_quantizers
 from qprune.declared import build_declared
 from qprune.errors import PlanError, SpecError, as_lines
 from qprune.exact import make_exact
-from qprune.flow import Flow, trace
+from qprune.flow import Flow, hooked_copy, trace
 from qprune.layers import ChannelMask, Compressed, sites
 from qprune.selection import Filling, choose, fill, not_a_host
 from qprune.spec import ModelSpec, PruneRule, QuantizeRule, Spec
@@ -20,27 +20,64 @@ from qprune.spec import ModelSpec, PruneRule, QuantizeRule, Spec
 Ties = dict[str, list[tuple[str, int]]]
 
 
-def assemble(spec: Spec, classes: int, shape: tuple[int, int, int]) -> nn.Module:
-    """Build a spec's network at step 0, with its masks and quantizers in place.
+def assemble(spec: Spec, classes: int, shape: tuple[int, int, int], model: nn.Module | None = None) -> nn.Module:
+    """Make the network of a run at step 0, with its masks and quantizers in place.
 
     Args:
         spec: what to build.
         classes: number of classes of its data.
         shape: ``(C, H, W)`` of one image.
+        model: a network of the user's own in place of the spec's, which is not touched: rules act on a copy. What masks
+            and quantizers it has already stay, and rules add to them.
 
     Raises:
         SpecError: for a network that cannot be made.
         PlanError: for rules that do not fit it; every mistake is one line.
     """
     example = torch.zeros(2, *shape, device="meta")
-    if spec.model.layers:
-        net = build_declared(spec.model.layers, example)
-    else:
-        net = _from_zoo(spec.model, classes, shape)
+    net = dense_network(spec.model, classes, shape, model)
     if spec.prune or spec.quantize or any(sites(net)):
         options: dict[str, Any] = {"numerics": spec.numerics, "complete": spec.complete, "origin": spec.name}
         compress(net, trace(net, example), spec.prune, spec.quantize, **options)
     return net
+
+
+def dense_network(
+    spec: ModelSpec, classes: int, shape: tuple[int, int, int], model: nn.Module | None = None
+) -> nn.Module:
+    """The network before any rule is applied: a copy of the user's own, one declared by layers, or one of the zoo.
+
+    Args:
+        spec: the ``[model]``.
+        classes: as for `assemble`, as ``shape`` and ``model``; only networks of the zoo are made for them.
+
+    Raises:
+        SpecError: for a network that cannot be made or copied, or if there is none.
+
+    Example:
+        >>> dense_network(ModelSpec("mobilenetv2"), classes=10, shape=(3, 32, 32)).classifier.out_features
+        10
+    """
+    if model is not None:
+        return _copied(model)
+    if spec.is_own:
+        raise SpecError(
+            "The spec names no network (model.arch, or [[model.layers]]), so it must be handed over: model=, in Python."
+        )
+    if spec.layers:
+        return build_declared(spec.layers, torch.zeros(2, *shape, device="meta"))
+    return _from_zoo(spec, classes, shape)
+
+
+def _copied(net: nn.Module) -> nn.Module:
+    try:
+        return hooked_copy(net)
+    except Exception as error:  # of whatever the network holds: a lock, a file, a tensor that was computed
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SpecError(
+            f"{type(net).__name__} holds what cannot be copied ({reason}), and a copy of it is trained. Keep that "
+            "outside of the network, or give the network a __deepcopy__."
+        ) from error
 
 
 def _from_zoo(model: ModelSpec, classes: int, shape: tuple[int, int, int]) -> nn.Module:

@@ -18,7 +18,6 @@ from attrs import evolve
 from torch import nn
 
 from qprune import api
-from qprune.assemble import assemble
 from qprune.data import read_inputs
 from qprune.errors import CheckpointError, DataError, ExportError, QpruneError
 from qprune.escaping import visible
@@ -131,10 +130,14 @@ _GO_ON = "Go on with the same command and --resume (in place of --overwrite)."
 )
 @SET
 @DATA
+@RUNS
 @_told
-def plan(spec: str, steps_per_epoch: int | None, overrides: tuple[str, ...], data: Path | None) -> None:
-    """Show what training SPEC would do, step by step, without training."""
-    _say(api.plan(spec, steps_per_epoch=steps_per_epoch, overrides=overrides, data=data))
+def plan(spec: str, **options: Any) -> None:
+    """Show what training SPEC would do, step by step, without training.
+
+    What the run that it starts from has pruned counts; if that is not trained yet, it is planned first.
+    """
+    _say(api.plan(spec, **options))
 
 
 @main.command()
@@ -169,6 +172,10 @@ def predict(run: str, images: tuple[Path, ...], out: Path | None, trusted: bool,
     two take images of any size.
     """
     opened = open_run(run, runs_root(runs), trusted=trusted)
+    if opened.spec.task.is_own:
+        raise DataError(
+            "What the network makes of an image is known to its own task alone; call qprune.predict in Python."
+        )
     if opened.spec.task.name == "classification":
         _classify(opened, images, out)
     else:
@@ -255,8 +262,9 @@ def shrink(run: str, fold: bool, out: Path | None, runs: Path | None) -> None:
 
 
 def _times(opened: Opened, small: nn.Module, layout: torch.memory_format) -> str:
-    """One forward pass: dense, masked and shrunk."""
-    nets = {"dense": _dense(opened), "masked": deployed(opened.net), "shrunk": small}
+    """One forward pass: dense, where that is known, masked and shrunk."""
+    dense = opened.dense()
+    nets = ({} if dense is None else {"dense": dense}) | {"masked": deployed(opened.net), "shrunk": small}
     for net in nets.values():
         net.to(memory_format=layout)
     images = torch.rand(8, *opened.shape).to(memory_format=layout)
@@ -265,12 +273,12 @@ def _times(opened: Opened, small: nn.Module, layout: torch.memory_format) -> str
     lines = [f"One forward pass on the CPU ({threads} {'thread' if threads == 1 else 'threads'}), medians of turns:"]
     if any(site.quant is not None and bool(site.quant.active) for site in sites(small)):
         lines.append("(masked and shrunk round to low precision in float arithmetic, which takes time of its own)")
+    if dense is None:
+        lines.append(_NO_DENSE)
     return "\n".join([*lines, "", time_table(times)])
 
 
-def _dense(opened: Opened) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        return deployed(assemble(evolve(opened.spec, prune=(), quantize=()), len(opened.classes), opened.shape))
+_NO_DENSE = "(the network was handed over and has been cut, so what it was before is not known here)"
 
 
 @main.command()
@@ -343,8 +351,10 @@ def _check_certificate(certificate: Certificate, metric: str, require: str, allo
 
 def _exported_times(opened: Opened, file: Path) -> dict[int, dict[str, float]]:
     images = torch.rand(8, *opened.shape, generator=torch.Generator().manual_seed(0))
-    dense = OnnxModel(write_network(_dense(opened), images[:1]).model.SerializeToString())
-    nets: dict[str, nn.Module] = {"dense": dense, "exported": file_model(file, trusted=True)}
+    nets: dict[str, nn.Module] = {"exported": file_model(file, trusted=True)}
+    dense = opened.dense()
+    if dense is not None:
+        nets = {"dense": OnnxModel(write_network(dense, images[:1]).model.SerializeToString())} | nets
     return {batch: forward_times(nets, images[:batch]) for batch in (1, 8)}
 
 

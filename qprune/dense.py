@@ -36,6 +36,22 @@ def to_dense(net: nn.Module) -> nn.Module:
     return dense
 
 
+def without_compressors(net: nn.Module) -> nn.Module:
+    """A copy of ``net`` made of plain layers, as if no rule had been applied: all channels count, nothing is rounded.
+
+    Example:
+        >>> net = without_compressors(PrunedConv2d(2, 3, 1))
+        >>> type(net).__name__, list(net.state_dict())
+        ('Conv2d', ['weight', 'bias'])
+    """
+    dense = copy.deepcopy(net)
+    layers: list[Any] = [module for module in dense.modules() if isinstance(module, Compressed)]
+    for layer in layers:
+        layer.close_slots()
+        layer.__class__ = next(plain for plain in HOSTS if isinstance(layer, plain))
+    return dense
+
+
 @torch.no_grad()
 def _bake(path: str, module: Any) -> nn.Module | None:
     plain, mask = next(p for p in HOSTS if isinstance(module, p)), module.slot("output", "mask")

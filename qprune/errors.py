@@ -41,6 +41,10 @@ class SpecError(QpruneError, ValueError):
     """A spec that cannot be read: every mistake found, one per line."""
 
 
+class UnknownSpecError(SpecError):
+    """A name that no spec has."""
+
+
 class PlanError(QpruneError, ValueError):
     """Rules that cannot work on this network or in this length of training."""
 

@@ -27,7 +27,7 @@ from qprune.layers import ChannelMask, FakeQuant, PrunedConv2d, sites
 from qprune.report import chain_of
 from qprune.schedules import OneShot
 from qprune.spec import DataSpec, read_spec, spec_to_toml
-from qprune.training import Callback, load_checkpoint
+from qprune.training import Callback, LambdaCallback, load_checkpoint
 
 ACTS = [{"types": ["ReLU"], "at": "output"}]
 WEIGHTS = [{"types": ["Conv2d", "Linear"], "at": "weight"}]
@@ -393,6 +393,43 @@ def test_plan_is_a_time_line_with_costs():
     assert "act2.output: 4 of 8 channels kept" in str(plan)
 
 
+def test_plan_counts_what_the_run_that_it_starts_from_has_pruned(trained):
+    root, histories = trained
+    costs = json.loads((histories[2].run / "report.json").read_text())["costs"]
+    plan = qprune.plan(joint(), runs=root)
+    assert plan.cost["parameters"] == f"{costs['parameters']:,} -> {costs['parameters_kept']:,}"
+    assert costs["parameters_kept"] < costs["parameters"] / 2
+
+
+def test_plan_counts_what_a_run_dropped_that_was_cut_while_it_trained(trained, tmp_path):
+    dense = {"init": str(trained[0] / "tiny/dense")}
+    run = fit(pruned(**dense), tmp_path, overrides={"train.shrink": "as-frozen"}).run
+    costs = json.loads((run / "report.json").read_text())["costs"]
+    plan = qprune.plan(joint(), runs=tmp_path)
+    assert plan.cost["parameters"] == f"{costs['parameters']:,} -> {costs['parameters_kept']:,}"
+
+
+def test_plan_counts_what_is_yet_to_be_pruned_before(shelf):
+    before = qprune.plan("tiny/pruned")
+    plan = qprune.plan("tiny/joint", runs=shelf)
+    assert plan.cost["parameters"] == before.cost["parameters"]
+    assert not shelf.exists()
+
+
+def test_plan_says_where_nobody_knows_what_was_pruned_before(runs):
+    plan = qprune.plan(joint(init="tiny/gone"), runs=runs)
+    assert plan.notes[-1].startswith("what tiny/gone prunes is not known and does not count: No spec is named")
+    assert str(plan).endswith(f"note: {plan.notes[-1]}")
+
+
+def test_plan_refuses_a_run_of_another_network_to_start_from(trained):
+    wider = spec()["model"]
+    wider["layers"][0]["out_channels"] = 7
+    assert "tiny/pruned is of another network" in told(
+        CheckpointError, qprune.plan, joint(model=wider), runs=trained[0]
+    )
+
+
 def test_plan_takes_overrides_and_an_epoch_of_another_length():
     plan = qprune.plan(pruned(), steps_per_epoch=7, overrides={"prune.0.sparsity": "0.25"})
     assert (plan.steps, [site.kept for site in plan.sites]) == (14, [5, 6])
@@ -518,11 +555,17 @@ def test_a_network_of_ones_own_that_cannot_be_followed_needs_its_code(runs, capl
         def forward(self, x):
             return self.net(x) if x.shape[0] > 0 else x
 
-    history = fit(spec(), runs, model=Undecided())
-    assert "model.pt is opened with the network's own code only" in caplog.text
+    said = {}
+    watch = LambdaCallback(on_train_begin=lambda logs: said.update(begin=caplog.text))
+    history = fit(spec(), runs, model=Undecided(), callbacks=[watch])
+    assert "The run tiny/dense is opened with the network's code only, model=: Undecided cannot" in said["begin"]
+    assert caplog.text == said["begin"]  # once, and not after hours
     message = told(CheckpointError, qprune.load, history.run)
-    assert "is of another network" in message
-    assert "hand that over: model=" in message
+    assert "is of a network of the user's own, whose code is needed" in message
+    assert "Hand the network over, as it was before training: model=." in message
+    loaded = qprune.load(history.run, model=Undecided())
+    assert qprune.evaluate(history.run, model=Undecided()) == history.scores["test"]
+    assert isinstance(loaded, Undecided)
 
 
 def test_fit_with_network_data_and_task_of_ones_own(runs):
@@ -584,6 +627,16 @@ def test_a_seed_names_its_run_and_init_looks_there_first(trained, tmp_path):
     fit(pruned(), root, seed=4, **short)
     table = tomllib.loads((root / "tiny/pruned@seed4/spec.toml").read_text())
     assert (table["init"], table["seed"], table["name"]) == ("tiny/dense@seed4", 4, "tiny/pruned@seed4")
+
+
+def test_a_run_of_another_seed_to_start_from_is_said(trained, tmp_path, caplog):
+    root = tmp_path / "runs"
+    shutil.copytree(trained[0] / "tiny/dense", root / "tiny/dense")
+    fit(pruned(), root, seed=9)
+    assert caplog.messages == [
+        "tiny/dense@seed9 is not trained, so tiny/pruned@seed9 starts from tiny/dense, whose seed is another; with "
+        "--chain (chain=True) it would be trained first."
+    ]
 
 
 def test_another_seed_is_another_result(trained, tmp_path):

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from qprune.assemble import swap
-from qprune.dense import to_dense
+from qprune.dense import to_dense, without_compressors
 from qprune.errors import PlanError
 from qprune.layers import Compressed, PrunedConv2d, QuantLinear, sites
 from qprune.schedules import OneShot, QuantizeFrom
@@ -126,3 +126,15 @@ def test_a_mask_on_a_sum_is_refused():
     assert str(caught.value) == (
         '"add.output" has a mask, and no plain layer can hold it; prune the inputs behind it instead.'
     )
+
+
+def test_without_compressors_all_channels_count_and_nothing_is_rounded():
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    weights = QuantizeRule(sites=(Selector(types=("Conv2d",), at="weight"),), bits=2, schedule=QuantizeFrom(0))
+    swapped = swap(network, torch.zeros(2, 3, 8, 10), [mask("output", "ReLU")], [weights])
+    swapped[1].output_mask.keep[:3] = False
+    x = torch.randn(2, 3, 8, 10)
+    plain = without_compressors(swapped)
+    assert [type(layer) for layer in plain] == [nn.Conv2d, nn.ReLU, nn.Conv2d]
+    assert torch.equal(plain(x), network(x))
+    assert not swapped[1].output_mask.keep[:3].any()

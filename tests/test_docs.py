@@ -22,23 +22,31 @@ def blocks(page, language):
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
-@pytest.fixture
-def few_images(tmp_path, monkeypatch):
-    """A current folder whose ./specs are those of the project with a ninth of the images."""
-    shutil.copytree(ROOT / "specs", tmp_path / "specs")
-    base = tmp_path / "specs/base/digits.toml"
+SNIPPETS = [
+    pytest.param(block, id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, block in enumerate(blocks(page, "python"))
+]
+
+
+@pytest.fixture(scope="module")
+def few_images(tmp_path_factory):
+    """A folder for all snippets together, whose ./specs are those of the project with a ninth of the images."""
+    folder = tmp_path_factory.mktemp("reader")
+    shutil.copytree(ROOT / "specs", folder / "specs")
+    base = folder / "specs/base/digits.toml"
     text = base.read_text(encoding="utf-8")
     base.write_text(text.replace('name = "digits"\n', 'name = "digits"\ntrain_images = 135\n', 1), encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+# in the order of the pages, then all of them again from the last to the first, where the files of the others lie
+@pytest.mark.parametrize("snippet", [*SNIPPETS, *reversed(SNIPPETS)])
+def test_every_snippet_runs_by_itself_and_again(snippet, few_images, monkeypatch):
+    monkeypatch.chdir(few_images)
     monkeypatch.delenv("QPRUNE_RUNS", raising=False)
-
-
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
-def test_python_blocks_run_in_order(page, few_images):
     torch.manual_seed(0)
-    names = {}
-    for number, block in enumerate(blocks(page, "python")):
-        exec(compile(block, f"{page.name}, block {number}", "exec"), names)
+    exec(compile(snippet, "snippet", "exec"), {})
 
 
 def test_readme_has_the_three_ways():

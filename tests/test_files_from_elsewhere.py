@@ -249,7 +249,7 @@ def test_onnx_file_that_says_something_damaged_about_its_network(there: Path) ->
     ("change", "reason"),
     [
         ({"spec": None}, "holds a spec that cannot be read: A spec must be a table; received nothing"),
-        ({"spec": {"name": "tiny"}}, 'holds a spec that cannot be read: A spec needs "data"'),
+        ({"spec": {"name": "tiny"}}, 'holds a spec that cannot be read: A spec needs "train"'),
         ({"classes": [1, 2]}, "its classes, shape or palette are not as they should be"),
         ({"classes": "0123456789"}, "its classes, shape or palette are not as they should be"),
         ({"shape": []}, "its classes, shape or palette are not as they should be"),

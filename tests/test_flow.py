@@ -5,7 +5,7 @@ from torch import nn
 
 from qprune import zoo
 from qprune.errors import PlanError
-from qprune.flow import trace
+from qprune.flow import hooked_copy, trace
 from qprune.layers import CompressedReLU
 from qprune.zoo import Add, Concat
 
@@ -351,3 +351,32 @@ def test_what_only_teaches_is_reached_in_training_alone():
     reached = [{call.path.split(".")[0] for call in trace(net.train(mode), torch.zeros(1, 3, 8, 12)).calls}
                for mode in (True, False)]  # fmt: skip
     assert reached == [{"generator_ab", "generator_ba"}, {"generator_ab"}]
+
+
+def test_a_hooked_copy_calls_hooks_of_others_and_has_its_own():
+    class Owner:
+        def __init__(self):
+            self.seen, self.files = [], [open(__file__)]  # noqa: SIM115  # what cannot be copied
+
+        def collect(self, module, inputs, output):
+            self.seen.append(module)
+
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.scale = nn.Conv2d(2, 3, 1), 1.0
+            self.conv.register_forward_pre_hook(self.scaled)
+
+        def scaled(self, module, inputs):
+            return (inputs[0] * self.scale,)
+
+        def forward(self, x):
+            return self.conv(x)
+
+    net, owner, x = Scaled(), Owner(), torch.randn(1, 2, 5, 7)
+    net.conv.register_forward_hook(owner.collect)
+    copied = hooked_copy(net)
+    copied.scale = 2.0
+    assert torch.equal(copied(x), net.conv(2 * x))
+    assert owner.seen == [copied.conv, net.conv]
+    owner.files[0].close()

@@ -2,13 +2,14 @@
 
 from qprune.data.augment import build_augment
 from qprune.data.datasets import ImageSet, SeededSet
-from qprune.data.info import IGNORE, NAMED, DataInfo
+from qprune.data.info import IGNORE, NAMED, DataInfo, usual_statistics
 from qprune.data.inputs import read_inputs
 from qprune.data.loaders import EpochSampler, eval_loader, train_loader
-from qprune.data.own import Splits, wrap_data
 from qprune.data.pair_set import PairSet, colour
 from qprune.data.seeds import mix
 from qprune.data.splits import describe, load_data
+from qprune.data.user_data import Splits, wrap_data
+from qprune.data.user_facts import class_names, count_classes, image_shape, some_images
 
 __all__ = [
     "IGNORE",
@@ -20,12 +21,17 @@ __all__ = [
     "SeededSet",
     "Splits",
     "build_augment",
+    "class_names",
     "colour",
+    "count_classes",
     "describe",
     "eval_loader",
+    "image_shape",
     "load_data",
     "mix",
     "read_inputs",
+    "some_images",
     "train_loader",
+    "usual_statistics",
     "wrap_data",
 ]

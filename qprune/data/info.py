@@ -27,7 +27,7 @@ class DataInfo:
     """A data set as a run sees it.
 
     Attributes:
-        name: its name in the spec.
+        name: its name in the spec; empty for data handed over by the user.
         classes: one name per class; the label is the position. () where images are translated.
         shape: (channels, height, width) of every image.
         sizes: images in ``"train"``, ``"val"`` and ``"test"``, after the validation share and ``train_images``.
@@ -49,13 +49,15 @@ class DataInfo:
     palette: tuple[Colour, ...] = ()
 
     @property
-    def kind(self) -> str:
-        """``"classification"``, ``"segmentation"`` or ``"translation"``: what the targets are.
+    def kind(self) -> str | None:
+        """``"classification"``, ``"segmentation"`` or ``"translation"``: what the targets are; None if nobody says.
 
         Example:
             >>> NAMED["camvid"].kind
             'segmentation'
         """
+        if not self.name:
+            return None
         if not self.classes:
             return "translation"
         return "segmentation" if self.palette else "classification"

@@ -31,13 +31,18 @@ def read_inputs(spec: DataSpec, paths: Sequence[Path], shape: Sequence[int] | No
         float32 ``(len(paths), C, H, W)``.
 
     Raises:
-        DataError: if a file is missing or no image, the network takes neither 1 nor 3 channels, or images that keep
-            their sizes have several.
+        DataError: if the spec names no data, a file is missing or no image, the network takes neither 1 nor 3 channels,
+            or images that keep their sizes have several.
 
     Example:
         >>> read_inputs(DataSpec(name="cifar10"), [Path("cat.png")], (3, 32, 32)).shape
         torch.Size([1, 3, 32, 32])
     """
+    if spec.is_own:
+        raise DataError(
+            "The network was trained on data that was handed over, and nothing says how its images were normalized. "
+            "Make tensors of the files as for that data, and call qprune.predict in Python."
+        )
     for path in paths:
         if not path.is_file():
             raise DataError(f"There is no image {path}.")

@@ -9,12 +9,12 @@ from torch import Tensor
 from qprune.data.decode import height_width
 from qprune.data.info import NAMED, DataInfo, statistic, usual_statistics
 from qprune.data.joint import build_joint_augment
-from qprune.data.own import Splits
 from qprune.data.pair_set import PairSet
 from qprune.data.places import open_named_pairs, open_pairs
 from qprune.data.shares import counts
 from qprune.data.sides import choose, input_side, keep
 from qprune.data.source import PairSource
+from qprune.data.user_data import Splits
 from qprune.spec import DataSpec
 
 

@@ -124,6 +124,11 @@ def _is_scenes(name: str) -> bool:
 
 
 def _check_name(spec: DataSpec) -> None:
+    if spec.is_own:
+        raise DataError(
+            "The spec names no data (data.name), so it must be handed over, to fit, plan, evaluate and export alike: "
+            'data={"train": ..., "val": ..., "test": ...}, in Python.'
+        )
     known = sorted((*NAMED, *_WITH_ROOT))
     if spec.name not in known:
         near = nearest(spec.name, known) or f"; known are {', '.join(known)}"

@@ -9,12 +9,12 @@ from qprune.data.augment import build_augment
 from qprune.data.datasets import ImageSet
 from qprune.data.decode import height_width
 from qprune.data.info import NAMED, DataInfo, statistic, usual_statistics
-from qprune.data.own import Splits
 from qprune.data.pairs import describe_pairs, load_pairs
 from qprune.data.places import is_paired, open_folder, open_named
 from qprune.data.seeds import SPLIT, stratified_order
 from qprune.data.shares import counts, pick
 from qprune.data.source import Images, Source
+from qprune.data.user_data import Splits
 from qprune.errors import DataError
 from qprune.spec import DataSpec
 

@@ -9,14 +9,14 @@ import torch
 from attrs import evolve
 from torch import Tensor, nn
 
-from qprune.data import load_data
+from qprune.data import some_images
 from qprune.errors import DataError
 from qprune.export.about import check_about
 from qprune.export.certificate import Certificate
 from qprune.export.exporting import export_network
 from qprune.export.opening import file_model, is_exported_program
 from qprune.tasks import make_task
-from qprune.training import Opened, evaluate_model, here, open_model
+from qprune.training import Opened, evaluate_model, open_model
 from qprune.zoo import deployed
 
 IMAGES = 64  # of the test split, on which every integer is compared
@@ -25,7 +25,8 @@ IMAGES = 64  # of the test split, on which every integer is compared
 def export_run(opened: Opened, path: str | os.PathLike[str], **options: Any) -> Certificate:
     """Write a run's network as an ONNX file, and compare both on its test images, by its task's metric too.
 
-    Without its data they are compared on random images alone, and the certificate has no scores.
+    Without its data they are compared on random images alone, and the certificate has no scores; nor has it any where
+    the task was the user's own.
 
     Args:
         opened: the run.
@@ -44,7 +45,7 @@ def export_run(opened: Opened, path: str | os.PathLike[str], **options: Any) -> 
     )
     tried = {} if images is None else {"test images": images}
     certificate = export_network(opened.net, path, example, images=tried, about=_about(opened), **options)
-    if images is None:
+    if images is None or opened.spec.task.is_own:
         return certificate
     one = evaluate_model(opened, "test", device="cpu")
     other = evaluate_model(evolve(opened, net=_with_file(opened.net, path)), "test", device="cpu")
@@ -62,20 +63,17 @@ def _with_file(net: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
 
 
 def monitored(opened: Opened) -> str:
-    """The metric by which the run's task chooses, ``"accuracy"`` say."""
-    return make_task(opened.spec.task, opened.classes).monitor
+    """The metric by which the run's task chooses, ``"accuracy"`` say; empty for a task of the user's own."""
+    return "" if opened.spec.task.is_own else make_task(opened.spec.task, opened.classes).monitor
 
 
 def _test_images(opened: Opened) -> Tensor | None:
     try:
-        split = load_data(here(opened.spec.data), opened.spec.seed).test
+        return some_images(opened.split("test"), IMAGES)
     except DataError:
+        if opened.data is not None:
+            raise
         return None
-    if split is None:
-        return None
-    count = min(IMAGES, len(split))
-    places = torch.linspace(0, len(split) - 1, count).long().tolist()
-    return torch.stack([split[place][0] for place in places])
 
 
 def _about(opened: Opened) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Running it, rather than analysing its source, follows any Python control flow an
 
 import copy
 from collections.abc import Iterator
+from types import MethodType
 from typing import Any
 
 import torch
@@ -64,6 +65,31 @@ def unhooked_copy(net: nn.Module) -> Any:
     """
     hooks = [each for module in net.modules() for each in (module._forward_hooks, module._forward_pre_hooks)]
     return copy.deepcopy(net, {id(each): type(each)() for each in hooks})
+
+
+def hooked_copy(net: nn.Module) -> Any:
+    """A copy of a network with its forward hooks: those of its own modules act on the copy, others stay the same.
+
+    What somebody collects with a hook is collected from the copy too.
+
+    Example:
+        >>> net, seen = nn.Sequential(nn.Conv2d(3, 8, 3)), []
+        >>> _ = net.register_forward_hook(lambda module, inputs, output: seen.append(output))
+        >>> list(hooked_copy(net)._forward_hooks.values()) == list(net._forward_hooks.values())
+        True
+    """
+    tables = [each for module in net.modules() for each in (module._forward_hooks, module._forward_pre_hooks)]
+    memo: dict[int, Any] = {id(table): type(table)() for table in tables}
+    copied = copy.deepcopy(net, memo)
+    for table in tables:
+        memo[id(table)].update({key: _rebound(hook, memo) for key, hook in table.items()})
+    return copied
+
+
+def _rebound(hook: Any, copies: dict[int, Any]) -> Any:
+    owner = getattr(hook, "__self__", None)
+    inside = isinstance(owner, nn.Module) and id(owner) in copies
+    return MethodType(hook.__func__, copies[id(owner)]) if inside else hook
 
 
 def _shadow(net: nn.Module) -> nn.Module:

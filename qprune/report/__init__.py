@@ -3,7 +3,7 @@
 from qprune.report.chain import chain_of, chain_table
 from qprune.report.costs import LayerCost
 from qprune.report.density import merit, performance_density, performance_density_legacy
-from qprune.report.forecast import forecast
+from qprune.report.forecast import carry_out, forecast
 from qprune.report.shrinking import LayerChange, ShrinkReport, ShrinkTotal, report_shrunk
 from qprune.report.summary import Summary, TotalCost, summarize
 from qprune.report.tables import short, table
@@ -16,6 +16,7 @@ __all__ = [
     "ShrinkTotal",
     "Summary",
     "TotalCost",
+    "carry_out",
     "chain_of",
     "chain_table",
     "forecast",

@@ -13,36 +13,52 @@ from qprune.report.tables import short
 
 
 @torch.no_grad()
-def forecast(net: nn.Module, plan: Plan, input_size: Shape) -> dict[str, str]:
-    """Parameters, MACs and packed bytes now and when every mask is frozen and every quantizer active, as text.
+def carry_out(net: nn.Module, plan: Plan) -> nn.Module:
+    """A copy of a network as it will be when every mask is frozen and every quantizer active.
 
-    Which channels will be dropped is not known yet, so the first ones are taken to stay; where tensors are summed or
-    concatenated, the true figures depend on how far their masks agree. Inherited masks count as they are in ``net``.
+    Which channels will be dropped is not known yet, so the first ones are taken to stay. Inherited masks are as they
+    are in ``net``.
 
     Args:
         net: the network at step 0; it is not changed.
         plan: its plan.
-        input_size: shape of one image, ``(C, H, W)``.
 
     Example:
-        >>> forecast(net, make_plan(net), (1, 8, 8))["parameters"]
-        '83,434 -> 9,120'
+        >>> carry_out(net, make_plan(net)).conv2.output_mask.sparsity
+        0.75
     """
     later = copy.deepcopy(net)
     kept = {entry.site: entry.kept for entry in plan.sites if entry.kind == "mask" and not entry.inherited}
     found = {site.name: site for site in sites(later)}
     for site in found.values():
         if site.mask is not None and site.name in kept:
-            site.mask.keep[kept[site.name] :] = False
+            site.mask.keep.copy_(torch.arange(site.mask.channels) < kept[site.name])
         if site.quant is not None:
             site.quant.active.fill_(True)
     for site in found.values():
         for source, offset in site.mask.tied if site.mask is not None else ():
             keep = found[source].mask.keep  # type: ignore[union-attr]
             site.mask.keep[offset : offset + len(keep)] = keep  # type: ignore[union-attr]
-    now, then = summarize(net, input_size).total, summarize(later, input_size).total
+    return later
+
+
+def forecast(now: nn.Module, later: nn.Module, input_size: Shape) -> dict[str, str]:
+    """Parameters, MACs and packed bytes of a network before and after its plan, as text.
+
+    Where tensors are summed or concatenated, the true figures depend on how far masks agree that are yet to be chosen.
+
+    Args:
+        now: the network at step 0, with all of its channels.
+        later: what `carry_out` made of it.
+        input_size: shape of one image, ``(C, H, W)``.
+
+    Example:
+        >>> forecast(net, carry_out(net, make_plan(net)), (1, 8, 8))["parameters"]
+        '83,434 -> 9,120'
+    """
+    before, after = summarize(now, input_size).total, summarize(later, input_size).total
     return {
-        "parameters": f"{now.parameters:,} -> {then.parameters_kept:,}",
-        "MACs": f"{short(now.macs)} -> {short(then.macs_kept)}",
-        "packed": f"{short(now.packed_bytes, 'B')} -> {short(then.packed_bytes, 'B')}",
+        "parameters": f"{before.parameters:,} -> {after.parameters_kept:,}",
+        "MACs": f"{short(before.macs)} -> {short(after.macs_kept)}",
+        "packed": f"{short(before.packed_bytes, 'B')} -> {short(after.packed_bytes, 'B')}",
     }

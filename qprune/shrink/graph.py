@@ -24,7 +24,7 @@ from qprune.shrink.symbolic import symbolic_calls
 
 log = logging.getLogger(__name__)
 _NAMES = {function: name for name, function in FUNCTIONS.items()}
-_WAY_OUT = "Save its state_dict with torch.save instead, and load that into a network made in the same way"
+_WAY_OUT = "Keep its state_dict, and load that into a network made in the same way"
 
 
 def graph_of(net: nn.Module, example: Any) -> dict[str, Any]:

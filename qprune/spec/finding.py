@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
-from qprune.errors import SpecError
+from qprune.errors import SpecError, UnknownSpecError
 from qprune.regular_files import read_regular
 from qprune.spec.parsing import LARGEST, parse_toml
 from qprune.spec.values import Table, listed, shown
@@ -55,7 +55,8 @@ def find_spec(name: str) -> Path:
     one wins.
 
     Raises:
-        SpecError: if none matches, with the nearest name, or if several do, with the candidates.
+        UnknownSpecError: if none matches, with the nearest name.
+        SpecError: if several do, with the candidates.
 
     Example:
         >>> find_spec("digits/a75_w4a4").name
@@ -66,7 +67,7 @@ def find_spec(name: str) -> Path:
         matches = [spec for spec in specs if any(fits(full, name) for full in spec.names)]
         if name and matches:
             return _only(name, matches).path
-    raise SpecError(f"No spec is named {shown(name)}{nearest_spec(Path(name))}.")
+    raise UnknownSpecError(f"No spec is named {shown(name)}{nearest_spec(Path(name))}.")
 
 
 def nearest_spec(path: Path) -> str:

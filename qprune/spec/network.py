@@ -95,6 +95,8 @@ def check_names(layers: tuple[LayerSpec, ...]) -> None:
 class ModelSpec:
     """The ``[model]`` table: ``arch`` names a network of the zoo, or ``[[model.layers]]`` declare one.
 
+    With neither the network is the user's own, handed over as ``model=`` to `qprune.fit`.
+
     Every key not named below is an option of the zoo's entry and lands in ``options``.
 
     Attributes:
@@ -104,8 +106,8 @@ class ModelSpec:
         options: further options of the zoo's entry.
 
     Raises:
-        SpecError: for a wrong type, a width outside (0, 1], both or neither of ``arch`` and ``layers``, width or
-            options beside ``layers``, more than 5,000 layers, or a name used twice.
+        SpecError: for a wrong type, a width outside (0, 1], both ``arch`` and ``layers``, width or options beside
+            ``layers`` or without ``arch``, more than 5,000 layers, or a name used twice.
 
     Example:
         >>> ModelSpec("mobilenetv2", width=0.5).width
@@ -120,12 +122,24 @@ class ModelSpec:
     options: Table = field(factory=dict, validator=TABLE, hash=False, metadata={"free": True})
 
     def __attrs_post_init__(self) -> None:
-        if (self.arch is None) == (not self.layers):
-            raise SpecError('A model needs either "arch", a name of the zoo, or "layers"')
         unused = [*(["width"] if self.width != 1 else []), *self.options]
+        if self.arch and self.layers:
+            raise SpecError('A model has either "arch", a name of the zoo, or "layers"; received both')
+        if self.is_own and unused:
+            raise SpecError(f'A model with {listed(unused, "and")} needs "arch", a name of the zoo')
         if self.layers and unused:
             raise SpecError(f"A net declared by layers states its own channels; it has no {listed(unused)}")
         count = sum(layer.count() for layer in self.layers)
         if count > MOST_LAYERS:
             raise SpecError(f'A net has at most {MOST_LAYERS:,} layers; received {count:,}; lower "repeat"')
         check_names(self.layers)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the network is none that the spec knows, but the user's own.
+
+        Example:
+            >>> ModelSpec().is_own, ModelSpec("mobilenetv2").is_own
+            (True, False)
+        """
+        return self.arch is None and not self.layers

@@ -49,6 +49,7 @@ _BETAS = must(
     "two numbers in [0, 1)",
 )
 
+LOADING = ("workers", "prefetch")  # how data is loaded, whosever it is
 _DECAY = number("a number greater than 0 and less than 1", lambda v: 0 < v < 1)
 
 
@@ -82,6 +83,9 @@ def _refuse_unused(spec: Any, names: tuple[str, ...]) -> None:
 class DataSpec:
     """The ``[data]`` table: which images, how they are augmented and how many are kept for choosing.
 
+    Without a ``name`` the data is the user's own, handed over as ``data=`` to `qprune.fit`; then only ``workers`` and
+    ``prefetch`` mean anything.
+
     Attributes:
         name: images with a class each: ``"digits"``, ``"cifar10"``, ``"cifar100"`` or ``"folder"``; scenes with a class
             for every pixel: ``"streets"``, ``"camvid"``, ``"cityscapes"`` or ``"segmentation"``; or ``"translation"``,
@@ -113,7 +117,7 @@ class DataSpec:
         0.1
     """
 
-    name: str = field(validator=WORD)
+    name: str = field(default="", validator=must(lambda v: isinstance(v, str), "a string"))
     root: str | None = field(default=None, validator=validators.optional(WORD))
     size: int | tuple[int, int] | None = field(default=None, converter=as_tuple, validator=_SIZE)
     augment: tuple[Table, ...] = field(default=(), converter=as_tuple, validator=_TRANSFORMS, hash=False)
@@ -128,12 +132,42 @@ class DataSpec:
     prefetch: int = field(default=2, validator=whole(1))
 
     def __attrs_post_init__(self) -> None:
+        if self.is_own:
+            self._refuse_what_a_name_is_for()
         if self.unpaired and self.translate is None:
             raise SpecError('unpaired has no effect without translate = "AtoB" or "BtoA": leave it out; received true')
         if len(self.mean or ()) != len(self.std or ()):
             raise SpecError(
                 f"mean and std must have one number per channel each; received {shown(self.mean)} and {shown(self.std)}"
             )
+
+    def _refuse_what_a_name_is_for(self) -> None:
+        for attribute in fields(DataSpec):
+            value = getattr(self, attribute.name)
+            if attribute.name not in LOADING and value != attribute.default:
+                raise SpecError(
+                    f"{attribute.name} has no effect without the name of a data set: add name, or leave it out; "
+                    f"received {shown(value)}"
+                )
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the data is none that the spec knows, but the user's own.
+
+        Example:
+            >>> DataSpec(workers=4).is_own, DataSpec("digits").is_own
+            (True, False)
+        """
+        return not self.name
+
+    def for_own_data(self) -> "DataSpec":
+        """What is left of the table where data of the user's own takes its place: how it is loaded.
+
+        Example:
+            >>> DataSpec("cifar10", validation=0.0, workers=4).for_own_data() == DataSpec(workers=4)
+            True
+        """
+        return DataSpec(workers=self.workers, prefetch=self.prefetch)
 
 
 @frozen

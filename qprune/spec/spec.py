@@ -38,9 +38,9 @@ class Spec:
             of the run that it starts from are folded at its start, and the exported file computes the same bits.
         complete: also quantize to 8 bits what convolutions, sums and concatenations read and no rule quantizes, so
             that all of them have an integer form when exported.
-        data: see `DataSpec`.
+        data: see `DataSpec`; left out where the user hands data over.
         task: see `TaskSpec`; classification by default.
-        model: see `ModelSpec`.
+        model: see `ModelSpec`; left out where the user hands a network over.
         train: see `TrainSpec`.
         prune: the ``[[prune]]`` rules.
         quantize: the ``[[quantize]]`` rules.
@@ -62,9 +62,9 @@ class Spec:
     seed: int = field(default=0, validator=whole(0, most=2**63 - 1))
     numerics: str = field(default="default", validator=one_of("default", "paper", "exact"))
     complete: bool = field(default=False, validator=SWITCH)
-    data: DataSpec = field(validator=must(lambda v: isinstance(v, DataSpec), "a table"))
+    data: DataSpec = field(default=Factory(DataSpec), validator=must(lambda v: isinstance(v, DataSpec), "a table"))
     task: TaskSpec = field(default=Factory(TaskSpec), validator=must(lambda v: isinstance(v, TaskSpec), "a table"))
-    model: ModelSpec = field(validator=must(lambda v: isinstance(v, ModelSpec), "a table"))
+    model: ModelSpec = field(default=Factory(ModelSpec), validator=must(lambda v: isinstance(v, ModelSpec), "a table"))
     train: TrainSpec = field(validator=must(lambda v: isinstance(v, TrainSpec), "a table"))
     prune: tuple[PruneRule, ...] = field(default=(), converter=as_tuple, validator=PRUNE_RULES)
     quantize: tuple[QuantizeRule, ...] = field(default=(), converter=as_tuple, validator=QUANTIZE_RULES)

@@ -2,7 +2,7 @@
 
 from attrs import field, frozen
 
-from qprune.spec.values import TABLE, WORD, Table
+from qprune.spec.values import TABLE, Table, must
 
 
 @frozen
@@ -12,7 +12,8 @@ class TaskSpec:
     Every key not named below is an argument of the task's own class and lands in ``options``.
 
     Attributes:
-        name: ``"classification"``, ``"segmentation"``, ``"cyclegan"`` or ``"pix2pix"``, see `qprune.tasks`.
+        name: ``"classification"``, ``"segmentation"``, ``"cyclegan"`` or ``"pix2pix"``, see `qprune.tasks`; empty for
+            one of the user's own, handed over as ``task=`` to `qprune.fit`.
         options: of the task, such as ``label_smoothing`` or ``hardest``.
 
     Raises:
@@ -23,5 +24,15 @@ class TaskSpec:
         {'hardest': 0.25}
     """
 
-    name: str = field(default="classification", validator=WORD)
+    name: str = field(default="classification", validator=must(lambda v: isinstance(v, str), "a string"))
     options: Table = field(factory=dict, validator=TABLE, hash=False, metadata={"free": True})
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the task is none that the spec knows, but the user's own.
+
+        Example:
+            >>> TaskSpec("").is_own, TaskSpec("pix2pix").is_own
+            (True, False)
+        """
+        return not self.name

@@ -1,7 +1,7 @@
 """What is minimized and measured: one file per kind of problem."""
 
 from qprune.tasks.classification import Classification
-from qprune.tasks.create import create, make_task, names
+from qprune.tasks.create import create, make_task, names, needed_kind
 from qprune.tasks.cyclegan import CycleGAN
 from qprune.tasks.padding import run_padded
 from qprune.tasks.pictures import View, overlay, side_by_side, to_pixels, write_png
@@ -21,6 +21,7 @@ __all__ = [
     "create",
     "make_task",
     "names",
+    "needed_kind",
     "overlay",
     "run_padded",
     "side_by_side",

@@ -68,12 +68,15 @@ def make_task(spec: TaskSpec, classes: tuple[str, ...], kind: str | None = None)
         kind: of the data, `qprune.data.DataInfo.kind`; None if it is not known.
 
     Raises:
-        SpecError: for an unknown name or option, a value that the task refuses, or a task that the data is not for.
+        SpecError: for an unknown name or option, a value that the task refuses, a task that the data is not for, or one
+            that is the user's own.
 
     Example:
         >>> make_task(TaskSpec(), ("cat", "dog"), "classification").classes
         2
     """
+    if spec.is_own:
+        raise SpecError("The task is one of the user's own, so it must be handed over: task=, in Python.")
     needed = NEEDS.get(spec.name)
     if None not in (kind, needed) and kind != needed:
         raise SpecError(
@@ -84,6 +87,16 @@ def make_task(spec: TaskSpec, classes: tuple[str, ...], kind: str | None = None)
         return create(spec.name, classes=classes, **spec.options)
     except ValueError as error:
         raise SpecError(f"task: {error}.") from error
+
+
+def needed_kind(spec: TaskSpec) -> str | None:
+    """The kind of data that a task needs, `qprune.data.DataInfo.kind`; None for an unknown task.
+
+    Example:
+        >>> needed_kind(TaskSpec("pix2pix"))
+        'translation'
+    """
+    return NEEDS.get(spec.name)
 
 
 def names() -> list[str]:

@@ -5,7 +5,7 @@ from qprune.training.averaging import make_average
 from qprune.training.bounds import check_images, here
 from qprune.training.callback_list import CallbackError, CallbackList
 from qprune.training.callbacks import Callback
-from qprune.training.chain import Overrides, SpecLike, choose_spec, init_run, missing_links, plan_chain
+from qprune.training.chain import Overrides, SpecLike, choose_spec, init_run, missing_links, plan_chain, plan_run
 from qprune.training.checkpoint import load as load_checkpoint
 from qprune.training.checkpoint import save as save_checkpoint
 from qprune.training.claim import check_run, claim_run
@@ -32,8 +32,9 @@ from qprune.training.opening import (
     open_model,
 )
 from qprune.training.optimizers import make_lr_schedule, make_optimizer
-from qprune.training.planning import plan_spec, steps_per_epoch
+from qprune.training.planning import plan_spec
 from qprune.training.progress import Progress
+from qprune.training.provided import Provided, steps_per_epoch
 from qprune.training.random_state import get_rng, set_rng
 from qprune.training.ranks import is_writer, joined
 from qprune.training.run import Run, runs_root
@@ -56,6 +57,7 @@ __all__ = [
     "Opened",
     "Overrides",
     "Progress",
+    "Provided",
     "Run",
     "ScheduleDriver",
     "Shrinker",
@@ -88,6 +90,7 @@ __all__ = [
     "model_file",
     "open_model",
     "plan_chain",
+    "plan_run",
     "plan_spec",
     "prepare",
     "runs_root",

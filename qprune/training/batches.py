@@ -1,6 +1,6 @@
 """What batches, labels and outputs must be for a network to be trained on them; said before the first step."""
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from math import prod
 from typing import Any
 
@@ -9,28 +9,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default_collate
 
 from qprune.data import EpochSampler, ImageSet, SeededSet, Splits
-from qprune.data.own import PARTS
 from qprune.data.pair_set import PairSet
+from qprune.data.user_data import PARTS
 from qprune.errors import DataError, PlanError
 from qprune.flow import Flow
 from qprune.tasks import Task
 
 ONE_VALUE = "Expected more than 1 value per channel"  # what torch says then
-
-
-def check_images(splits: Splits) -> None:
-    """Refuse parts without images.
-
-    Raises:
-        DataError: naming the part.
-
-    Example:
-        >>> check_images(Splits(info=None, train=my_set))
-    """
-    for name, part in _parts(splits):
-        endless = isinstance(getattr(part, "dataset", part), IterableDataset)
-        if not endless and isinstance(part, Sized) and not len(part):
-            raise DataError(f'data["{name}"] has no images; give it some, or leave it out.')
 
 
 def check_labels(splits: Splits, task: Task) -> None:

@@ -1,16 +1,22 @@
 """The chain of runs behind a spec: ``init`` names the run that it starts from, whose spec may name another."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from attrs import evolve
 
-from qprune.errors import SpecError
+from qprune.errors import SpecError, UnknownSpecError
+from qprune.plan import Plan
 from qprune.spec import Spec, mistakes_in, read_spec
-from qprune.training.opening import is_trained
-from qprune.training.planning import plan_spec
+from qprune.training.opening import is_trained, load_model, model_file
+from qprune.training.planning import Keeps, plan_spec
+from qprune.training.provided import NOTHING, Provided
+from qprune.training.ranks import is_writer
+
+log = logging.getLogger(__name__)
 
 SpecLike = Spec | Path | str | Mapping[str, Any]
 Overrides = Mapping[str, Any] | Sequence[str]
@@ -83,33 +89,94 @@ def missing_links(spec: Spec, root: Path, *, folder: Path | str | None = None, r
     return chain[:-1]
 
 
-def plan_chain(earlier: Sequence[Spec], last: Spec | None, source: SpecLike) -> None:
-    """Tell what cannot work before the first link of a chain is trained.
+def plan_chain(
+    links: Sequence[Spec],
+    root: Path,
+    *,
+    provided: Provided = NOTHING,
+    sources: Mapping[str, SpecLike] | None = None,
+    steps_per_epoch: int | None = None,
+) -> Plan:
+    """Plan runs that are to be trained one after the other, each with the masks that the one before will leave it.
 
     Args:
-        earlier: what is trained first.
-        last: the spec itself, if it can be planned without the user's own network or data.
-        source: what it was read from, for errors.
+        links: the specs, the first one first; what that one starts from counts if it is trained.
+        root: the folder of the runs.
+        provided: network, data and task of the user's own, in place of those of every spec.
+        sources: what the specs were read from, for errors, by their names; a spec's name where none is given.
+        steps_per_epoch: optimizer steps of an epoch; by default from the size of the data set.
+
+    Returns:
+        the plan of the last.
 
     Raises:
         PlanError: for rules that cannot work.
+        CheckpointError: if the run that the first one starts from does not fit it.
 
     Example:
-        >>> plan_chain([read_spec("digits/baseline")], None, "digits/a75_layerwise")
+        >>> plan_chain([read_spec("digits/baseline"), read_spec("digits/a75_layerwise")], Path("runs")).cost
+        {'parameters': '83,434 -> 5,506', 'MACs': '1.27 M -> 95.2 k', 'packed': '333.7 kB -> 22.02 kB'}
     """
-    for link in earlier:
-        with mistakes_in(link.name):
-            plan_spec(link)
-    if earlier and last is not None:
-        with mistakes_in(source):
-            plan_spec(last)
+    first = links[0].init
+    init = load_model(model_file(first, root)) if first and is_trained(first, root) else None
+    keeps: Keeps | None = None
+    for link in links:
+        with mistakes_in((sources or {}).get(link.name, link.name)):
+            planned = plan_spec(link, steps_per_epoch, provided=provided, init=init, keeps=keeps)
+        init, keeps = None, planned.keeps
+    return planned.plan
+
+
+def plan_run(
+    spec: Spec,
+    root: Path,
+    provided: Provided,
+    source: SpecLike,
+    *,
+    steps_per_epoch: int | None = None,
+    folder: Path | str | None = None,
+) -> Plan:
+    """Plan a spec with what is pruned before it: by the run that it starts from or, until that is trained, by its plan.
+
+    Args:
+        spec: what to plan.
+        root: the folder of the runs.
+        provided: network, data and task of the user's own.
+        source: what the spec was read from, for errors.
+        steps_per_epoch: as for `plan_chain`.
+        folder: the folder of the data.
+
+    Raises:
+        PlanError: as `plan_chain`, as CheckpointError.
+        SpecError: as `missing_links`, but for a run that is unknown, which becomes a note of the plan.
+
+    Example:
+        >>> plan_run(read_spec("digits/a75_w4a4"), Path("runs"), Provided(), "digits/a75_w4a4").cost["parameters"]
+        '83,434 -> 5,506'
+    """
+    try:
+        earlier, notes = missing_links(spec, root, folder=folder), []
+    except UnknownSpecError as error:  # there is no such run, and no spec from which it could be planned
+        earlier, notes = [], [f"what {spec.init} prunes is not known and does not count: {error}"]
+    planning: dict[str, Any] = {"provided": provided, "sources": {spec.name: source}}
+    plan = plan_chain([*earlier, spec], root, steps_per_epoch=steps_per_epoch, **planning)
+    return evolve(plan, notes=(*plan.notes, *notes))
 
 
 def init_run(spec: Spec, root: Path) -> str | None:
-    """The run that ``init`` names: that of the same seed, if it has been trained.
+    """The run that ``init`` names: that of the same seed, if it has been trained; else the one without, which is said.
 
     Example:
         >>> init_run(choose_spec("digits/a75_w4a4", seed=3), Path("nothing/here"))
         'digits/a75_layerwise'
     """
-    return spec.init if spec.init is None or is_trained(spec.init, root) else spec.init.rpartition("@seed")[0]
+    if spec.init is None or is_trained(spec.init, root):
+        return spec.init
+    unseeded = spec.init.rpartition("@seed")[0]
+    if is_trained(unseeded, root) and is_writer():
+        log.warning(
+            "%s is not trained, so %s starts from %s, whose seed is another; with --chain (chain=True) it would be "
+            "trained first.",
+            *(spec.init, spec.name, unseeded),
+        )
+    return unseeded

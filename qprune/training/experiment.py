@@ -1,5 +1,6 @@
 """`Experiment`: a spec made ready to train, with its data, network, driver and trainer; `prepare` builds it."""
 
+import logging
 from typing import Any
 
 import torch
@@ -9,23 +10,27 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from qprune.assemble import assemble
-from qprune.data import DataInfo, EpochSampler, Splits, describe, eval_loader, load_data, mix, train_loader, wrap_data
-from qprune.errors import DataError, SpecError
+from qprune.data import EpochSampler, Splits, eval_loader, mix, train_loader
+from qprune.errors import ShrinkError, SpecError
 from qprune.exact import make_exact
 from qprune.flow import Flow, trace, unhooked_copy
 from qprune.schedules import to_steps
+from qprune.shrink import graph_of
 from qprune.spec import Spec, TrainSpec
-from qprune.tasks import Task, make_task
+from qprune.tasks import Task
 from qprune.training import ranks
 from qprune.training.averaging import make_average
-from qprune.training.batches import check_images, check_labels, check_output, fewest_images, part_size
+from qprune.training.batches import check_labels, check_output, fewest_images, part_size
 from qprune.training.driver import ScheduleDriver
 from qprune.training.inheriting import inherit
 from qprune.training.opening import choose_device
 from qprune.training.optimizers import make_lr_schedule, make_optimizer
+from qprune.training.provided import NOTHING, Provided, loader_length
 from qprune.training.random_state import seed_generators
 from qprune.training.shrinking import Shrinker
 from qprune.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
 
 
 @frozen(eq=False)
@@ -40,7 +45,8 @@ class Experiment:
         task: loss and metrics.
         trainer: the loop, with network, optimizer and driver.
         whole: the network with all of its channels, where training cuts some.
-        own: whether the network is one of the user's own.
+        example: an input by which the network's calls are followed at the end, for a run that its spec alone does not
+            open; None for any other.
     """
 
     spec: Spec
@@ -50,20 +56,18 @@ class Experiment:
     task: Task
     trainer: Trainer
     whole: nn.Module | None = None
-    own: bool = False
+    example: Tensor | None = None
 
     @property
     def palette(self) -> tuple[tuple[int, int, int], ...]:
         """One colour per class, where classes have one."""
-        return self.splits.info.palette if self.splits.info else ()
+        return self.splits.known.palette
 
 
 def prepare(
     spec: Spec,
+    provided: Provided = NOTHING,
     *,
-    model: nn.Module | None = None,
-    data: Any = None,
-    task: Task | None = None,
     device: str | None = None,
     init: dict[str, Any] | None = None,
 ) -> Experiment:
@@ -71,9 +75,7 @@ def prepare(
 
     Args:
         spec: what to do.
-        model: a network of the user's own, with its compressors in place.
-        data: datasets or loaders of the user's own.
-        task: in place of the spec's.
+        provided: network, data and task of the user's own, in place of the spec's.
         device: where to train; a GPU if there is one.
         init: content of the ``model.pt`` that the network starts from.
 
@@ -84,33 +86,57 @@ def prepare(
         CheckpointError: if ``init`` does not fit the network.
     """
     seed_generators(spec.seed)
-    splits = wrap_data(data) if data is not None else load_data(spec.data, spec.seed)
-    check_images(splits)
-    classes, shape = _facts(spec, splits, model)
-    task = task or make_task(spec.task, classes, splits.info.kind if splits.info else None)
-    net = model if model is not None else assemble(spec, len(classes), shape)  # type: ignore[arg-type]
+    splits = provided.load(spec)
+    info = splits.known
+    classes, shape = info.classes, info.shape
+    task = provided.make_task(spec, info)
+    net = assemble(spec, len(classes), shape, provided.model)
     cuts = spec.train.shrink != "never" or spec.numerics == "exact" or (init or {}).get("cuts")
     whole = unhooked_copy(net) if cuts else None
     if init is not None:
         inherit(net, init, str(spec.init))
     if spec.numerics == "exact":
         _make_exact(spec, net, shape, init is not None)
+    followed = _followed(spec, net, shape)
     chosen = choose_device(device)
     net.to(chosen)
     trainer = _trainer(spec, net, task, splits, shape, chosen)
     if ranks.rank():  # the network is the same everywhere, dropout is not
         seed_generators(int(mix(spec.seed, ranks.rank())[0] >> 1))
-    return Experiment(spec, splits, classes, shape, task, trainer, whole, model is not None)
+    return Experiment(spec, splits, classes, shape, task, trainer, whole, followed)
 
 
 def _make_exact(spec: Spec, net: nn.Module, shape: tuple[int, ...], started: bool) -> None:
-    trained = started or not any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
-    if not trained:
+    if not started and any(map(_is_fresh, net.modules())):
+        own = ", or train the network before it is handed over" if spec.model.is_own else ""
         raise SpecError(
             'numerics = "exact" folds normalizations at the start of a run, and they have no statistics yet; name a '
-            f"trained run (init in {spec.name})."
+            f"trained run (init in {spec.name}){own}."
         )
     make_exact(net, torch.zeros(2, *shape, device="meta"))
+
+
+def _is_fresh(norm: nn.Module) -> bool:
+    """Whether a normalization has the statistics with which it was made."""
+    if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or norm.running_var is None:
+        return False
+    return not bool(norm.running_mean.any()) and bool((norm.running_var == 1).all())
+
+
+def _followed(spec: Spec, net: nn.Module, shape: tuple[int, ...]) -> Tensor | None:
+    """The input by which a network is followed that its spec does not describe; where that fails, it is said now."""
+    if not spec.model.is_own and spec.numerics != "exact":
+        return None
+    example = torch.zeros(1, *shape)
+    try:
+        graph_of(unhooked_copy(net), example)  # as at the end
+    except ShrinkError as error:
+        if spec.numerics == "exact":
+            raise SpecError(f'In numerics = "exact" a network is opened by its calls alone. {error}') from error
+        if ranks.is_writer():
+            log.warning("The run %s is opened with the network's code only, model=: %s", spec.name, error)
+        return None
+    return example
 
 
 def _trainer(
@@ -124,14 +150,14 @@ def _trainer(
     train, loading = spec.train, loading_options(spec, device)
     check_labels(splits, task)
     loader = train_loader(splits.train, seed=spec.seed, **loading)
-    val = splits.val and eval_loader(splits.val, **loading)
-    per_epoch = _length(loader)
+    val = None if splits.val is None else eval_loader(splits.val, **loading)
+    per_epoch = loader_length(loader)
     steps = to_steps(train.length, per_epoch)
     optimizer = make_optimizer(train.optimizer, net)
     average = make_average(net, train.ema) if train.ema else None
     example = torch.zeros(2, *shape, device="meta")
     flow = trace(net, example)
-    check_output(task, flow, shape, spec.data.name if splits.info else "your own")
+    check_output(task, flow, shape, splits.known.name or "your own")
     driver = ScheduleDriver(
         net,
         example,
@@ -207,30 +233,3 @@ def loading_options(spec: Spec, device: torch.device) -> dict[str, Any]:
     shard = (ranks.rank(), ranks.world())
     numbers = {"batch": spec.train.batch, "workers": spec.data.workers, "prefetch": spec.data.prefetch}
     return numbers | {"device": device, "shard": shard}
-
-
-def _length(loader: DataLoader[Any]) -> int:
-    try:
-        return len(loader)
-    except TypeError as error:
-        raise DataError('data["train"] must know how many batches it has; give its dataset a length.') from error
-
-
-def _facts(spec: Spec, splits: Splits, model: nn.Module | None) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    if splits.info is not None:
-        return splits.info.classes, splits.info.shape
-    if model is None:
-        info: DataInfo = describe(spec.data)
-        return info.classes, info.shape
-    image, _ = _first(splits.train)
-    return _class_names(model, image), tuple(image.shape)
-
-
-def _first(data: Any) -> Any:
-    batch = next(iter(data)) if isinstance(data, DataLoader) else data[0]
-    return (batch[0][0], batch[1][0]) if isinstance(data, DataLoader) else batch
-
-
-def _class_names(net: nn.Module, image: Any) -> tuple[str, ...]:
-    flow = trace(net, image[None])
-    return tuple(str(index) for index in range(flow.calls[flow.outputs[0]].shape[1]))

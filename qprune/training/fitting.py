@@ -54,9 +54,9 @@ def train(
     """
     trainer, spec = experiment.trainer, experiment.spec
     facts: dict[str, Any] = {name: getattr(experiment, name) for name in ("classes", "shape", "palette")}
-    described = experiment.own or spec.numerics == "exact"  # a network that its spec alone does not give
-    own = torch.zeros(1, *experiment.shape) if described else None
-    checkpoint = ModelCheckpoint(run.path, spec=spec_to_toml(spec), **_interval(trainer, spec), **facts, own=own)
+    checkpoint = ModelCheckpoint(
+        run.path, spec=spec_to_toml(spec), **_interval(trainer, spec), **facts, own=experiment.example
+    )
     pictures = panels_of(trainer, experiment.splits)
     built_in = [TerminateOnNaN(), CSVLogger(run.history), TensorBoard(run.tensorboard, pictures)]
     trainer.use([*built_in, *callbacks, checkpoint])

@@ -1,5 +1,6 @@
 """Opening a finished run: its network from the folder alone, its scores, its classes."""
 
+import copy
 import os
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ import torch
 from attrs import frozen
 from torch import nn
 
-from qprune.assemble import assemble
-from qprune.data import eval_loader, load_data, wrap_data
-from qprune.errors import CheckpointError, DataError, QpruneError
+from qprune.assemble import assemble, dense_network
+from qprune.data import Splits, eval_loader, load_data
+from qprune.dense import without_compressors
+from qprune.errors import CheckpointError, DataError, PlanError, QpruneError
 from qprune.shrink import net_from, rebuild
 from qprune.spec import Spec
 from qprune.tasks import Task, make_task
@@ -20,6 +22,7 @@ from qprune.training.checkpoint import load, load_state
 from qprune.training.evaluation import evaluate, place
 from qprune.training.ranks import device_of_rank
 from qprune.training.run import Run
+from qprune.zoo import deployed
 
 KINDS = {"state": dict, "spec": str, "classes": list, "shape": list, "cuts": dict}  # of the parts of a model.pt
 NOTHING_CUT: dict[str, Any] = {"cuts": {}, "folds": []}
@@ -35,6 +38,8 @@ class Opened:
         classes: names of its classes.
         shape: ``(C, H, W)`` of an image.
         palette: one colour per class, where classes have one.
+        data: data of the user's own, in place of what the spec names.
+        whole: whether all channels that the network had before training are still there.
     """
 
     net: nn.Module
@@ -42,6 +47,8 @@ class Opened:
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
     palette: tuple[tuple[int, int, int], ...] = ()
+    data: Splits | None = None
+    whole: bool = True
 
     @property
     def spec(self) -> Spec:
@@ -57,6 +64,33 @@ class Opened:
             )
         return self._spec
 
+    def split(self, name: str) -> Any:
+        """One part of the data, whosever it is.
+
+        Args:
+            name: ``"train"`` (without augmentation), ``"val"`` or ``"test"``.
+
+        Raises:
+            DataError: if the data is not here, or has no such split.
+        """
+        splits = load_data(here(self.spec.data), self.spec.seed) if self.data is None else self.data
+        part = getattr(splits, name)
+        if part is None:
+            raise DataError(f'The data has no "{name}" split.')
+        return part
+
+    def dense(self) -> nn.Module | None:
+        """The network without masks and quantizers, in its first size, for comparison; its weights mean nothing.
+
+        Returns:
+            None for a network of the user's own that was cut while it trained: nobody knows any more what it was.
+        """
+        if self.spec.model.is_own:
+            return without_compressors(deployed(self.net)) if self.whole else None
+        with torch.random.fork_rng(devices=[]):
+            net = dense_network(self.spec.model, len(self.classes), self.shape)
+        return without_compressors(deployed(net))
+
 
 def open_model(run: str | os.PathLike[str], root: Path, model: nn.Module | None = None) -> Opened:
     """Open a run folder, a run's name, or a ``model.pt``.
@@ -64,7 +98,7 @@ def open_model(run: str | os.PathLike[str], root: Path, model: nn.Module | None 
     Args:
         run: which.
         root: where run folders lie.
-        model: the network, if the run was trained with one of the user's own.
+        model: the network, if the run was trained with one of the user's own; it is copied.
 
     Raises:
         CheckpointError: if there is none, it is damaged or of another network.
@@ -73,25 +107,44 @@ def open_model(run: str | os.PathLike[str], root: Path, model: nn.Module | None 
     content = load_model(path)
     spec = spec_in(content["spec"], path)
     check_images(content["shape"], spec, path)
-    net = model if model is not None else _net_in(content, spec, path)
+    # a network in exact numerics cannot be made again from what it was before; its calls are the only way
+    alone = "graph" in content and (model is None or (spec is not None and spec.numerics == "exact"))
     try:
-        if model is not None or "graph" not in content:  # the graph is of the network as it was cut
-            rebuild(net, content["cuts"], path)
+        if alone:
+            net = net_from(content["graph"], content["state"], path)  # of the network as it was cut
+        else:
+            net = _made(content, spec, path, model)
         load_state(net, content["state"], path)
     except CheckpointError as error:
-        own = "" if model else " If it was trained with a network of your own, hand that over: model=."
-        raise CheckpointError(f"{error}{own}") from error
+        raise CheckpointError(f"{error} {_AS_GIVEN}" if model is not None else str(error)) from error
     palette = tuple(tuple(colour) for colour in content.get("palette", ()))
-    return Opened(net.eval(), spec, tuple(content["classes"]), tuple(content["shape"]), palette)
+    return Opened(
+        net.eval(), spec, tuple(content["classes"]), tuple(content["shape"]), palette, whole=not content["cuts"]["cuts"]
+    )
 
 
-def _net_in(content: dict[str, Any], spec: Spec | None, path: Path) -> nn.Module:
-    if "graph" in content:
-        return net_from(content["graph"], content["state"], path)
+_AS_GIVEN = "model= is the network as it was handed to fit, on which the rules of the run then act."
+
+
+def _made(content: dict[str, Any], spec: Spec | None, path: Path, model: nn.Module | None) -> nn.Module:
+    """The network as it was built, cut as it was cut."""
+    if model is None and (spec is None or spec.model.is_own):
+        raise CheckpointError(
+            f"{path} is of a network of the user's own, whose code is needed: its calls could not be followed. Hand "
+            "the network over, as it was before training: model=."
+        )
     if spec is None:
-        raise CheckpointError(f"{path} holds neither a spec nor a graph. Hand the network over: model=.")
-    check_network(spec, content, path)
-    return assemble(spec, len(content["classes"]), tuple(content["shape"]))
+        net = copy.deepcopy(model)
+        assert net is not None
+    else:
+        if model is None:
+            check_network(spec, content, path)
+        try:
+            net = assemble(spec, len(content["classes"]), tuple(content["shape"]), model)
+        except PlanError as error:
+            raise CheckpointError(f"{path} is of another network: {error}") from error
+    rebuild(net, content["cuts"], path)
+    return net
 
 
 def load_model(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -152,7 +205,6 @@ def evaluate_model(
     opened: Opened,
     split: str,
     *,
-    data: Any = None,
     task: Task | None = None,
     device: str | None = None,
     batch: int | None = None,
@@ -163,19 +215,15 @@ def evaluate_model(
     Args:
         opened: the model.
         split: ``"train"`` (without augmentation), ``"val"`` or ``"test"``.
-        data: datasets or loaders of the user's own.
         task: in place of the spec's.
         device: where to compute; a GPU if there is one.
         batch: images at a time; by default those of the run, as far as `batch_of` allows.
         workers: processes that load images; by default those of the run, as far as `workers_of` allows.
 
     Raises:
-        DataError: if the data has no such split.
+        DataError: if the data is not here, or has no such split.
     """
-    spec = opened.spec
-    part = getattr(wrap_data(data) if data is not None else load_data(here(spec.data), spec.seed), split)
-    if part is None:
-        raise DataError(f'The data has no "{split}" split.')
+    spec, part = opened.spec, opened.split(split)
     where = choose_device(device)
     place(opened.net, where, spec.train.channels_last)
     batch = batch_of(spec, opened.shape) if batch is None else batch

@@ -1,56 +1,111 @@
-"""`plan_spec`: the plan of a spec, of which nothing is trained or read."""
+"""`plan_spec`: the plan of a spec, of which nothing is trained."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from attrs import evolve
+from attrs import evolve, frozen
+from torch import Tensor, nn
 
 from qprune.assemble import assemble
-from qprune.data import EpochSampler, describe
+from qprune.data import EpochSampler
 from qprune.exact import make_exact
 from qprune.flow import trace
+from qprune.layers import sites
 from qprune.plan import Plan, make_plan
-from qprune.report import forecast
+from qprune.report import carry_out, forecast
 from qprune.schedules import to_steps
+from qprune.shrink import restore_masks
 from qprune.spec import Spec
-from qprune.tasks import make_task
 from qprune.training.batches import check_output, part_size
+from qprune.training.inheriting import inherit
 from qprune.training.optimizers import check_lr_schedule
+from qprune.training.provided import NOTHING, Provided
+
+Keeps = Mapping[str, Tensor]  # per site which channels its mask keeps
 
 
-def plan_spec(spec: Spec, per_epoch: int | None = None) -> Plan:
-    """The plan of a spec, with what its network costs before and after; nothing is trained or read.
+@frozen(eq=False)
+class Forecast:
+    """A plan, and the masks that a run will have when it is carried out.
+
+    Attributes:
+        plan: what training would do.
+        keeps: per site, which channels its mask will keep: as many as planned, of which the first are taken.
+    """
+
+    plan: Plan
+    keeps: Keeps
+
+
+def plan_spec(
+    spec: Spec,
+    per_epoch: int | None = None,
+    *,
+    provided: Provided = NOTHING,
+    init: Mapping[str, Any] | None = None,
+    keeps: Keeps | None = None,
+) -> Forecast:
+    """The plan of a spec, with what its network costs before and after; nothing is trained.
 
     Args:
         spec: what to plan.
         per_epoch: optimizer steps of one epoch; by default from the size of the data set.
+        provided: network, data and task of the user's own, in place of the spec's.
+        init: content of the ``model.pt`` that the network starts from, whose masks count.
+        keeps: the masks of a run that is yet to be trained, in place of ``init``.
 
     Raises:
         PlanError: for rules or a learning-rate schedule that cannot work.
         SpecError: for a task that the data is not for.
+        CheckpointError: if ``init`` does not fit the network.
     """
-    info = describe(spec.data)
-    task = make_task(spec.task, info.classes, info.kind)
+    info = provided.describe(spec)
+    task = provided.make_task(spec, info)
+    example = torch.zeros(2, *info.shape, device="meta")
     with torch.random.fork_rng(devices=[]):
-        net = assemble(spec, len(info.classes), info.shape)
+        net = assemble(spec, len(info.classes), info.shape, provided.model)
+        if init is not None:
+            inherit(copy.deepcopy(net), dict(init), str(spec.init))
+            keeps = _keeps_in(net, init)
+        _take(net, keeps or {})
+        whole = copy.deepcopy(net)
         if spec.numerics == "exact":
-            make_exact(net, torch.zeros(2, *info.shape, device="meta"))
-    sampler = EpochSampler(info.sizes["train"], spec.train.batch)
-    known = per_epoch is None
-    per_epoch = per_epoch or steps_per_epoch(info.sizes["train"], spec.train.batch)
+            make_exact(net, example)
+    counted = per_epoch is None and "train" in info.sizes  # a loader of the user's own is asked when it trains
+    per_epoch = per_epoch or provided.steps_per_epoch(spec, info)
     steps = to_steps(spec.train.length, per_epoch)
     check_lr_schedule(spec.train.lr_schedule, steps, per_epoch)
-    flow = trace(net, torch.zeros(2, *info.shape, device="meta"))
-    check_output(task, flow, info.shape, spec.data.name)
-    if known:
+    flow = trace(net, example)
+    check_output(task, flow, info.shape, info.name or "your own")
+    if counted:
+        sampler = EpochSampler(info.sizes["train"], spec.train.batch)
         part_size(flow, sampler.fewest, sampler.other_batch(least=2))
     plan = make_plan(net, flow, steps_per_epoch=per_epoch, steps=steps)
-    return evolve(plan, cost=forecast(net, plan, info.shape))
+    later = carry_out(net, plan)
+    cost = forecast(whole, later, info.shape)
+    return Forecast(evolve(plan, cost=cost), _keeps_of(whole) | _keeps_of(later))
 
 
-def steps_per_epoch(images: int, batch: int) -> int:
-    """Optimizer steps of one pass over the data; the short last batch counts.
+def _keeps_in(net: nn.Module, content: Mapping[str, Any]) -> Keeps:
+    """The masks of a trained model, in the size that they had before anything was cut."""
+    whole = copy.deepcopy(net)
+    masks = {site.name: site.mask for site in sites(whole) if site.mask is not None}
+    for name, mask in masks.items():
+        path, _, side = name.rpartition(".")
+        keep = content["state"].get(f"{path}.{side}_mask.keep".lstrip("."))
+        if keep is not None and keep.shape == mask.keep.shape:
+            mask.keep.copy_(keep)
+    restore_masks(whole, content["cuts"])
+    return _keeps_of(whole)
 
-    Example:
-        >>> steps_per_epoch(50_000, 128)
-        391
-    """
-    return -(-images // batch)
+
+def _keeps_of(net: nn.Module) -> dict[str, Tensor]:
+    return {site.name: site.mask.keep.clone() for site in sites(net) if site.mask is not None}
+
+
+def _take(net: nn.Module, keeps: Keeps) -> None:
+    for site in sites(net):
+        if site.mask is not None and site.name in keeps and keeps[site.name].shape == site.mask.keep.shape:
+            site.mask.keep.copy_(keeps[site.name])

@@ -4,9 +4,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
-from qprune.shrink import record
+from qprune.shrink import graph_of, record
 from qprune.training.checkpoint import save
 from qprune.zoo import deployed
 
@@ -14,7 +15,8 @@ from qprune.zoo import deployed
 def save_small(path: str | os.PathLike[str], content: Mapping[str, Any], net: nn.Module, small: nn.Module) -> None:
     """Write a model file whose network is a shrunk one; `open_model` opens it as it does ``model.pt``.
 
-    Of a network that trains more than is used afterwards (`qprune.zoo.deployed`) the rest is written as it is.
+    Of a network that trains more than is used afterwards (`qprune.zoo.deployed`) the rest is written as it is. Where
+    the file holds the network's calls, those of the small one take their place.
 
     Args:
         path: where to; its folder must exist.
@@ -24,6 +26,7 @@ def save_small(path: str | os.PathLike[str], content: Mapping[str, Any], net: nn
 
     Raises:
         CheckpointError: if the file cannot be written.
+        ShrinkError: if the file holds the network's calls, and those of the small one cannot be followed.
 
     Example:
         >>> save_small("small.pt", load_model("model.pt"), net, shrink(net, example))
@@ -31,7 +34,9 @@ def save_small(path: str | os.PathLike[str], content: Mapping[str, Any], net: nn
     place = _place(net)
     rest = {name: tensor for name, tensor in net.state_dict().items() if not name.startswith(place)} if place else {}
     state = rest | {f"{place}{name}": tensor for name, tensor in small.state_dict().items()}
-    save(path, {**content, "state": state, "cuts": _placed(record(small), place)})
+    # a network that was opened by its calls has no part of it left out
+    graph = {"graph": graph_of(small, torch.zeros(1, *content["shape"]))} if "graph" in content else {}
+    save(path, {**content, "state": state, "cuts": _placed(record(small), place), **graph})
 
 
 def _place(net: nn.Module) -> str:

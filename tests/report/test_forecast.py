@@ -4,13 +4,14 @@ from torch import nn
 from qprune.flow import trace
 from qprune.layers import PrunedConv2d, QuantConv2d
 from qprune.plan import make_plan
-from qprune.report import forecast
+from qprune.report import carry_out, forecast
 from qprune.schedules import Inherited, OneShot, QuantizeFrom
 
 
 def foretold(net: nn.Module) -> dict[str, str]:
     example = torch.zeros(2, 3, 5, 7)
-    return forecast(net, make_plan(net, trace(net, example), steps=10), (3, 5, 7))
+    plan = make_plan(net, trace(net, example), steps=10)
+    return forecast(net, carry_out(net, plan), (3, 5, 7))
 
 
 def two(schedule: OneShot | Inherited) -> nn.Sequential:

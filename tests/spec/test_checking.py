@@ -1,6 +1,7 @@
 """Every kind of mistake inside a spec has its sentence, and all are told at once."""
 
 import re
+import tomllib
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from qprune.errors import SpecError
 from qprune.schedules import Inherited, Layerwise, OneShot, QuantizeFrom
-from qprune.spec import read_spec
+from qprune.spec import DataSpec, read_spec, spec_to_toml
 
 SITE = {"types": ["ReLU"], "at": "output"}
 AT_ONCE = {"kind": "one-shot", "at": "2ep"}
@@ -139,7 +140,14 @@ def test_a_mistake_in_the_training_has_its_sentence(told, table, change, line):
 @pytest.mark.parametrize(
     ("model", "line"),
     [
-        ({}, 'A model needs either "arch", a name of the zoo, or "layers" (model).'),
+        (
+            {"arhc": "unet", "width": 0.5},
+            'A model with "width" and "arhc" needs "arch", a name of the zoo (model).',
+        ),
+        (
+            {"arch": "unet", "layers": [{"type": "ReLU"}]},
+            'A model has either "arch", a name of the zoo, or "layers"; received both (model).',
+        ),
         (
             {"arch": "unet", "width": 0},
             "width must be a number in (0, 1]; received 0 (model.width).",
@@ -323,7 +331,20 @@ def test_all_mistakes_are_told_at_once_with_file_and_key_path(told, complete):
 
 
 def test_what_is_missing_is_named(told):
-    assert told({}) == ['A spec needs "data".', 'A spec needs "model".', 'A spec needs "train".']
+    assert told({}) == ['A spec needs "train".']
+
+
+def test_network_and_data_of_ones_own_are_left_out(table):
+    spec = read_spec({"train": table["train"], "data": {"workers": 2}})
+    assert spec.model.is_own
+    assert spec.data == DataSpec(workers=2)
+    assert read_spec(tomllib.loads(spec_to_toml(spec))) == spec
+
+
+def test_what_is_about_a_data_set_needs_its_name(told, table):
+    assert told(table | {"data": {"validation": 0.5}}) == [
+        "validation has no effect without the name of a data set: add name, or leave it out; received 0.5 (data)."
+    ]
 
 
 def test_an_unknown_key_without_a_neighbour_shows_the_known_ones(told, table):

@@ -54,6 +54,18 @@ def test_missing_training_data_are_refused():
     )
 
 
+def test_a_part_alone_is_enough_where_nothing_is_trained():
+    splits = wrap_data({"test": TEST}, trains=False)
+    assert (splits.train, splits.test) == (None, TEST)
+
+
+@pytest.mark.parametrize("empty", [[], TensorDataset(torch.zeros(0)), DataLoader(TensorDataset(torch.zeros(0)))])
+def test_an_empty_part_is_refused(empty):
+    assert message({"train": TRAIN, "val": empty}) == (
+        "data['val'] is empty: there is nothing in it to choose on. Leave it out, or fill it."
+    )
+
+
 def test_an_iterable_dataset_needs_a_loader():
     class Stream(IterableDataset):
         def __iter__(self):

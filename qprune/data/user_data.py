@@ -11,6 +11,7 @@ from qprune.data.words import nearest
 from qprune.errors import DataError
 
 PARTS = ("train", "val", "test")
+_USE = {"train": "train on", "val": "choose on", "test": "score on"}
 
 
 @frozen(eq=False)
@@ -18,8 +19,8 @@ class Splits:
     """What one run trains on, chooses on and reports on.
 
     Attributes:
-        info: what is known about the data; None for data handed over by the user.
-        train: map-style dataset, or the user's own loader.
+        info: what is known about the data; None as long as nobody asked that of the user's own.
+        train: map-style dataset, or the user's own loader; None where only another part was needed.
         val: the same for choosing, None where nothing is chosen.
         test: the same for reporting, None where the user gave none.
 
@@ -33,16 +34,24 @@ class Splits:
     val: Any = None
     test: Any = None
 
+    @property
+    def known(self) -> DataInfo:
+        """What is known about the data, which must have been asked."""
+        assert self.info is not None
+        return self.info
 
-def wrap_data(data: Any) -> Splits:
+
+def wrap_data(data: Any, *, trains: bool = True) -> Splits:
     """Take datasets or loaders of the user's own; loaders are used as they are.
 
     Args:
-        data: ``{"train": ..., "val": ..., "test": ...}`` with at least ``"train"``, or ``(train, val)``, or
-            ``(train, val, test)``; each a map-style dataset, a DataLoader, or None. `Splits` pass through.
+        data: ``{"train": ..., "val": ..., "test": ...}``, or ``(train, val)``, or ``(train, val, test)``; each a
+            map-style dataset (a list of pairs is one), a DataLoader, or None. `Splits` pass through.
+        trains: whether ``"train"`` must be there.
 
     Raises:
-        DataError: for another form, an unknown key, no training data, or an iterable dataset outside a loader.
+        DataError: for another form, an unknown key, a part that is empty, no training data, or an iterable dataset
+            outside a loader.
 
     Example:
         >>> wrap_data((train_set, val_set)).val is val_set
@@ -53,9 +62,9 @@ def wrap_data(data: Any) -> Splits:
     parts = _as_dict(data)
     for name, part in parts.items():
         _check_part(name, part)
-    if parts.get("train") is None:
+    if trains and parts.get("train") is None:
         raise DataError('data must have training data; received none. Give {"train": ..., "val": ..., "test": ...}.')
-    return Splits(info=None, **parts)
+    return Splits(info=None, train=parts.pop("train", None), **parts)
 
 
 def _as_dict(data: Any) -> dict[str, Any]:
@@ -71,10 +80,23 @@ def _as_dict(data: Any) -> dict[str, Any]:
 
 
 def _check_part(name: str, part: Any) -> None:
-    if part is None or isinstance(part, DataLoader):
+    if part is None:
+        return
+    if isinstance(part, DataLoader):
+        _check_filled(name, part)
         return
     if isinstance(part, IterableDataset) or not (hasattr(part, "__len__") and hasattr(part, "__getitem__")):
         raise DataError(
             f"data[{name!r}] must be a DataLoader or a dataset with a length and items; "
             f"received {type(part).__name__}. Put it into a DataLoader."
         )
+    _check_filled(name, part)
+
+
+def _check_filled(name: str, part: Any) -> None:
+    try:
+        count = len(part)
+    except TypeError:  # a loader of a stream may not know
+        return
+    if not count:
+        raise DataError(f"data[{name!r}] is empty: there is nothing in it to {_USE[name]}. Leave it out, or fill it.")

@@ -1,0 +1,177 @@
+"""`Provided`: the network, data and task that a user hands over in place of those of a spec."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import evolve, frozen
+from torch import nn
+from torch.utils.data import DataLoader
+
+from qprune.assemble import dense_network
+from qprune.data import (
+    DataInfo,
+    Splits,
+    class_names,
+    count_classes,
+    describe,
+    image_shape,
+    load_data,
+    usual_statistics,
+    wrap_data,
+)
+from qprune.errors import DataError, SpecError
+from qprune.flow import trace
+from qprune.spec import ModelSpec, Spec, TaskSpec
+from qprune.tasks import Task, make_task, needed_kind
+
+Shape = tuple[int, int, int]
+
+
+@frozen(eq=False)
+class Provided:
+    """What the user hands over; the rest is made as the spec says.
+
+    Attributes:
+        model: the network; it is copied before it is changed.
+        data: its data.
+        task: what is minimized and measured.
+
+    Example:
+        >>> Provided.of(model=resnet18(), data={"train": train_set}).model is not None
+        True
+    """
+
+    model: nn.Module | None = None
+    data: Splits | None = None
+    task: Task | None = None
+
+    @classmethod
+    def of(cls, model: Any = None, data: Any = None, task: Task | None = None) -> "Provided":
+        """Take the arguments of `qprune.fit`, in which ``data`` may also be the folder of a spec's data.
+
+        Raises:
+            SpecError: for a model that is no network.
+            DataError: as `qprune.data.wrap_data`.
+        """
+        if model is not None and not isinstance(model, nn.Module):
+            what = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+            raise SpecError(f"model must be a network, an nn.Module; received {what}. Make one, and hand that over.")
+        return cls(model, None if data is None or isinstance(data, str | Path) else wrap_data(data), task)
+
+    def in_place_of(self, spec: Spec) -> Spec:
+        """The spec without the network, data and task that others take the place of: it does not know them.
+
+        Example:
+            >>> Provided.of(model=resnet18()).in_place_of(read_spec("digits/baseline")).model.is_own
+            True
+        """
+        own: dict[str, Any] = {} if self.model is None else {"model": ModelSpec()}
+        if self.data is not None:
+            own["data"] = spec.data.for_own_data()
+        if self.task is not None:
+            own["task"] = TaskSpec("")
+        return evolve(spec, **own)
+
+    def load(self, spec: Spec) -> Splits:
+        """The data, whosever it is, with all that is known of it.
+
+        Raises:
+            DataError: as `qprune.data.load_data`, or if data that was handed over does not say what is needed of it.
+        """
+        return load_data(spec.data, spec.seed) if self.data is None else evolve(self.data, info=self.describe(spec))
+
+    def describe(self, spec: Spec) -> DataInfo:
+        """Classes, shape and sizes of the data; of the user's own one image is read.
+
+        Raises:
+            DataError: as `qprune.data.describe`, or if data that was handed over does not say what is needed of it.
+            SpecError: if the network and the data differ in the number of classes.
+        """
+        if self.data is None:
+            return describe(spec.data)
+        train = self.data.train
+        shape = image_shape(train)
+        mean, std = usual_statistics("", shape[0])
+        sizes = {} if isinstance(train, DataLoader) else {"train": len(train)}
+        return DataInfo("", self._classes(spec, shape), shape, sizes, mean, std)
+
+    def make_task(self, spec: Spec, info: DataInfo) -> Task:
+        """What is minimized and measured, whosever it is.
+
+        Raises:
+            SpecError: as `qprune.tasks.make_task`.
+        """
+        return self.task or make_task(spec.task, info.classes, info.kind)
+
+    def steps_per_epoch(self, spec: Spec, info: DataInfo) -> int:
+        """Optimizer steps of one pass over the data; the short last batch counts.
+
+        Raises:
+            DataError: if a loader does not know.
+        """
+        if self.data is not None and isinstance(self.data.train, DataLoader):
+            return loader_length(self.data.train)
+        return steps_per_epoch(info.sizes["train"], spec.train.batch)
+
+    def _classes(self, spec: Spec, shape: Shape) -> tuple[str, ...]:
+        """Names of the data's own, else numbers: of the network's outputs, or of the labels if it is made for them."""
+        kind = None if self.task is not None else needed_kind(spec.task)
+        if kind == "translation":
+            return ()
+        train = self.data.train  # type: ignore[union-attr]
+        names = class_names(train)
+        if self.model is None and not spec.model.layers:  # a network of the zoo is made for its classes
+            count = len(names) or count_classes(train)
+            if not count:
+                raise DataError(
+                    'data["train"] does not say how many classes it has, which the network is made for. Give the '
+                    "data set an attribute classes, a list of their names."
+                )
+            return names or _numbers(count)
+        outputs = _outputs(dense_network(spec.model, 0, shape, self.model), shape)
+        if kind == "classification" and names and len(names) != outputs:  # names may be of images, not of pixels
+            raise SpecError(
+                f"The network gives {outputs:,} values per image, and the data has {len(names):,} classes; give the "
+                f"last layer {len(names):,} outputs."
+            )
+        return names if len(names) == outputs else _numbers(outputs)
+
+
+NOTHING = Provided()
+
+
+def steps_per_epoch(images: int, batch: int) -> int:
+    """Optimizer steps of one pass over the data; the short last batch counts.
+
+    Example:
+        >>> steps_per_epoch(50_000, 128)
+        391
+    """
+    return -(-images // batch)
+
+
+def loader_length(loader: DataLoader[Any]) -> int:
+    """Batches of a loader.
+
+    Raises:
+        DataError: if it does not know.
+
+    Example:
+        >>> loader_length(DataLoader([1, 2, 3], batch_size=2))
+        2
+    """
+    try:
+        return len(loader)
+    except TypeError as error:
+        raise DataError('data["train"] must know how many batches it has; give its dataset a length.') from error
+
+
+def _outputs(net: nn.Module, shape: Shape) -> int:
+    flow = trace(net, torch.zeros(2, *shape, device="meta"))
+    made = [flow.calls[index].shape for index in flow.outputs if index >= 0]
+    return made[0][1] if made and len(made[0]) > 1 else 0
+
+
+def _numbers(count: int) -> tuple[str, ...]:
+    return tuple(map(str, range(count)))
