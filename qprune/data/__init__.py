@@ -9,6 +9,7 @@ from qprune.data.own import Splits, wrap_data
 from qprune.data.pair_set import PairSet, colour
 from qprune.data.seeds import mix
 from qprune.data.splits import describe, load_data
+from qprune.data.workers import LoaderError, LoaderWatch, lost_loaders_told
 
 __all__ = [
     "IGNORE",
@@ -16,6 +17,8 @@ __all__ = [
     "DataInfo",
     "EpochSampler",
     "ImageSet",
+    "LoaderError",
+    "LoaderWatch",
     "PairSet",
     "SeededSet",
     "Splits",
@@ -24,6 +27,7 @@ __all__ = [
     "describe",
     "eval_loader",
     "load_data",
+    "lost_loaders_told",
     "mix",
     "read_inputs",
     "train_loader",

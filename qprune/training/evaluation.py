@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from qprune.data import lost_loaders_told
 from qprune.errors import DataError
 from qprune.tasks import Task
 from qprune.training.meter import Meter
@@ -36,14 +37,14 @@ def evaluate(
         ``{"loss": ..., "accuracy": ...}``, by the names of the task's metrics.
 
     Raises:
-        DataError: if there is no batch.
+        DataError: if there is no batch, or a process of the loader is gone.
 
     Example:
         >>> evaluate(net, Classification(classes=10), eval_loader(splits.test, batch=256))["accuracy"]
         0.9733333587646484
     """
     meter = Meter(task, device)
-    with evaluating(net), torch.no_grad():
+    with evaluating(net), torch.no_grad(), lost_loaders_told():
         for batch in loader:
             batch = to_device(batch, device, channels_last)
             meter.update(*task.step(net, batch), batch[1])

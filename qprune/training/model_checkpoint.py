@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from qprune.data import LoaderError
 from qprune.errors import CheckpointError, ShrinkError
 from qprune.flow import unhooked_copy
 from qprune.shrink import graph_of, record
@@ -125,7 +126,7 @@ class ModelCheckpoint(Callback):
         """Write ``last.pt``, so that nothing is lost."""
         if self._saved != self._position():
             self._save_last()
-        if isinstance(error, CallbackError):
+        if isinstance(error, CallbackError | LoaderError):
             error.saved = self._saved == self._position()
 
     def _finish(self, logs: Logs) -> None:

@@ -90,8 +90,8 @@ def test_the_differences_of_another_spec_are_named_by_key(tmp_path: Path) -> Non
         Run.create(tmp_path, "a", SPEC.replace("64", "32") + "ema = 0.9\n" + rules.format(0.75, 2), resume=True)
     assert str(error.value) == (
         f'{tmp_path / "a"} was begun with another spec: train.batch was 64 and is 32 now; train.length was "5ep" and '
-        "is not set now; prune.0.sparsity was 0.5 and is 0.75 now; and 2 more. Resume it with the spec it was begun with "
-        f"({tmp_path / 'a/spec.toml'}), or use --overwrite or a new --name."
+        "is not set now; prune.0.sparsity was 0.5 and is 0.75 now; and 2 more. Resume it with the spec it was begun "
+        f"with ({tmp_path / 'a/spec.toml'}), or use --overwrite or a new --name."
     )
 
 
