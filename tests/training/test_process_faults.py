@@ -194,6 +194,20 @@ def test_folder_removed_while_it_is_trained(start, tmp_path):
     assert load_checkpoint(tmp_path / "run-kept-1/last.pt")["step"] == 7
 
 
+def test_folder_removed_while_several_processes_train_it(start_together, tmp_path):
+    processes = start_together(2, 1, 7, "waits")
+    wait_for(tmp_path)
+    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "go").touch()
+    sentences = [told(process) for process in processes]
+    kept = rf"/run was removed, .*{tmp_path}/run-kept-1\. Move that to"
+    assert re.search(kept, sentences[0])
+    assert re.search(kept, sentences[1]) or "Process 0, or torchrun, which keeps" in sentences[1]
+    checkpoint = load_checkpoint(tmp_path / "run-kept-1/last.pt")
+    assert checkpoint["step"] in (7, 8)
+    assert len(checkpoint["ranks"]) == 2
+
+
 def test_link_in_place_of_the_folder(start, tmp_path):
     process = start(7, "waits")
     wait_for(tmp_path)
