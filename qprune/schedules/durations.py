@@ -55,7 +55,7 @@ def to_steps(duration: Duration, steps_per_epoch: int | None = None) -> int:
     if steps_per_epoch is None:
         raise ValueError(f'{duration!r} counts epochs: pass steps_per_epoch, or give steps such as "800it"')
     length: object = steps_per_epoch  # whatever a loop of the user's own hands in
-    if not isinstance(length, Real) or not 0 < length < math.inf:
+    if not isinstance(length, Real) or not 0 < float(length) < math.inf:
         raise ValueError(f"steps_per_epoch must be a number above 0, as len(loader) is; received {steps_per_epoch!r}")
     return max(1, round(steps_per_epoch * float(number)))
 

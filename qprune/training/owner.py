@@ -85,7 +85,7 @@ class Owner:
         if (self.host, self.machine) != (own.host, own.machine):
             return None
         if self.boot != own.boot:
-            return True
+            return True if self.machine else None  # else it may be another machine of that name
         return _ended(self.process, self.started) if self.space == own.space else None
 
     def __str__(self) -> str:

@@ -83,8 +83,12 @@ def test_a_number_that_no_process_can_have_is_of_one_that_ended():
     assert evolve(Owner.claiming(), process=10**30).ended is True
 
 
-def test_before_the_machine_was_started_anew_is_ended():
-    assert evolve(Owner.claiming(), boot="01234567").ended is True
+def test_what_ran_before_the_machine_was_started_anew_has_ended(monkeypatch):
+    known = {"/etc/machine-id": "76543210", "/proc/sys/kernel/random/boot_id": "01234567"}
+    monkeypatch.setattr("qprune.training.owner._beginning", known.get)
+    assert evolve(Owner.claiming(), boot="89abcdef").ended is True
+    known["/etc/machine-id"] = ""  # then it may as well be another machine of the same name
+    assert evolve(Owner.claiming(), boot="89abcdef").ended is None
 
 
 @pytest.mark.parametrize("change", [{"host": "elsewhere"}, {"machine": "01234567"}, {"space": "7"}])
