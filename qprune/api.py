@@ -145,8 +145,8 @@ def fit(
         init = load_model(model_file(chosen.init, root)) if chosen.init else None
         with mistakes_in(spec):
             experiment = prepare(chosen, provided, device=device, init=init)
-        run = claim_run(root, chosen, resume, overwrite)
-        return train(experiment, run, callbacks=[progress, *callbacks], resume=resume)
+        with claim_run(root, chosen, resume, overwrite) as claim:
+            return train(experiment, claim, callbacks=[progress, *callbacks], resume=resume)
 
 
 def build(spec: SpecLike) -> nn.Module:

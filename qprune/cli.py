@@ -66,8 +66,15 @@ def _told(command: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
-        except (QpruneError, OSError) as error:
+        except QpruneError as error:
             _say(f"qprune: {error}", err=True)
+            sys.exit(2)
+        except OSError as error:
+            what = error.filename or "A file"
+            _say(
+                f"qprune: {what} cannot be used: {error.strerror or error}. Check the path, and the room there.",
+                err=True,
+            )
             sys.exit(2)
         except KeyboardInterrupt:
             sys.exit(130)

@@ -497,6 +497,21 @@ def test_what_a_command_cannot_find_or_use_is_one_sentence(refused, qprune):
         assert words in line, line
 
 
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (PermissionError(13, "Permission denied", "out.csv"), "out.csv cannot be used: Permission denied."),
+        (OSError(28, "No space left on device"), "A file cannot be used: No space left on device."),
+    ],
+)
+def test_what_the_system_refuses_is_one_sentence(refused, monkeypatch, error, sentence):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr(cli.api, "plan", refuse)
+    assert refused("plan", "digits/baseline") == [f"qprune: {sentence} Check the path, and the room there."]
+
+
 def test_a_damaged_model_is_one_sentence(refused, qprune):
     qprune("fit", write("tiny.toml"), "--quiet", "--set", "train.length=1it")
     model = Path("runs/tiny/model.pt")

@@ -10,6 +10,7 @@ from qprune.data.seeds import mix
 from qprune.data.splits import describe, load_data
 from qprune.data.user_data import Splits, wrap_data
 from qprune.data.user_facts import class_names, count_classes, image_shape, some_images
+from qprune.data.workers import LoaderError, LoaderWatch, lost_loaders_told
 
 __all__ = [
     "IGNORE",
@@ -17,6 +18,8 @@ __all__ = [
     "DataInfo",
     "EpochSampler",
     "ImageSet",
+    "LoaderError",
+    "LoaderWatch",
     "PairSet",
     "SeededSet",
     "Splits",
@@ -28,6 +31,7 @@ __all__ = [
     "eval_loader",
     "image_shape",
     "load_data",
+    "lost_loaders_told",
     "mix",
     "read_inputs",
     "some_images",

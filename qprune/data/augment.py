@@ -9,7 +9,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from qprune.data.words import nearest
+from qprune.data.words import nearest, reason
 from qprune.errors import DataError
 
 # Containers, which a table cannot hold; batch transforms; conversions, which are done anyway; what needs boxes.
@@ -94,7 +94,7 @@ def build_transform(table: Mapping[str, Any], path: str) -> Any:
     try:
         return cls(**{key: _enum(parameters[key].default, value) for key, value in arguments.items()})
     except (TypeError, ValueError) as error:
-        raise DataError(f"{path}: {cls.__name__} refuses {arguments!r}: {error}") from error
+        raise DataError(f"{path}: {cls.__name__} refuses {arguments!r}: {reason(error)}") from error
 
 
 def find_transform(name: object, path: str) -> Any:
@@ -132,7 +132,7 @@ def _try(transform: Any, shape: tuple[int, int, int], path: str) -> None:
     try:
         result = transform(torch.zeros(shape, dtype=torch.uint8))
     except Exception as error:  # whatever torchvision meets first: a crop that is too large, a channel count
-        raise DataError(f"{path}: {name} fails on images of shape {shape}: {error}") from error
+        raise DataError(f"{path}: {name} fails on images of shape {shape}: {reason(error)}") from error
     finally:
         torch.set_rng_state(state)
     if tuple(result.shape) != shape or result.dtype != torch.uint8:

@@ -42,7 +42,10 @@ def cifar_source(name: str, root: Path, download: bool = False) -> Source:
 
 def _not_there(name: str, root: Path, folder: str, error: Exception, download: bool) -> str:
     if download:
-        return f"{name} could not be downloaded to {root.absolute()}: {error}"
+        return (
+            f"{name} could not be downloaded to {root.absolute()}: {error}. Check the network and the room there, or "
+            "put the data there yourself and set data.download = false."
+        )
     return (
         f"{name} must be on this machine; looked for {(root / folder).absolute()}. Set data.download = true, "
         "or data.root (or QPRUNE_DATA) to where it is, or to a folder with train/CLASS/NAME and test/CLASS/NAME."

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from qprune.data.augment import build_transform, find_transform
 from qprune.data.info import IGNORE
+from qprune.data.words import reason
 from qprune.errors import DataError
 
 
@@ -94,7 +95,7 @@ def _tried(transform: Any, pictures: tuple[Tensor, ...], path: str) -> tuple[Ten
     try:
         made = JointAugment((transform,))(*pictures)
     except Exception as error:  # whatever torchvision meets first: a crop that is too large, labels it cannot take
-        raise DataError(f"{path}: {name} fails on pictures of shape {shapes}: {error}") from error
+        raise DataError(f"{path}: {name} fails on pictures of shape {shapes}: {reason(error)}") from error
     for before, after in zip(pictures, made, strict=True):
         if after.dtype != torch.uint8 or after.shape[:-2] != before.shape[:-2]:
             raise DataError(f"{path}: {name} must keep channels and type uint8; it made {tuple(after.shape)}.")

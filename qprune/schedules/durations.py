@@ -2,6 +2,7 @@
 
 import math
 import re
+from numbers import Real
 from typing import TypeAlias
 
 Duration: TypeAlias = int | str
@@ -39,7 +40,7 @@ def to_steps(duration: Duration, steps_per_epoch: int | None = None) -> int:
         steps_per_epoch: optimizer steps per epoch, needed for ``"ep"``.
 
     Raises:
-        ValueError: if it is no duration, or in epochs where ``steps_per_epoch`` is not known.
+        ValueError: if it is no duration, or in epochs where ``steps_per_epoch`` is not known or no number above 0.
 
     Example:
         >>> to_steps("0.5ep", 391), to_steps("800it"), to_steps(7)
@@ -53,6 +54,9 @@ def to_steps(duration: Duration, steps_per_epoch: int | None = None) -> int:
         return int(number)
     if steps_per_epoch is None:
         raise ValueError(f'{duration!r} counts epochs: pass steps_per_epoch, or give steps such as "800it"')
+    length: object = steps_per_epoch  # whatever a loop of the user's own hands in
+    if not isinstance(length, Real) or not 0 < float(length) < math.inf:
+        raise ValueError(f"steps_per_epoch must be a number above 0, as len(loader) is; received {steps_per_epoch!r}")
     return max(1, round(steps_per_epoch * float(number)))
 
 

@@ -23,12 +23,14 @@ def from_table(table: dict[str, Any]) -> Schedule:
     """Make a schedule from its table.
 
     Raises:
-        ValueError: for an unknown or missing ``kind``, an unknown or missing key, or a value out of range.
+        ValueError: for what is no table, an unknown or missing ``kind`` or key, or a value out of range.
 
     Example:
         >>> from_table({"kind": "one-shot", "sparsity": 0.5, "at": "2ep"})
         OneShot(sparsity=0.5, at='2ep', measure=1)
     """
+    if not isinstance(table, dict):
+        raise ValueError(f'a schedule must be a table such as {{"kind": "one-shot", ...}}; received {table!r}')
     kind, arguments = table.get("kind"), {key: value for key, value in table.items() if key != "kind"}
     if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}; received {kind!r}{_nearest(kind, KINDS)}")

@@ -111,6 +111,9 @@ def read_rules(
         >>> read_rules(quantize=[{"sites": [site], "bits": 4, "start": 0}]).quantize[0].bits
         4
     """
+    for kind, rules in (("prune", prune), ("quantize", quantize)):
+        if not isinstance(rules, list | tuple):
+            raise SpecError(f"{kind} must be a list of rules, each a table; received {shown(rules)}.")
     table = {"prune": [_copied(rule) for rule in prune], "quantize": [_copied(rule) for rule in quantize]}
     return check(Document.of(table, ""), Rules)
 

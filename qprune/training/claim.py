@@ -1,38 +1,76 @@
-"""Claiming the folder of a run: one process does, the others wait for it."""
+"""Claiming the folder of a run: one process does, the others wait for it, and no other training may have it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from attrs import frozen
 
 from qprune.spec import Spec, spec_to_toml
 from qprune.training import ranks
+from qprune.training.lock import Lock
 from qprune.training.run import Run
+
+
+@frozen
+class Claim:
+    """A run's folder that this training holds.
+
+    Attributes:
+        run: the run.
+        lock: its lock, in the process that writes; None in the others.
+
+    Example:
+        >>> Claim(Run(Path("runs/digits/baseline"))).held
+        True
+    """
+
+    run: Run
+    lock: Lock | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether the folder is still the one that was claimed; only the process that writes looks."""
+        return self.lock is None or self.lock.held
 
 
 def check_run(root: Path, spec: Spec, resume: bool, overwrite: bool) -> None:
     """Refuse what `claim_run` would refuse, without making anything.
 
     Raises:
-        CheckpointError: as `Run.create`.
+        CheckpointError: as `claim_run`.
 
     Example:
         >>> check_run(Path("runs"), spec, resume=False, overwrite=False)
     """
-    if ranks.is_writer() and Run(root / spec.name).exists and not overwrite:
-        Run.create(root, spec.name, spec_to_toml(spec), resume=resume)
+    run = Run(root / spec.name)
+    if ranks.is_writer() and run.exists:
+        Lock.check_free(run.path)
+        if not overwrite:
+            Run.create(root, spec.name, spec_to_toml(spec), resume=resume)
 
 
-def claim_run(root: Path, spec: Spec, resume: bool, overwrite: bool) -> Run:
-    """Make the folder of a run, or take up one that is there; see `Run.create`. Without a checkpoint it begins anew.
+@contextmanager
+def claim_run(root: Path, spec: Spec, resume: bool, overwrite: bool) -> Iterator[Claim]:
+    """Hold the folder of a run, made or taken up; see `Run.create`. Without a checkpoint it begins anew.
 
     Raises:
-        CheckpointError: as `Run.create`.
+        CheckpointError: as `Run.create`; or if another training holds the folder.
 
     Example:
-        >>> run = claim_run(Path("runs"), spec, resume=False, overwrite=False)
+        >>> with claim_run(Path("runs"), spec, resume=False, overwrite=False) as claim:
+        ...     train(experiment, claim)
     """
-    if ranks.is_writer():
-        begun = Run(root / spec.name).exists
-        run = Run.create(root, spec.name, spec_to_toml(spec), resume=resume, overwrite=overwrite)
-        if begun and resume:
-            run.drop_unsaved()
-    ranks.wait_for_all()
-    return Run(root / spec.name)
+    run, lock = Run(root / spec.name), None
+    try:
+        if ranks.is_writer():
+            lock = Lock.take(run.path)
+            begun = run.exists
+            Run.create(root, spec.name, spec_to_toml(spec), resume=resume, overwrite=overwrite)
+            if begun and resume:
+                run.drop_unsaved()
+        ranks.wait_for_all()
+        yield Claim(run, lock)
+    finally:
+        if lock is not None:
+            lock.release()

@@ -29,6 +29,14 @@ class CSVLogger(Callback):
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
+    def move_to(self, folder: Path) -> None:
+        """Write into another folder from now on.
+
+        Example:
+            >>> logger.move_to(Path("runs/mine-kept-1"))
+        """
+        self.path = folder / self.path.name
+
     def on_train_begin(self, logs: Logs) -> None:
         """Cut the file back to the checkpoint, if there is one."""
         if self.trainer.step > 0:

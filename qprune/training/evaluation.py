@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from qprune.data import lost_loaders_told
 from qprune.errors import DataError
 from qprune.tasks import Task
 from qprune.training.batches import check_target
@@ -37,14 +38,14 @@ def evaluate(
         ``{"loss": ..., "accuracy": ...}``, by the names of the task's metrics.
 
     Raises:
-        DataError: if there is no batch, or labels are none of the task's classes.
+        DataError: if there is no batch, labels are none of the task's classes, or a process of the loader is gone.
 
     Example:
         >>> evaluate(net, Classification(classes=10), eval_loader(splits.test, batch=256))["accuracy"]
         0.9733333587646484
     """
     meter = Meter(task, device)
-    with evaluating(net), torch.no_grad():
+    with evaluating(net), torch.no_grad(), lost_loaders_told():
         for number, batch in enumerate(loader):
             check_target(task, batch[1], f"Batch {number} of the data to score")
             batch = to_device(batch, device, channels_last)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -35,6 +36,15 @@ class TensorBoard(Callback):
         self.events, self.pictures = EventLog(folder), pictures
         self.active = self.written = 0
         self.begun: int | None = None
+
+    def move_to(self, folder: Path) -> None:
+        """Write into another folder from now on, to new files.
+
+        Example:
+            >>> tensorboard.move_to(Path("runs/mine-kept-1"))
+        """
+        self.events.folder = folder / self.events.folder.name
+        self.events.begin(self.trainer.step)
 
     def on_train_begin(self, logs: Logs) -> None:
         """Cut the event files back to the checkpoint, or note which masks and quantizers act from the start."""

@@ -17,7 +17,8 @@ from qprune.shrink import rebuild, restore_masks
 from qprune.spec import Spec, minutes, spec_to_toml
 from qprune.training import ranks
 from qprune.training.callbacks import Callback
-from qprune.training.checkpoint import load_state, replaced
+from qprune.training.checkpoint import load_state, replaced, save
+from qprune.training.claim import Claim
 from qprune.training.compiling import graphs_compiled
 from qprune.training.csv_logger import CSVLogger
 from qprune.training.evaluation import evaluate
@@ -28,7 +29,7 @@ from qprune.training.model_checkpoint import ModelCheckpoint
 from qprune.training.nan import TerminateOnNaN
 from qprune.training.opening import load_model
 from qprune.training.panels import panels_of
-from qprune.training.run import Run
+from qprune.training.rescue import Rescue
 from qprune.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 
 def train(
     experiment: Experiment,
-    run: Run,
+    claim: Claim,
     *,
     callbacks: Sequence[Callback] = (),
     resume: bool = False,
@@ -45,32 +46,35 @@ def train(
 
     Args:
         experiment: what `prepare` made.
-        run: the folder.
+        claim: the folder.
         callbacks: called after the built-in ones, before the checkpoint is written.
         resume: go on from ``last.pt``, if it is there.
 
     Returns:
         the history, with `History.scores` of the model in ``model.pt`` and `History.run`.
+
+    Raises:
+        CheckpointError: if ``last.pt`` is of another spec or network; or if the folder goes missing meanwhile.
     """
-    trainer, spec = experiment.trainer, experiment.spec
+    trainer, spec, run = experiment.trainer, experiment.spec, claim.run
+    spec_toml = spec_to_toml(spec)
     facts: dict[str, Any] = {name: getattr(experiment, name) for name in ("classes", "shape", "palette")}
-    checkpoint = ModelCheckpoint(
-        run.path, spec=spec_to_toml(spec), **_interval(trainer, spec), **facts, own=experiment.example
-    )
-    pictures = panels_of(trainer, experiment.splits)
-    built_in = [TerminateOnNaN(), CSVLogger(run.history), TensorBoard(run.tensorboard, pictures)]
-    trainer.use([*built_in, *callbacks, checkpoint])
+    checkpoint = ModelCheckpoint(run.path, spec=spec_toml, **_interval(trainer, spec), **facts, own=experiment.example)
+    rows, points = CSVLogger(run.history), TensorBoard(run.tensorboard, panels_of(trainer, experiment.splits))
+    rescue = Rescue(claim, spec_toml, [rows, points, checkpoint])
+    trainer.use([rescue, TerminateOnNaN(), rows, points, *callbacks, rescue, checkpoint])  # callbacks may take long
     trainer.history.run = run.path
     if resume and run.resumable:
-        trainer.resume_from(run.read_last())
+        trainer.resume_from(run.read_last(spec_toml))
     before = graphs_compiled() if spec.train.compile else 0
     history = trainer.fit()
     graphs = {"graphs": graphs_compiled() - before} if spec.train.compile else {}
     if graphs:
         log.info("%d graphs were compiled.", graphs["graphs"])
+    rescue.tell()
     if not history.interrupted:
         ranks.wait_for_all()  # the writer may still be at model.pt
-        _report(experiment, run, _environment(trainer.device) | graphs)
+        _report(experiment, rescue, _environment(trainer.device) | graphs)
     ranks.wait_for_all()
     return history
 
@@ -82,9 +86,9 @@ def _interval(trainer: Trainer, spec: Spec) -> dict[str, Any]:
     return {"every": every, "minutes": minutes(interval)}
 
 
-def _report(experiment: Experiment, run: Run, environment: dict[str, Any]) -> None:
+def _report(experiment: Experiment, rescue: Rescue, environment: dict[str, Any]) -> None:
     """Score the model of ``model.pt`` on every split but the training one, and write ``report.json``."""
-    trainer, spec = experiment.trainer, experiment.spec
+    trainer, spec, run = experiment.trainer, experiment.spec, rescue.run
     content = load_model(run.inside(run.model))
     rebuild(trainer.net, content["cuts"], run.model)
     load_state(trainer.net, content["state"], run.model)
@@ -109,8 +113,12 @@ def _report(experiment: Experiment, run: Run, environment: dict[str, Any]) -> No
         "environment": environment,
     }
     if trainer.writes:
-        with replaced(run.report) as file:
+        rescue.look()
+        if rescue.moved:
+            save(rescue.run.model, content)
+        with replaced(rescue.run.report) as file:
             file.write(json.dumps(report, indent=2).encode())
+        rescue.tell()
 
 
 def _masked(experiment: Experiment, content: dict[str, Any]) -> nn.Module:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from qprune.data import LoaderError
 from qprune.errors import CheckpointError, ShrinkError
 from qprune.flow import unhooked_copy
 from qprune.shrink import graph_of, record
@@ -86,9 +87,21 @@ class ModelCheckpoint(Callback):
     def on_train_begin(self, logs: Logs) -> None:
         """Begin counting minutes, and choose the best anew if its file is gone."""
         self._saved, self._since = None, monotonic()
+        self._check_best()
+
+    def _check_best(self) -> None:
         if self.trainer.writes and self.best_step is not None and not self._best.is_file():
             log.warning("%s, the model of step %s, is gone; the best is chosen anew.", self._best, self.best_step)
             self.best = self.best_step = None
+
+    def move_to(self, folder: Path) -> None:
+        """Write into another folder from now on, in which nothing is saved yet.
+
+        Example:
+            >>> checkpoint.move_to(Path("runs/mine-kept-1"))
+        """
+        self.folder, self._saved = folder, None
+        self._check_best()
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
         """Write ``last.pt`` if it is time; where a validation comes next, it does that."""
@@ -113,7 +126,7 @@ class ModelCheckpoint(Callback):
         """Write ``last.pt``, so that nothing is lost."""
         if self._saved != self._position():
             self._save_last()
-        if isinstance(error, CallbackError):
+        if isinstance(error, CallbackError | LoaderError):
             error.saved = self._saved == self._position()
 
     def _finish(self, logs: Logs) -> None:

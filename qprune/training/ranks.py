@@ -10,9 +10,9 @@ import itertools
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -20,9 +20,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from qprune.errors import QpruneError, TrainingError
+from qprune.training.roll_call import LostError, RollCall
 
-_FAILURE = "failure"
-_PATIENCE = 5.0  # seconds in which a rank that lost the others looks for the reason
+_MEETING = 300.0  # seconds in which all must have been started, at least; as torch has it
+_EVER = 10**8  # seconds; torch counts nanoseconds in 64 bits
 _groups = itertools.count()  # a store outlives the group, so each group's keys need a name of their own
 
 
@@ -47,20 +48,24 @@ def several() -> bool:
 
 
 def _started_together() -> bool:
-    return int(os.environ.get("WORLD_SIZE", 1)) > 1
+    size = os.environ.get("WORLD_SIZE") or "1"
+    if not size.isdecimal():
+        raise QpruneError(f'WORLD_SIZE must be a whole number; received "{size}". Unset it, or start with torchrun.')
+    return int(size) > 1
 
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[None]:
     """Train together with the processes that ``torchrun`` started beside this one; alone, do nothing.
 
-    If one of them fails, all end with its error.
+    If one of them fails, all end with its error; if one does not answer in time (see `rank_timeout`), all others end
+    and name it.
 
     Args:
         device: where this process trains; GPUs exchange tensors over NCCL, all else goes over gloo.
 
     Raises:
-        TrainingError: with the error of the process that failed.
+        TrainingError: with the error of the process that failed, or the numbers of those that do not answer.
 
     Example:
         >>> with joined(torch.device("cpu")):
@@ -70,40 +75,80 @@ def joined(device: torch.device) -> Iterator[None]:
     if several() or not _started_together():
         yield
         return
-    store, number, size = next(dist.rendezvous("env://"))
-    store = dist.PrefixStore(f"qprune-{next(_groups)}", store)
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=number, world_size=size)
+    seconds = rank_timeout()
+    call = _met(device, seconds)
     try:
         yield
     except Exception as error:
         # torchrun sends SIGTERM as soon as one process is gone; the others shall still say why
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        first = _first_failure(store, 0.0 if isinstance(error, QpruneError) else _PATIENCE)
-        if first is None:
-            kind = "" if isinstance(error, QpruneError) else f"{type(error).__name__}: "
-            store.set(_FAILURE, f"{number} {kind}{error}")
+        explained = call.explained(error)
+        if explained is error:
             raise
-        where, _, text = first.partition(" ")
-        raise TrainingError(f"Process {where} failed, which ends all of them: {text}") from error
+        raise explained from error
     finally:
+        _part()
+
+
+def _part() -> None:
+    """Let go of the others, who notice it at their next exchange."""
+    if several():
         gc.collect()  # whatever still holds the group keeps its threads, which must be gone before Python ends
         dist.destroy_process_group()
 
 
-def _first_failure(store: dist.Store, patience: float) -> str | None:
-    """What another process said; one that merely lost its peers waits for it a moment."""
-    end = time.monotonic() + patience
-    while True:
-        try:
-            if store.check([_FAILURE]):
-                return store.get(_FAILURE).decode()
-        except RuntimeError:
-            return None  # the process that kept the store is gone as well
-        if time.monotonic() >= end:
-            return None
-        time.sleep(0.05)
+def _met(device: torch.device, seconds: float) -> RollCall:
+    """Set torch.distributed up with the processes that were started together."""
+    meeting = timedelta(seconds=max(seconds, _MEETING))
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    try:
+        store, number, size = next(dist.rendezvous("env://", timeout=meeting))
+        store = dist.PrefixStore(f"qprune-{next(_groups)}", store)
+        store.set(f"here/{number}", "")
+        store.wait([f"here/{other}" for other in range(size)], meeting)  # some begin later than others would wait
+        limit = timedelta(seconds=seconds)
+        dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=limit)
+        wait_for_all()  # connects them, so that each notices the end of another
+    except (RuntimeError, ValueError) as error:
+        _part()
+        told = {name: os.environ.get(name, "not set") for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")}
+        raise TrainingError(
+            f"The processes that train together did not all meet within {meeting.total_seconds():g} s; this one was "
+            f"told {', '.join(f'{name} {value}' for name, value in told.items())}. Start them with torchrun; to train "
+            "alone, unset WORLD_SIZE."
+        ) from error
+    return RollCall(store, number, size, seconds)
+
+
+def rank_timeout() -> float:
+    """Seconds that one process waits for the others: the variable ``QPRUNE_RANK_TIMEOUT``, else 1800.
+
+    Raises:
+        QpruneError: if the variable is no number above 0.
+
+    Example:
+        >>> rank_timeout()
+        1800.0
+    """
+    text = os.environ.get("QPRUNE_RANK_TIMEOUT") or "1800"
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < _EVER:
+        raise QpruneError(
+            f"QPRUNE_RANK_TIMEOUT must be a number of seconds above 0 and below {_EVER}; received {text!r}."
+        )
+    return seconds
+
+
+@contextmanager
+def _exchanging() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise LostError("The other processes were lost.") from error
 
 
 def device_of_rank(name: str | None) -> str | None:
@@ -128,7 +173,8 @@ def agree(*flags: bool) -> tuple[bool, ...]:
     if world() == 1:
         return flags
     told = torch.tensor(flags, dtype=torch.int32)
-    dist.all_reduce(told, dist.ReduceOp.MAX)
+    with _exchanging():
+        dist.all_reduce(told, dist.ReduceOp.MAX)
     return tuple(bool(flag) for flag in told)
 
 
@@ -145,7 +191,8 @@ def gathered(value: Any) -> list[Any]:
     values = [value]
     if world() > 1:
         values *= world()
-        dist.all_gather_object(values, value)
+        with _exchanging():
+            dist.all_gather_object(values, value)
     return values
 
 
@@ -172,7 +219,8 @@ def lowest(tensors: Sequence[Tensor]) -> list[Tensor]:
 def _reduced(tensors: Sequence[Tensor], dtype: torch.dtype, operation: str) -> list[Tensor]:
     flat = torch.cat([tensor.detach().to(dtype).reshape(-1) for tensor in tensors])
     if world() > 1:
-        dist.all_reduce(flat, getattr(dist.ReduceOp, operation))
+        with _exchanging():
+            dist.all_reduce(flat, getattr(dist.ReduceOp, operation))
     sizes = [tensor.numel() for tensor in tensors]
     return [part.view(tensor.shape) for part, tensor in zip(flat.split(sizes), tensors, strict=True)]
 

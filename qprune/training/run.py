@@ -3,27 +3,30 @@
 import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
 
-from qprune.errors import CheckpointError
-from qprune.spec import parse_toml
+from qprune.errors import CheckpointError, SpecError
+from qprune.spec import Table, parse_toml
+from qprune.spec.files import read_table
+from qprune.spec.values import shown
 from qprune.training.checkpoint import DamagedError, load
 from qprune.training.writing import remove_parts, replaced, told
 
 log = logging.getLogger(__name__)
 
 FILES = ("spec.toml", "history.csv", "report.json", "last.pt", "previous.pt", "best.pt", "model.pt")
-# where a run is resumed may have other folders and another number of processes
-FREE = {
-    "": ("name", "about", "published", "aka"),
-    "data": ("root", "workers", "prefetch", "download"),
-    "train": ("checkpoint_every",),
-}
+# what a resumed run may have otherwise: how it is called, where its data lies, how it is loaded, how often it is saved
+FREE = (
+    *("name", "about", "published", "aka"),
+    *("data.root", "data.download", "data.workers", "data.prefetch"),
+    "train.checkpoint_every",
+)
+SHOWN = 3  # differences in a sentence
 
 
 def runs_root(runs: str | os.PathLike[str] | None = None) -> Path:
@@ -86,7 +89,7 @@ class Run:
         elif run.exists and not resume:
             raise CheckpointError(run._refusal())
         elif run.exists:
-            run._check_same(spec_toml)
+            run._check_same(f"{run.path} was begun", run._spec_there(), spec_toml)
             run._check_resumable()
         else:
             log.log(logging.INFO if resume else logging.DEBUG, "%s: nothing to resume, the run begins", run.path)
@@ -220,25 +223,32 @@ class Run:
             )
         return file
 
-    def read_last(self) -> dict[str, Any]:
+    def read_last(self, spec_toml: str = "") -> dict[str, Any]:
         """What to go on from: the content of ``last.pt`` or, if that is missing or damaged, of ``previous.pt``.
 
+        Args:
+            spec_toml: the resolved spec as text, with which it must have been written; not compared if empty.
+
         Raises:
-            CheckpointError: if neither can be used, or ``last.pt`` is no file of this version of qprune.
+            CheckpointError: if neither can be used, ``last.pt`` is no file of this version of qprune, or it was written
+                with another spec.
 
         Example:
             >>> Run.open("digits/baseline").read_last()["step"]
             400
         """
+        file = self.last
         try:
-            return self._training(self.last)
+            content = self._training(file)
         except DamagedError as error:
-            content = self._training_before(error)
+            file, content = self.previous, self._training_before(error)
             log.warning(
                 "%s is not used: %s. Going on from %s, step %s.",
                 *(self.last, error.reason, self.previous.name, content["step"]),
             )
-            return content
+        if spec_toml:
+            self._check_same(f"{file} was written", _table_in(content, file), spec_toml)
+        return content
 
     def _training_before(self, last: DamagedError) -> dict[str, Any]:
         try:
@@ -273,30 +283,55 @@ class Run:
                 "anew, or a new --name."
             )
 
-    def _check_same(self, spec_toml: str) -> None:
-        there, now = self._spec_there(), _comparable(spec_toml)
-        changed = [key for key in there | now if there.get(key) != now.get(key)]
+    def _check_same(self, what: str, there: Table, spec_toml: str) -> None:
+        """Refuse what was begun with another spec, but for what is FREE."""
+        before, now = dict(_flat(there)), dict(_flat(parse_toml(spec_toml)))
+        changed = [key for key in before | now if before.get(key) != now.get(key)]
         if changed:
-            key = changed[0]
+            told = [f"{key} was {_shown(before, key)} and is {_shown(now, key)} now" for key in changed]
+            more = f"; and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
             raise CheckpointError(
-                f"{self.path} was begun with another spec: {key} was {there.get(key, 'not set')!r} and is "
-                f"{now.get(key, 'not set')!r} now. Resume it with the spec it was begun with ({self.spec}), or use "
-                "--overwrite or a new --name."
+                f"{what} with another spec: {'; '.join(told[:SHOWN])}{more}. Resume it with the spec it was begun with "
+                f"({self.spec}), or use --overwrite or a new --name."
             )
 
-    def _spec_there(self) -> dict[str, Any]:
+    def _spec_there(self) -> Table:
+        if not self.spec.is_file():
+            return {}
         try:
-            return _comparable(self.spec.read_text(encoding="utf-8") if self.spec.is_file() else "")
-        except (OSError, ValueError, RecursionError) as error:  # not UTF-8 and not TOML are ValueErrors
+            return read_table(self.inside(self.spec))
+        except SpecError as error:
+            reason = str(error).split("; ")[0].rstrip(".")  # the rest is about finding other specs
             raise CheckpointError(
-                f"{self.spec} cannot be read: {error}. Put the run's spec there again, or begin anew with --overwrite."
+                f"{reason}. Put the run's spec there again, or begin anew with --overwrite."
             ) from error
 
 
-def _comparable(text: str) -> dict[str, Any]:
-    table = parse_toml(text)
-    nested = {name: value for name, value in table.items() if isinstance(value, dict)}
-    flat = {name: value for name, value in table.items() if name not in nested and name not in FREE[""]}
-    for name, inner in nested.items():
-        flat |= {f"{name}.{key}": value for key, value in inner.items() if key not in FREE.get(name, ())}
-    return flat
+def _table_in(content: Table, file: Path) -> Table:
+    text = content.get("spec")
+    try:
+        table = parse_toml(text) if isinstance(text, str) else {}
+    except ValueError:
+        table = {}
+    if not table:
+        raise CheckpointError(
+            f"{file} does not tell with which spec it was written. Begin anew with --overwrite, or under a new --name."
+        )
+    return table
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a spec by their keys, such as ``prune.0.sparsity``, without what is FREE."""
+    if key in FREE:
+        return
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        value = dict(enumerate(value))
+    if not isinstance(value, dict):
+        yield key, value
+        return
+    for name, inner in value.items():
+        yield from _flat(inner, f"{key}.{name}" if key else str(name))
+
+
+def _shown(values: Table, key: str) -> str:
+    return shown(values[key]) if key in values else "not set"

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from qprune.data import EpochSampler
+from qprune.data import EpochSampler, LoaderError, LoaderWatch
 from qprune.errors import CheckpointError, DataError
 from qprune.tasks import Task
 from qprune.training import ranks
@@ -123,7 +123,7 @@ class Trainer:
         self.batch: Any = None
         self.loss: Tensor | None = None
         self.stop_training = False
-        self.interruption = Interruption()
+        self.interruption, self.loaders = Interruption(), LoaderWatch()
         self._rng: dict[str, Any] | None = None
         self._since, self._waited = 0.0, 0.0
         self._whole = True
@@ -141,9 +141,14 @@ class Trainer:
 
         Raises:
             TrainingError: if the loss or a score is no longer a number, a callback fails, or another process does.
-            DataError: if a loader gives no batch.
+            DataError: if a loader gives no batch, or one of its processes is gone.
         """
-        with self.interruption.noted(), self.callbacks.closing(), self._saving_what_is_whole():
+        with (
+            self.interruption.noted(),
+            self.loaders.installed(),
+            self.callbacks.closing(),
+            self._saving_what_is_whole(),
+        ):
             with self.update.replicated():
                 self._begin()
                 for batch in self._batches():
@@ -175,7 +180,8 @@ class Trainer:
     def _saving_what_is_whole(self) -> Iterator[None]:
         try:
             yield
-        except CallbackError as error:
+        except (CallbackError, LoaderError) as error:
+            error.saved = False
             # of several processes the others may be waiting elsewhere; then the last checkpoint has to do
             if self._whole and ranks.world() == 1:
                 self.callbacks.on_exception(error)
@@ -238,11 +244,11 @@ class Trainer:
 
     def _until_interrupted(self, batches: Iterable[Any]) -> Iterator[Any]:
         try:
-            for batch in batches:
+            for batch in self.loaders.batches(batches):
                 yield batch
                 if self.interruption.came:
                     return
-        except RuntimeError:
+        except (RuntimeError, LoaderError):
             # loader processes that were spawned, not forked, die of the same Ctrl-C
             if not self.interruption.came:
                 raise

@@ -84,6 +84,25 @@ def test_a_value_that_torchvision_refuses_is_shown_with_its_reason():
     assert "[0.0, 1.0]" in text
 
 
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        ({"name": "RandomErasing", "p": "x"}, "RandomErasing refuses {'p': 'x'}: a value is of the wrong kind"),
+        ({**FLIP, "p": [1]}, "RandomHorizontalFlip refuses {'p': [1]}: a value is of the wrong kind"),
+        (
+            {"name": "RandomCrop", "size": "a"},
+            "RandomCrop fails on images of shape (3, 5, 7): a value is of the wrong kind",
+        ),
+        (
+            {"name": "RandomSolarize", "threshold": "a"},
+            "RandomSolarize fails on images of shape (3, 5, 7): a value is of",
+        ),
+    ],
+)
+def test_python_s_own_words_are_not_shown_where_torchvision_only_stumbles(table, sentence):
+    assert message([table]).startswith(f"data.augment[0]: {sentence}")
+
+
 def test_an_unknown_enum_value_is_refused():
     assert "refuses {'policy': 'cifar'}: 'cifar' is not a valid AutoAugmentPolicy" in message(
         [{"name": "AutoAugment", "policy": "cifar"}]

@@ -139,7 +139,10 @@ def test_a_failed_download_says_why(monkeypatch):
     refuse.base_folder = "cifar-10-batches-py"
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", refuse)
     text = message(DataSpec(name="cifar10", root="there", download=True), load_data)
-    assert text == f"cifar10 could not be downloaded to {Path('there').absolute()}: no route"
+    assert text == (
+        f"cifar10 could not be downloaded to {Path('there').absolute()}: no route. Check the network and the room "
+        "there, or put the data there yourself and set data.download = false."
+    )
 
 
 def test_unknown_name_gives_the_nearest():

@@ -1,11 +1,14 @@
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset, get_worker_info
 
-from qprune.data import train_loader
+from qprune.data import LoaderError, LoaderWatch, lost_loaders_told, train_loader
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a thread who sent a signal")
@@ -20,3 +23,77 @@ def test_sigterm_ends_a_loader_process_only_if_the_training_process_sends_it():
     process.terminate()
     process.join(10)
     assert process.exitcode == 0
+
+
+class Ending(Dataset):
+    """Ends the loader's process at one item, in one of three ways."""
+
+    def __init__(self, how: str, at: int = 3) -> None:
+        self.how, self.at = how, at
+
+    def __len__(self) -> int:
+        return 9
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if index == self.at and get_worker_info() is not None:
+            if self.how == "exits":
+                os._exit(3)
+            os.kill(os.getpid(), getattr(signal, self.how))
+        return torch.tensor(float(index))
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        (
+            "SIGKILL",
+            r"\(killed by signal: Killed\), .* memory runs out the system kills processes: use fewer data\.work",
+        ),
+        (
+            "SIGBUS",
+            r"\(killed by signal: Bus error\), .* shared memory \(/dev/shm\) ran out: give it more room, or use",
+        ),
+        ("exits", r"\(exit code 3\), and its batch with it\. With data\.workers = 0 the reason is seen\.$"),
+    ],
+)
+def test_a_process_that_is_gone_is_told_with_what_may_be_done(how, sentence):
+    loader = DataLoader(Ending(how), batch_size=2, num_workers=1, prefetch_factor=1)
+    with pytest.raises(LoaderError, match=r"^A process that loads data is gone " + sentence), lost_loaders_told():
+        list(loader)
+    watch = LoaderWatch()
+    with pytest.raises(LoaderError, match=sentence), watch.installed():
+        list(watch.batches(loader))
+
+
+def test_other_errors_of_a_loader_stay_as_they_are():
+    with pytest.raises(RuntimeError, match=r"^another$"), lost_loaders_told():
+        raise RuntimeError("another")
+
+
+def test_a_process_that_is_killed_in_the_middle_of_a_step_is_told_after_it():
+    before = signal.getsignal(signal.SIGCHLD)
+    watch, steps = LoaderWatch(), []
+    loader = DataLoader(Ending("exits", at=99), batch_size=1, num_workers=2, prefetch_factor=1)
+    iterator = iter(loader)
+
+    def step() -> None:
+        begun = time.monotonic()
+        if len(steps) == 2:
+            os.kill(iterator._workers[0].pid, signal.SIGKILL)
+            while time.monotonic() - begun < 0.3:  # torch's handler would raise here
+                time.sleep(0.01)
+        steps.append(begun)
+
+    with pytest.raises(LoaderError, match="killed by signal: Killed"), watch.installed():
+        any(step() for _ in watch.batches(iterator))
+    assert len(steps) == 3
+    assert time.monotonic() - steps[-1] < 4  # told at once, not when the loader looks for its processes
+    assert signal.getsignal(signal.SIGCHLD) != watch._note
+    assert callable(before) or before == signal.SIG_DFL
+
+
+def test_where_a_loader_begins_within_the_step_of_another_its_processes_are_watched_too():
+    watch, outer = LoaderWatch(), DataLoader(Ending("exits", at=99), batch_size=3)
+    inner = DataLoader(Ending("SIGKILL"), batch_size=2, num_workers=1, prefetch_factor=1)
+    with pytest.raises(LoaderError, match="killed by signal: Killed"), watch.installed():
+        [list(watch.batches(inner)) for _ in watch.batches(outer)]

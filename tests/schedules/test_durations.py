@@ -51,6 +51,16 @@ def test_epochs_without_their_length_are_refused():
         to_steps("2ep")
 
 
+@pytest.mark.parametrize("wrong", ["a", 0, -3, math.inf, math.nan, [5]])
+def test_an_epoch_of_no_number_of_steps_is_refused(wrong):
+    with pytest.raises(
+        ValueError, match=r"^steps_per_epoch must be a number above 0, as len\(loader\) is; received "
+    ) as e:
+        to_steps("2ep", wrong)
+    assert str(e.value).endswith(repr(wrong))
+    assert to_steps("2ep", 3.5) == 7
+
+
 def test_steps_are_written_in_epochs_where_their_length_is_known():
     assert in_epochs(196, 391) == "196 (0.50 ep)"
     assert in_epochs(196, None) == "196"

@@ -64,3 +64,12 @@ def test_wrong_table_is_refused_in_one_sentence(table, sentence):
     with pytest.raises(ValueError, match=r"^") as error:
         from_table(table)
     assert str(error.value) == sentence
+
+
+@pytest.mark.parametrize("wrong", [3, None, ["one-shot"]])
+def test_what_is_no_table_is_no_schedule(wrong):
+    with pytest.raises(
+        ValueError, match=r'^a schedule must be a table such as \{"kind": "one-shot", \.\.\.\}; received '
+    ) as e:
+        from_table(wrong)
+    assert str(e.value).endswith(repr(wrong))

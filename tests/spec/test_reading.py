@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from qprune.errors import SpecError
-from qprune.spec import read_spec
+from qprune.spec import read_rules, read_spec
 
 
 def test_a_path_and_its_text_give_the_same_spec(complete):
@@ -148,3 +148,11 @@ def test_the_error_is_a_spec_error_and_a_value_error():
         read_spec({})
     assert isinstance(error.value, ValueError)
     assert str(error.value) == "\n".join(error.value.mistakes)
+
+
+@pytest.mark.parametrize(("rules", "written"), [(3, "3"), ({"sparsity": 0.5}, "{ sparsity = 0.5 }"), ("a", '"a"')])
+def test_rules_that_are_no_list_are_refused(rules, written):
+    for kind in ("prune", "quantize"):
+        with pytest.raises(SpecError) as error:
+            read_rules(**{kind: rules})
+        assert str(error.value) == f"{kind} must be a list of rules, each a table; received {written}."

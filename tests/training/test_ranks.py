@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from qprune.errors import TrainingError
+from qprune.errors import QpruneError, TrainingError
 from qprune.training import ranks
 
 
@@ -54,3 +54,45 @@ def test_a_process_that_holds_other_masks_is_named(monkeypatch):
     monkeypatch.setattr(ranks, "gathered", lambda own: [own, "another", own])
     with pytest.raises(TrainingError, match="The masks of process 1 are not those of process 0"):
         ranks.check_alike(lambda: [torch.zeros(2)], "The masks")
+
+
+@pytest.mark.parametrize("wrong", ["abc", "0", "-3", "nan", "inf", "1e12"])
+def test_a_timeout_that_is_no_number_of_seconds_is_refused(monkeypatch, wrong):
+    monkeypatch.setenv("QPRUNE_RANK_TIMEOUT", wrong)
+    with pytest.raises(
+        QpruneError, match=r"^QPRUNE_RANK_TIMEOUT must be a number of seconds above 0 and below 100000000; "
+    ):
+        ranks.rank_timeout()
+
+
+def test_the_timeout_is_half_an_hour_or_what_the_variable_says(monkeypatch):
+    monkeypatch.delenv("QPRUNE_RANK_TIMEOUT", raising=False)
+    assert ranks.rank_timeout() == 1800
+    monkeypatch.setenv("QPRUNE_RANK_TIMEOUT", "2.5")
+    assert ranks.rank_timeout() == 2.5
+
+
+@pytest.mark.parametrize("told", [{}, {"RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}])
+def test_a_process_that_meets_nobody_tells_what_it_was_told(monkeypatch, told):
+    monkeypatch.setattr(ranks, "_MEETING", 0.5)
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in ({"WORLD_SIZE": "2", "QPRUNE_RANK_TIMEOUT": "1"} | told).items():
+        monkeypatch.setenv(name, value)
+    with (
+        pytest.raises(
+            TrainingError, match=r"did not all meet within 1 s; this one was told RANK .*, WORLD_SIZE 2, "
+        ) as e,
+        ranks.joined(torch.device("cpu")),
+    ):
+        pass
+    assert str(e.value).endswith("Start them with torchrun; to train alone, unset WORLD_SIZE.")
+    assert not ranks.several()
+
+
+def test_a_world_that_is_no_number_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    with pytest.raises(
+        QpruneError, match=r'^WORLD_SIZE must be a whole number; received "two". Unset it, or start with'
+    ):
+        ranks.is_writer()

@@ -83,6 +83,44 @@ def test_resume_with_another_spec_is_refused(tmp_path: Path) -> None:
         Run.create(tmp_path, "a", SPEC.replace("64", "32"), resume=True)
 
 
+def test_the_differences_of_another_spec_are_named_by_key(tmp_path: Path) -> None:
+    rules = '[[prune]]\nsparsity = {}\nsites = [{{ at = "output", paths = ["a{}"] }}]\n'
+    Run.create(tmp_path, "a", SPEC + "length = '5ep'\n" + rules.format(0.5, 1))
+    with pytest.raises(CheckpointError) as error:
+        Run.create(tmp_path, "a", SPEC.replace("64", "32") + "ema = 0.9\n" + rules.format(0.75, 2), resume=True)
+    assert str(error.value) == (
+        f'{tmp_path / "a"} was begun with another spec: train.batch was 64 and is 32 now; train.length was "5ep" and '
+        "is not set now; prune.0.sparsity was 0.5 and is 0.75 now; and 2 more. Resume it with the spec it was begun "
+        f"with ({tmp_path / 'a/spec.toml'}), or use --overwrite or a new --name."
+    )
+
+
+def test_a_checkpoint_that_was_written_with_another_spec_is_refused(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, "a", SPEC)
+    save(run.last, {"step": 5, "net": {}, "spec": SPEC.replace("64", "32")})
+    with pytest.raises(
+        CheckpointError, match=r"last\.pt was written with another spec: train\.batch was 32 and is 64 "
+    ):
+        run.read_last(SPEC)
+
+
+def test_a_checkpoint_may_have_been_written_elsewhere_and_with_other_loaders(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, "a", SPEC)
+    other = 'name = "b"\n' + SPEC.replace('"here"', '"there"\nworkers = 3') + 'checkpoint_every = "2ep"\n'
+    save(run.last, {"step": 5, "net": {}, "spec": other})
+    assert run.read_last(SPEC)["step"] == 5
+
+
+@pytest.mark.parametrize("spec", [{}, {"spec": 5}, {"spec": "a ="}, {"spec": "a = " + "[" * 5000}])
+def test_a_checkpoint_that_tells_of_no_spec_is_refused(tmp_path: Path, spec: dict[str, object]) -> None:
+    run = Run.create(tmp_path, "a", SPEC)
+    save(run.last, {"step": 5, "net": {}} | spec)
+    with pytest.raises(
+        CheckpointError, match=r"last\.pt does not tell with which spec it was written\. Begin anew with"
+    ):
+        run.read_last(SPEC)
+
+
 def test_overwrite_deletes_the_run_and_no_run_below_it(tmp_path: Path) -> None:
     outer, inner = Run.create(tmp_path, "a", SPEC), Run.create(tmp_path, "a/b", SPEC)
     outer.tensorboard.mkdir()
