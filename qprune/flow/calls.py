@@ -104,6 +104,8 @@ class Flow:
         watched: the calls whose results go into, or come out of, a module of several layers that has a hook, each with
             that module's path.
         borrowed: layers with a parameter or buffer that somebody else reads, each with the name of that function.
+        measured: calls and layers (by path) whose number of channels the network's own code reads and does something
+            with, each with what that is first, and where.
     """
 
     calls: tuple[Call, ...]
@@ -111,6 +113,7 @@ class Flow:
     overwriting: frozenset[int] = frozenset()
     watched: Mapping[int, str] = field(factory=dict)
     borrowed: Mapping[str, str] = field(factory=dict)
+    measured: Mapping[int | str, str] = field(factory=dict)
 
     def of(self, path: str) -> tuple[Call, ...]:
         """The calls of the layer at ``path``; empty if it never ran."""

@@ -1,6 +1,6 @@
 """`Recorder`: writes down the calls of a network that runs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from attrs import evolve, frozen
@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from qprune.flow.calls import Call, Flow, Given
 from qprune.flow.memory import Memory
+from qprune.flow.sizes import ATTRIBUTES, READERS, Origin, forget, read, size
 
 
 @frozen(eq=False)
@@ -36,17 +37,36 @@ class Recorder(TorchFunctionMode):
         self.memory = Memory()
         self.watched: dict[int, str] = {}
         self.borrowed: dict[str, str] = {}
+        self.measured: dict[Origin, str] = {}
         self.depth = 0
+        self.inside: list[str] = []
         self.originals = originals
         self.owners = {id(tensor): path for path, leaf in leaves.items() for tensor in _held(leaf)}
         self.handles = [handle for path, leaf in leaves.items() for handle in self._watch(path, leaf, originals[path])]
+        for path, leaf in leaves.items():
+            self._remember_counts(path, leaf)
+
+    def _remember_counts(self, path: str, leaf: nn.Module) -> None:
+        for name in ATTRIBUTES:
+            if type(getattr(leaf, name, None)) is int:
+                setattr(leaf, name, size(getattr(leaf, name), frozenset({path}), self._measure))
+
+    def _measure(self, origins: Iterable[Origin], use: str) -> None:
+        if self.depth == 0:  # a layer's own code is known
+            path = self.inside[-1] if self.inside else ""
+            kind = type(self.originals[path]).__name__
+            where = f"the forward of {kind} ({path})" if path else f"the forward of {kind}"
+            for origin in origins:
+                self.measured.setdefault(origin, f"{use} in {where}")
 
     def _watch(self, path: str, leaf: nn.Module, original: nn.Module) -> tuple[Any, Any]:
         entries: list[_Entry] = []
 
-        def enter(_: nn.Module, *arguments: Any) -> None:
+        def enter(_: nn.Module, *arguments: Any) -> Any:
+            arguments = self._plain(arguments, path)
             self.depth += 1
             entries.append(self._entry(arguments))
+            return arguments
 
         def leave(_: nn.Module, arguments: Any, kwargs: Any, result: Any) -> Any:
             result = self._apart(arguments, result)
@@ -61,14 +81,27 @@ class Recorder(TorchFunctionMode):
             leaf.register_forward_hook(leave, with_kwargs=True),
         )
 
-    def watch_hooked(self, shadow: nn.Module) -> None:
-        """Note what goes into and comes out of modules of several layers whose originals have hooks."""
+    def watch_modules(self, shadow: nn.Module) -> None:
+        """Note which module's code is running, and what goes into and comes out of those whose originals have hooks."""
         for path, module in shadow.named_modules():
+            if module._forward_hooks:  # a leaf is a call, which tells its layer
+                continue
             original = self.originals[path]
-            hooked = original._forward_hooks or original._forward_pre_hooks
-            if hooked and not module._forward_hooks:  # a leaf is a call, which tells its layer
+            if original._forward_hooks or original._forward_pre_hooks:
                 self.handles.append(module.register_forward_hook(self._boundary(path), with_kwargs=True))
                 self.handles.append(module.register_forward_pre_hook(self._boundary(path), with_kwargs=True))
+            self.handles.append(module.register_forward_pre_hook(self._enters(path)))
+            self.handles.append(module.register_forward_hook(self._leaves(path)))
+
+    def _enters(self, path: str) -> Callable[..., None]:
+        return lambda *_: self.inside.append(path)
+
+    def _leaves(self, path: str) -> Callable[..., None]:
+        def leave(*_: Any) -> None:
+            while self.inside.pop() != path:  # modules that an error left, which the network's own code caught
+                pass
+
+        return leave
 
     def _boundary(self, path: str) -> Callable[..., None]:
         def see(_: nn.Module, *tensors: Any) -> None:
@@ -80,12 +113,34 @@ class Recorder(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        options = kwargs or {}
         if self.depth:
-            return func(*args, **(kwargs or {}))
-        entry = self._entry((tuple(args), dict(kwargs or {})))
-        result = func(*args, **(kwargs or {}))
+            return func(*args, **options)
+        if func in READERS and args:
+            return self._read(func, args, options)
+        args, options = self._plain((tuple(args), options), _name(func))
+        entry = self._entry((args, options))
+        result = func(*args, **options)
         self._note(None, None, func, entry, result)
         return result
+
+    def _read(self, func: Callable[..., Any], args: Sequence[Any], options: dict[str, Any]) -> Any:
+        tensor = args[0]
+        owner, maker = self.owners.get(id(tensor)), self.memory.present_maker(tensor)
+        if owner is not None:
+            origin, dims = owner, range(min(tensor.dim(), 2))
+        elif maker is not None and maker >= 0 and tensor.dim() > 1:
+            origin, dims = maker, range(1, 2)
+        else:
+            return func(*args, **options)
+        return read(func, args, options, dims, lambda count: size(count, frozenset({origin}), self._measure))
+
+    def _plain(self, arguments: Any, reader: str) -> Any:
+        """The same arguments with numbers that do not remember what they were counted of; that is noted."""
+        found: set[Origin] = set()
+        known = forget(arguments, found)
+        self._measure(found, reader)
+        return known if found else arguments
 
     def _entry(self, arguments: Any) -> _Entry:
         given = tree_map_only(Tensor, self._given, arguments)
@@ -142,10 +197,11 @@ class Recorder(TorchFunctionMode):
 
     def flow(self, result: Any) -> Flow:
         """What was noted, once the network has given ``result``."""
+        self._plain(result, "an output")
         outputs = tuple(self.sources(result))
         calls = [self._with_earlier_names(call) for call in self.calls]
         overwriting = {index for writer in self.memory.read_again for index in (writer, *self.memory.handed[writer])}
-        return Flow(tuple(calls), outputs, frozenset(overwriting), self.watched, self.borrowed)
+        return Flow(tuple(calls), outputs, frozenset(overwriting), self.watched, self.borrowed, self.measured)
 
     def _with_earlier_names(self, call: Call) -> Call:
         again = self.memory.read_again.get(call.index, {})

@@ -38,7 +38,7 @@ def trace(net: nn.Module, example: Any) -> Flow:
         arguments = tree_map_only(Tensor, lambda t: torch.empty_like(t, device="meta"), example)
         arguments = arguments if isinstance(arguments, tuple) else (arguments,)
         recorder = Recorder(dict(leaves(shadow)), dict(net.named_modules()))
-        recorder.watch_hooked(shadow)
+        recorder.watch_modules(shadow)
         recorder.know(arguments)
         try:
             with torch.device("meta"), recorder:
