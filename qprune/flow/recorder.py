@@ -1,6 +1,6 @@
 """`Recorder`: writes down the calls of a network that runs."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from attrs import evolve, frozen
@@ -9,8 +9,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from qprune.flow.calls import Call, Flow, Given
+from qprune.flow.counting import Counts
+from qprune.flow.failing import Failed
 from qprune.flow.memory import Memory
-from qprune.flow.sizes import ATTRIBUTES, READERS, Origin, forget, read, size
+from qprune.flow.sizes import READERS
 
 
 @frozen(eq=False)
@@ -37,40 +39,35 @@ class Recorder(TorchFunctionMode):
         self.memory = Memory()
         self.watched: dict[int, str] = {}
         self.borrowed: dict[str, str] = {}
-        self.measured: dict[Origin, str] = {}
         self.depth = 0
-        self.inside: list[str] = []
+        self.inside: list[str] = []  # paths of the modules that are running
+        self.failed: Failed | None = None
         self.originals = originals
+        self.counts = Counts(leaves, self._where)
         self.owners = {id(tensor): path for path, leaf in leaves.items() for tensor in _held(leaf)}
         self.handles = [handle for path, leaf in leaves.items() for handle in self._watch(path, leaf, originals[path])]
-        for path, leaf in leaves.items():
-            self._remember_counts(path, leaf)
 
-    def _remember_counts(self, path: str, leaf: nn.Module) -> None:
-        for name in ATTRIBUTES:
-            if type(getattr(leaf, name, None)) is int:
-                setattr(leaf, name, size(getattr(leaf, name), frozenset({path}), self._measure))
-
-    def _measure(self, origins: Iterable[Origin], use: str) -> None:
-        if self.depth == 0:  # a layer's own code is known
-            path = self.inside[-1] if self.inside else ""
-            kind = type(self.originals[path]).__name__
-            where = f"the forward of {kind} ({path})" if path else f"the forward of {kind}"
-            for origin in origins:
-                self.measured.setdefault(origin, f"{use} in {where}")
+    def _where(self) -> str | None:
+        if self.depth:
+            return None
+        path = self.inside[-1] if self.inside else ""
+        kind = type(self.originals[path]).__name__
+        return f"the forward of {kind} ({path})" if path else f"the forward of {kind}"
 
     def _watch(self, path: str, leaf: nn.Module, original: nn.Module) -> tuple[Any, Any]:
         entries: list[_Entry] = []
 
         def enter(_: nn.Module, *arguments: Any) -> Any:
-            arguments = self._plain(arguments, path)
+            arguments = self.counts.used_up(arguments, path)
             self.depth += 1
+            self.inside.append(path)
             entries.append(self._entry(arguments))
             return arguments
 
         def leave(_: nn.Module, arguments: Any, kwargs: Any, result: Any) -> Any:
             result = self._apart(arguments, result)
             self.depth -= 1
+            self.inside.pop()
             entry = entries.pop()
             if self.depth == 0:
                 self._note(path, original, None, entry, result)
@@ -115,32 +112,23 @@ class Recorder(TorchFunctionMode):
     ) -> Any:
         options = kwargs or {}
         if self.depth:
-            return func(*args, **options)
+            return self._run(func, args, options)
         if func in READERS and args:
-            return self._read(func, args, options)
-        args, options = self._plain((tuple(args), options), _name(func))
+            owner, maker = self.owners.get(id(args[0])), self.memory.present_maker(args[0])
+            return self.counts.of(func, args, options, owner, maker)
+        args, options = self.counts.used_up((tuple(args), options), _name(func))
         entry = self._entry((args, options))
-        result = func(*args, **options)
+        result = self._run(func, args, options)
         self._note(None, None, func, entry, result)
         return result
 
-    def _read(self, func: Callable[..., Any], args: Sequence[Any], options: dict[str, Any]) -> Any:
-        tensor = args[0]
-        owner, maker = self.owners.get(id(tensor)), self.memory.present_maker(tensor)
-        if owner is not None:
-            origin, dims = owner, range(min(tensor.dim(), 2))
-        elif maker is not None and maker >= 0 and tensor.dim() > 1:
-            origin, dims = maker, range(1, 2)
-        else:
+    def _run(self, func: Callable[..., Any], args: Sequence[Any], options: dict[str, Any]) -> Any:
+        try:
             return func(*args, **options)
-        return read(func, args, options, dims, lambda count: size(count, frozenset({origin}), self._measure))
-
-    def _plain(self, arguments: Any, reader: str) -> Any:
-        """The same arguments with numbers that do not remember what they were counted of; that is noted."""
-        found: set[Origin] = set()
-        known = forget(arguments, found)
-        self._measure(found, reader)
-        return known if found else arguments
+        except Exception as error:
+            tensors = [leaf for leaf in tree_leaves((args, options)) if isinstance(leaf, Tensor)]
+            self.failed = Failed(error, _name(func), tuple(tensors))
+            raise
 
     def _entry(self, arguments: Any) -> _Entry:
         given = tree_map_only(Tensor, self._given, arguments)
@@ -197,11 +185,11 @@ class Recorder(TorchFunctionMode):
 
     def flow(self, result: Any) -> Flow:
         """What was noted, once the network has given ``result``."""
-        self._plain(result, "an output")
+        self.counts.used_up(result, "an output")
         outputs = tuple(self.sources(result))
         calls = [self._with_earlier_names(call) for call in self.calls]
         overwriting = {index for writer in self.memory.read_again for index in (writer, *self.memory.handed[writer])}
-        return Flow(tuple(calls), outputs, frozenset(overwriting), self.watched, self.borrowed, self.measured)
+        return Flow(tuple(calls), outputs, frozenset(overwriting), self.watched, self.borrowed, self.counts.used)
 
     def _with_earlier_names(self, call: Call) -> Call:
         again = self.memory.read_again.get(call.index, {})

@@ -14,11 +14,6 @@ Note = Callable[[frozenset[Origin], str], None]  # told whose numbers were used,
 READERS: frozenset[Any] = frozenset(
     {Tensor.shape.__get__, Tensor.size, Tensor.numel, Tensor.nelement, Tensor.stride, torch.numel}  # type: ignore[attr-defined]
 )
-# what a layer knows of its own channels; groups, too, are fewer in a depthwise convolution that was cut
-ATTRIBUTES = (
-    "in_channels", "out_channels", "in_features", "out_features", "num_features", "num_channels", "groups",
-    "num_groups",
-)  # fmt: skip
 
 
 class Size:

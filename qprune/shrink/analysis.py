@@ -193,8 +193,8 @@ def _present(flow: Flow, rules: list[Rule], values: list[Tensor], needed: list[T
 
 
 def _whole(flow: Flow) -> Iterator[int]:
-    # outputs of the network, what a hook sees or the network's own code counts, what nobody on record reads, and results read with other channels than
-    # they were made with
+    # outputs of the network, what a hook sees or the network's own code counts, what nobody on record reads, and
+    # results read with other channels than they were made with
     yield from (index for index, _ in _seen(flow))
     read = {maker for call in flow.calls for maker in call.inputs}
     for call in flow.calls:
