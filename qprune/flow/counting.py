@@ -23,10 +23,12 @@ class Counts:
 
     Attributes:
         used: by call or layer, the first use of its number of channels, and where that was.
+        read: by call or layer, where its number of channels was first read, used or not.
     """
 
     def __init__(self, leaves: Mapping[str, nn.Module], where: Callable[[], str | None]) -> None:
         self.used: dict[Origin, str] = {}
+        self.read: dict[Origin, str] = {}
         self.where = where
         for path, leaf in leaves.items():
             for name in ATTRIBUTES:
@@ -61,10 +63,16 @@ class Counts:
         """
         tensor: Tensor = arguments[0]
         if owner is not None:
-            return read(function, arguments, options, range(min(tensor.dim(), 2)), self._remembering(owner))
-        if maker is not None and maker >= 0 and tensor.dim() > 1:
-            return read(function, arguments, options, (1,), self._remembering(maker))
-        return function(*arguments, **options)
+            origin: Origin = owner
+            dims = range(min(tensor.dim(), 2))
+        elif maker is not None and maker >= 0 and tensor.dim() > 1:
+            origin, dims = maker, range(1, 2)
+        else:
+            return function(*arguments, **options)
+        self.read.setdefault(origin, f"something in {self.where()}")
+        if function is Tensor.__len__ and 0 in dims:  # Python's len() makes a plain number of whatever it is given
+            self._use([origin], "len()")
+        return read(function, arguments, options, dims, self._remembering(origin))
 
     def used_up(self, arguments: Any, use: str) -> Any:
         """The same arguments with plain numbers, whose use is noted.

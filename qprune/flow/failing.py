@@ -1,9 +1,12 @@
 """Why a network could not be traced, as a sentence about the network."""
 
+import traceback
 from collections.abc import Iterable
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
+import torch
 from attrs import frozen
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -13,6 +16,7 @@ VALUES = (
     "item", "tolist", "numpy", "__array__", "__bool__", "__int__", "__float__", "__index__", "__contains__", "nonzero",
     "cpu", "unique", "masked_select", "equal", "allclose",
 )  # fmt: skip
+LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 REAL = "Its forward must run on the meta device, that is, without reading values: compute with tensors (torch.where)"
 
 
@@ -50,7 +54,7 @@ def reason(net: nn.Module, arguments: tuple[Any, ...], error: Exception, failed:
             f"its forward takes other arguments than the {len(arguments)} of the example. Give a tuple of those that "
             "it takes."
         )
-    place = _place(net, path)
+    place = _place(net, path) + line_of(error)
     if failed is None or failed.error is not error:
         return f"{place} raises {_told(error)}. Check the example's shape first: the network must take it as it is."
     if failed.name in VALUES or isinstance(error, NotImplementedError):
@@ -63,6 +67,18 @@ def reason(net: nn.Module, arguments: tuple[Any, ...], error: Exception, failed:
         )
     shapes = _shapes(failed.tensors)
     return f"{place} cannot compute {failed.name} of {shapes}; check the example's shape first. {REAL}."
+
+
+def line_of(error: BaseException) -> str:
+    """Which line of people's own code raised an error, as part of a sentence; empty if none did.
+
+    Example:
+        >>> line_of(ValueError("never raised"))
+        ''
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(LIBRARIES) and frame.line]
+    return f", at `{own[-1].line}` ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
 
 
 def _takes(net: nn.Module, arguments: tuple[Any, ...]) -> bool:

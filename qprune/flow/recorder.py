@@ -189,7 +189,15 @@ class Recorder(TorchFunctionMode):
         outputs = tuple(self.sources(result))
         calls = [self._with_earlier_names(call) for call in self.calls]
         overwriting = {index for writer in self.memory.read_again for index in (writer, *self.memory.handed[writer])}
-        return Flow(tuple(calls), outputs, frozenset(overwriting), self.watched, self.borrowed, self.counts.used)
+        return Flow(
+            tuple(calls),
+            outputs,
+            frozenset(overwriting),
+            self.watched,
+            self.borrowed,
+            self.counts.used,
+            self.counts.read,
+        )
 
     def _with_earlier_names(self, call: Call) -> Call:
         again = self.memory.read_again.get(call.index, {})

@@ -12,7 +12,7 @@ Origin = int | str  # a call, whose result's channels were counted; or the path 
 Note = Callable[[frozenset[Origin], str], None]  # told whose numbers were used, and for what
 
 READERS: frozenset[Any] = frozenset(
-    {Tensor.shape.__get__, Tensor.size, Tensor.numel, Tensor.nelement, Tensor.stride, torch.numel}  # type: ignore[attr-defined]
+    {Tensor.shape.__get__, Tensor.size, Tensor.numel, Tensor.nelement, Tensor.stride, Tensor.__len__, torch.numel}  # type: ignore[attr-defined]
 )
 
 

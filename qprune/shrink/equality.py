@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from qprune.errors import ShrinkError
-from qprune.flow import leaves
+from qprune.flow import leaves, line_of
 from qprune.layers import CompressedWeight, sites
 from qprune.shrink.fold import Fold
 
@@ -86,8 +86,8 @@ class _Comparison:
                 return self._run(self.before)
         except Exception as error:
             raise ShrinkError(
-                f"The network fails on the example, in {_named(self.before, trail)}. Give an example of a batch that "
-                "it takes: a tensor, or a tuple of arguments."
+                f"The network fails on the example, in {_named(self.before, trail)}{line_of(error)}. Give an example "
+                "that it takes: a tensor, or a tuple of arguments."
             ) from error
 
     def _run_after(self, what: str) -> list[Any]:
@@ -97,9 +97,9 @@ class _Comparison:
                 return self._run_synchronized()
         except Exception as error:
             raise ShrinkError(
-                f"{what} fails where the network does not: in {_named(self.after, trail)}. The code there, or around "
-                "it, counts on channels that were cut. Take sizes from the tensor that is computed with (x.shape[1]), "
-                "or leave masks off the layers around it."
+                f"{what} fails where the network does not: in {_named(self.after, trail)}{line_of(error)}. The code "
+                "there, or around it, counts on channels that were cut. Take sizes from the tensor that is computed "
+                "with (x.shape[1]), or leave masks off the layers around it."
             ) from error
 
     def _run_synchronized(self) -> list[Any]:

@@ -65,12 +65,32 @@ def shrink(net: nn.Module, example: Any, *, fold: bool = False) -> nn.Module:
 def shrink_with_facts(net: nn.Module, example: Any, *, fold: bool = False) -> Shrunk:
     """`shrink`, with what it found; arguments and errors as there."""
     whole = deployed(net)
-    small = copy.deepcopy(whole).eval()
     try:
-        analysis = cut_dead(small, example)
-        folds, unfolded = fold_norms(small, trace(small, example)) if fold else ([], [])
+        try:
+            return _shrunk(whole, example, fold, cautious=False)
+        except ShrinkError:
+            flow = trace(whole, example)
+            if flow.cautious() == flow:
+                raise
+            return _shrunk(whole, example, fold, cautious=True)
     except PlanError as error:
         raise ShrinkError(str(error)) from error
+
+
+def _shrunk(whole: nn.Module, example: Any, fold: bool, cautious: bool) -> Shrunk:
+    small = copy.deepcopy(whole).eval()
+    flow = trace(small, example)
+    analysis = analyse(small, flow.cautious() if cautious else flow, FINAL)
+    apply_cuts(small, analysis.cuts)
+    if not fold:
+        assert_same(whole, small, example)
+        return Shrunk(small, analysis)
+    try:
+        flow = trace(small, example)
+    except PlanError:
+        assert_same(whole, small, example)  # says more about a cut that went wrong
+        raise
+    folds, unfolded = fold_norms(small, flow)
     assert_same(whole, small, example)
     return Shrunk(small, analysis, tuple(folds), tuple(unfolded))
 

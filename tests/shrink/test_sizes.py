@@ -9,7 +9,8 @@ from masked_nets import SIX, aligned, conv, held, hosted, masked, parameters, sa
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from qprune.shrink import shrink
+from qprune.errors import ShrinkError
+from qprune.shrink import shrink, shrink_with_facts
 
 X = torch.randn(2, 3, 8, 10, generator=torch.Generator().manual_seed(1))
 
@@ -81,12 +82,14 @@ COUNTS = {
     "bits": lambda n, h: (h.shape[1] << 1) & 6 | h.shape[1].bit_length(),
     "rounding": lambda n, h: round(h.shape[1] / 4) + math.ceil(h.shape[1] / 4) + math.floor(-h.shape[1] / 4),
     "remainder": lambda n, h: 5 - divmod(h.shape[1], 4)[1],
+    "len of the weight": lambda n, h: len(n.before.weight) ** -0.5,
+    "of the bias": lambda n, h: n.before.bias.numel() ** -0.5,
     "of the weight": lambda n, h: n.after.weight.shape[1] ** -0.5,
     "in_channels": lambda n, h: n.after.in_channels**-0.5,
     "out_channels": lambda n, h: n.before.out_channels / 4,
     "full": lambda n, h: torch.full((h.shape[1], 1, 1), 0.5, device=h.device),
     "arange": lambda n, h: torch.arange(h.shape[1], device=h.device, dtype=h.dtype).view(-1, 1, 1),
-    "mean": lambda n, h: torch.tensor(float(h.shape[1]), device=h.device),
+    "tensor": lambda n, h: torch.tensor(float(h.shape[1]), device=h.device),
 }
 
 
@@ -132,15 +135,39 @@ def split_again(n, x):
     return n.after(first * second)
 
 
+def split_by_layers(n, x):
+    joined = torch.cat([n.before(x), n.middle(x)], 1)
+    first, second = torch.split(joined, [n.before.out_channels, n.middle.out_channels], 1)
+    return n.after(first * second)
+
+
+def split_evenly(n, x):
+    first, second = torch.cat([n.before(x), n.middle(x)], 1).split(n.after.in_channels, 1)
+    return n.after(first + second)
+
+
 def halved(n, x):
     joined = torch.cat([n.before(x), n.middle(x)], 1)
     first, second = joined.chunk(2, 1)
     return n.after(first + joined.split(joined.shape[1] // 2, dim=1)[1] * second)
 
 
-@pytest.mark.parametrize("run", [split_again, halved])
-def test_what_is_joined_and_split_by_sizes_computes_the_same(run):
-    net = sandwich(masked(conv(3, SIX), (0, 4)), run=run)
+def einsum_of_layer(n, x):
+    return n.after(torch.einsum("nchw,dc->ndhw", n.before(x) + n.middle(x), torch.eye(n.after.in_channels).to(x)))
+
+
+def matmul_of_layer(n, x):
+    mixed = torch.eye(n.after.in_channels).to(x) @ (n.before(x) * n.middle(x)).flatten(2)
+    return n.after(mixed.view(len(x), n.after.in_channels, 8, 10))
+
+
+SHAPED = (split_again, split_by_layers, split_evenly, halved, einsum_of_layer, matmul_of_layer)
+
+
+@pytest.mark.parametrize("masks", ["producer", "consumer"])
+@pytest.mark.parametrize("run", SHAPED)
+def test_shapes_that_are_made_of_numbers_of_channels_still_fit(run, masks):
+    net = sandwich(masked(conv(3, SIX), (0, 4)), masks=masks, run=run)
     shrunk(net, X)
     assert held(net, X)
 
@@ -157,6 +184,33 @@ def test_a_size_of_one_tensor_shapes_another():
     assert any(
         reason.startswith("before: its number of channels is read for view in the forward") for reason in held(net, X)
     )
+
+
+# numbers that Python hands on without a word
+
+SILENT = {
+    "log2": lambda n, h: math.log2(h.shape[1]),
+    "range": lambda n, h: sum(0.5 for _ in range(h.shape[1])),
+    "repeated": lambda n, h: len([0] * h.shape[1]) / 4,
+    "text": lambda n, h: {"4": 2.0, "6": 3.0}[f"{h.shape[1]}"],
+    "numel of a shape": lambda n, h: h.shape.numel() ** -0.25,
+}
+
+
+@pytest.mark.parametrize("prepare", [lambda net: net, quantized], ids=["floats", "quantized"])
+@pytest.mark.parametrize("count", SILENT)
+def test_numbers_whose_use_is_not_seen_are_held_once_a_difference_is(count, prepare):
+    net = prepare(sandwich(nn.Identity(), run=scaled(SILENT[count])))
+    shrunk(net, X)
+    facts = shrink_with_facts(net, X)
+    assert facts.analysis.held == ("before: its number of channels is read for something in the forward of Net",)
+
+
+@pytest.mark.parametrize("prepare", [lambda net: net, quantized], ids=["floats", "quantized"])
+def test_a_difference_that_nothing_explains_is_an_error(prepare):
+    net = prepare(sandwich(nn.ReLU(), run=scaled(lambda n, h: math.log2(n.before.out_channels))))
+    with pytest.raises(ShrinkError, match=r'does not compute .* It begins before or in "after" \(') as caught:
+        shrink(net, X)
 
 
 # what it says
