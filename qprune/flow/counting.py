@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from qprune.flow.sizes import Origin, forget, read, size
 
 # What a layer knows of its own channels; groups, too, since a depthwise convolution that is cut has fewer.
-ATTRIBUTES = (
+ATTRIBUTES = {
     "in_channels", "out_channels", "in_features", "out_features", "num_features", "num_channels", "groups",
     "num_groups",
-)  # fmt: skip
+}  # fmt: skip
 
 
 class Counts:
@@ -31,12 +31,12 @@ class Counts:
         self.read: dict[Origin, str] = {}
         self.where = where
         for path, leaf in leaves.items():
-            for name in ATTRIBUTES:
-                if type(getattr(leaf, name, None)) is int:
-                    setattr(leaf, name, self._remembering(path)(getattr(leaf, name)))
+            for name in vars(leaf).keys() & ATTRIBUTES:
+                vars(leaf)[name] = self._remembering(path)(vars(leaf)[name])
 
     def _remembering(self, origin: Origin) -> Callable[[Any], Any]:
-        return lambda number: size(number, frozenset({origin}), self._use)
+        origins = frozenset({origin})
+        return lambda number: size(number, origins, self._use) if type(number) is int else number
 
     def _use(self, origins: Iterable[Origin], use: str) -> None:
         place = self.where()

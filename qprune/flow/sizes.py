@@ -88,6 +88,8 @@ def forget(value: Any, found: set[Origin]) -> Any:
         ([16, slice(None, 2, None)], {'conv'})
     """
     kind: Any = type(value)
+    if kind is Tensor or value is None:
+        return value
     if kind in (tuple, list, torch.Size):
         return kind([forget(each, found) for each in value])
     if kind is dict:

@@ -72,7 +72,7 @@ def _shadow(net: nn.Module) -> nn.Module:
     shadow = unhooked_copy(net).to("meta").eval()  # hooks collect and count real values: they are not to see this run
     for module in shadow.modules():
         for name, value in vars(module).items():  # tensors that were never registered stay behind with `to`
-            if not name.startswith("_"):
+            if isinstance(value, (Tensor, list, tuple, dict)) and not name.startswith("_"):
                 vars(module)[name] = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), value)
     shadow.training = net.training and deployed(net) is not net  # what only teaches is reached in training alone
     return shadow
