@@ -46,7 +46,7 @@ def shrink(net: nn.Module, example: Any, *, fold: bool = False) -> nn.Module:
 
     Args:
         net: a network with masks; any network. It is not touched.
-        example: an input of it: a tensor or a tuple of arguments. Values matter only for the check at the end.
+        example: an input of it: a tensor or a tuple of arguments. Values matter only for the comparison at the end.
         fold: also fold normalizations into the convolutions beside them, where that changes nothing but rounding. Such
             a network is not for training.
 
@@ -54,7 +54,8 @@ def shrink(net: nn.Module, example: Any, *, fold: bool = False) -> nn.Module:
         the smaller network; an ordinary module to train on, save, compile and export.
 
     Raises:
-        ShrinkError: if the network cannot be followed, or the outputs on the example are not the same.
+        ShrinkError: if the network cannot be followed, or the outputs on the example are not the same, see
+            `qprune.shrink.equality.assert_same`; with active quantizers, too.
 
     Example:
         >>> small = qprune.shrink(net, torch.zeros(1, 3, 32, 32), fold=True)
@@ -78,6 +79,7 @@ def shrink_with_facts(net: nn.Module, example: Any, *, fold: bool = False) -> Sh
 
 
 def _shrunk(whole: nn.Module, example: Any, fold: bool, cautious: bool) -> Shrunk:
+    """The network cut and compared; if cautious, whatever was counted in it keeps its channels."""
     small = copy.deepcopy(whole).eval()
     flow = trace(small, example)
     analysis = analyse(small, flow.cautious() if cautious else flow, FINAL)
