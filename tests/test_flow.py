@@ -384,7 +384,7 @@ class Unequal(nn.Module):
             " computes (mul) with a tensor that is neither a parameter nor a buffer of the network, and stays ",
         ),
         (Outside(), "Register it (self.register_buffer), or make it in the forward, on the input's device."),
-        (Sized(), ' raises AssertionError ("images have 32 columns"). Check the example\'s shape first'),
+        (Sized(), ' raises AssertionError ("images have 32 columns"). Run the network on the example first'),
         (Unequal(), " cannot compute add of tensors of shape (2, 3, 8, 10) and (2, 2, 8, 10); check the example's"),
         (
             conv(4, 5),
@@ -412,6 +412,19 @@ def test_tensors_that_were_never_registered_are_followed():
     net = Constant()
     trace(net, X)
     assert net.scales[0].device.type == "cpu"
+
+
+def test_a_parameter_in_a_list_is_the_same_parameter():
+    net = Net(lambda net, x: F.conv2d(net.a(x), net.weights[0]), a=conv(3, 3))
+    net.weights = [net.a.weight]
+    assert trace(net, X).borrowed == {"a": "conv2d"}
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is:FutureWarning")
+def test_modules_of_torchscript_are_followed():
+    flow = trace(nn.Sequential(conv(3, 5), torch.jit.script(nn.Sequential(nn.Sigmoid())), conv(5, 4)), X)
+    assert [call.path for call in flow.calls if call.layer is not None] == ["0", "2"]
+    assert flow.calls[-1].shape == (2, 4, 8, 10)
 
 
 # numbers of channels

@@ -17,7 +17,6 @@ VALUES = (
     "cpu", "unique", "masked_select", "equal", "allclose",
 )  # fmt: skip
 LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
-REAL = "Its forward must run on the meta device, that is, without reading values: compute with tensors (torch.where)"
 
 
 @frozen(eq=False)
@@ -36,7 +35,7 @@ class Failed:
 
 
 def reason(net: nn.Module, arguments: tuple[Any, ...], error: Exception, failed: Failed | None, path: str) -> str:
-    """What went wrong when a network ran on the meta device, and the way out, in two sentences.
+    """What went wrong when a network ran on the meta device, and the way out.
 
     Args:
         net: the network.
@@ -56,9 +55,12 @@ def reason(net: nn.Module, arguments: tuple[Any, ...], error: Exception, failed:
         )
     place = _place(net, path) + line_of(error)
     if failed is None or failed.error is not error:
-        return f"{place} raises {_told(error)}. Check the example's shape first: the network must take it as it is."
+        return f"{place} raises {_told(error)}. Run the network on the example first: net(example) must work as it is."
     if failed.name in VALUES or isinstance(error, NotImplementedError):
-        return f"{place} reads values of a tensor ({failed.name}). {REAL}, or decide before it runs."
+        return (
+            f"{place} reads values of a tensor ({failed.name}). Its forward must run on the meta device, that is, "
+            "without reading values: compute with tensors (torch.where), or decide before it runs."
+        )
     if len({tensor.is_meta for tensor in failed.tensors}) > 1:
         return (
             f"{place} computes ({failed.name}) with a tensor that is neither a parameter nor a buffer of the network, "
@@ -66,7 +68,7 @@ def reason(net: nn.Module, arguments: tuple[Any, ...], error: Exception, failed:
             "input's device."
         )
     shapes = _shapes(failed.tensors)
-    return f"{place} cannot compute {failed.name} of {shapes}; check the example's shape first. {REAL}."
+    return f"{place} cannot compute {failed.name} of {shapes}; check the example's shape first."
 
 
 def line_of(error: BaseException) -> str:

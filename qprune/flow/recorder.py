@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import torch
 from attrs import evolve, frozen
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -81,8 +82,8 @@ class Recorder(TorchFunctionMode):
     def watch_modules(self, shadow: nn.Module) -> None:
         """Note which module's code is running, and what goes into and comes out of those whose originals have hooks."""
         for path, module in shadow.named_modules():
-            if module._forward_hooks:  # a leaf is a call, which tells its layer
-                continue
+            if module._forward_hooks or isinstance(module, torch.jit.ScriptModule):
+                continue  # a leaf is a call, which tells its layer; compiled code takes no hooks
             original = self.originals[path]
             if original._forward_hooks or original._forward_pre_hooks:
                 self.handles.append(module.register_forward_hook(self._boundary(path), with_kwargs=True))

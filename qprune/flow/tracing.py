@@ -69,13 +69,21 @@ def unhooked_copy(net: nn.Module) -> Any:
 
 
 def _shadow(net: nn.Module) -> nn.Module:
-    shadow = unhooked_copy(net).to("meta").eval()  # hooks collect and count real values: they are not to see this run
+    shadow = unhooked_copy(net)  # hooks collect and count real values: they are not to see this run
+    before = _tensors(shadow)
+    shadow = shadow.to("meta").eval()
+    moved = dict(zip(map(id, before), _tensors(shadow), strict=True))
     for module in shadow.modules():
         for name, value in vars(module).items():  # tensors that were never registered stay behind with `to`
             if isinstance(value, (Tensor, list, tuple, dict)) and not name.startswith("_"):
-                vars(module)[name] = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), value)
+                vars(module)[name] = tree_map_only(Tensor, lambda each: moved.get(id(each), each.to("meta")), value)
     shadow.training = net.training and deployed(net) is not net  # what only teaches is reached in training alone
     return shadow
+
+
+def _tensors(net: nn.Module) -> list[Tensor]:
+    named = (*net.named_parameters(remove_duplicate=False), *net.named_buffers(remove_duplicate=False))
+    return [tensor for _, tensor in named]
 
 
 def leaves(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:

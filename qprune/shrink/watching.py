@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from qprune.flow import leaves
@@ -76,8 +77,9 @@ def trail_of(net: nn.Module) -> Iterator[list[str]]:
 
     with ExitStack() as stack:
         for path, module in net.named_modules():
-            stack.callback(module.register_forward_pre_hook(enter(path)).remove)
-            stack.callback(module.register_forward_hook(leave).remove)
+            if not isinstance(module, torch.jit.ScriptModule):  # which takes no hooks
+                stack.callback(module.register_forward_pre_hook(enter(path)).remove)
+                stack.callback(module.register_forward_hook(leave).remove)
         yield trail
 
 

@@ -81,3 +81,10 @@ def test_a_network_that_fails_is_told_where():
 def test_no_result_but_the_same_is_returned_from_quantized_networks():
     net = quantized(sandwich(nn.ReLU()))
     assert_same(net, shrink(net, X, fold=True), X)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is:FutureWarning")
+def test_modules_of_torchscript_are_run():
+    net = sandwich(torch.jit.script(nn.Sequential(nn.Sigmoid())))
+    assert_same(net, net, X)
+    assert shrink(net, X).after.in_channels == SIX
