@@ -19,13 +19,12 @@ QUANTIZE = [
     {"sites": [{"types": ["Conv2d"], "at": "weight"}], "bits": 4, "per": "channel", "start": 0},
     {"sites": [INPUTS], "bits": 4, "start": 0},
 ]
-FREE = ("resnet18", "mobilenet_v3_small", "squeezenet1_1", "googlenet")
+FREE = ("resnet18", "mobilenet_v3_small", "squeezenet1_1")
 
 
 def masked_at_random(name, **rules):
     torch.manual_seed(2)
-    options = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
-    net = lively(getattr(torchvision.models, name)(weights=None, num_classes=7, **options)).eval()
+    net = lively(getattr(torchvision.models, name)(weights=None, num_classes=7)).eval()
     net = qprune.swap(net, X, prune=[PRUNE], **rules)
     for site in sites(net):
         if site.mask is not None:
