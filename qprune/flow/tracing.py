@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from qprune.errors import PlanError
 from qprune.flow.calls import Flow
+from qprune.flow.failing import reason
 from qprune.flow.recorder import Recorder
 from qprune.layers import Aligned, Compressed
 from qprune.zoo import Add, Concat, deployed
@@ -38,16 +39,17 @@ def trace(net: nn.Module, example: Any) -> Flow:
         shadow = _shadow(net)
         arguments = tree_map_only(Tensor, lambda t: torch.empty_like(t, device="meta"), example)
         arguments = arguments if isinstance(arguments, tuple) else (arguments,)
-        recorder = Recorder(dict(_leaves(shadow)), dict(net.named_modules()))
-        recorder.watch_hooked(shadow)
+        recorder = Recorder(dict(leaves(shadow)), dict(net.named_modules()))
+        recorder.watch_modules(shadow)
         recorder.know(arguments)
         try:
             with torch.device("meta"), recorder:
                 result = shadow(*arguments)
         except Exception as error:
+            path = recorder.inside[-1] if recorder.inside else ""
             raise PlanError(
-                f"The network could not be followed on an example of shape {_shapes(arguments)}: {error}. Its forward "
-                "must run on the meta device, that is, without reading values; check the example's shape first."
+                f"The network could not be followed on an example of shape {_shapes(arguments)}: "
+                f"{reason(net, arguments, error, recorder.failed, path)}"
             ) from error
         finally:
             recorder.remove()
@@ -93,12 +95,30 @@ def _rebound(hook: Any, copies: dict[int, Any]) -> Any:
 
 
 def _shadow(net: nn.Module) -> nn.Module:
-    shadow = unhooked_copy(net).to("meta").eval()  # hooks collect and count real values: they are not to see this run
+    shadow = unhooked_copy(net)  # hooks collect and count real values: they are not to see this run
+    before = _tensors(shadow)
+    shadow = shadow.to("meta").eval()
+    moved = dict(zip(map(id, before), _tensors(shadow), strict=True))
+    for module in shadow.modules():
+        for name, value in vars(module).items():  # tensors that were never registered stay behind with `to`
+            if isinstance(value, (Tensor, list, tuple, dict)) and not name.startswith("_"):
+                vars(module)[name] = tree_map_only(Tensor, lambda each: moved.get(id(each), each.to("meta")), value)
     shadow.training = net.training and deployed(net) is not net  # what only teaches is reached in training alone
     return shadow
 
 
-def _leaves(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def _tensors(net: nn.Module) -> list[Tensor]:
+    named = (*net.named_parameters(remove_duplicate=False), *net.named_buffers(remove_duplicate=False))
+    return [tensor for _, tensor in named]
+
+
+def leaves(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The layers that are one call each, with their paths: those of torch and of qprune, not people's own modules.
+
+    Example:
+        >>> [path for path, _ in leaves(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Sequential(nn.ReLU())))]
+        ['0', '1.0']
+    """
     covered: tuple[str, ...] = ()
     for path, module in net.named_modules():
         if not path.startswith(covered or ("\0",)) and _is_leaf(module):

@@ -3,22 +3,19 @@
 import copy
 from typing import Any
 
-import torch
 from attrs import frozen
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch import nn
 
 from qprune.errors import PlanError, ShrinkError
 from qprune.flow import trace
-from qprune.layers import FakeQuant
 from qprune.shrink.analysis import Analysis, analyse
 from qprune.shrink.constants import Mode
 from qprune.shrink.cut import apply_cuts
+from qprune.shrink.equality import assert_same
 from qprune.shrink.fold import Fold, fold_norms
 from qprune.zoo import deployed
 
 FINAL = Mode(settled=lambda mask: True, training=False)
-TOLERANCE = 1e-3  # of the largest output: rounding stays far below, a wrong channel far above
 
 
 @frozen(eq=False)
@@ -49,7 +46,7 @@ def shrink(net: nn.Module, example: Any, *, fold: bool = False) -> nn.Module:
 
     Args:
         net: a network with masks; any network. It is not touched.
-        example: an input of it: a tensor or a tuple of arguments. Values matter only for the check at the end.
+        example: an input of it: a tensor or a tuple of arguments. Values matter only for the comparison at the end.
         fold: also fold normalizations into the convolutions beside them, where that changes nothing but rounding. Such
             a network is not for training.
 
@@ -57,7 +54,8 @@ def shrink(net: nn.Module, example: Any, *, fold: bool = False) -> nn.Module:
         the smaller network; an ordinary module to train on, save, compile and export.
 
     Raises:
-        ShrinkError: if the network cannot be followed, or the outputs on the example are not the same.
+        ShrinkError: if the network cannot be followed, or the outputs on the example are not the same, see
+            `qprune.shrink.equality.assert_same`; with active quantizers, too.
 
     Example:
         >>> small = qprune.shrink(net, torch.zeros(1, 3, 32, 32), fold=True)
@@ -68,13 +66,34 @@ def shrink(net: nn.Module, example: Any, *, fold: bool = False) -> nn.Module:
 def shrink_with_facts(net: nn.Module, example: Any, *, fold: bool = False) -> Shrunk:
     """`shrink`, with what it found; arguments and errors as there."""
     whole = deployed(net)
-    small = copy.deepcopy(whole).eval()
     try:
-        analysis = cut_dead(small, example)
-        folds, unfolded = fold_norms(small, trace(small, example)) if fold else ([], [])
+        try:
+            return _shrunk(whole, example, fold, cautious=False)
+        except ShrinkError:
+            flow = trace(whole, example)
+            if flow.cautious() == flow:
+                raise
+            return _shrunk(whole, example, fold, cautious=True)
     except PlanError as error:
         raise ShrinkError(str(error)) from error
-    _check(whole, small, example)
+
+
+def _shrunk(whole: nn.Module, example: Any, fold: bool, cautious: bool) -> Shrunk:
+    """The network cut and compared; if cautious, whatever was counted in it keeps its channels."""
+    small = copy.deepcopy(whole).eval()
+    flow = trace(small, example)
+    analysis = analyse(small, flow.cautious() if cautious else flow, FINAL)
+    apply_cuts(small, analysis.cuts)
+    if not fold:
+        assert_same(whole, small, example)
+        return Shrunk(small, analysis)
+    try:
+        flow = trace(small, example)
+    except PlanError:
+        assert_same(whole, small, example)  # says more about a cut that went wrong
+        raise
+    folds, unfolded = fold_norms(small, flow)
+    assert_same(whole, small, example)
     return Shrunk(small, analysis, tuple(folds), tuple(unfolded))
 
 
@@ -98,36 +117,3 @@ def cut_dead(net: nn.Module, example: Any) -> Analysis:
     analysis = analyse(net, trace(net, example), FINAL)
     apply_cuts(net, analysis.cuts)
     return analysis
-
-
-@torch.no_grad()
-def _check(whole: nn.Module, small: nn.Module, example: Any) -> None:
-    if any(isinstance(part, FakeQuant) and part.active for part in small.modules()):
-        return  # a sum that rounding moves across a tie is a whole step of the quantizer away
-    inputs = tree_map_only(Tensor, _with_values, example)
-    inputs = inputs if isinstance(inputs, tuple) else (inputs,)
-    modes = {part: part.training for part in whole.modules()}
-    try:
-        before, after = tree_leaves(whole.eval()(*inputs)), tree_leaves(small(*inputs))
-    finally:
-        for part, training in modes.items():
-            part.training = training
-    for one, other in zip(before, after, strict=True):
-        if isinstance(one, Tensor) and not _alike(one, other):
-            raise ShrinkError(
-                f"The shrunk network does not compute the same: outputs of shape {tuple(one.shape)} differ. This is an "
-                "error in qprune, or the network's forward depends on values; please report the network."
-            )
-
-
-def _with_values(tensor: Tensor) -> Tensor:
-    if not tensor.is_meta:
-        return tensor.clone()  # a network may overwrite its input
-    return torch.zeros(tensor.shape, dtype=tensor.dtype)
-
-
-def _alike(one: Tensor, other: Tensor) -> bool:
-    if one.shape != other.shape:
-        return False
-    size = float(one.abs().max()) if one.numel() else 0.0
-    return bool((one - other).abs().le(TOLERANCE * max(size, 1e-6)).all() if one.numel() else True)
