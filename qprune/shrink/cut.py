@@ -75,7 +75,7 @@ def apply_cuts(net: nn.Module, cuts: Mapping[str, Cut]) -> dict[nn.Parameter, Ta
         for name, take in takes.items():
             tensor = getattr(layer, name)
             if isinstance(tensor, nn.Parameter):
-                tensor.data, tensor.grad = take(tensor.data), None
+                _shrink_parameter(tensor, take)
                 taken[tensor] = take
             else:
                 setattr(layer, name, take(tensor))
@@ -84,6 +84,20 @@ def apply_cuts(net: nn.Module, cuts: Mapping[str, Cut]) -> dict[nn.Parameter, Ta
         _add_bias(layer, cut)
         _rejoin(layer, cut)
     return taken
+
+
+def _shrink_parameter(parameter: nn.Parameter, take: Take) -> None:
+    """Let a parameter and its gradient have fewer entries; whoever holds the parameter holds it still."""
+    taken, gradient = take(parameter.data), parameter.grad
+    # A loss that somebody keeps keeps the node that adds up this parameter's gradient, which knows the old shape and
+    # would refuse gradients of the new one. Torch drops that node when the type of a parameter's data changes, not when
+    # its shape does: so the data is of another type for a moment.
+    other = torch.float16 if taken.dtype != torch.float16 else torch.float32
+    parameter.data = taken.new_empty(0, dtype=other)
+    parameter.data = taken
+    parameter.grad = None if gradient is None else take(gradient)
+    if not parameter.is_inference():
+        torch.autograd.graph.increment_version(parameter)  # so that no backward pass goes through what was cut
 
 
 def _takes(layer: Any, cut: Cut) -> dict[str, Take]:

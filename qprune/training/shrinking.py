@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from qprune.errors import ShrinkError
@@ -29,6 +30,10 @@ class Shrinker:
     are exactly zero and stay so, or that nobody reads, so training goes on as that of the masked network, to rounding.
     A mask that is not frozen yet keeps all of its channels.
 
+    Parameters stay the same objects and get fewer entries, so whoever holds them (an optimizer, a list for clipping,
+    hooks of theirs) holds them still; their gradients are cut alike, so a cut may come between backward passes whose
+    gradients add up. Losses of earlier steps may be kept, but nothing can go backwards through them any more.
+
     When to cut is decided from steps and multiply-accumulates (MACs) alone: a cut is due once the MACs that were spent
     on dead channels since they died amount to what a cut takes, or, when the last mask is frozen, would do so before
     training ends. So cuts never cost more than they save, and a resumed training, or another process, cuts alike.
@@ -46,7 +51,8 @@ class Shrinker:
 
     Raises:
         ValueError: for another ``when``.
-        ShrinkError: from `step`, if the optimizer's moments are not of their parameters' shapes.
+        ShrinkError: for a network in DistributedDataParallel; and from `step`, if the optimizer's moments are not of
+            their parameters' shapes.
 
     Example:
         >>> shrinker = Shrinker(net, driver, sgd, example=torch.zeros(2, 3, 32, 32), steps=500)
@@ -69,6 +75,11 @@ class Shrinker:
     ) -> None:
         if when not in WHEN[1:]:
             raise ValueError(f"when must be one of {', '.join(WHEN[1:])}; received {when!r}")
+        if isinstance(net, DistributedDataParallel):
+            raise ShrinkError(
+                "net is a DistributedDataParallel, which exchanges gradients of the shapes that it was made with. Give "
+                "the driver and the shrinker net.module, and wrap that anew whenever shrinker.step returns True."
+            )
         self.net, self.driver, self.optimizer, self.average = net, driver, optimizer, average
         self.example, self.steps, self.when, self.channels_last = example, steps, when, channels_last
         self.cost = COST_COMPILED if compiled else COST
@@ -129,6 +140,8 @@ class Shrinker:
         for net in filter(None, (self.net, self.average)):
             for parameter in net.parameters():
                 parameter.data = self._laid_out(parameter.data)
+                if parameter.grad is not None:
+                    parameter.grad = self._laid_out(parameter.grad)
         self.driver.refit()
         self._flow = None
 
