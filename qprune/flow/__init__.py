@@ -1,6 +1,6 @@
 """One traced picture of a network: which layer feeds which, with which shapes, in which order."""
 
 from qprune.flow.calls import NORMS, Call, Flow, Given, Shape
-from qprune.flow.tracing import trace, unhooked_copy
+from qprune.flow.tracing import leaves, trace, unhooked_copy
 
-__all__ = ["NORMS", "Call", "Flow", "Given", "Shape", "trace", "unhooked_copy"]
+__all__ = ["NORMS", "Call", "Flow", "Given", "Shape", "leaves", "trace", "unhooked_copy"]

@@ -37,7 +37,7 @@ def trace(net: nn.Module, example: Any) -> Flow:
         shadow = _shadow(net)
         arguments = tree_map_only(Tensor, lambda t: torch.empty_like(t, device="meta"), example)
         arguments = arguments if isinstance(arguments, tuple) else (arguments,)
-        recorder = Recorder(dict(_leaves(shadow)), dict(net.named_modules()))
+        recorder = Recorder(dict(leaves(shadow)), dict(net.named_modules()))
         recorder.watch_hooked(shadow)
         recorder.know(arguments)
         try:
@@ -72,7 +72,13 @@ def _shadow(net: nn.Module) -> nn.Module:
     return shadow
 
 
-def _leaves(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def leaves(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The layers that are one call each, with their paths: those of torch and of qprune, not people's own modules.
+
+    Example:
+        >>> [path for path, _ in leaves(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Sequential(nn.ReLU())))]
+        ['0', '1.0']
+    """
     covered: tuple[str, ...] = ()
     for path, module in net.named_modules():
         if not path.startswith(covered or ("\0",)) and _is_leaf(module):

@@ -3,22 +3,19 @@
 import copy
 from typing import Any
 
-import torch
 from attrs import frozen
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch import nn
 
 from qprune.errors import PlanError, ShrinkError
 from qprune.flow import trace
-from qprune.layers import FakeQuant
 from qprune.shrink.analysis import Analysis, analyse
 from qprune.shrink.constants import Mode
 from qprune.shrink.cut import apply_cuts
+from qprune.shrink.equality import assert_same
 from qprune.shrink.fold import Fold, fold_norms
 from qprune.zoo import deployed
 
 FINAL = Mode(settled=lambda mask: True, training=False)
-TOLERANCE = 1e-3  # of the largest output: rounding stays far below, a wrong channel far above
 
 
 @frozen(eq=False)
@@ -74,7 +71,7 @@ def shrink_with_facts(net: nn.Module, example: Any, *, fold: bool = False) -> Sh
         folds, unfolded = fold_norms(small, trace(small, example)) if fold else ([], [])
     except PlanError as error:
         raise ShrinkError(str(error)) from error
-    _check(whole, small, example)
+    assert_same(whole, small, example)
     return Shrunk(small, analysis, tuple(folds), tuple(unfolded))
 
 
@@ -98,36 +95,3 @@ def cut_dead(net: nn.Module, example: Any) -> Analysis:
     analysis = analyse(net, trace(net, example), FINAL)
     apply_cuts(net, analysis.cuts)
     return analysis
-
-
-@torch.no_grad()
-def _check(whole: nn.Module, small: nn.Module, example: Any) -> None:
-    if any(isinstance(part, FakeQuant) and part.active for part in small.modules()):
-        return  # a sum that rounding moves across a tie is a whole step of the quantizer away
-    inputs = tree_map_only(Tensor, _with_values, example)
-    inputs = inputs if isinstance(inputs, tuple) else (inputs,)
-    modes = {part: part.training for part in whole.modules()}
-    try:
-        before, after = tree_leaves(whole.eval()(*inputs)), tree_leaves(small(*inputs))
-    finally:
-        for part, training in modes.items():
-            part.training = training
-    for one, other in zip(before, after, strict=True):
-        if isinstance(one, Tensor) and not _alike(one, other):
-            raise ShrinkError(
-                f"The shrunk network does not compute the same: outputs of shape {tuple(one.shape)} differ. This is an "
-                "error in qprune, or the network's forward depends on values; please report the network."
-            )
-
-
-def _with_values(tensor: Tensor) -> Tensor:
-    if not tensor.is_meta:
-        return tensor.clone()  # a network may overwrite its input
-    return torch.zeros(tensor.shape, dtype=tensor.dtype)
-
-
-def _alike(one: Tensor, other: Tensor) -> bool:
-    if one.shape != other.shape:
-        return False
-    size = float(one.abs().max()) if one.numel() else 0.0
-    return bool((one - other).abs().le(TOLERANCE * max(size, 1e-6)).all() if one.numel() else True)

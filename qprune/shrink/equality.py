@@ -1,0 +1,293 @@
+"""`assert_same`: two networks of one module tree compute the same, or an error names where they begin to differ."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from qprune.errors import ShrinkError
+from qprune.flow import leaves
+from qprune.layers import CompressedWeight, sites
+from qprune.shrink.fold import Fold
+
+TOLERANCE = 1e-3  # of the largest value: rounding stays far below, a wrong channel far above
+
+Edit = Callable[[str, Tensor], Tensor]  # what is put in place of a tensor that comes by
+
+
+def assert_same(
+    before: nn.Module, after: nn.Module, example: Any, *, tolerance: float = TOLERANCE, what: str = "The shrunk network"
+) -> None:
+    """Run two networks on an example, in eval mode, and compare their outputs.
+
+    A sum that rounding moves across a tie of a quantizer is a whole step away. So where the inputs of a quantizer are
+    the same to ``tolerance``, both networks are given the same; everything else is computed by each itself.
+
+    Args:
+        before: a network.
+        after: the same with layers cut or folded. Modes of both are left as they are.
+        example: an input: a tensor or a tuple of arguments. Tensors on the meta device, and floats that are all zeros,
+            are replaced by random numbers, always the same; tensors move to the network's device.
+        tolerance: the largest difference, in units of the largest value.
+        what: what ``after`` is called in errors.
+
+    Raises:
+        ShrinkError: if outputs differ, or ``after`` does not run; the first layer that makes a difference is named.
+
+    Example:
+        >>> assert_same(nn.ReLU(), nn.Identity(), torch.ones(1, 2))
+        >>> assert_same(nn.ReLU(), nn.Identity(), -torch.ones(1, 2))
+        Traceback (most recent call last):
+        ...
+        qprune.errors.ShrinkError: The shrunk network does not compute what the network computes: ...
+    """
+    comparison = _Comparison(before, after, _arguments(before, example), tolerance)
+    with torch.no_grad(), _in_eval_mode(before), _in_eval_mode(after):
+        comparison.check(what)
+
+
+class _Comparison:
+    def __init__(self, before: nn.Module, after: nn.Module, arguments: tuple[Any, ...], tolerance: float) -> None:
+        self.before, self.after, self.arguments, self.tolerance = before, after, arguments, tolerance
+        self.quantized: dict[str, list[Tensor]] = {}  # what active quantizers of `before` are given, call by call
+
+    def check(self, what: str) -> None:
+        wanted = self._run_before()
+        found = self._run_after(what)
+        difference = self._difference(wanted, found)
+        if difference is None:
+            return
+        if self._difference(wanted, self._run(self.before, seed=1)) is not None:
+            raise ShrinkError(
+                f"{what} cannot be compared with the network, which gives other outputs each time it runs: it draws "
+                "random numbers in eval mode, too. Let it do so in training alone, as F.dropout(x, "
+                "training=self.training) does."
+            )
+        raise ShrinkError(
+            f"{what} does not compute what the network computes: {difference}. {self._beginning()} Its forward, or "
+            "that of a module around it, depends on a number of channels, or on values, in a way that could not be "
+            "followed. Compute such a number once, in __init__, and keep it as an attribute, or leave masks off "
+            "the layers around it."
+        )
+
+    def _run_before(self) -> list[Any]:
+        self.quantized.clear()
+
+        def note(name: str, tensor: Tensor) -> Tensor:
+            self.quantized.setdefault(name, []).append(tensor.clone())  # it may be overwritten
+            return tensor
+
+        trail: list[str] = []
+        try:
+            with _watching_quantizers(self.before, note), _trail(self.before, trail):
+                return self._run(self.before)
+        except Exception as error:
+            raise ShrinkError(
+                f"The network fails on the example, in {_named(self.before, trail)}. Give an example of a batch that "
+                "it takes: a tensor, or a tuple of arguments."
+            ) from error
+
+    def _run_after(self, what: str) -> list[Any]:
+        trail: list[str] = []
+        try:
+            with _trail(self.after, trail):
+                return self._run_synchronized()
+        except Exception as error:
+            raise ShrinkError(
+                f"{what} fails where the network does not: in {_named(self.after, trail)}. The code there, or around "
+                "it, counts on channels that were cut. Take sizes from the tensor that is computed with (x.shape[1]), "
+                "or leave masks off the layers around it."
+            ) from error
+
+    def _run_synchronized(self) -> list[Any]:
+        calls: dict[str, int] = {}
+        behind = _behind_folds(self.after)
+
+        def settle(name: str, tensor: Tensor) -> Tensor:
+            name = behind.get(name, name)
+            number = calls[name] = calls.get(name, -1) + 1
+            noted = self.quantized.get(name, [])
+            return self._settled(name, noted[number], tensor) if number < len(noted) else tensor
+
+        with _watching_quantizers(self.after, settle):
+            return self._run(self.after)
+
+    def _settled(self, name: str, noted: Tensor, tensor: Tensor) -> Tensor:
+        path, _, side = name.rpartition(".")
+        noted = self._picked(path, side, noted, tensor)
+        return torch.where(self._alike(noted, tensor), noted, tensor) if noted.shape == tensor.shape else tensor
+
+    def _picked(self, path: str, side: str, tensor: Tensor, like: Tensor) -> Tensor:
+        """The channels of a tensor of ``before`` that a layer of ``after`` still has, on its input or output side."""
+        old, new = self.before.get_submodule(path), self.after.get_submodule(path)
+        left, axis = _channels_left(new, side), getattr(new, "channel_axis", 1)
+        if left is None or tensor.dim() < 2 or tensor.shape == like.shape:
+            return tensor
+        earlier = _channels_left(old, side)
+        place = {each: i for i, each in enumerate(range(tensor.shape[axis]) if earlier is None else earlier)}
+        if not all(each in place for each in left):
+            return tensor
+        return tensor.index_select(axis, torch.tensor([place[each] for each in left], device=tensor.device))
+
+    def _run(self, net: nn.Module, seed: int = 0) -> list[Any]:
+        devices = {leaf.device for leaf in tree_leaves(self.arguments) if isinstance(leaf, Tensor) and leaf.is_cuda}
+        with torch.random.fork_rng(list(devices)):
+            torch.manual_seed(seed)
+            return tree_leaves(net(*tree_map_only(Tensor, Tensor.clone, self.arguments)))  # it may overwrite its input
+
+    def _difference(self, wanted: list[Any], found: list[Any]) -> str | None:
+        if len(wanted) != len(found):
+            return f"it gives {len(wanted)} outputs, not {len(found)}"
+        for one, other in zip(wanted, found, strict=True):
+            if isinstance(one, Tensor) and isinstance(other, Tensor):
+                if one.shape != other.shape:
+                    return f"an output of shape {tuple(one.shape)} has shape {tuple(other.shape)} now"
+                if not self._alike(one, other).all():
+                    return f"an output of shape {tuple(one.shape)} differs by {_share(one, other):.2g} of its size"
+            elif isinstance(one, (bool, int, float, str)) and one != other:
+                return f"an output {one!r} is {other!r} now"
+        return None
+
+    def _alike(self, one: Tensor, other: Tensor) -> Tensor:
+        same = (one == other) | (one.isnan() & other.isnan())
+        if not one.is_floating_point() or not other.is_floating_point() or not one.numel():
+            return same
+        tolerance = max(self.tolerance, 2 * torch.finfo(one.dtype).eps)
+        return same | ((one - other).abs() <= tolerance * _size(one))
+
+    def _beginning(self) -> str:
+        """A sentence about the first layer whose result differs and makes a difference to the outputs."""
+        results: dict[str, list[Tensor]] = {}
+        with _watching_leaves(self.before, lambda name, tensor: _append(results, name, tensor)):
+            self._run(self.before)
+        differing: dict[str, None] = {}
+        plain = self._run_forcing(results, frozenset(), differing)
+        for path in differing:  # a channel that nobody reads may hold anything
+            if self._difference(plain, self._run_forcing(results, frozenset([path]), {})) is not None:
+                return f"It begins before or in {_named(self.after, [path])}."
+        return f"It begins behind the layers, in {_named(self.after, [''])}."
+
+    def _run_forcing(self, results: dict[str, list[Tensor]], forced: frozenset[str], differing: dict[str, None]) -> Any:
+        """Run ``after`` with some layers' results put right; note which layers' are not."""
+        calls: dict[str, int] = {}
+        folded = _folded(self.after)
+
+        def compare(name: str, tensor: Tensor) -> Tensor:
+            number = calls[name] = calls.get(name, -1) + 1
+            noted = results.get(name, [])
+            if name in folded or number >= len(noted):
+                return tensor
+            wanted = self._picked(name, "output", noted[number], tensor)
+            if wanted.shape != tensor.shape:
+                return tensor
+            if not self._alike(wanted, tensor).all():
+                differing[name] = None
+            return wanted if name in forced else tensor
+
+        with _watching_leaves(self.after, compare):
+            return self._run_synchronized()
+
+
+def _append(table: dict[str, list[Tensor]], name: str, tensor: Tensor) -> Tensor:
+    table.setdefault(name, []).append(tensor.clone())
+    return tensor
+
+
+def _size(tensor: Tensor) -> Tensor:
+    finite = tensor.abs().nan_to_num(0, 0, 0)
+    return finite.max().clamp_min(1e-6)
+
+
+def _share(one: Tensor, other: Tensor) -> float:
+    return float((one - other).abs().max() / _size(one))
+
+
+def _channels_left(layer: nn.Module, side: str) -> tuple[int, ...] | None:
+    origin: Any = getattr(layer, "origin", None)
+    if origin is None:
+        return None
+    return origin.inputs[0] if side == "input" and isinstance(layer, CompressedWeight) else origin.outputs
+
+
+def _folds(net: nn.Module) -> Iterator[Fold]:
+    for module in net.modules():
+        fold = getattr(module, "fold", None)
+        if isinstance(fold, Fold):
+            yield fold
+
+
+def _behind_folds(net: nn.Module) -> dict[str, str]:
+    # the quantizer of a normalization is the convolution's now
+    return {f"{fold.weighted}.output": f"{fold.norm}.output" for fold in _folds(net) if not fold.before}
+
+
+def _folded(net: nn.Module) -> set[str]:
+    # what these make is not what they made: it is scaled already, or not any more
+    return {path for fold in _folds(net) for path in (fold.norm if fold.before else fold.weighted,)}
+
+
+@contextmanager
+def _watching_quantizers(net: nn.Module, edit: Edit) -> Iterator[None]:
+    with ExitStack() as stack:
+        for site in sites(net):
+            if site.quant is not None and site.side != "weight" and bool(site.quant.active):
+                name = f"{site.path}.{site.side}"
+                hook = lambda _, given, name=name: (edit(name, given[0]), *given[1:])  # noqa: E731
+                stack.callback(site.quant.register_forward_pre_hook(hook).remove)
+        yield
+
+
+@contextmanager
+def _watching_leaves(net: nn.Module, edit: Edit) -> Iterator[None]:
+    with ExitStack() as stack:
+        for path, leaf in leaves(net):
+            hook = lambda _, __, result, path=path: edit(path, result) if isinstance(result, Tensor) else None  # noqa: E731
+            stack.callback(leaf.register_forward_hook(hook).remove)
+        yield
+
+
+@contextmanager
+def _trail(net: nn.Module, trail: list[str]) -> Iterator[None]:
+    """Note the paths of modules that are running: after an error those that did not finish."""
+    with ExitStack() as stack:
+        for path, module in net.named_modules():
+            enter = module.register_forward_pre_hook(lambda *_, path=path: trail.append(path))
+            leave = module.register_forward_hook(lambda *_: (trail.pop(), None)[1])
+            stack.callback(enter.remove)
+            stack.callback(leave.remove)
+        yield
+
+
+def _named(net: nn.Module, trail: list[str]) -> str:
+    path = trail[-1] if trail else ""
+    kind = type(net.get_submodule(path)).__name__
+    return f'"{path}" ({kind})' if path else f"the forward of {kind}"
+
+
+@contextmanager
+def _in_eval_mode(net: nn.Module) -> Iterator[None]:
+    modes = {part: part.training for part in net.modules()}
+    net.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
+def _arguments(net: nn.Module, example: Any) -> tuple[Any, ...]:
+    device = next((tensor.device for tensor in (*net.parameters(), *net.buffers())), None)
+    generator = torch.Generator().manual_seed(0)
+
+    def fill(tensor: Tensor) -> Tensor:
+        if tensor.is_floating_point() and (tensor.is_meta or not tensor.any()):
+            tensor = torch.randn(tensor.shape, generator=generator).to(tensor.dtype)
+        elif tensor.is_meta:
+            tensor = torch.zeros(tensor.shape, dtype=tensor.dtype)
+        return tensor if device is None else tensor.to(device)
+
+    arguments = tree_map_only(Tensor, fill, example)
+    return arguments if isinstance(arguments, tuple) else (arguments,)
