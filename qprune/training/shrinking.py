@@ -2,17 +2,22 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
-from qprune.errors import ShrinkError
-from qprune.flow import Flow, trace
+from qprune.errors import PlanError, ShrinkError
+from qprune.flow import Flow, trace, unhooked_copy
 from qprune.report.costs import connections, positions
-from qprune.shrink import Analysis, Mode, analyse, apply_cuts, cut_dead, rebuild, record
+from qprune.shrink import Analysis, Cut, Mode, analyse, apply_cuts, cut_dead, rebuild, record
+from qprune.shrink.equality import assert_same
 from qprune.shrink.weights import WEIGHTED, input_count, output_count
 from qprune.training.driver import ScheduleDriver
 
@@ -21,6 +26,11 @@ log = logging.getLogger(__name__)
 WHEN = ("never", "as-frozen", "after-pruning")
 COST = 10  # what a cut takes, in steps of training; measured between 2 (mobilenetv2) and 15 (the smallest nets)
 COST_COMPILED = 500  # the same where every cut is followed by compiling anew
+DROPOUTS = (
+    F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout,
+    torch.dropout, torch.alpha_dropout, torch.feature_dropout, torch.feature_alpha_dropout,
+)  # fmt: skip
+CUT = "The network without its dropped channels"
 
 
 class Shrinker:
@@ -38,6 +48,10 @@ class Shrinker:
     on dead channels since they died amount to what a cut takes, or, when the last mask is frozen, would do so before
     training ends. So cuts never cost more than they save, and a resumed training, or another process, cuts alike.
 
+    Before each cut, one is made on a copy, and a forward pass of the network is compared with one of that copy, without
+    dropout. What they differ by is an error; then nothing was cut. Comparing changes nothing that training goes on
+    with: no statistics, no measurements, no random numbers.
+
     Args:
         net: the network.
         driver: of its masks.
@@ -52,12 +66,12 @@ class Shrinker:
     Raises:
         ValueError: for another ``when``.
         ShrinkError: for a network in DistributedDataParallel; and from `step`, if the optimizer's moments are not of
-            their parameters' shapes.
+            their parameters' shapes, or the network would compute something else.
 
     Example:
         >>> shrinker = Shrinker(net, driver, sgd, example=torch.zeros(2, 3, 32, 32), steps=500)
         >>> events = driver.step()
-        >>> shrinker.step(any(event.get("frozen") for event in events))
+        >>> shrinker.step(any(event.get("frozen") for event in events), images)
     """
 
     def __init__(
@@ -87,11 +101,14 @@ class Shrinker:
         self.excess = 0.0  # their share of the MACs of a step
         self._flow: Flow | None = None
 
-    def step(self, frozen: bool) -> bool:
+    def step(self, frozen: bool, inputs: Any = None) -> bool:
         """Cut if it is due; to be called after `ScheduleDriver.step`, and once before the first step.
 
         Args:
             frozen: whether that froze a mask; or whether any may be frozen, before the first step.
+            inputs: what the network was given in this step, a tensor or a tuple of arguments. With these it is compared
+                in the mode that it is in, under the autocast that is on here; without, in eval mode, with random
+                numbers of the shape of ``example``.
 
         Returns:
             whether anything was cut.
@@ -101,7 +118,10 @@ class Shrinker:
         if not self._due():
             self.wasted += self.excess
             return False
-        self._cut(self._analyse())
+        analysis = self._analyse()
+        self._check_moments()
+        self._check_outputs(analysis.cuts, inputs)
+        self._cut(analysis)
         return True
 
     def _due(self) -> bool:
@@ -116,15 +136,52 @@ class Shrinker:
         if self._flow is None:
             self._flow = trace(self.net, self.example)
         settled = self.driver.settled_masks()
-        return analyse(self.net, self._flow, Mode(settled=settled.__contains__, training=True))
+        with self._without_autocast():
+            return analyse(self.net, self._flow, Mode(settled=settled.__contains__, training=True))
 
     def _excess(self, analysis: Analysis) -> float:
         assert self._flow is not None
         before, after = macs(self._flow), macs(self._flow, analysis.kept)
         return 1 - after / before if before else 0.0
 
+    def _check_outputs(self, cuts: Mapping[str, Cut], inputs: Any) -> None:
+        """Compare copies of the network and of its average, cut and uncut."""
+        try:
+            self._compare(self.net, cuts, inputs)
+            if self.average is not None:
+                self._compare(self.average, cuts, None)
+        except ShrinkError as error:
+            raise ShrinkError(f'{error} Or train with shrink = "never"; nothing was cut.') from error
+
+    def _compare(self, net: nn.Module, cuts: Mapping[str, Cut], inputs: Any) -> None:
+        before, after = unhooked_copy(net), unhooked_copy(net)
+        apply_cuts(after, cuts)
+        example = self.example
+        if inputs is not None:
+            example = inputs
+            _stay_in_mode(before)
+            _stay_in_mode(after)
+        with _WithoutDropout():
+            try:
+                assert_same(before, after, example, what=CUT)
+            except ShrinkError:
+                if not self._same_in_double(before, after, example):
+                    raise
+
+    def _same_in_double(self, before: nn.Module, after: nn.Module, example: Any) -> bool:
+        # normalizing over few values, or computing in few bits, makes much of rounding: so more bits have the last word
+        try:
+            with self._without_autocast():
+                assert_same(before.double(), after.double(), tree_map_only(Tensor, _as_double, example))
+        except ShrinkError:
+            return False
+        return True
+
+    def _without_autocast(self) -> AbstractContextManager[Any]:
+        device = next((parameter.device.type for parameter in self.net.parameters()), "cpu")
+        return torch.autocast(device, enabled=False)
+
     def _cut(self, analysis: Analysis) -> None:
-        self._check_moments()
         for parameter, take in apply_cuts(self.net, analysis.cuts).items():
             for name, moment in self._moments(parameter).items():
                 self.optimizer.state[parameter][name] = self._laid_out(take(moment))
@@ -135,6 +192,7 @@ class Shrinker:
             "Step %d: %.0f %% of the network's multiplications were cut.", self.driver.steps_done, 100 * self.excess
         )
         self.wasted = self.excess = 0.0
+        torch.clear_autocast_cache()  # of weights in few bits, which are those before the cut
 
     def _settle(self) -> None:
         for net in filter(None, (self.net, self.average)):
@@ -164,13 +222,23 @@ class Shrinker:
                         f'of shape {tuple(parameter.shape)}: they cannot be cut alike. Train with shrink = "never".'
                     )
 
-    def finish(self, net: nn.Module) -> None:
+    def finish(self, net: nn.Module) -> nn.Module:
         """Cut what only the end of training lets go: constants become biases, and channels go that happen to be zero.
 
         Args:
-            net: a copy of the trained network, in place.
+            net: the trained network. It is not touched.
+
+        Returns:
+            a smaller copy; or ``net``, with a warning, if such a copy would compute something else.
         """
-        cut_dead(net, self.example)
+        small = unhooked_copy(net)
+        try:
+            cut_dead(small, self.example)
+            assert_same(net, small, self.example, what=CUT)
+        except (PlanError, ShrinkError) as error:
+            log.warning("The trained network keeps all channels that training left: %s", error)
+            return net
+        return small
 
     def state_dict(self) -> dict[str, Any]:
         """What was cut so far, and what decides about the next cut."""
@@ -186,6 +254,31 @@ class Shrinker:
             rebuild(net, state["cuts"], "The checkpoint")
         self._settle()
         self.wasted, self.excess = state["wasted"], state["excess"]
+
+
+class _WithoutDropout(TorchFunctionMode):
+    """Dropout passes values on: a network with fewer channels would draw other random numbers."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in DROPOUTS:
+            return args[0] if args else kwargs["input"]
+        return func(*args, **(kwargs or {}))
+
+
+def _stay_in_mode(net: nn.Module) -> None:
+    """Let a copy run in the modes that it is in, whatever is set meanwhile."""
+    # statistics that processes exchange would make all of them wait, where one compares once more
+    modes = {part: part.training and not isinstance(part, nn.SyncBatchNorm) for part in net.modules()}
+
+    def restore(*_: Any) -> None:
+        for part, training in modes.items():
+            part.training = training
+
+    net.register_forward_pre_hook(restore)
+
+
+def _as_double(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 def macs(flow: Flow, kept: Mapping[str, tuple[Tensor, Tensor]] | None = None) -> int:

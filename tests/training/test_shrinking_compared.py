@@ -1,0 +1,192 @@
+"""A cut in training is compared with the network that it is made of, and comparing leaves no trace."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torchvision.ops import StochasticDepth
+
+from qprune.errors import ShrinkError
+from qprune.layers import FakeQuant, PrunedConv2d, QuantConv2d
+from qprune.schedules import OneShot, QuantizeFrom
+from qprune.training import ScheduleDriver, Shrinker, make_average, shrinking
+
+CUT_AFTER = 2
+
+
+class Scaled(nn.Module):
+    """Multiplies by its number of channels, where nobody who follows the network's shapes sees it."""
+
+    def __init__(self, training_only=False):
+        super().__init__()
+        self.training_only = training_only
+
+    def forward(self, x):
+        return x if x.is_meta or (self.training_only and not self.training) else x * x.shape[1] ** 0.5
+
+
+class Functional(nn.Module):
+    def forward(self, x):
+        return F.dropout(x, 0.4, training=self.training)
+
+
+def made(*between, behind=()):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), *between,
+        PrunedConv2d(16, 8, 3, schedule=OneShot(sparsity=0.75, at=CUT_AFTER)), *behind, nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5),
+    )  # fmt: skip
+
+
+def batch(step, size=7):
+    generator = torch.Generator().manual_seed(step)
+    return torch.randn(size, 3, 9, 11, generator=generator), torch.randint(5, (size,), generator=generator)
+
+
+class Loop:
+    """A loop as people write it, with all that it goes on with."""
+
+    def __init__(self, net, **options):
+        self.net, self.losses = net, []
+        self.optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+        self.driver = ScheduleDriver(net, optimizer=self.optimizer, steps=20, **options)
+        self.shrinker = Shrinker(net, self.driver, self.optimizer, example=batch(0)[0], steps=20, **options)
+        self.shrinker.cost = 0
+
+    def step(self, number, given=True, size=7):
+        images, labels = batch(number, size)
+        self.optimizer.zero_grad()
+        loss = F.cross_entropy(self.net(images), labels)
+        loss.backward()
+        self.optimizer.step()
+        events = self.driver.step()
+        self.losses.append(loss)
+        return self.shrinker.step(any(event.get("frozen") for event in events), images if given else None)
+
+    def train(self, steps=CUT_AFTER, **options):
+        return [self.step(number, **options) for number in range(steps)]
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["present batch", "example"])
+def test_a_difference_is_an_error_that_names_its_place_and_nothing_is_cut(given):
+    loop = Loop(made(Scaled()))
+    loop.step(0, given)
+    with pytest.raises(ShrinkError) as caught:
+        loop.step(1, given)
+    assert "The network without its dropped channels does not compute what the network computes" in str(caught.value)
+    assert 'It begins before or in "4" (Conv2d).' in str(caught.value)
+    assert str(caught.value).endswith('Or train with shrink = "never"; nothing was cut.')
+    assert loop.net[0].out_channels == 16
+    assert loop.optimizer.state[loop.net[0].weight]["momentum_buffer"].shape == (16, 3, 3, 3)
+    loop.shrinker.cost = 1e9
+    loop.step(2)  # without the shrinker training could go on
+
+
+def test_it_is_compared_in_the_mode_that_training_runs_in():
+    with pytest.raises(ShrinkError, match="does not compute what the network computes"):
+        Loop(made(Scaled(training_only=True))).train()
+    frozen = Loop(made(Scaled(training_only=True)))
+    frozen.net[3].eval()  # as people keep some layers in eval mode while they train
+    assert frozen.train() == [False, True]
+
+
+def test_every_cut_is_compared():
+    late = PrunedConv2d(6, 8, 1, schedule=OneShot(sparsity=0.5, at=4))
+    loop = Loop(made(behind=[nn.ReLU(), nn.Conv2d(8, 6, 1), Scaled(), late]))
+    assert loop.train(3) == [False, True, False]
+    with pytest.raises(ShrinkError, match="nothing was cut"):
+        loop.step(3)
+
+
+RANDOM = {
+    "module": lambda: nn.Dropout(0.5),
+    "channels": lambda: nn.Dropout2d(0.5),
+    "function": Functional,
+    "depth": lambda: StochasticDepth(0.5, "row"),
+    "mish": lambda: nn.Sequential(nn.Mish(), nn.AlphaDropout(0.3)),
+}
+
+
+@pytest.mark.parametrize("kind", RANDOM)
+def test_what_is_drawn_in_training_is_no_difference(kind):
+    loop = Loop(made(RANDOM[kind]()))
+    assert loop.train() == [False, True]
+    loop.step(2)
+
+
+def everything(loop):
+    """All tensors that training goes on with."""
+    quants = [part for part in loop.net.modules() if isinstance(part, FakeQuant)]
+    held = {f"net.{name}": tensor for name, tensor in loop.net.named_buffers()}
+    held |= {f"net.{name}": tensor for name, tensor in loop.net.named_parameters()}
+    for index, state in enumerate(loop.optimizer.state.values()):
+        held |= {f"{index}.{name}": value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    held |= {f"range.{index}": quant.pending_high for index, quant in enumerate(quants)}
+    return held | {"random": torch.get_rng_state()} | {str(i): loss for i, loss in enumerate(loop.losses)}
+
+
+def test_training_goes_on_to_the_same_bits_whether_or_not_it_was_compared(monkeypatch):
+    def trained():
+        torch.manual_seed(3)
+        net = made(nn.Dropout(0.3), QuantConv2d(16, 16, 1, schedule=QuantizeFrom(1)))
+        seen = []
+        net.register_forward_hook(lambda *_: seen.append(1))
+        loop = Loop(net)
+        loop.train(5)
+        assert loop.net[5].in_channels == 4
+        assert len(seen) == 5  # a hook does not see what is compared
+        return everything(loop)
+
+    compared = trained()
+    monkeypatch.setattr(shrinking, "assert_same", lambda *_, **__: None)
+    plain = trained()
+    assert compared.keys() == plain.keys()
+    assert [name for name, value in compared.items() if not torch.equal(value, plain[name])] == []
+
+
+def test_few_values_and_few_bits_are_no_difference():
+    loop = Loop(made(behind=[nn.BatchNorm2d(8)]))
+    loop.step(0, size=2)
+    images = batch(1, size=2)[0][:, :, :5, :5]  # the last normalization sees two values of each channel
+    loop.net(images).sum().backward()
+    events = loop.driver.step()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert loop.shrinker.step(any(event["frozen"] for event in events), images)
+
+
+def test_a_network_that_computes_in_one_precision_only_is_compared_in_that():
+    class Single(nn.Module):
+        def forward(self, x):
+            if x.dtype != torch.float32:
+                raise TypeError("a kernel of somebody's own")
+            return x
+
+    assert Loop(made(Single())).train() == [False, True]
+    with pytest.raises(ShrinkError, match="does not compute what the network computes"):
+        Loop(made(Single(), Scaled())).train()
+
+
+def test_the_moving_average_is_compared_too():
+    net = made(Scaled(training_only=True))
+    average = make_average(net, decay=0.5)
+    loop = Loop(net, average=average.module)
+    average.module[3].training_only = False
+    loop.step(0)
+    with pytest.raises(ShrinkError, match="nothing was cut"):
+        loop.step(1, given=False)
+
+
+def test_the_last_cut_of_a_training_is_compared_and_left_out_where_it_differs(caplog):
+    loop = Loop(made(Scaled()))
+    mask = loop.net[4].input_mask
+    mask.keep[4:] = False
+    with caplog.at_level(logging.WARNING):
+        assert loop.shrinker.finish(loop.net) is loop.net
+    assert "The trained network keeps all channels that training left: The network without" in caplog.text
+    whole = made()
+    whole[3].input_mask.keep[4:] = False
+    small = Loop(whole).shrinker.finish(whole)
+    assert (whole[0].out_channels, small[0].out_channels) == (16, 4)
