@@ -1,17 +1,20 @@
 """A cut in training is compared with the network that it is made of, and comparing leaves no trace."""
 
+import copy
 import logging
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 from torchvision.ops import StochasticDepth
 
 from qprune.errors import ShrinkError
 from qprune.layers import FakeQuant, PrunedConv2d, QuantConv2d
 from qprune.schedules import OneShot, QuantizeFrom
-from qprune.training import ScheduleDriver, Shrinker, make_average, shrinking
+from qprune.tasks import Classification
+from qprune.training import ScheduleDriver, Shrinker, Trainer, make_average, shrinking
 
 CUT_AFTER = 2
 
@@ -190,3 +193,65 @@ def test_the_last_cut_of_a_training_is_compared_and_left_out_where_it_differs(ca
     whole[3].input_mask.keep[4:] = False
     small = Loop(whole).shrinker.finish(whole)
     assert (whole[0].out_channels, small[0].out_channels) == (16, 4)
+
+
+def trainer(net, steps=4, size=6, **options):
+    """Nine images, in batches of so many."""
+    torch.manual_seed(0)
+    images, labels = batch(0, size=9)
+    loader = DataLoader(TensorDataset(images, labels), batch_size=size)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    driver = ScheduleDriver(net, optimizer=optimizer, steps=steps)
+    shrinker = Shrinker(net, driver, optimizer, example=torch.zeros(1, 3, 9, 11, device="meta"), steps=steps)
+    shrinker.cost = 0
+    tools = {"train": loader, "optimizer": optimizer, "driver": driver, "shrinker": shrinker, "steps": steps}
+    return Trainer(net, Classification(classes=5), **tools, **options)
+
+
+@pytest.mark.parametrize(("accumulate", "size"), [(1, 3), (2, 2)])
+def test_the_loop_compares_on_its_batch_in_its_precision_and_follows_the_network_without(monkeypatch, accumulate, size):
+    seen = []
+
+    def noted(before, after, example, **_):
+        before.eval()(example)
+        seen.append((tuple(example.shape), before.training, torch.is_autocast_enabled("cpu")))
+
+    def followed(*arguments):
+        assert not torch.is_autocast_enabled("cpu")
+        return analyse(*arguments)
+
+    analyse = shrinking.analyse
+    monkeypatch.setattr(shrinking, "assert_same", noted)
+    monkeypatch.setattr(shrinking, "analyse", followed)
+    net = made()
+    trainer(net, accumulate=accumulate, precision="bfloat16").fit()
+    assert net[0].out_channels == 4
+    assert seen == [((size, 3, 9, 11), True, True)]
+
+
+def test_the_loop_ends_where_a_cut_would_compute_something_else():
+    net = made(Scaled())
+    with pytest.raises(ShrinkError, match="nothing was cut"):
+        trainer(net).fit()
+    assert net[0].out_channels == 16
+
+
+def test_a_resumed_loop_ends_with_the_same_bits_whether_or_not_it_was_compared(monkeypatch):
+    def net():
+        return made(nn.Dropout(0.3), behind=[nn.BatchNorm2d(8)])
+
+    whole = trainer(net(), steps=6, size=9)
+    whole.fit()
+    before = trainer(net(), steps=6, size=9)  # seeds anew
+    before.steps = CUT_AFTER - 1  # it ends before the cut
+    before.fit()
+    state = copy.deepcopy(before.state_dict())
+    for compares in (True, False):
+        if not compares:
+            monkeypatch.setattr(shrinking, "assert_same", lambda *_, **__: None)
+        after = trainer(net(), steps=6, size=9)
+        after.resume_from(copy.deepcopy(state))
+        after.fit()
+        assert after.net[0].out_channels == 4
+        expected = whole.net.state_dict()
+        assert [name for name, value in after.net.state_dict().items() if not torch.equal(value, expected[name])] == []
