@@ -1,6 +1,7 @@
 """Back to plain layers: masks and quantized weights become parameters."""
 
 import copy
+import math
 from itertools import chain
 from typing import Any
 
@@ -102,14 +103,22 @@ def _check(path: str, host: Any, plain: nn.Module) -> None:
         return
     for side in {"input", "output"}.intersection(host.sides):
         setattr(host, f"{side}_quant", None)
-    one, other = host.eval()(*values), copy.deepcopy(plain).eval()(*values)
-    difference = (one - other).abs().max() / one.abs().max().clamp_min(1e-6)
+    difference = _difference(host.eval()(*values), copy.deepcopy(plain).eval()(*values))
     if difference > TOLERANCE:
         kind = _plain_type(host).__name__
         raise PlanError(
             f'"{path}" is a {type(host).__name__} that computes something else than a {kind}: they differ by '
-            f"{float(difference):.2g} of the largest value. Put what its forward adds into a module of its own."
+            f"{difference:.2g} of the largest value. Put what its forward adds into a module of its own."
         )
+
+
+def _difference(one: Tensor, other: Tensor) -> float:
+    """The largest difference, as a share of the largest value; NaN and infinity are like themselves alone."""
+    if one.shape != other.shape:
+        return math.inf
+    same = (one == other) | (one.isnan() & other.isnan())
+    size = one.abs().nan_to_num(0, 0, 0).max().clamp_min(1e-6)
+    return float((one - other).abs().div(size).nan_to_num(math.inf).masked_fill(same, 0).max())
 
 
 def _values(host: Any, plain: nn.Module) -> list[Tensor] | None:

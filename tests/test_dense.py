@@ -156,12 +156,33 @@ def test_a_class_with_a_forward_of_its_own_is_refused():
         def forward(self, input):
             return 2 * super().forward(input)
 
+    class Unknown(PrunedConv2d):
+        def forward(self, input):
+            return super().forward(input).log()
+
+    class Wider(PrunedConv2d):
+        def forward(self, input):
+            return torch.cat([super().forward(input)] * 2, 1)
+
+    for kind in (Unknown, Wider):
+        with pytest.raises(PlanError, match=f"a {kind.__name__} that computes something else than a Conv2d: .* by inf"):
+            to_dense(kind(3, 4, 1))
     with pytest.raises(PlanError) as caught:
         to_dense(nn.Sequential(Doubled(3, 4, (1, 5), padding=(0, 6), padding_mode="reflect")))
     assert str(caught.value) == (
         '"0" is a Doubled that computes something else than a Conv2d: they differ by 0.5 of the largest value. Put '
         "what its forward adds into a module of its own."
     )
+
+
+def test_weights_that_are_no_numbers_stay_so():
+    layer = PrunedConv2d(3, 4, 1)
+    with torch.no_grad():
+        layer.weight[1] = torch.nan
+        layer.bias[2] = torch.inf
+    dense = to_dense(layer)
+    assert dense.weight[1].isnan().all()
+    assert dense.bias[2].isinf()
 
 
 def test_a_shrunk_network_of_torchvision_becomes_plain():
