@@ -341,6 +341,108 @@ def test_a_network_that_reads_values_is_refused():
     assert "Its forward must run on the meta device, that is, without reading values" in str(caught.value)
 
 
+class Reading(nn.Module):
+    def forward(self, x):
+        return x if x.mean() > 0 else -x
+
+
+class Constant(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scales = [torch.ones(3, 1, 1)]
+
+    def forward(self, x):
+        return x * self.scales[0]
+
+
+OUTSIDE = torch.ones(3, 1, 1)
+
+
+class Outside(nn.Module):
+    def forward(self, x):
+        return x * OUTSIDE
+
+
+class Sized(nn.Module):
+    def forward(self, x):
+        assert x.shape[-1] == 32, "images have 32 columns"
+        return x
+
+
+class Unequal(nn.Module):
+    def forward(self, x):
+        return x + x[:, :2]
+
+
+@pytest.mark.parametrize(
+    ("net", "words"),
+    [
+        (Reading(), '"1" (Reading), at `return x if x.mean() > 0 else -x` (test_flow.py, line '),
+        (Reading(), " reads values of a tensor (__bool__). Its forward must run on the meta device"),
+        (
+            Outside(),
+            " computes (mul) with a tensor that is neither a parameter nor a buffer of the network, and stays ",
+        ),
+        (Outside(), "Register it (self.register_buffer), or make it in the forward, on the input's device."),
+        (Sized(), ' raises AssertionError ("images have 32 columns"). Check the example\'s shape first'),
+        (Unequal(), " cannot compute add of tensors of shape (2, 3, 8, 10) and (2, 2, 8, 10); check the example's"),
+        (
+            conv(4, 5),
+            ': "1" (Conv2d) cannot compute conv2d of tensors of shape (2, 3, 8, 10) and (5, 4, 1, 1) and (5,);',
+        ),
+    ],
+)
+def test_why_a_network_cannot_be_followed_is_said_about_the_network(net, words):
+    with pytest.raises(PlanError) as caught:
+        trace(nn.Sequential(nn.Identity(), net), X)
+    assert words in str(caught.value)
+    assert str(caught.value.__cause__) not in str(caught.value) or isinstance(caught.value.__cause__, AssertionError)
+
+
+def test_an_example_of_other_arguments_is_refused():
+    with pytest.raises(
+        PlanError, match=r"its forward takes other arguments than the 2 of the example\. Give a tuple of"
+    ):
+        trace(conv(), (X, X))
+
+
+def test_tensors_that_were_never_registered_are_followed():
+    flow = trace(Constant(), X)
+    assert [(call.name, call.shape) for call in flow.calls] == [("mul", (2, 3, 8, 10))]
+    net = Constant()
+    trace(net, X)
+    assert net.scales[0].device.type == "cpu"
+
+
+# numbers of channels
+
+
+def test_numbers_of_channels_that_are_used_are_noted():
+    def forward(net, x):
+        y = net.a(x)
+        z = y * y.shape[1] ** 0.5 + y.shape[2]
+        return net.b(z if x.shape[1] == 3 else y) / net.b.out_channels
+
+    flow = trace(Net(forward, a=conv(3, 5), b=conv(5, 4)), X)
+    assert flow.measured == {0: "mul in the forward of Net", "b": "div in the forward of Net"}
+    assert flow.calls[1].arguments[1] == 5**0.5
+    assert [type(call.arguments[1]) for call in flow.calls[1:3]] == [float, int]
+
+
+def test_numbers_of_channels_that_nobody_uses_are_not_noted():
+    def forward(net, x):
+        y = net.a(x)
+        return y.shape[1] and y.reshape(len(y), -1) if y.ndim != 4 else y.view(y.size(0), -1)
+
+    assert trace(Net(forward, a=conv()), X).measured == {}
+
+
+def test_layers_know_their_channels_as_before():
+    net = nn.Sequential(conv(3, 6), nn.GroupNorm(3, 6), nn.InstanceNorm2d(6), conv(6, 6, groups=6))
+    assert trace(net, X).measured == {}
+    assert [type(number) for number in (net[0].in_channels, net[1].num_groups, net[3].groups)] == [int, int, int]
+
+
 def test_an_example_of_the_wrong_shape_is_refused():
     with pytest.raises(PlanError, match=r"of shape \(2, 4, 8, 10\): .*check the example's shape first"):
         trace(conv(3, 5), torch.zeros(2, 4, 8, 10))

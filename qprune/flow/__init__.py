@@ -1,6 +1,7 @@
 """One traced picture of a network: which layer feeds which, with which shapes, in which order."""
 
 from qprune.flow.calls import NORMS, Call, Flow, Given, Shape
+from qprune.flow.failing import line_of
 from qprune.flow.tracing import leaves, trace, unhooked_copy
 
-__all__ = ["NORMS", "Call", "Flow", "Given", "Shape", "leaves", "trace", "unhooked_copy"]
+__all__ = ["NORMS", "Call", "Flow", "Given", "Shape", "leaves", "line_of", "trace", "unhooked_copy"]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from torch import nn
 
 from qprune.zoo import Concat
@@ -104,6 +104,9 @@ class Flow:
         watched: the calls whose results go into, or come out of, a module of several layers that has a hook, each with
             that module's path.
         borrowed: layers with a parameter or buffer that somebody else reads, each with the name of that function.
+        measured: calls and layers (by path) whose number of channels the network's own code reads and does something
+            with, each with what that is first, and where.
+        read: the same where it is not known whether anything is done with the number.
     """
 
     calls: tuple[Call, ...]
@@ -111,6 +114,15 @@ class Flow:
     overwriting: frozenset[int] = frozenset()
     watched: Mapping[int, str] = field(factory=dict)
     borrowed: Mapping[str, str] = field(factory=dict)
+    measured: Mapping[int | str, str] = field(factory=dict)
+    read: Mapping[int | str, str] = field(factory=dict)
+
+    def cautious(self) -> "Flow":
+        """The same, with everything that is done with a number of channels taken for granted once the number is read.
+
+        Python hands a number on without a word in some places: ``range``, ``math.log2``, a text.
+        """
+        return evolve(self, measured={**self.read, **self.measured})
 
     def of(self, path: str) -> tuple[Call, ...]:
         """The calls of the layer at ``path``; empty if it never ran."""

@@ -33,9 +33,10 @@ class Memory:
         """Who made what is read of a tensor now; None for a parameter, a buffer or a constant."""
         for writer, before in self._writes.get(id(tensor), ()):
             self.read_again.setdefault(writer, {})[before] = tuple(tensor.shape)
-        return self._present_maker(tensor)
+        return self.present_maker(tensor)
 
-    def _present_maker(self, tensor: Tensor) -> int | None:
+    def present_maker(self, tensor: Tensor) -> int | None:
+        """The same of a tensor of which only the shape is read."""
         writes = self._writes.get(id(tensor))
         return writes[-1][0] if writes else self._makers.get(id(tensor))
 
@@ -50,7 +51,7 @@ class Memory:
         for place in set(map(_place, written)):
             self.handed.setdefault(writer, set()).update(self._handing.get(place, ()))
             for name in self._names.get(place, ()):
-                before = self._present_maker(name)
+                before = self.present_maker(name)
                 if id(name) not in fresh and before is not None:
                     self._writes.setdefault(id(name), []).append((writer, before))
 

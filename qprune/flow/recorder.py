@@ -9,7 +9,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from qprune.flow.calls import Call, Flow, Given
+from qprune.flow.counting import Counts
+from qprune.flow.failing import Failed
 from qprune.flow.memory import Memory
+from qprune.flow.sizes import READERS
 
 
 @frozen(eq=False)
@@ -37,20 +40,34 @@ class Recorder(TorchFunctionMode):
         self.watched: dict[int, str] = {}
         self.borrowed: dict[str, str] = {}
         self.depth = 0
+        self.inside: list[str] = []  # paths of the modules that are running
+        self.failed: Failed | None = None
         self.originals = originals
+        self.counts = Counts(leaves, self._where)
         self.owners = {id(tensor): path for path, leaf in leaves.items() for tensor in _held(leaf)}
         self.handles = [handle for path, leaf in leaves.items() for handle in self._watch(path, leaf, originals[path])]
+
+    def _where(self) -> str | None:
+        if self.depth:
+            return None
+        path = self.inside[-1] if self.inside else ""
+        kind = type(self.originals[path]).__name__
+        return f"the forward of {kind} ({path})" if path else f"the forward of {kind}"
 
     def _watch(self, path: str, leaf: nn.Module, original: nn.Module) -> tuple[Any, Any]:
         entries: list[_Entry] = []
 
-        def enter(_: nn.Module, *arguments: Any) -> None:
+        def enter(_: nn.Module, *arguments: Any) -> Any:
+            arguments = self.counts.used_up(arguments, path)
             self.depth += 1
+            self.inside.append(path)
             entries.append(self._entry(arguments))
+            return arguments
 
         def leave(_: nn.Module, arguments: Any, kwargs: Any, result: Any) -> Any:
             result = self._apart(arguments, result)
             self.depth -= 1
+            self.inside.pop()
             entry = entries.pop()
             if self.depth == 0:
                 self._note(path, original, None, entry, result)
@@ -61,14 +78,27 @@ class Recorder(TorchFunctionMode):
             leaf.register_forward_hook(leave, with_kwargs=True),
         )
 
-    def watch_hooked(self, shadow: nn.Module) -> None:
-        """Note what goes into and comes out of modules of several layers whose originals have hooks."""
+    def watch_modules(self, shadow: nn.Module) -> None:
+        """Note which module's code is running, and what goes into and comes out of those whose originals have hooks."""
         for path, module in shadow.named_modules():
+            if module._forward_hooks:  # a leaf is a call, which tells its layer
+                continue
             original = self.originals[path]
-            hooked = original._forward_hooks or original._forward_pre_hooks
-            if hooked and not module._forward_hooks:  # a leaf is a call, which tells its layer
+            if original._forward_hooks or original._forward_pre_hooks:
                 self.handles.append(module.register_forward_hook(self._boundary(path), with_kwargs=True))
                 self.handles.append(module.register_forward_pre_hook(self._boundary(path), with_kwargs=True))
+            self.handles.append(module.register_forward_pre_hook(self._enters(path)))
+            self.handles.append(module.register_forward_hook(self._leaves(path)))
+
+    def _enters(self, path: str) -> Callable[..., None]:
+        return lambda *_: self.inside.append(path)
+
+    def _leaves(self, path: str) -> Callable[..., None]:
+        def leave(*_: Any) -> None:
+            while self.inside.pop() != path:  # modules that an error left, which the network's own code caught
+                pass
+
+        return leave
 
     def _boundary(self, path: str) -> Callable[..., None]:
         def see(_: nn.Module, *tensors: Any) -> None:
@@ -80,12 +110,25 @@ class Recorder(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        options = kwargs or {}
         if self.depth:
-            return func(*args, **(kwargs or {}))
-        entry = self._entry((tuple(args), dict(kwargs or {})))
-        result = func(*args, **(kwargs or {}))
+            return self._run(func, args, options)
+        if func in READERS and args:
+            owner, maker = self.owners.get(id(args[0])), self.memory.present_maker(args[0])
+            return self.counts.of(func, args, options, owner, maker)
+        args, options = self.counts.used_up((tuple(args), options), _name(func))
+        entry = self._entry((args, options))
+        result = self._run(func, args, options)
         self._note(None, None, func, entry, result)
         return result
+
+    def _run(self, func: Callable[..., Any], args: Sequence[Any], options: dict[str, Any]) -> Any:
+        try:
+            return func(*args, **options)
+        except Exception as error:
+            tensors = [leaf for leaf in tree_leaves((args, options)) if isinstance(leaf, Tensor)]
+            self.failed = Failed(error, _name(func), tuple(tensors))
+            raise
 
     def _entry(self, arguments: Any) -> _Entry:
         given = tree_map_only(Tensor, self._given, arguments)
@@ -142,10 +185,19 @@ class Recorder(TorchFunctionMode):
 
     def flow(self, result: Any) -> Flow:
         """What was noted, once the network has given ``result``."""
+        self.counts.used_up(result, "an output")
         outputs = tuple(self.sources(result))
         calls = [self._with_earlier_names(call) for call in self.calls]
         overwriting = {index for writer in self.memory.read_again for index in (writer, *self.memory.handed[writer])}
-        return Flow(tuple(calls), outputs, frozenset(overwriting), self.watched, self.borrowed)
+        return Flow(
+            tuple(calls),
+            outputs,
+            frozenset(overwriting),
+            self.watched,
+            self.borrowed,
+            self.counts.used,
+            self.counts.read,
+        )
 
     def _with_earlier_names(self, call: Call) -> Call:
         again = self.memory.read_again.get(call.index, {})

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from qprune.errors import PlanError
 from qprune.flow.calls import Flow
+from qprune.flow.failing import reason
 from qprune.flow.recorder import Recorder
 from qprune.layers import Aligned, Compressed
 from qprune.zoo import Add, Concat, deployed
@@ -38,15 +39,16 @@ def trace(net: nn.Module, example: Any) -> Flow:
         arguments = tree_map_only(Tensor, lambda t: torch.empty_like(t, device="meta"), example)
         arguments = arguments if isinstance(arguments, tuple) else (arguments,)
         recorder = Recorder(dict(leaves(shadow)), dict(net.named_modules()))
-        recorder.watch_hooked(shadow)
+        recorder.watch_modules(shadow)
         recorder.know(arguments)
         try:
             with torch.device("meta"), recorder:
                 result = shadow(*arguments)
         except Exception as error:
+            path = recorder.inside[-1] if recorder.inside else ""
             raise PlanError(
-                f"The network could not be followed on an example of shape {_shapes(arguments)}: {error}. Its forward "
-                "must run on the meta device, that is, without reading values; check the example's shape first."
+                f"The network could not be followed on an example of shape {_shapes(arguments)}: "
+                f"{reason(net, arguments, error, recorder.failed, path)}"
             ) from error
         finally:
             recorder.remove()
@@ -68,6 +70,10 @@ def unhooked_copy(net: nn.Module) -> Any:
 
 def _shadow(net: nn.Module) -> nn.Module:
     shadow = unhooked_copy(net).to("meta").eval()  # hooks collect and count real values: they are not to see this run
+    for module in shadow.modules():
+        for name, value in vars(module).items():  # tensors that were never registered stay behind with `to`
+            if isinstance(value, (Tensor, list, tuple, dict)) and not name.startswith("_"):
+                vars(module)[name] = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), value)
     shadow.training = net.training and deployed(net) is not net  # what only teaches is reached in training alone
     return shadow
 

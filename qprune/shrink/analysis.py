@@ -59,8 +59,8 @@ def analyse(net: nn.Module, flow: Flow, mode: Mode) -> Analysis:
     kept = {str(path): _kept(rule, made[rule.call.index]) for path, rule in layers.items()}
     cuts = {str(path): _cut(rule, values, made, present) for path, rule in layers.items()}
     held = dict.fromkeys(rule.reason for rule in rules if rule.reason and _holds(rule, values, needed))
-    hooks = dict.fromkeys(_hook(path) for index, path in flow.watched.items() if _watched(index, rules, values, needed))
-    return Analysis({path: cut for path, cut in cuts.items() if cut is not None}, kept, (*held, *hooks))
+    seen = dict.fromkeys(text for index, text in _seen(flow) if _goes(index, rules, values, needed))
+    return Analysis({path: cut for path, cut in cuts.items() if cut is not None}, kept, (*held, *seen))
 
 
 def follow(net: nn.Module, flow: Flow, mode: Mode) -> tuple[list[Rule], list[Tensor], list[Tensor]]:
@@ -97,8 +97,20 @@ def _rules(net: nn.Module, flow: Flow, mode: Mode) -> list[Rule]:
             rule = Rigid(rule, f"it shares a parameter with {shared[path]}")
         elif isinstance(rule, Layer) and path in flow.borrowed:
             rule = Rigid(rule, f"{flow.borrowed[path]} reads a parameter or buffer of it, too")
+        elif isinstance(rule, Layer) and path in flow.measured:
+            rule = Rigid(rule, f"its number of channels is read for {flow.measured[path]}")
         rules.append(rule)
     return rules
+
+
+def _seen(flow: Flow) -> Iterator[tuple[int, str]]:
+    """Results whose channels must all be there because of more than the calls that read them, each with the reason."""
+    for index, path in flow.watched.items():
+        yield index, _hook(path)
+    for origin, use in flow.measured.items():
+        if isinstance(origin, int):
+            call = flow.calls[origin]
+            yield origin, f"{call.path or call.name}: its number of channels is read for {use}"
 
 
 def _hook(path: str) -> str:
@@ -181,9 +193,9 @@ def _present(flow: Flow, rules: list[Rule], values: list[Tensor], needed: list[T
 
 
 def _whole(flow: Flow) -> Iterator[int]:
-    # outputs of the network, what a hook sees, what nobody on record reads, and results read with other channels than
-    # they were made with
-    yield from flow.watched
+    # outputs of the network, what a hook sees or the network's own code counts, what nobody on record reads, and
+    # results read with other channels than they were made with
+    yield from (index for index, _ in _seen(flow))
     read = {maker for call in flow.calls for maker in call.inputs}
     for call in flow.calls:
         if call.index in flow.outputs or call.index not in read:
@@ -268,8 +280,8 @@ def _holds(rule: Rule, values: list[Tensor], needed: list[Tensor]) -> bool:
     return False
 
 
-def _watched(index: int, rules: list[Rule], values: list[Tensor], needed: list[Tensor]) -> bool:
-    """Whether a channel of this call's result would go but for a hook that sees it."""
+def _goes(index: int, rules: list[Rule], values: list[Tensor], needed: list[Tensor]) -> bool:
+    """Whether a channel of this call's result would go if nothing but the calls that read it mattered."""
     if not values[index].isnan().all():
         return True
     wanted = [

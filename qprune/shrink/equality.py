@@ -1,7 +1,6 @@
 """`assert_same`: two networks of one module tree compute the same, or an error names where they begin to differ."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,13 +8,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from qprune.errors import ShrinkError
-from qprune.flow import leaves
-from qprune.layers import CompressedWeight, sites
+from qprune.flow import line_of
+from qprune.layers import CompressedWeight
 from qprune.shrink.fold import Fold
+from qprune.shrink.watching import in_eval_mode, named, trail_of, watching_layers, watching_quantizers
 
 TOLERANCE = 1e-3  # of the largest value: rounding stays far below, a wrong channel far above
-
-Edit = Callable[[str, Tensor], Tensor]  # what is put in place of a tensor that comes by
 
 
 def assert_same(
@@ -45,11 +43,13 @@ def assert_same(
         qprune.errors.ShrinkError: The shrunk network does not compute what the network computes: ...
     """
     comparison = _Comparison(before, after, _arguments(before, example), tolerance)
-    with torch.no_grad(), _in_eval_mode(before), _in_eval_mode(after):
+    with torch.no_grad(), in_eval_mode(before), in_eval_mode(after):
         comparison.check(what)
 
 
 class _Comparison:
+    """Two networks, what both are given, and what the quantizers of the first were given."""
+
     def __init__(self, before: nn.Module, after: nn.Module, arguments: tuple[Any, ...], tolerance: float) -> None:
         self.before, self.after, self.arguments, self.tolerance = before, after, arguments, tolerance
         self.quantized: dict[str, list[Tensor]] = {}  # what active quantizers of `before` are given, call by call
@@ -80,26 +80,24 @@ class _Comparison:
             self.quantized.setdefault(name, []).append(tensor.clone())  # it may be overwritten
             return tensor
 
-        trail: list[str] = []
         try:
-            with _watching_quantizers(self.before, note), _trail(self.before, trail):
+            with watching_quantizers(self.before, note), trail_of(self.before) as trail:
                 return self._run(self.before)
         except Exception as error:
             raise ShrinkError(
-                f"The network fails on the example, in {_named(self.before, trail)}. Give an example of a batch that "
-                "it takes: a tensor, or a tuple of arguments."
+                f"The network fails on the example, in {_last(self.before, trail)}{line_of(error)}. Give an example "
+                "that it takes: a tensor, or a tuple of arguments."
             ) from error
 
     def _run_after(self, what: str) -> list[Any]:
-        trail: list[str] = []
         try:
-            with _trail(self.after, trail):
+            with trail_of(self.after) as trail:
                 return self._run_synchronized()
         except Exception as error:
             raise ShrinkError(
-                f"{what} fails where the network does not: in {_named(self.after, trail)}. The code there, or around "
-                "it, counts on channels that were cut. Take sizes from the tensor that is computed with (x.shape[1]), "
-                "or leave masks off the layers around it."
+                f"{what} fails where the network does not: in {_last(self.after, trail)}{line_of(error)}. The code "
+                "there, or around it, counts on channels that were cut. Take sizes from the tensor that is computed "
+                "with (x.shape[1]), or leave masks off the layers around it."
             ) from error
 
     def _run_synchronized(self) -> list[Any]:
@@ -112,7 +110,7 @@ class _Comparison:
             noted = self.quantized.get(name, [])
             return self._settled(name, noted[number], tensor) if number < len(noted) else tensor
 
-        with _watching_quantizers(self.after, settle):
+        with watching_quantizers(self.after, settle):
             return self._run(self.after)
 
     def _settled(self, name: str, noted: Tensor, tensor: Tensor) -> Tensor:
@@ -161,14 +159,14 @@ class _Comparison:
     def _beginning(self) -> str:
         """A sentence about the first layer whose result differs and makes a difference to the outputs."""
         results: dict[str, list[Tensor]] = {}
-        with _watching_leaves(self.before, lambda name, tensor: _append(results, name, tensor)):
+        with watching_layers(self.before, lambda name, tensor: _append(results, name, tensor)):
             self._run(self.before)
         differing: dict[str, None] = {}
         plain = self._run_forcing(results, frozenset(), differing)
         for path in differing:  # a channel that nobody reads may hold anything
             if self._difference(plain, self._run_forcing(results, frozenset([path]), {})) is not None:
-                return f"It begins before or in {_named(self.after, [path])}."
-        return f"It begins behind the layers, in {_named(self.after, [''])}."
+                return f"It begins before or in {named(self.after, path)}."
+        return f"It begins behind the layers, in {named(self.after, '')}."
 
     def _run_forcing(self, results: dict[str, list[Tensor]], forced: frozenset[str], differing: dict[str, None]) -> Any:
         """Run ``after`` with some layers' results put right; note which layers' are not."""
@@ -187,8 +185,12 @@ class _Comparison:
                 differing[name] = None
             return wanted if name in forced else tensor
 
-        with _watching_leaves(self.after, compare):
+        with watching_layers(self.after, compare):
             return self._run_synchronized()
+
+
+def _last(net: nn.Module, trail: list[str]) -> str:
+    return named(net, trail[-1] if trail else "")
 
 
 def _append(table: dict[str, list[Tensor]], name: str, tensor: Tensor) -> Tensor:
@@ -227,55 +229,6 @@ def _behind_folds(net: nn.Module) -> dict[str, str]:
 def _folded(net: nn.Module) -> set[str]:
     # what these make is not what they made: it is scaled already, or not any more
     return {path for fold in _folds(net) for path in (fold.norm if fold.before else fold.weighted,)}
-
-
-@contextmanager
-def _watching_quantizers(net: nn.Module, edit: Edit) -> Iterator[None]:
-    with ExitStack() as stack:
-        for site in sites(net):
-            if site.quant is not None and site.side != "weight" and bool(site.quant.active):
-                name = f"{site.path}.{site.side}"
-                hook = lambda _, given, name=name: (edit(name, given[0]), *given[1:])  # noqa: E731
-                stack.callback(site.quant.register_forward_pre_hook(hook).remove)
-        yield
-
-
-@contextmanager
-def _watching_leaves(net: nn.Module, edit: Edit) -> Iterator[None]:
-    with ExitStack() as stack:
-        for path, leaf in leaves(net):
-            hook = lambda _, __, result, path=path: edit(path, result) if isinstance(result, Tensor) else None  # noqa: E731
-            stack.callback(leaf.register_forward_hook(hook).remove)
-        yield
-
-
-@contextmanager
-def _trail(net: nn.Module, trail: list[str]) -> Iterator[None]:
-    """Note the paths of modules that are running: after an error those that did not finish."""
-    with ExitStack() as stack:
-        for path, module in net.named_modules():
-            enter = module.register_forward_pre_hook(lambda *_, path=path: trail.append(path))
-            leave = module.register_forward_hook(lambda *_: (trail.pop(), None)[1])
-            stack.callback(enter.remove)
-            stack.callback(leave.remove)
-        yield
-
-
-def _named(net: nn.Module, trail: list[str]) -> str:
-    path = trail[-1] if trail else ""
-    kind = type(net.get_submodule(path)).__name__
-    return f'"{path}" ({kind})' if path else f"the forward of {kind}"
-
-
-@contextmanager
-def _in_eval_mode(net: nn.Module) -> Iterator[None]:
-    modes = {part: part.training for part in net.modules()}
-    net.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes.items():
-            part.training = training
 
 
 def _arguments(net: nn.Module, example: Any) -> tuple[Any, ...]:

@@ -55,7 +55,7 @@ def _fold(flow: Flow, call: Call) -> Fold | str:
         return "its statistics are those of each image"
     if len(flow.of(str(call.path))) > 1:
         return "it is called several times"
-    if not adjustable(norm) or hooked(norm) or str(call.path) in flow.borrowed:
+    if not adjustable(norm) or hooked(norm) or str(call.path) in {*flow.borrowed, *flow.measured}:
         return "it is a class of its own, has a hook, or its parameters are read by others"
     behind = _why_not_behind(flow, call)
     if behind is None:

@@ -46,7 +46,7 @@ def shrink(net: nn.Module, example: Any, *, fold: bool = False) -> nn.Module:
 
     Args:
         net: a network with masks; any network. It is not touched.
-        example: an input of it: a tensor or a tuple of arguments. Values matter only for the check at the end.
+        example: an input of it: a tensor or a tuple of arguments. Values matter only for the comparison at the end.
         fold: also fold normalizations into the convolutions beside them, where that changes nothing but rounding. Such
             a network is not for training.
 
@@ -54,7 +54,8 @@ def shrink(net: nn.Module, example: Any, *, fold: bool = False) -> nn.Module:
         the smaller network; an ordinary module to train on, save, compile and export.
 
     Raises:
-        ShrinkError: if the network cannot be followed, or the outputs on the example are not the same.
+        ShrinkError: if the network cannot be followed, or the outputs on the example are not the same, see
+            `qprune.shrink.equality.assert_same`; with active quantizers, too.
 
     Example:
         >>> small = qprune.shrink(net, torch.zeros(1, 3, 32, 32), fold=True)
@@ -65,12 +66,33 @@ def shrink(net: nn.Module, example: Any, *, fold: bool = False) -> nn.Module:
 def shrink_with_facts(net: nn.Module, example: Any, *, fold: bool = False) -> Shrunk:
     """`shrink`, with what it found; arguments and errors as there."""
     whole = deployed(net)
-    small = copy.deepcopy(whole).eval()
     try:
-        analysis = cut_dead(small, example)
-        folds, unfolded = fold_norms(small, trace(small, example)) if fold else ([], [])
+        try:
+            return _shrunk(whole, example, fold, cautious=False)
+        except ShrinkError:
+            flow = trace(whole, example)
+            if flow.cautious() == flow:
+                raise
+            return _shrunk(whole, example, fold, cautious=True)
     except PlanError as error:
         raise ShrinkError(str(error)) from error
+
+
+def _shrunk(whole: nn.Module, example: Any, fold: bool, cautious: bool) -> Shrunk:
+    """The network cut and compared; if cautious, whatever was counted in it keeps its channels."""
+    small = copy.deepcopy(whole).eval()
+    flow = trace(small, example)
+    analysis = analyse(small, flow.cautious() if cautious else flow, FINAL)
+    apply_cuts(small, analysis.cuts)
+    if not fold:
+        assert_same(whole, small, example)
+        return Shrunk(small, analysis)
+    try:
+        flow = trace(small, example)
+    except PlanError:
+        assert_same(whole, small, example)  # says more about a cut that went wrong
+        raise
+    folds, unfolded = fold_norms(small, flow)
     assert_same(whole, small, example)
     return Shrunk(small, analysis, tuple(folds), tuple(unfolded))
 

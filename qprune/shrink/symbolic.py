@@ -7,6 +7,7 @@ from typing import Any
 from torch import fx, nn
 
 from qprune.errors import ShrinkError
+from qprune.flow import line_of
 from qprune.shrink.graph_words import leaf_type
 
 
@@ -24,12 +25,14 @@ def symbolic_calls(net: nn.Module, given: int) -> list[fx.Node]:
         >>> [call.op for call in symbolic_calls(nn.Sequential(nn.ReLU()), 1)]
         ['placeholder', 'call_module', 'output']
     """
+    tracer = _Tracer(_defaults(net, given))
     try:
-        return list(_Tracer(_defaults(net, given)).trace(net).nodes)
+        return list(tracer.trace(net).nodes)
     except Exception as error:  # the network's own code ran, with what is no tensor
-        words = str(error).splitlines()[0] if str(error) else type(error).__name__
+        running = type(tracer.running[-1] if tracer.running else net).__name__
         raise ShrinkError(
-            f"its forward decides by values or shapes, or calls what cannot be followed ({words})"
+            "its forward decides by values or shapes, or calls what cannot be followed "
+            f"(in that of {running}{line_of(error)})"
         ) from error
 
 
@@ -40,11 +43,18 @@ class _Tracer(fx.Tracer):
     def __init__(self, fixed: Mapping[str, Any]) -> None:
         super().__init__()
         self.fixed = fixed  # arguments that stay at their defaults
+        self.running: list[nn.Module] = []
 
     def create_proxy(self, kind: str, target: Any, *arguments: Any, **options: Any) -> Any:
         if kind == "placeholder" and target in self.fixed:
             return self.fixed[target]
         return super().create_proxy(kind, target, *arguments, **options)
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        self.running.append(m)
+        result = super().call_module(m, forward, args, kwargs)
+        self.running.pop()
+        return result
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return leaf_type(m) is not None

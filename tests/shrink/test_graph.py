@@ -360,6 +360,7 @@ def _hooked() -> nn.Module:
     ("net", "words"),
     [
         (Deciding(), "Deciding cannot be saved as a graph: its forward decides by values"),
+        (Deciding(), "cannot be followed (in that of Deciding, at `"),
         (Transforming(), "it calls torch._C._fft.fft_fft, which is none of the functions"),
         (Listing(), "it calls the method tolist"),
         (nn.Sequential(Chosen()), "it calls the method tril"),

@@ -1,0 +1,87 @@
+"""`Counts`: which numbers of channels a network's own code reads while it is traced, and what it does with them."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from qprune.flow.sizes import Origin, forget, read, size
+
+# What a layer knows of its own channels; groups, too, since a depthwise convolution that is cut has fewer.
+ATTRIBUTES = {
+    "in_channels", "out_channels", "in_features", "out_features", "num_features", "num_channels", "groups",
+    "num_groups",
+}  # fmt: skip
+
+
+class Counts:
+    """Hands out numbers of channels that remember what they were counted of, and notes where these are used.
+
+    Args:
+        leaves: by path, the layers that are going to run; what they know of their channels remembers, from now on.
+        where: in which module's forward the network is at present; None in that of a layer, which is known.
+
+    Attributes:
+        used: by call or layer, the first use of its number of channels, and where that was.
+        read: by call or layer, where its number of channels was first read, used or not.
+    """
+
+    def __init__(self, leaves: Mapping[str, nn.Module], where: Callable[[], str | None]) -> None:
+        self.used: dict[Origin, str] = {}
+        self.read: dict[Origin, str] = {}
+        self.where = where
+        for path, leaf in leaves.items():
+            for name in vars(leaf).keys() & ATTRIBUTES:
+                vars(leaf)[name] = self._remembering(path)(vars(leaf)[name])
+
+    def _remembering(self, origin: Origin) -> Callable[[Any], Any]:
+        origins = frozenset({origin})
+        return lambda number: size(number, origins, self._use) if type(number) is int else number
+
+    def _use(self, origins: Iterable[Origin], use: str) -> None:
+        place = self.where()
+        if place is not None:
+            for origin in origins:
+                self.used.setdefault(origin, f"{use} in {place}")
+
+    def of(
+        self,
+        function: Callable[..., Any],
+        arguments: Sequence[Any],
+        options: Mapping[str, Any],
+        owner: str | None,
+        maker: int | None,
+    ) -> Any:
+        """What a function of `qprune.flow.sizes.READERS` says of a tensor.
+
+        Args:
+            function: the function.
+            arguments: its positional arguments; the tensor comes first.
+            options: its keyword arguments.
+            owner: the layer whose parameter or buffer the tensor is; None if it is no layer's.
+            maker: the call that made the tensor; None or -1 if none did.
+        """
+        tensor: Tensor = arguments[0]
+        if owner is not None:
+            origin: Origin = owner
+            dims = range(min(tensor.dim(), 2))
+        elif maker is not None and maker >= 0 and tensor.dim() > 1:
+            origin, dims = maker, range(1, 2)
+        else:
+            return function(*arguments, **options)
+        self.read.setdefault(origin, f"something in {self.where()}")
+        if function is Tensor.__len__ and 0 in dims:  # Python's len() makes a plain number of whatever it is given
+            self._use([origin], "len()")
+        return read(function, arguments, options, dims, self._remembering(origin))
+
+    def used_up(self, arguments: Any, use: str) -> Any:
+        """The same arguments with plain numbers, whose use is noted.
+
+        Args:
+            arguments: of a call, or the network's outputs.
+            use: the call's name.
+        """
+        found: set[Origin] = set()
+        known = forget(arguments, found)
+        self._use(found, use)
+        return known if found else arguments

@@ -1,0 +1,105 @@
+"""Why a network could not be traced, as a sentence about the network."""
+
+import traceback
+from collections.abc import Iterable
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+# Functions that hand values of tensors to Python.
+VALUES = (
+    "item", "tolist", "numpy", "__array__", "__bool__", "__int__", "__float__", "__index__", "__contains__", "nonzero",
+    "cpu", "unique", "masked_select", "equal", "allclose",
+)  # fmt: skip
+LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+REAL = "Its forward must run on the meta device, that is, without reading values: compute with tensors (torch.where)"
+
+
+@frozen(eq=False)
+class Failed:
+    """A function that raised an error.
+
+    Attributes:
+        error: the error.
+        name: the function's name.
+        tensors: those among its arguments.
+    """
+
+    error: Exception
+    name: str
+    tensors: tuple[Tensor, ...]
+
+
+def reason(net: nn.Module, arguments: tuple[Any, ...], error: Exception, failed: Failed | None, path: str) -> str:
+    """What went wrong when a network ran on the meta device, and the way out, in two sentences.
+
+    Args:
+        net: the network.
+        arguments: what it was given.
+        error: what it raised.
+        failed: the function that raised last, if any did.
+        path: of the innermost module that was running.
+
+    Example:
+        >>> reason(nn.ReLU(), (1, 2), TypeError("forward() takes 2 positional arguments but 3 were given"), None, "")
+        'its forward takes other arguments than the 2 of the example. Give a tuple of those that it takes.'
+    """
+    if not _takes(net, arguments):
+        return (
+            f"its forward takes other arguments than the {len(arguments)} of the example. Give a tuple of those that "
+            "it takes."
+        )
+    place = _place(net, path) + line_of(error)
+    if failed is None or failed.error is not error:
+        return f"{place} raises {_told(error)}. Check the example's shape first: the network must take it as it is."
+    if failed.name in VALUES or isinstance(error, NotImplementedError):
+        return f"{place} reads values of a tensor ({failed.name}). {REAL}, or decide before it runs."
+    if len({tensor.is_meta for tensor in failed.tensors}) > 1:
+        return (
+            f"{place} computes ({failed.name}) with a tensor that is neither a parameter nor a buffer of the network, "
+            "and stays where it was made. Register it (self.register_buffer), or make it in the forward, on the "
+            "input's device."
+        )
+    shapes = _shapes(failed.tensors)
+    return f"{place} cannot compute {failed.name} of {shapes}; check the example's shape first. {REAL}."
+
+
+def line_of(error: BaseException) -> str:
+    """Which line of people's own code raised an error, as part of a sentence; empty if none did.
+
+    Example:
+        >>> line_of(ValueError("never raised"))
+        ''
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(LIBRARIES) and frame.line]
+    return f", at `{own[-1].line}` ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+
+
+def _takes(net: nn.Module, arguments: tuple[Any, ...]) -> bool:
+    try:
+        signature(net.forward).bind(*arguments)
+    except TypeError:
+        return False
+    return True
+
+
+def _place(net: nn.Module, path: str) -> str:
+    kind = type(net.get_submodule(path)).__name__
+    return f'"{path}" ({kind})' if path else f"the forward of {kind}"
+
+
+def _told(error: Exception) -> str:
+    # what the network's author wrote is worth quoting; Python's own words are about other things
+    words = str(error).splitlines()[:1] if isinstance(error, (AssertionError, ValueError)) else []
+    return f'{type(error).__name__} ("{words[0]}")' if words else type(error).__name__
+
+
+def _shapes(tensors: Iterable[Any]) -> str:
+    found = [str(tuple(leaf.shape)) for leaf in tree_leaves(tensors) if isinstance(leaf, Tensor)]
+    return f"tensors of shape {' and '.join(found)}" if found else "what it is given"

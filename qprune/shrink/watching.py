@@ -1,0 +1,114 @@
+"""Looking at tensors that pass through a network, and putting others in their place, for as long as a block lasts."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from qprune.flow import leaves
+from qprune.layers import sites
+
+Edit = Callable[[str, Tensor], Tensor]  # given the name of a place and the tensor there, the tensor to go on with
+
+
+@contextmanager
+def watching_quantizers(net: nn.Module, edit: Edit) -> Iterator[None]:
+    """Edit what active quantizers of inputs and outputs are given; a place is ``<module path>.<side>``.
+
+    Example:
+        >>> layer = QuantConv2d(2, 3, 1)
+        >>> _ = layer.input_quant.calibrate(torch.tensor([0.0, 1.0]))
+        >>> with watching_quantizers(layer, lambda place, tensor: print(place) or tensor):
+        ...     _ = layer(torch.ones(1, 2, 5, 7))
+        .input
+    """
+
+    def hook(place: str) -> Callable[..., Any]:
+        return lambda _, given: (edit(place, given[0]), *given[1:])
+
+    with ExitStack() as stack:
+        for site in sites(net):
+            if site.quant is not None and site.side != "weight" and bool(site.quant.active):
+                handle = site.quant.register_forward_pre_hook(hook(f"{site.path}.{site.side}"))
+                stack.callback(handle.remove)
+        yield
+
+
+@contextmanager
+def watching_layers(net: nn.Module, edit: Edit) -> Iterator[None]:
+    """Edit what layers of torch's and qprune's make; a place is a module path.
+
+    Example:
+        >>> net = nn.Sequential(nn.ReLU(), nn.Sigmoid())
+        >>> with watching_layers(net, lambda place, tensor: tensor + 1 if place == "0" else tensor):
+        ...     net(torch.tensor([-1.0]))
+        tensor([0.7311])
+    """
+
+    def hook(place: str) -> Callable[..., Any]:
+        return lambda _, __, result: edit(place, result) if isinstance(result, Tensor) else None
+
+    with ExitStack() as stack:
+        for path, layer in leaves(net):
+            stack.callback(layer.register_forward_hook(hook(path)).remove)
+        yield
+
+
+@contextmanager
+def trail_of(net: nn.Module) -> Iterator[list[str]]:
+    """The paths of the modules that are running; after an error, of those that did not finish.
+
+    Example:
+        >>> net = nn.Sequential(nn.ReLU(), nn.Linear(2, 3))
+        >>> with trail_of(net) as trail, contextlib.suppress(RuntimeError):
+        ...     _ = net(torch.ones(1, 5))
+        >>> trail
+        ['', '1']
+    """
+    trail: list[str] = []
+
+    def enter(path: str) -> Callable[..., None]:
+        return lambda *_: trail.append(path)
+
+    def leave(*_: Any) -> None:
+        trail.pop()
+
+    with ExitStack() as stack:
+        for path, module in net.named_modules():
+            stack.callback(module.register_forward_pre_hook(enter(path)).remove)
+            stack.callback(module.register_forward_hook(leave).remove)
+        yield trail
+
+
+@contextmanager
+def in_eval_mode(net: nn.Module) -> Iterator[None]:
+    """Eval mode; every module's own mode is back afterwards.
+
+    Example:
+        >>> net = nn.Dropout()
+        >>> with in_eval_mode(net):
+        ...     net.training
+        False
+        >>> net.training
+        True
+    """
+    modes = {part: part.training for part in net.modules()}
+    net.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
+def named(net: nn.Module, path: str) -> str:
+    """A module by its path and class, as people know it.
+
+    Example:
+        >>> net = nn.Sequential(nn.ReLU())
+        >>> named(net, "0"), named(net, "")
+        ('"0" (ReLU)', 'the forward of Sequential')
+    """
+    kind = type(net.get_submodule(path)).__name__
+    return f'"{path}" ({kind})' if path else f"the forward of {kind}"
