@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 
 import pytest
 import torch
@@ -104,6 +105,44 @@ def test_every_cut_is_compared():
         loop.step(3)
 
 
+class Counted(nn.Module):
+    """Multiplies by a number that is made of its number of channels; ``log2`` hands it on without a word."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.number = number
+
+    def forward(self, x):
+        return x * self.number(x.shape[1])
+
+
+@pytest.mark.parametrize(("number", "cautious"), [(lambda c: c**0.5, False), (math.log2, True)], ids=["power", "log2"])
+def test_channels_that_a_forward_counts_stay_and_the_others_go(number, cautious):
+    late = PrunedConv2d(8, 6, 1, schedule=OneShot(sparsity=0.5, at=CUT_AFTER))
+    loop = Loop(made(Counted(number), behind=[nn.ReLU(), late, nn.Conv2d(6, 8, 1)]))
+    masked = copy.deepcopy(loop.net)
+    assert loop.train(4) == [False, True, False, False]
+    assert loop.net[4].out_channels == 4
+    assert loop.net[:3](batch(9)[0]).shape[1] == 16  # what is counted, with zeros where channels went
+    assert loop.shrinker.state_dict()["cautious"] == cautious
+    plain = Loop(masked)
+    plain.shrinker.cost = 1e9
+    plain.train(4)
+    assert [loss.item() for loss in loop.losses] == pytest.approx([loss.item() for loss in plain.losses], rel=1e-4)
+
+
+def test_care_that_was_taken_once_is_taken_by_a_resumed_training():
+    loop = Loop(made(Counted(math.log2)))
+    assert loop.train() == [False, True]
+    again = Loop(made(Counted(math.log2)))
+    again.shrinker.load_state_dict(loop.shrinker.state_dict())
+    assert again.shrinker.cautious
+    state = loop.shrinker.state_dict()
+    del state["cautious"]  # as in files of before
+    again.shrinker.load_state_dict(state)
+    assert not again.shrinker.cautious
+
+
 RANDOM = {
     "module": lambda: nn.Dropout(0.5),
     "channels": lambda: nn.Dropout2d(0.5),
@@ -189,6 +228,11 @@ def test_the_last_cut_of_a_training_is_compared_and_left_out_where_it_differs(ca
     with caplog.at_level(logging.WARNING):
         assert loop.shrinker.finish(loop.net) is loop.net
     assert "The trained network keeps all channels that training left: The network without" in caplog.text
+    counted = Loop(made(Counted(math.log2)))
+    counted.net[4].input_mask.keep[4:] = False
+    small = counted.shrinker.finish(counted.net)
+    assert small[4].in_channels == 4
+    torch.testing.assert_close(small.eval()(batch(9)[0]), counted.net.eval()(batch(9)[0]))
     whole = made()
     whole[3].input_mask.keep[4:] = False
     small = Loop(whole).shrinker.finish(whole)
