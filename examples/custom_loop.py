@@ -41,7 +41,7 @@ def main(epochs: int = 10) -> float:
             nn.functional.cross_entropy(net(images), labels).backward()
             optimizer.step()
             events = driver.step()
-            shrinker.step(any(event.get("frozen") for event in events))
+            shrinker.step(any(event.get("frozen") for event in events), images)
             for event in events:
                 print(event)
 

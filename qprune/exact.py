@@ -22,6 +22,7 @@ from qprune.layers import (
     Compressed,
     CompressedConv2d,
     FakeQuant,
+    in_place_of,
 )
 from qprune.layers.bias import LARGEST
 from qprune.selection import fill
@@ -55,7 +56,7 @@ def make_exact(net: nn.Module, example: Any) -> None:
     apply_cuts(net, analyse(net, trace(net, example), SETTLED).cuts)
     _fold(net, trace(net, example))
     for call in trace(net, example).calls:
-        new = _as_convolution(call, options) if len(call.shape) == 4 else None
+        new = _as_convolution(net, call, options) if len(call.shape) == 4 else None
         if new is not None:
             net.set_submodule(str(call.path), new)
     for filling in missing_quantizers(trace(net, example), options):
@@ -63,7 +64,7 @@ def make_exact(net: nn.Module, example: Any) -> None:
     for layer, source in bias_grids(trace(net, example), settled=False):
         low, high = source.code_bounds
         levels = max(-low, high) if source.symmetric else high
-        layer.bias_quant = BiasQuant(layer.channels_at("output"), levels, device=layer.weight.device)
+        layer.bias_quant = in_place_of(layer, BiasQuant(layer.channels_at("output"), levels))
 
 
 def _fold(net: nn.Module, flow: Flow) -> None:
@@ -73,24 +74,26 @@ def _fold(net: nn.Module, flow: Flow) -> None:
         del net.get_submodule(fold.norm).fold  # it is how the network is, not what became of it
 
 
-def _as_convolution(call: Call, options: dict[str, Any]) -> nn.Module | None:
+@torch.no_grad()
+def _as_convolution(net: nn.Module, call: Call, options: dict[str, Any]) -> nn.Module | None:
     """What takes the place of a normalization that no convolution precedes, or of average pooling."""
     layer: Any = call.layer
     if isinstance(layer, nn.BatchNorm2d) and layer.track_running_stats:
-        conv = CompressedConv2d(layer.num_features, layer.num_features, 1, groups=layer.num_features)
+        conv = _of_each_channel(net, layer, layer.num_features, kernel_size=1)
         scale, shift = scale_and_shift(layer)
-        with torch.no_grad():
-            conv.weight.copy_(scale.view(-1, 1, 1, 1))
-            conv.bias.copy_(shift)
+        conv.weight.copy_(scale.view(-1, 1, 1, 1))
+        conv.bias.copy_(shift)
     elif isinstance(layer, POOLS) and (window := _window(call)) is not None:
-        channels = call.shape[1]
-        conv = CompressedConv2d(channels, channels, **window, groups=channels, bias=False)
-        conv.weight.requires_grad_(False).fill_(1 / conv.weight[0].numel())
+        conv = _of_each_channel(net, layer, call.shape[1], **window, bias=False)
+        conv.weight.fill_(1 / conv.weight[0].numel())
     else:
         return None
-    home = next((t.device for t in (*layer.parameters(), *layer.buffers())), None)
     conv.add_quant("weight", BITS, per="channel", **options)
-    return _in_place_of(layer, conv).to(home).train(layer.training)
+    return _joined_alike(layer, conv)
+
+
+def _of_each_channel(net: nn.Module, layer: nn.Module, channels: int, **options: Any) -> Any:
+    return in_place_of(layer, CompressedConv2d(channels, channels, groups=channels, **options), net)
 
 
 def _window(call: Call) -> dict[str, Any] | None:
@@ -107,7 +110,7 @@ def _window(call: Call) -> dict[str, Any] | None:
     return {"kernel_size": size, "stride": size}
 
 
-def _in_place_of(layer: Any, conv: Any) -> Any:
+def _joined_alike(layer: Any, conv: Any) -> Any:
     if isinstance(layer, Compressed):
         conv.output_mask, conv.output_quant = layer.slot("output", "mask"), layer.slot("output", "quant")
     if isinstance(layer, Aligned):

@@ -5,13 +5,12 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
-import torch
 from attrs import define, field, frozen
 from torch import nn
 from torch.nn.utils import parametrize
 
 from qprune.flow import Flow
-from qprune.layers import HOSTS, Compressed
+from qprune.layers import HOSTS, Compressed, in_place_of
 from qprune.spec import PruneRule, QuantizeRule, Selector
 
 Options = dict[str, Any]
@@ -226,8 +225,7 @@ def fill(net: nn.Module, filling: Filling) -> None:
         module.__class__ = host_of(module)
         module.open_slots()
     add = module.add_mask if filling.kind == "mask" else module.add_quant
-    home = next((p.device for p in (*module.parameters(), *net.parameters())), torch.device("cpu"))
-    add(filling.side, **filling.options).to(home)
+    in_place_of(module, add(filling.side, **filling.options), net)
 
 
 def not_a_host(module: nn.Module) -> str:

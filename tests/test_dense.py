@@ -1,12 +1,15 @@
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from qprune.assemble import swap
 from qprune.dense import to_dense, without_compressors
 from qprune.errors import PlanError
-from qprune.layers import Compressed, PrunedConv2d, QuantLinear, sites
+from qprune.layers import Align, Aligned, Compressed, CompressedReLU, PrunedConv2d, QuantConv2d, QuantLinear, sites
+from qprune.layers.aligned import ALIGNED
 from qprune.schedules import OneShot, QuantizeFrom
+from qprune.shrink import shrink
 from qprune.spec import PruneRule, QuantizeRule, Selector
 from qprune.zoo import Add
 
@@ -109,6 +112,95 @@ def test_gates_have_the_dtype_of_the_network():
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
     swapped = swap(network, torch.zeros(2, 3, 8, 10), [mask("output", "ReLU")]).double()
     assert to_dense(swapped)(torch.zeros(2, 3, 8, 10, dtype=torch.float64)).dtype == torch.float64
+
+
+def aligned(layer, arguments, result=None):
+    layer.__class__ = ALIGNED[type(layer)]
+    layer.align(arguments, result)
+    return layer
+
+
+def test_a_layer_goes_on_gathering_and_scattering():
+    layer, x = CompressedReLU(), torch.randn(2, 3, 4, 5)
+    layer.add_quant("output", 4).calibrate(x)
+    layer = aligned(layer, [Align([2, 0])], Align([-1, 1, 0, -1], [4.0, 0.0, 0.0, 5.0]))
+    dense = to_dense(layer)
+    relu = nn.functional.relu(x)
+    four, five = torch.full((2, 4, 5), 4.0), torch.full((2, 4, 5), 5.0)
+    assert torch.equal(dense(x), torch.stack([four, relu[:, 0], relu[:, 2], five], 1))
+    assert isinstance(dense, Aligned)
+    assert not isinstance(dense, Compressed)
+
+
+def test_a_mask_that_stayed_in_a_shrunk_network_scatters_zeros():
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)
+            self.add = Add()
+
+        def forward(self, x):
+            return self.last(self.add(self.first(x), x.repeat(1, 2, 1, 1)[:, :4]))
+
+    net, x = swap(Sum(), torch.zeros(2, 3, 8, 10), [mask("output", "Add")]), torch.randn(2, 3, 8, 10)
+    net.add.output_mask.keep[:] = torch.tensor([False, True, True, False])
+    aligned(net.add, [None, None], Align([3, 0, 1, -1], [0.0, 0.0, 0.0, 7.0]))
+    dense = to_dense(net)
+    assert torch.equal(dense(x), net(x))
+    assert dense.add.result.index == (-1, -1, 1, -1)
+    assert dense.add.result.fill == (0.0, 0.0, 0.0, 7.0)
+
+
+def test_a_class_with_a_forward_of_its_own_is_refused():
+    class Doubled(QuantConv2d):
+        def forward(self, input):
+            return 2 * super().forward(input)
+
+    class Unknown(PrunedConv2d):
+        def forward(self, input):
+            return super().forward(input).log()
+
+    class Wider(PrunedConv2d):
+        def forward(self, input):
+            return torch.cat([super().forward(input)] * 2, 1)
+
+    for kind in (Unknown, Wider):
+        with pytest.raises(PlanError, match=f"a {kind.__name__} that computes something else than a Conv2d: .* by inf"):
+            to_dense(kind(3, 4, 1))
+    with pytest.raises(PlanError) as caught:
+        to_dense(nn.Sequential(Doubled(3, 4, (1, 5), padding=(0, 6), padding_mode="reflect")))
+    assert str(caught.value) == (
+        '"0" is a Doubled that computes something else than a Conv2d: they differ by 0.5 of the largest value. Put '
+        "what its forward adds into a module of its own."
+    )
+
+
+def test_weights_that_are_no_numbers_stay_so():
+    layer = PrunedConv2d(3, 4, 1)
+    with torch.no_grad():
+        layer.weight[1] = torch.nan
+        layer.bias[2] = torch.inf
+    dense = to_dense(layer)
+    assert dense.weight[1].isnan().all()
+    assert dense.bias[2].isinf()
+
+
+def test_a_shrunk_network_of_torchvision_becomes_plain():
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 32, 40)
+    rules = [mask("input", "Conv2d", skip=(0,))]
+    net = swap(torchvision.models.resnet18(num_classes=7), x, rules, [WEIGHTS]).eval()
+    for site in sites(net):
+        if site.mask is not None:
+            site.mask.score.uniform_()
+            site.mask.refresh(0.5)
+        if site.quant is not None:
+            site.quant.calibrate(site.host.weight)
+    small = shrink(net, x)
+    dense = to_dense(small)
+    torch.testing.assert_close(dense(x), net(x), rtol=1e-4, atol=1e-4)
+    assert torch.equal(dense(x), small(x))
+    assert not any(isinstance(module, Compressed) for module in dense.modules())
 
 
 def test_a_mask_on_a_sum_is_refused():

@@ -1,6 +1,6 @@
 """Drop-in layers that can be pruned and quantized, and the compressors inside them."""
 
-from qprune.layers.aligned import ALIGNED, CHANNELWISE, Align, Aligned
+from qprune.layers.aligned import ALIGNED, CHANNELWISE, Align, Aligned, bare
 from qprune.layers.bias import BiasQuant
 from qprune.layers.compressor import Compressor
 from qprune.layers.hosts import (
@@ -20,6 +20,7 @@ from qprune.layers.hosts import (
     CompressedReLU6,
     CompressedWeight,
 )
+from qprune.layers.in_place import in_place_of
 from qprune.layers.mask import ChannelMask, commit_masks
 from qprune.layers.quantizer import FakeQuant, commit_all
 from qprune.layers.ranges import Ranges, ranges_of
@@ -73,8 +74,10 @@ __all__ = [
     "Ranges",
     "Scores",
     "Site",
+    "bare",
     "commit_all",
     "commit_masks",
+    "in_place_of",
     "ranges_of",
     "sites",
 ]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from qprune.layers.compressor import home
-from qprune.layers.hosts import HOSTS
+from qprune.layers.hosts import HOSTS, Compressed
 from qprune.zoo import Add, Concat
 
 
@@ -97,6 +97,7 @@ class Aligned:
     def align(self, arguments: Sequence[Align | None], result: Align | None) -> None:
         """Set what is done to each argument and to the result; None leaves it as it is."""
         self.arguments = nn.ModuleList(nn.Identity() if align is None else align for align in arguments)
+        self.arguments.train(self.training)  # type: ignore[attr-defined]
         self.result = result
 
     def forward(self, *inputs: Any, **options: Any) -> Tensor:
@@ -130,3 +131,25 @@ ALIGNED: dict[type[nn.Module], type[nn.Module]] = {
     for plain in _ALIGNABLE
 }
 globals().update({aligned.__name__: aligned for aligned in ALIGNED.values()})  # where pickle and deepcopy look
+
+
+def bare(layer: nn.Module) -> type[nn.Module]:
+    """The class of a layer without alignments.
+
+    Raises:
+        KeyError: if it is none of `qprune.layers.ALIGNED`.
+
+    Example:
+        >>> from qprune.layers import PrunedConv2d
+        >>> bare(PrunedConv2d(2, 3, 1)).__name__
+        'CompressedConv2d'
+    """
+    fitting = [kind for kind in ALIGNED if isinstance(layer, kind) and _same_forward(layer, kind)]
+    if not fitting:
+        raise KeyError(type(layer).__name__)
+    return next((kind for kind in fitting if issubclass(kind, Compressed)), fitting[0])
+
+
+def _same_forward(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    own = next(c for c in type(layer).__mro__ if "forward" in c.__dict__ and c is not Aligned)
+    return own in kind.__mro__ and "forward" in own.__dict__

@@ -7,7 +7,7 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
-from qprune.layers import ALIGNED, HOSTS, Align, Aligned, Compressed, CompressedWeight
+from qprune.layers import ALIGNED, HOSTS, Align, Aligned, Compressed, CompressedWeight, bare, in_place_of
 from qprune.shrink.weights import WEIGHTED, input_count, output_count, rows
 
 Joint = tuple[tuple[int, float], ...]  # for each channel the place of the one it is, or -1 and a constant
@@ -75,15 +75,29 @@ def apply_cuts(net: nn.Module, cuts: Mapping[str, Cut]) -> dict[nn.Parameter, Ta
         for name, take in takes.items():
             tensor = getattr(layer, name)
             if isinstance(tensor, nn.Parameter):
-                tensor.data, tensor.grad = take(tensor.data), None
+                _shrink_parameter(tensor, take)
                 taken[tensor] = take
             else:
                 setattr(layer, name, take(tensor))
         _resize(layer, cut)
         _remember(layer, cut, masks)
         _add_bias(layer, cut)
-        _rejoin(layer, cut)
+        _rejoin(net, layer, cut)
     return taken
+
+
+def _shrink_parameter(parameter: nn.Parameter, take: Take) -> None:
+    """Let a parameter and its gradient have fewer entries; whoever holds the parameter holds it still."""
+    taken, gradient = take(parameter.data), parameter.grad
+    # A loss that somebody keeps keeps the node that adds up this parameter's gradient, which knows the old shape and
+    # would refuse gradients of the new one. Torch drops that node when the type of a parameter's data changes, not when
+    # its shape does: so the data is of another type for a moment.
+    other = torch.float16 if taken.dtype != torch.float16 else torch.float32
+    parameter.data = taken.new_empty(0, dtype=other)
+    parameter.data = taken
+    parameter.grad = None if gradient is None else take(gradient)
+    if not parameter.is_inference():
+        torch.autograd.graph.increment_version(parameter)  # so that no backward pass goes through what was cut
 
 
 def _takes(layer: Any, cut: Cut) -> dict[str, Take]:
@@ -174,7 +188,7 @@ def _cut_compressors(layer: Any, cut: Cut) -> None:
         layer.bias_quant.select(torch.tensor(cut.outputs))
 
 
-def _rejoin(layer: nn.Module, cut: Cut) -> None:
+def _rejoin(net: nn.Module, layer: nn.Module, cut: Cut) -> None:
     """Give the layer the class that it needs: with alignments or without, with compressors or plain."""
     kind = bare(layer)
     if isinstance(layer, Aligned):
@@ -188,38 +202,16 @@ def _rejoin(layer: nn.Module, cut: Cut) -> None:
         layer.__class__ = kind
         return
     layer.__class__ = ALIGNED[kind]
-    device = next((tensor.device for tensor in (*layer.parameters(), *layer.buffers())), None)
+    aligns = [
+        None if joint is None else in_place_of(layer, _align(joint), net) for joint in (*cut.arguments, cut.result)
+    ]
     assert isinstance(layer, Aligned)
-    layer.align([_align(joint, device) for joint in cut.arguments], _align(cut.result, device))
+    layer.align(aligns[:-1], aligns[-1])
 
 
-def _align(joint: Joint | None, device: torch.device | None) -> Align | None:
-    if joint is None:
-        return None
+def _align(joint: Joint) -> Align:
     index, fill = zip(*joint, strict=True) if joint else ((), ())
-    return Align(index, fill).to(device)
-
-
-def bare(layer: nn.Module) -> type[nn.Module]:
-    """The class of a layer without alignments.
-
-    Raises:
-        KeyError: if it is none of `qprune.layers.ALIGNED`.
-
-    Example:
-        >>> from qprune.layers import PrunedConv2d
-        >>> bare(PrunedConv2d(2, 3, 1)).__name__
-        'CompressedConv2d'
-    """
-    fitting = [kind for kind in ALIGNED if isinstance(layer, kind) and _same_forward(layer, kind)]
-    if not fitting:
-        raise KeyError(type(layer).__name__)
-    return next((kind for kind in fitting if issubclass(kind, Compressed)), fitting[0])
-
-
-def _same_forward(layer: nn.Module, kind: type[nn.Module]) -> bool:
-    own = next(c for c in type(layer).__mro__ if "forward" in c.__dict__ and c is not Aligned)
-    return own in kind.__mro__ and "forward" in own.__dict__
+    return Align(index, fill)
 
 
 @frozen

@@ -7,8 +7,7 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from qprune.flow import NORMS, Call, Flow
-from qprune.layers import ALIGNED, HOSTS, Align, Aligned, Compressed, CompressedWeight, FakeQuant
-from qprune.shrink.cut import bare
+from qprune.layers import ALIGNED, HOSTS, Align, Aligned, Compressed, CompressedWeight, FakeQuant, bare, in_place_of
 from qprune.shrink.layer_rules import scale_and_shift
 from qprune.shrink.rules import adjustable, hooked
 from qprune.shrink.weighted_rule import borderless
@@ -163,7 +162,8 @@ def apply_fold(net: nn.Module, fold: Fold) -> None:
     layer: Any = net.get_submodule(fold.weighted)
     scale, shift = (tensor.to(layer.weight) for tensor in scale_and_shift(norm))
     if layer.bias is None:
-        layer.bias = nn.Parameter(torch.zeros(output_count(layer)).to(layer.weight))
+        nothing = layer.weight.new_zeros(output_count(layer))
+        layer.bias = nn.Parameter(nothing, requires_grad=layer.weight.requires_grad)
     if fold.before:
         _scale_inputs(layer, scale, shift)
     else:
@@ -217,18 +217,18 @@ def _hand_over(net: nn.Module, path: str, quant: FakeQuant) -> None:
         kind: Any = HOSTS[bare(layer)]
         layer.__class__ = ALIGNED[kind] if isinstance(layer, Aligned) else kind
         layer.open_slots()
-    layer.output_quant = quant
+    layer.output_quant = in_place_of(layer, quant)
 
 
 def _identity(norm: Any, fold: Fold) -> nn.Module:
-    identity: Any = nn.Identity()
+    identity: Any = in_place_of(norm, nn.Identity())
     identity.fold = fold
     if hasattr(norm, "origin"):
         identity.origin = norm.origin
     if isinstance(norm, Aligned):
         identity.__class__ = ALIGNED[nn.Identity]
         identity.arguments, identity.result = norm.arguments, norm.result
-    return identity.train(norm.training)
+    return identity
 
 
 def fold_norms(net: nn.Module, flow: Flow) -> tuple[list[Fold], list[str]]:

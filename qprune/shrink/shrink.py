@@ -81,9 +81,7 @@ def shrink_with_facts(net: nn.Module, example: Any, *, fold: bool = False) -> Sh
 def _shrunk(whole: nn.Module, example: Any, fold: bool, cautious: bool) -> Shrunk:
     """The network cut and compared; if cautious, whatever was counted in it keeps its channels."""
     small = copy.deepcopy(whole).eval()
-    flow = trace(small, example)
-    analysis = analyse(small, flow.cautious() if cautious else flow, FINAL)
-    apply_cuts(small, analysis.cuts)
+    analysis = cut_dead(small, example, cautious=cautious)
     if not fold:
         assert_same(whole, small, example)
         return Shrunk(small, analysis)
@@ -97,12 +95,13 @@ def _shrunk(whole: nn.Module, example: Any, fold: bool, cautious: bool) -> Shrun
     return Shrunk(small, analysis, tuple(folds), tuple(unfolded))
 
 
-def cut_dead(net: nn.Module, example: Any) -> Analysis:
+def cut_dead(net: nn.Module, example: Any, *, cautious: bool = False) -> Analysis:
     """Cut every dead channel out of a network that is trained, in place.
 
     Args:
         net: the network.
         example: as for `shrink`.
+        cautious: whether all that is counted in the network's code keeps its channels, see `qprune.flow.Flow.cautious`.
 
     Returns:
         what was found.
@@ -114,6 +113,7 @@ def cut_dead(net: nn.Module, example: Any) -> Analysis:
         >>> cut_dead(nn.Conv2d(2, 3, 1), torch.zeros(1, 2, 5, 7)).held
         ()
     """
-    analysis = analyse(net, trace(net, example), FINAL)
+    flow = trace(net, example)
+    analysis = analyse(net, flow.cautious() if cautious else flow, FINAL)
     apply_cuts(net, analysis.cuts)
     return analysis

@@ -137,7 +137,7 @@ class ModelCheckpoint(Callback):
         content, net = load(self._best) if chosen else self._content(logs), unhooked_copy(trainer.averaged_net)
         net.load_state_dict(content["state"])
         if trainer.shrinker is not None:
-            trainer.shrinker.finish(net)
+            net = trainer.shrinker.finish(net)
         self._save("model.pt", content | {"state": net.state_dict(), "cuts": record(net)} | self._graph(net))
 
     def _graph(self, net: nn.Module) -> dict[str, Any]:

@@ -279,7 +279,11 @@ class Trainer:
         self._agree()
 
     def _shrink(self, frozen: bool) -> None:
-        if self.shrinker is not None and self.shrinker.step(frozen):
+        if self.shrinker is None:
+            return
+        with self.update.autocast():
+            cut = self.shrinker.step(frozen, self.update.inputs(self.batch))
+        if cut:
             self.update.renew()
 
     def _share(self, number: int) -> float:

@@ -91,9 +91,20 @@ class Update:
 
     def forward(self, batch: Any) -> tuple[Tensor, Any]:
         """Loss and output of a batch, in the precision of training."""
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+        with self.autocast():
             result: tuple[Tensor, Any] = self._step(batch)
         return result
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision of training."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
+
+    def inputs(self, batch: Any) -> Any:
+        """What the network is given of a batch, or of its first part; None for a batch that is no tuple."""
+        if not isinstance(batch, (tuple, list)):
+            return None
+        part, _ = next(split(batch, self.accumulate))
+        return part[0]
 
     def backward(self, batch: Any, share: float = 1.0, watch: Watch | None = None) -> Tensor:
         """Compute the gradients of a batch, clipped if asked.

@@ -14,9 +14,10 @@ from qprune.layers import (
     PrunedQuantConv2d,
     PrunedQuantConvTranspose2d,
     PrunedQuantLinear,
+    bare,
 )
 from qprune.shrink import Cut, apply_cuts
-from qprune.shrink.cut import bare, cut_of
+from qprune.shrink.cut import cut_of
 
 X = torch.randn(2, 3, 8, 10, generator=torch.Generator().manual_seed(1))
 
@@ -79,11 +80,11 @@ def test_normalization_keeps_its_statistics():
 
 def test_parameters_stay_the_same_objects_and_tell_what_they_kept():
     layer = conv(5, 7, 3)
-    layer.weight.grad = torch.ones_like(layer.weight)
+    gradient = layer.weight.grad = torch.randn_like(layer.weight)
     weight, bias, moment = layer.weight, layer.bias, torch.randn(7, 5, 3, 3)
     small, taken = apply(layer, cut((0, 2), (1, 6)))
     assert small.weight is weight
-    assert weight.grad is None
+    assert torch.equal(weight.grad, gradient[[1, 6]][:, [0, 2]])
     assert set(taken) == {weight, bias}
     assert torch.equal(taken[weight](moment), moment[[1, 6]][:, [0, 2]])
 
@@ -248,3 +249,12 @@ def test_residual_stream_scatters_and_gathers():
     small = shrunk(net, X)
     assert (small.a.in_channels, small.b.out_channels, small.head.in_channels) == (2, 2, 3)
     assert small.stem.out_channels == 4  # 1 for a, 0 2 5 for the head
+
+
+def test_a_layer_without_tensors_gathers_where_its_network_is():
+    net = nn.Sequential(conv(3, 3).to("meta", torch.float64), nn.ReLU()).eval()
+    apply_cuts(net, {"1": Cut(((0, 1),), (0, 1), (((2, 0.0), (-1, 4.0)),), ((1, 0.0), (0, 0.0)))})
+    aligns = [net[1].arguments[0], net[1].result]
+    assert all(buffer.is_meta for align in aligns for buffer in align.buffers())
+    assert [align.constants.dtype for align in aligns] == [torch.float64] * 2
+    assert not any(module.training for module in net[1].modules())

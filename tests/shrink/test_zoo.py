@@ -9,9 +9,8 @@ from masked_nets import analysed, assert_same, lively, masks_left, outputs, para
 from torch import nn
 
 import qprune
-from qprune.layers import CompressedWeight, FakeQuant, commit_all, sites
+from qprune.layers import CompressedWeight, FakeQuant, bare, commit_all, sites
 from qprune.shrink import shrink, shrink_with_facts
-from qprune.shrink.cut import bare
 from qprune.spec import read_spec
 from qprune.zoo import deployed
 

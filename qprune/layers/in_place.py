@@ -1,0 +1,44 @@
+"""The one rule of every layer that takes the place of another, or is put into it."""
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+from qprune.layers.compressor import Compressor
+
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
+def in_place_of(old: nn.Module, new: Layer, net: nn.Module | None = None) -> Layer:
+    """Let a new layer take the place of another: on its device, in its dtype and mode; it trains if that one did.
+
+    What masks and quantizers hold is float32 whatever the layer computes in, so it tells no dtype, and keeps its own.
+
+    Args:
+        old: the layer whose place is taken, or which gets a part.
+        new: what takes it, or the part; changed in place.
+        net: the network around it; asked where ``old`` holds no tensor, as a ReLU does not.
+
+    Returns:
+        ``new``.
+
+    Example:
+        >>> old = nn.BatchNorm2d(3).double().eval()
+        >>> new = in_place_of(old, nn.Conv2d(3, 3, 1, groups=3))
+        >>> new.weight.dtype, new.training
+        (torch.float64, False)
+    """
+    device = next((tensor.device for _, tensor in _tensors(new, old, net)), None)
+    own = (tensor for part, tensor in _tensors(new, old, net) if not isinstance(part, Compressor))
+    dtype = next((tensor.dtype for tensor in own if tensor.is_floating_point()), None)
+    new.to(device, dtype).train(old.training)
+    return new.requires_grad_(any(parameter.requires_grad for parameter in old.parameters()))
+
+
+def _tensors(new: nn.Module, *around: nn.Module | None) -> Iterator[tuple[nn.Module, Tensor]]:
+    parts = set(new.modules())  # it may be in its place already
+    for module in around:
+        for part in module.modules() if module is not None else ():
+            if part not in parts:
+                yield from ((part, tensor) for tensor in (*part.parameters(False), *part.buffers(False)))
