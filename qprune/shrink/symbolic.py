@@ -1,24 +1,36 @@
 """The calls of a network's forward, followed symbolically: what is the same for every input."""
 
 import inspect
-from collections.abc import Mapping
+import operator
+import os
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import fx, nn
+from torch.fx.proxy import Attribute, TraceError
 
 from qprune.errors import ShrinkError
 from qprune.shrink.graph_words import leaf_type
 
+_LIBRARIES = tuple(f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parents[1]))
+
 
 def symbolic_calls(net: nn.Module, given: int) -> list[fx.Node]:
     """The calls of a forward; layers that qprune and torch define are one call each, the user's own modules dissolve.
+
+    What overwrites a tensor is a call like any other, in its place: ``x += y``, ``x[:, :2] = y``, ``x.relu_()``. Run in
+    their order, the calls do to memory what the forward does.
 
     Args:
         net: any network, in the mode that is to be followed. Constants of its forward become attributes of it.
         given: how many arguments it is called with; further ones stay at their defaults.
 
     Raises:
-        ShrinkError: the reason alone, if the forward decides by values or shapes, or calls what cannot be followed.
+        ShrinkError: the reason alone, if the forward decides by values or shapes, or calls what cannot be followed; the
+            line of code is named.
 
     Example:
         >>> [call.op for call in symbolic_calls(nn.Sequential(nn.ReLU()), 1)]
@@ -26,11 +38,20 @@ def symbolic_calls(net: nn.Module, given: int) -> list[fx.Node]:
     """
     try:
         return list(_Tracer(_defaults(net, given)).trace(net).nodes)
+    except ShrinkError:
+        raise
+    except TraceError as error:
+        raise ShrinkError(f"its forward decides by values or shapes, or iterates over them{_where(error)}") from error
     except Exception as error:  # the network's own code ran, with what is no tensor
-        words = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ShrinkError(
-            f"its forward decides by values or shapes, or calls what cannot be followed ({words})"
-        ) from error
+        raise ShrinkError(f"its forward calls what cannot be followed without values{_where(error)}") from error
+
+
+def _where(error: Exception) -> str:
+    """The line of the network's own code that an error came from."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_LIBRARIES)]
+    if not frames:
+        return ""
+    return f', in line {frames[-1].lineno} of {Path(frames[-1].filename).name} ("{frames[-1].line}")'
 
 
 class _Tracer(fx.Tracer):
@@ -46,8 +67,49 @@ class _Tracer(fx.Tracer):
             return self.fixed[target]
         return super().create_proxy(kind, target, *arguments, **options)
 
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return leaf_type(m) is not None
+
+
+def _overwriting(function: Callable[..., Any]) -> Callable[..., Any]:
+    def record(self: Any, *arguments: Any) -> Any:
+        return self.tracer.create_proxy("call_function", function, (self, *arguments), {})
+
+    return record
+
+
+class _Overwritable:
+    # torch's own proxies make x + y of x += y, a new tensor, and know no x[:, :2] = y
+    __iadd__ = _overwriting(operator.iadd)
+    __isub__ = _overwriting(operator.isub)
+    __imul__ = _overwriting(operator.imul)
+    __itruediv__ = _overwriting(operator.itruediv)
+    __ifloordiv__ = _overwriting(operator.ifloordiv)
+    __imod__ = _overwriting(operator.imod)
+    __ipow__ = _overwriting(operator.ipow)
+    __iand__ = _overwriting(operator.iand)
+    __ior__ = _overwriting(operator.ior)
+    __ixor__ = _overwriting(operator.ixor)
+    __setitem__ = _overwriting(operator.setitem)
+
+    def __getattr__(self: Any, name: str) -> Any:
+        return _Attribute(self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "data":
+            raise ShrinkError("its forward sets the data of a tensor (x.data = y); give y a name of its own")
+        super().__setattr__(name, value)
+
+
+class _Proxy(_Overwritable, fx.Proxy):
+    """A tensor to be, of which it is known when it is overwritten."""
+
+
+class _Attribute(_Overwritable, Attribute):
+    """What is read of one: ``x.shape``, ``x.data``."""
 
 
 def _defaults(net: nn.Module, given: int) -> dict[str, Any]:
