@@ -43,12 +43,12 @@ def lower_function(low: Lowering, name: str, target: Any, args: Any, kwargs: Any
     except ExportError:
         raise
     except Exception as error:  # arguments that the way does not know, or cannot compute with
-        reason = f": {error}" if isinstance(error, _NoWay) else ""
+        reason = f": {error}" if isinstance(error, _NoWayError) else ""
         call = _call(word, args, kwargs)
         raise ExportError(f"{call} is a call for which there is no way into an ONNX file{reason}") from error
 
 
-class _NoWay(Exception):
+class _NoWayError(Exception):
     """Why a call cannot be written, in the words of an error."""
 
 
@@ -85,14 +85,14 @@ def _number(low: Lowering, value: Any) -> str:
         return low.real(value)
     if isinstance(value, (int, float)):
         return low.graph.constant(np.float32(value), "number")
-    raise _NoWay(f"{type(value).__name__} among its arguments")
+    raise _NoWayError(f"{type(value).__name__} among its arguments")
 
 
 def _binary(kind: str, *, of_sizes: bool = False) -> Callable[..., Any]:
     def write(low: Lowering, name: str, shape: Shape, one: Any, other: Any) -> Any:
         if isinstance(one, Size) or isinstance(other, Size):
             if not of_sizes:
-                raise _NoWay("side lengths are known only when the file runs")
+                raise _NoWayError("side lengths are known only when the file runs")
             return Size(low.graph.node(kind, [low.length(one), low.length(other)], name))
         return Real(low.graph.node(kind, [_number(low, one), _number(low, other)], name))
 
@@ -119,13 +119,13 @@ def _dropout(
     low: Lowering, name: str, shape: Shape, value: Value, p: float = 0.5, training: bool = True, inplace: bool = False
 ) -> Value:
     if training and p > 0:
-        raise _NoWay("it drops in eval mode, too; pass training=self.training")
+        raise _NoWayError("it drops in eval mode, too; pass training=self.training")
     return value
 
 
 def _converted(low: Lowering, name: str, shape: Shape, value: Value, *to: Any, **options: Any) -> Value:
     if not all(each in (torch.float32, torch.device("cpu"), None) for each in (*to, *options.values())):
-        raise _NoWay("a file computes in float32, and has no devices")
+        raise _NoWayError("a file computes in float32, and has no devices")
     return value
 
 
@@ -139,7 +139,7 @@ def _relu6(low: Lowering, name: str, shape: Shape, value: Value, inplace: bool =
 
 def _clamp(low: Lowering, name: str, shape: Shape, value: Value, min: Any = None, max: Any = None) -> Value:
     if not all(each is None or isinstance(each, (int, float)) for each in (min, max)):
-        raise _NoWay("bounds that are tensors")
+        raise _NoWayError("bounds that are tensors")
     return low.rectify(value, -np.inf if min is None else float(min), np.inf if max is None else float(max))
 
 
@@ -176,7 +176,7 @@ def _hardswish(low: Lowering, name: str, shape: Shape, value: Value, inplace: bo
 def _softmax(kind: str) -> Callable[..., Value]:
     def write(low: Lowering, name: str, shape: Shape, value: Value, dim: int, dtype: None = None, **_: Any) -> Value:
         if dtype not in (None, torch.float32):
-            raise _NoWay("a file computes in float32")
+            raise _NoWayError("a file computes in float32")
         return Real(low.graph.node(kind, [low.real(value)], name, axis=dim))
 
     return write
@@ -240,7 +240,7 @@ def _max_pool(
     dilation: Any = 1, ceil_mode: bool = False, return_indices: bool = False,
 ) -> Value:  # fmt: skip
     if return_indices:
-        raise _NoWay("the places of the maxima")
+        raise _NoWayError("the places of the maxima")
     options = {"kernel_size": kernel_size, "stride": stride, "padding": padding, "ceil_mode": ceil_mode}
     return low.moved("MaxPool", low.settled(value), name, dilations=pair(dilation), **_window(low, options))
 
@@ -260,7 +260,7 @@ def _adaptive_max(
     low: Lowering, name: str, shape: Shape, value: Value, output_size: Any, return_indices: bool = False
 ) -> Value:
     if return_indices:
-        raise _NoWay("the places of the maxima")
+        raise _NoWayError("the places of the maxima")
     return adaptive(low, name, output_size, shape, value, largest=True)
 
 
@@ -268,7 +268,7 @@ def _interpolate(low: Lowering, name: str, shape: Shape, value: Value, size: Any
                  mode: str = "nearest", align_corners: bool | None = None, recompute_scale_factor: Any = None,
                  antialias: bool = False) -> Value:  # fmt: skip
     if antialias or recompute_scale_factor:
-        raise _NoWay("antialias and recompute_scale_factor")
+        raise _NoWayError("antialias and recompute_scale_factor")
     if scale_factor is not None:
         return resized(low, name, value, [float(each) for each in pair(scale_factor)], mode, bool(align_corners))
     return resized(low, name, value, pair(size), mode, bool(align_corners))
@@ -278,7 +278,7 @@ def _pad(
     low: Lowering, name: str, shape: Shape, x: Value, pad: Any, mode: str = "constant", value: Any = None
 ) -> Value:
     if len(pad) != 4 or value not in (0, None) or any(isinstance(side, Size) for side in pad):
-        raise _NoWay("padding of other than height and width, or by other than 0")
+        raise _NoWayError("padding of other than height and width, or by other than 0")
     left, right, top, bottom = pad
     return padded(low, name, x, [top, left, bottom, right], {"replicate": "edge"}.get(mode, mode))
 
@@ -309,7 +309,7 @@ def _getitem(low: Lowering, name: str, shape: Shape, value: Any, index: Any) -> 
     if not all(isinstance(each, slice) for each in index) or any(
         isinstance(bound, Size) for each in index for bound in (each.start, each.stop, each.step)
     ):
-        raise _NoWay("an index that is no slice of fixed bounds")
+        raise _NoWayError("an index that is no slice of fixed bounds")
     cut = [(axis, *each.indices(shape[axis])) for axis, each in enumerate(index) if each != slice(None)]
     if not cut:
         return value

@@ -1,7 +1,7 @@
 """A network as an ONNX model: dropped channels gone, normalizations folded, integers where there are any."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from qprune.export.functions import constant, lower_function
 from qprune.export.layers import lower_layer
 from qprune.export.lowering import Layer, Lowering
 from qprune.export.overwriting import without_overwriting
+from qprune.export.packages import import_onnx
 from qprune.export.probe import saturates
 from qprune.export.values import Codes, Product, Real, Size
 from qprune.shrink import leaf_type, shrink_with_facts, symbolic_calls
@@ -36,6 +37,15 @@ class Written:
     net: nn.Module = field(repr=False)
     layers: tuple[Layer, ...]
     quantized: dict[str, Codes] = field(repr=False)
+
+    def with_outputs(self, names: Iterable[str], *, real: bool = False) -> bytes:
+        """The model with further tensors of it among its outputs: of integers, or of real numbers."""
+        onnx = import_onnx()
+        copied = onnx.ModelProto()
+        copied.CopyFrom(self.model)
+        kind = onnx.TensorProto.FLOAT if real else onnx.TensorProto.UINT8
+        copied.graph.output.extend(onnx.helper.make_tensor_value_info(name, kind, None) for name in names)
+        return bytes(copied.SerializeToString())
 
 
 def write_network(net: nn.Module, example: Any, *, storage: str = "int8", dynamic_size: bool | None = None) -> Written:
@@ -85,7 +95,7 @@ def followed(net: nn.Module, example: Any) -> tuple[nn.Module, list[fx.Node], tu
         calls = symbolic_calls(small, len(inputs))
         return small, without_overwriting(small, calls, inputs), inputs
     except (ShrinkError, ExportError) as error:
-        raise ExportError(f"{type(net).__name__} cannot be written as an ONNX file: {error}.") from error
+        raise ExportError(f"{type(net).__name__} cannot be written as an ONNX file: {str(error).rstrip('.')}.") from error
 
 
 class _Shapes(fx.Interpreter):
@@ -114,12 +124,16 @@ class Walk:
         inputs: of the example.
         low: the file.
         dynamic: whether height and width are free; None if they are where the outputs have them.
+        watching: whether the result of every layer is to be a tensor of real numbers, known by the layer's path and
+            the number of the call.
     """
 
     def __init__(
-        self, net: nn.Module, nodes: Sequence[fx.Node], inputs: tuple[Any, ...], low: Lowering, dynamic: bool | None
-    ) -> None:
-        self.net, self.nodes, self.low = net, nodes, low
+        self, net: nn.Module, nodes: Sequence[fx.Node], inputs: tuple[Any, ...], low: Lowering, dynamic: bool | None,
+        *, watching: bool = False,
+    ) -> None:  # fmt: skip
+        self.net, self.nodes, self.low, self.watching = net, nodes, low, watching
+        self.watched: dict[tuple[str, int], str] = {}
         self.values: dict[fx.Node, Any] = {}
         interpreter = _Shapes(net, nodes[0].graph)
         with torch.no_grad():
@@ -163,7 +177,15 @@ class Walk:
         layer = self.net.get_submodule(str(node.target))
         shapes = [self.shapes.get(given, ()) for given in node.all_input_nodes]
         values = _in_order(layer, self._arguments(node.args), self._arguments(node.kwargs))
-        return self._told(lambda: lower_layer(self.low, str(node.target), layer, values, shapes))
+        value = self._told(lambda: lower_layer(self.low, str(node.target), layer, values, shapes))
+        return self._watch(node, value) if self.watching else value
+
+    def _watch(self, node: fx.Node, value: Any) -> Real:
+        path = str(node.target)
+        call = sum(path == each for each, _ in self.watched)
+        name = self.low.graph.node("Identity", [self.low.real(value)], f"{path}.watched")
+        self.watched[path, call] = name
+        return Real(name)
 
     def _call_function(self, node: fx.Node) -> Any:
         return self._read(node) if node.target is getattr else self._called(node)
@@ -220,7 +242,7 @@ class Walk:
     def _outputs(self, node: fx.Node) -> None:
         outputs = node.args[0] if isinstance(node.args[0], (tuple, list)) else [node.args[0]]
         for place, each in enumerate(outputs):
-            if each not in self.shapes:
+            if not isinstance(each, fx.Node) or each not in self.shapes:
                 raise ExportError(f"Output {place} is no tensor, and cannot be one of an ONNX file.")
             shape = self.shapes[each]
             name = self.low.graph.node("Identity", [self.low.real(self.values[each])], "output")
