@@ -95,7 +95,8 @@ def followed(net: nn.Module, example: Any) -> tuple[nn.Module, list[fx.Node], tu
         calls = symbolic_calls(small, len(inputs))
         return small, without_overwriting(small, calls, inputs), inputs
     except (ShrinkError, ExportError) as error:
-        raise ExportError(f"{type(net).__name__} cannot be written as an ONNX file: {str(error).rstrip('.')}.") from error
+        reason = str(error).rstrip(".")
+        raise ExportError(f"{type(net).__name__} cannot be written as an ONNX file: {reason}.") from error
 
 
 class _Shapes(fx.Interpreter):

@@ -76,7 +76,9 @@ def test_where_a_difference_begins_is_named(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(layers, "LAYERS", {(nn.ReLU,): wrong, **layers.LAYERS})
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.ReLU())
-    with pytest.raises(ExportError, match=r"and rounding explains \S+; 1 is the first layer whose result differs\. Its"):
+    with pytest.raises(
+        ExportError, match=r"and rounding explains \S+; 1 is the first layer whose result differs\. Its"
+    ):
         qprune.export(net, tmp_path / "model.onnx", torch.randn(2, 3, 5, 7))
 
 
