@@ -14,6 +14,7 @@ from qprune.errors import DataError, ExportError
 from qprune.export.certificate import Certificate
 from qprune.export.exporting import export_network
 from qprune.export.opening import file_model
+from qprune.export.score_errors import score_errors
 from qprune.export.torch_program import SUFFIX
 from qprune.spec import read_spec
 from qprune.tasks import make_task
@@ -47,9 +48,19 @@ def export_run(opened: Opened, path: str | os.PathLike[str], **options: Any) -> 
     certificate = export_network(opened.net, path, example, images=tried, about=_about(opened), **options)
     if images is None:
         return certificate
-    one = evaluate_model(opened, "test", device="cpu")
-    other = evaluate_model(evolve(opened, net=_with_file(opened.net, path)), "test", device="cpu")
-    return evolve(certificate, scores={name: (value, other[name]) for name, value in one.items()})
+    exported = evolve(opened, net=_with_file(opened.net, path))
+    one, other = (evaluate_model(each, "test", device="cpu") for each in (opened, exported))
+    scores = {name: (value, other[name]) for name, value in one.items()}
+    return evolve(certificate, scores=scores, errors={} if one == other else _score_errors(opened, exported))
+
+
+def _score_errors(opened: Opened, exported: Opened) -> dict[str, float]:
+    spec = opened.spec
+    images = load_data(spec.data, spec.seed).test
+    task = make_task(spec.task, opened.classes)
+    return score_errors(
+        opened.net, exported.net, task, images, batch=spec.train.batch, channels_last=spec.train.channels_last
+    )
 
 
 def _with_file(net: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
