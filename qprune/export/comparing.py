@@ -46,14 +46,14 @@ def _range(x: Tensor) -> tuple[float, float]:
 
 def _random(x: Tensor, generator: torch.Generator) -> Tensor:
     low, high = _range(x)
-    return torch.rand(RANDOM, *x.shape[1:], generator=generator) * (high - low) + low
+    return (torch.rand(RANDOM, *x.shape[1:], generator=generator) * (high - low) + low).to(x.dtype)
 
 
 def _extremes(x: Tensor) -> Tensor:
     low, high = _range(x)
     board = torch.arange(x[0].numel()).view(x.shape[1:]) % 2
     return torch.stack([torch.full_like(x[0], low), torch.full_like(x[0], high), torch.zeros_like(x[0]),
-                        low + board * (high - low)])  # fmt: skip
+                        (low + board * (high - low)).to(x.dtype)])  # fmt: skip
 
 
 class Comparison:

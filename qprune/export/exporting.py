@@ -55,7 +55,7 @@ def export_network(
         ExportError: as for `write_network`; if the file cannot be written; or if it computes something else than the
             network does while nothing is quantized. Then there is no file.
     """
-    inputs = tuple(x.detach().cpu() for x in (example if isinstance(example, tuple) else (example,)))
+    inputs = _inputs(example)
     file, program = Path(path), Path(path).suffix == SUFFIX
     _check_path(file)
     _check_options(storage, dynamic_size, dialect, program)
@@ -96,6 +96,15 @@ class _Made:
     environment: Environment
     operators: Operators
     real_layers: Mapping[str, str] = field(factory=dict)
+
+
+def _inputs(example: Any) -> Inputs:
+    given = example if isinstance(example, (tuple, list)) else (example,)
+    for x in given:
+        if not isinstance(x, Tensor) or x.dim() == 0:
+            kind = "a tensor of one number" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+            raise ExportError(f"example must be a tensor of images, (N, ...), or a tuple of such; received {kind}.")
+    return tuple(x.detach().cpu() for x in given)
 
 
 def _check_path(file: Path) -> None:

@@ -1,6 +1,7 @@
 """A network as an ONNX model: dropped channels gone, normalizations folded, integers where there are any."""
 
 import inspect
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -88,6 +89,7 @@ def followed(net: nn.Module, example: Any) -> tuple[nn.Module, list[fx.Node], tu
         ['placeholder', 'call_module', 'output']
     """
     inputs = example if isinstance(example, tuple) else (example,)
+    _check_dtypes(net, inputs)
     inputs = tree_map(lambda x: torch.zeros(x.shape, dtype=x.dtype) if isinstance(x, Tensor) else x, inputs)
     try:
         small = shrink_with_facts(net, inputs, fold=True).net.cpu()
@@ -97,6 +99,18 @@ def followed(net: nn.Module, example: Any) -> tuple[nn.Module, list[fx.Node], tu
     except (ShrinkError, ExportError) as error:
         reason = str(error).rstrip(".")
         raise ExportError(f"{type(net).__name__} cannot be written as an ONNX file: {reason}.") from error
+
+
+def _check_dtypes(net: nn.Module, inputs: tuple[Any, ...]) -> None:
+    held = itertools.chain(net.named_parameters(), net.named_buffers())
+    floats = ((name, tensor.dtype) for name, tensor in held if tensor.is_floating_point())
+    given = (("an input", x.dtype) for x in inputs if isinstance(x, Tensor))
+    for name, dtype in (*floats, *given):
+        if dtype != torch.float32:
+            raise ExportError(
+                f"{type(net).__name__} cannot be written as an ONNX file: {name} is {dtype}, and a file computes in "
+                "float32. Export net.float(), with inputs of float32."
+            )
 
 
 class _Shapes(fx.Interpreter):

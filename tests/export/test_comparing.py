@@ -125,6 +125,14 @@ def test_name_that_says_something_else_is_refused(name: str, tmp_path: Path) -> 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("example", "words"), [("images", "a str"), (torch.zeros(()), "a tensor of one number")])
+def test_example_of_another_kind_is_refused(example: Any, words: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        ExportError, match=rf"example must be a tensor of images, \(N, \.\.\.\), .*; received {words}\."
+    ):
+        qprune.export(Net(chain), tmp_path / "model.onnx", example)
+
+
 def test_written_file_is_the_one_that_was_compared(tmp_path: Path) -> None:
     certificate = qprune.export(Net(chain), tmp_path / "model.onnx", torch.randn(1, 3, 5, 7))
     onnx.checker.check_model(str(tmp_path / "model.onnx"))

@@ -391,6 +391,16 @@ def test_what_there_is_no_way_to_write_is_said(name: str) -> None:
         write_network(net, torch.zeros(1, 4, 8, 10))
 
 
+def test_other_numbers_than_float32_are_named() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1)).half()
+    with pytest.raises(
+        ExportError, match=r"0\.weight is torch\.float16, and a file computes in float32\. Export net\.fl"
+    ):
+        write_network(net, torch.zeros(1, 3, 5, 7, dtype=torch.float16))
+    with pytest.raises(ExportError, match=r"an input is torch\.int64, and a file computes in float32"):
+        write_network(nn.Sequential(nn.ReLU()), torch.zeros(1, 3, dtype=torch.int64))
+
+
 def test_only_a_profiled_model_knows_what_ran() -> None:
     model = OnnxModel(write_network(nn.Sequential(nn.ReLU()), torch.zeros(1, 2)).model.SerializeToString())
     with pytest.raises(ExportError, match="Only a model made with profile=True knows what ran"):
