@@ -1,16 +1,19 @@
 """What a forward overwrites is read again as it is in torch, or the file is refused."""
 
+import random
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_map_only
 
 import qprune
 from qprune.errors import ExportError
 from qprune.export import OnnxModel, write_network
+from qprune.export.overwriting import without_overwriting
 from qprune.shrink import symbolic_calls
 
 Forward = Callable[[Any, Tensor], Any]
@@ -228,3 +231,50 @@ def test_overwriting_by_operators_is_a_call_of_its_own() -> None:
 
     calls = [call.target.__name__ for call in symbolic_calls(Net(run), 1) if call.op == "call_function"]  # type: ignore[union-attr]
     assert calls == ["iadd", "getitem", "setitem", "isub", "ifloordiv"]
+
+
+class Program(nn.Module):
+    """Calls drawn by chance: views, sums, and overwriting of whatever was made so far."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+        self.relu, self.flatten = nn.ReLU(inplace=True), nn.Flatten()
+
+    def forward(self, x: Tensor) -> Any:
+        draw = random.Random(self.seed)
+        made = [x * 1.5, x + 2]
+        ways: list[Callable[[Tensor], Any]] = [
+            lambda y: y[:, -2:], lambda y: y[:, :1], lambda y: y.transpose(1, 2), lambda y: y.detach(),
+            lambda y: y.split(1, 2)[draw.randrange(-1, 1)], lambda y: y.unsqueeze(1).squeeze(1), lambda y: y.data,
+            lambda y: y.contiguous(), lambda y: y - 1, lambda y: y.view(y.shape), lambda y: y.mean(1, keepdim=True),
+            lambda y: y.add_(1), lambda y: y.mul_(-2), self.relu, lambda y: y.sub_(y.mean()), lambda y: y.neg_(),
+            lambda y: torch.mul(y, 3, out=y), lambda y: y.__iadd__(2), lambda y: y[:, :1].add_(4),
+        ]  # fmt: skip
+        for _ in range(draw.randrange(3, 12)):
+            made.append(draw.choice(ways)(draw.choice(made[-4:])))
+        return [draw.choice(made) for _ in range(3)]
+
+
+class WithoutMemory(fx.Interpreter):
+    """Runs calls on copies, so that none sees what another overwrites."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        self.env.update({each: tree_map_only(Tensor, torch.clone, self.env[each]) for each in n.all_input_nodes})
+        return tree_map_only(Tensor, torch.clone, super().run_node(n))
+
+
+@torch.no_grad()
+def test_programs_drawn_by_chance_compute_the_same_without_memory() -> None:
+    x, refused = torch.randn(2, 3, 4), 0
+    for seed in range(150):
+        net = Program(seed)
+        try:
+            calls = without_overwriting(net, symbolic_calls(net, 1), (torch.zeros(2, 3, 4),))
+        except ExportError:
+            refused += 1
+            continue
+        made = WithoutMemory(net, graph=calls[0].graph).run(x.clone())
+        for one, other in zip(made, net(x.clone()), strict=True):
+            torch.testing.assert_close(one, other, msg=f"seed {seed}")
+    assert refused < 75
