@@ -356,7 +356,7 @@ def certified(trained, exported, error):
     """A certificate with these scores, of which the other facts do not matter."""
     facts = dict.fromkeys(("environment", "operators")) | {"inputs": {}, "outputs": (), "quantizers": ()}
     scores, errors = {"accuracy": (trained, exported)}, {"accuracy": error}
-    return Certificate(file="it.onnx", bytes=1, scores=scores, errors=errors, **facts)
+    return Certificate(file="it.onnx", bytes=1, scores=scores, standard_errors=errors, **facts)
 
 
 def held(certificate, metric="accuracy", require=None):

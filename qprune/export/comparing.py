@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from qprune.errors import ExportError
 from qprune.export.certificate import STEPS, Agreement, Environment
@@ -133,7 +134,10 @@ class Comparison:
                 )
 
     def _begins(self, part: Inputs) -> str:
-        path = "" if self.written is None else where_it_begins(self.written, part, TOLERANCE)
+        try:
+            path = "" if self.written is None else where_it_begins(self.written, part, TOLERANCE)
+        except ExportError:  # that it differs is to be told in any case
+            path = ""
         return f"; {path} is the first layer whose result differs" if path else ""
 
     def _add_integers(self, net: nn.Module, inside: OnnxModel, part: Inputs) -> None:
@@ -195,7 +199,7 @@ class _Classes:
 
 
 def _tuple(result: Any) -> tuple[Tensor, ...]:
-    return tuple(result) if isinstance(result, (tuple, list)) else (result,)
+    return tuple(tree_leaves(result))
 
 
 def _copies(tensors: Inputs) -> Inputs:
@@ -205,10 +209,12 @@ def _copies(tensors: Inputs) -> Inputs:
 def _moved(part: Inputs) -> Inputs:
     """The same inputs with other last bits."""
     generator = torch.Generator().manual_seed(0)
-    spans = [high - low for low, high in map(_range, part)]
-    return tuple(
-        x + LAST_BITS * span * torch.randn(x.shape, generator=generator) for x, span in zip(part, spans, strict=True)
-    )
+
+    def moved(x: Tensor) -> Tensor:
+        low, high = _range(x)
+        return x + LAST_BITS * (high - low) * torch.randn(x.shape, generator=generator)
+
+    return tuple(moved(x) if x.is_floating_point() else x for x in part)
 
 
 def _apart(one: Tensor, other: Tensor) -> Tensor:

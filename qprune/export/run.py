@@ -51,7 +51,7 @@ def export_run(opened: Opened, path: str | os.PathLike[str], **options: Any) -> 
     exported = evolve(opened, net=_with_file(opened.net, path))
     one, other = (evaluate_model(each, "test", device="cpu") for each in (opened, exported))
     scores = {name: (value, other[name]) for name, value in one.items()}
-    return evolve(certificate, scores=scores, errors={} if one == other else _score_errors(opened, exported))
+    return evolve(certificate, scores=scores, standard_errors={} if one == other else _score_errors(opened, exported))
 
 
 def _score_errors(opened: Opened, exported: Opened) -> dict[str, float]:

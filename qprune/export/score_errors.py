@@ -29,7 +29,7 @@ def score_errors(
         batch: images at a time.
         channels_last: the layout of the images.
 
-    Source: the batch means of paired differences; Law (2015), *Simulation Modeling and Analysis*, 9.5.3 and 10.2.1.
+    Source: batch means of paired differences; Law (2015), *Simulation Modeling and Analysis*, chapters 9 and 10.
 
     Example:
         >>> score_errors(net, file, Classification(classes=10), splits.test, batch=256)["accuracy"]

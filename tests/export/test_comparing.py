@@ -106,10 +106,26 @@ def test_network_that_takes_one_number_of_images_is_told(tmp_path: Path) -> None
         qprune.export(net, tmp_path / "model.onnx", torch.randn(1, 3, 5, 7))
 
 
-def test_outputs_of_other_shapes_are_told(tmp_path: Path) -> None:
-    net = Net(lambda net, x: net.a(x)[: x.shape[0] // 8 + 1])
-    with pytest.raises(ExportError, match=r"Net (gives outputs of shape|cannot be written)"):
-        qprune.export(net, tmp_path / "model.onnx", torch.randn(1, 3, 5, 7))
+def test_outputs_of_other_shapes_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def widen(net: Any) -> None:
+        net.c = nn.Conv2d(4, 6, 1)
+
+    written_as(monkeypatch, widen)
+    with pytest.raises(
+        ExportError, match=r"Net gives outputs of shape \(2, 5, 5, 7\), and the file .* \(2, 6, 5, 7\): its"
+    ):
+        qprune.export(Net(chain), tmp_path / "model.onnx", torch.randn(2, 3, 5, 7))
+
+
+class Table(nn.Module):
+    def forward(self, index: Tensor) -> dict[str, Tensor]:
+        return {"value": index * 2.5, "place": index}
+
+
+def test_programs_may_read_whole_numbers_and_give_tables(tmp_path: Path) -> None:
+    certificate = qprune.export(Table(), tmp_path / "model.pt2", torch.tensor([[3, 8, 5]]))
+    assert certificate.exact
+    assert len(certificate.outputs) == 2
 
 
 def test_infinite_outputs_are_equal_if_they_are_the_same(tmp_path: Path) -> None:
