@@ -224,11 +224,24 @@ def _squeeze(low: Lowering, name: str, shape: Shape, value: Value, dim: int) -> 
     return low.moved("Squeeze", low.settled(value), name, [low.integers(pair(dim)[:1], "axes")])
 
 
-def _mean(low: Lowering, name: str, shape: Shape, value: Value, dim: Any = None, keepdim: bool = False) -> Value:
-    if dim is None:
-        dim = list(range(len(shape)))
-    axes = low.integers([each % len(shape) for each in (dim if isinstance(dim, (tuple, list)) else [dim])], "axes")
-    return Real(low.graph.node("ReduceMean", [low.real(value), axes], name, keepdims=int(keepdim)))
+def _reduced(kind: str) -> Callable[..., Value]:
+    def write(low: Lowering, name: str, shape: Shape, value: Value, dim: Any = None, keepdim: bool = False) -> Value:
+        if dim is None:
+            dim = list(range(len(shape)))
+        axes = low.integers([each % len(shape) for each in (dim if isinstance(dim, (tuple, list)) else [dim])], "axes")
+        return Real(low.graph.node(kind, [low.real(value), axes], name, keepdims=int(keepdim)))
+
+    return write
+
+
+def _batch_norm(
+    low: Lowering, name: str, shape: Shape, value: Value, running_mean: Value, running_var: Value, weight: Value,
+    bias: Value, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+) -> Value:  # fmt: skip
+    if training:
+        raise _NoWayError("statistics of the batch in eval mode")
+    inputs = [low.real(each) for each in (value, weight, bias, running_mean, running_var)]
+    return Real(low.graph.node("BatchNormalization", inputs, name, epsilon=float(eps)))
 
 
 def _window(low: Lowering, options: dict[str, Any]) -> dict[str, Any]:
@@ -287,6 +300,12 @@ def _matmul(low: Lowering, name: str, shape: Shape, one: Value, other: Value) ->
     return Real(low.graph.node("MatMul", [low.real(one), low.real(other)], name))
 
 
+def _linear(low: Lowering, name: str, shape: Shape, value: Value, weight: Value, bias: Value | None = None) -> Value:
+    columns = low.graph.node("Transpose", [low.real(weight)], f"{name}.columns", perm=[1, 0])
+    product = low.graph.node("MatMul", [low.real(value), columns], f"{name}.product")
+    return Real(product if bias is None else low.graph.node("Add", [product, low.real(bias)], name))
+
+
 def _chunk(low: Lowering, name: str, shape: Shape, value: Value, chunks: int, dim: int = 0) -> list[Value]:
     size = -(-shape[dim] // chunks)
     return _split(low, name, shape, value, size, dim)
@@ -334,7 +353,9 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "softmax": _softmax("Softmax"), "log_softmax": _softmax("LogSoftmax"),
     "cat": _cat, "concat": _cat, "concatenate": _cat, "chunk": _chunk, "split": _split, "getitem": _getitem,
     "flatten": _flatten, "view": _view, "reshape": _view, "permute": _permute, "transpose": _transpose,
-    "unsqueeze": _unsqueeze, "squeeze": _squeeze, "mean": _mean,
+    "unsqueeze": _unsqueeze, "squeeze": _squeeze, "mean": _reduced("ReduceMean"),
+    "sum": _reduced("ReduceSum"), "batch_norm": _batch_norm,
     "max_pool2d": _max_pool, "avg_pool2d": _average_pool, "adaptive_avg_pool2d": _adaptive_average,
     "adaptive_max_pool2d": _adaptive_max, "interpolate": _interpolate, "pad": _pad, "matmul": _matmul,
+    "linear": _linear,
 }  # fmt: skip

@@ -72,6 +72,12 @@ class Functional(nn.Module):
         return self.function(self.conv(x), x)
 
 
+def normed(x: Tensor, training: bool = False) -> Tensor:
+    """As timm's layers of normalization and activation do it."""
+    vector = torch.arange(1.0, 5.0, device=x.device)
+    return F.batch_norm(x, vector - 1, vector, -vector, vector / 2, training, eps=0.1)
+
+
 def shuffled(x: Tensor) -> Tensor:
     """As torchvision's ShuffleNet does it: with arithmetic on sizes."""
     count, channels, height, width = x.size()
@@ -101,6 +107,9 @@ FUNCTIONS = {
     "converted": lambda y, x: y.to(x.dtype).to(x.device).float(),
     "made": lambda y, x: y + torch.full((1,), 2.0, device=x.device),
     "dimensions": lambda y, x: y * x.ndim + x.dim(), "side": lambda y, x: y.flatten(1) / x.size(dim=1),
+    "mean": lambda y, x: y - y.mean(), "sum": lambda y, x: y + y.sum((2, 3), keepdim=True),
+    "linear": lambda y, x: F.linear(y, normed(y).mean((0, 1))), "norm": lambda y, x: normed(y),
+    "biased": lambda y, x: F.linear(y, normed(y).mean((0, 1)), normed(y).mean((0, 1, 3))),
     "shuffle": lambda y, x: shuffled(y),
     "matmul": lambda y, x: y.matmul(x.transpose(2, 3)), "dropout": lambda y, x: F.dropout(y, 0.5, False),
 }  # fmt: skip
@@ -361,6 +370,7 @@ REFUSED = {
     "bounds": (Functional(lambda y, x: y.clamp(x)), r"clamp\(tensor, tensor\) is a call .*: bounds that are tensors\."),
     "attribute": (Functional(lambda y, x: y.mT), "mT is an attribute of a tensor for which there is no way"),
     "dropping": (Functional(lambda y, x: y + F.dropout(x)), "it drops in eval mode, too; pass training=self.training"),
+    "statistics": (Functional(lambda y, x: normed(y, training=True)), "statistics of the batch in eval mode"),
     "double": (Functional(lambda y, x: y.to(torch.float64)), "a file computes in float32, and has no devices"),
     "whole": (
         Functional(lambda y, x: y + torch.ones(1, dtype=torch.int32)),
