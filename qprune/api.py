@@ -289,7 +289,7 @@ def export(
     Args:
         model: a network, or a run as for `load`.
         path: where to, say ``"model.onnx"``; a file that is there is replaced. ``"model.pt2"`` is a program of
-            `torch.export`, which torch runs without the network's code.
+            `torch.export`, which torch runs without the network's code. Other endings are refused.
         example: an input of the network, of real values where there are any; a run has its own.
         storage: ``"int8"``, or ``"int4"``: weights of up to 4 bits take half the bytes and are computed with as floats.
         dynamic_size: whether images of other height and width may come; by default where the output is an image, too.
@@ -303,7 +303,8 @@ def export(
         the certificate: prints as a page, ``.exact``, ``.scores``, ``.operators``, ``.to_json()``.
 
     Raises:
-        ExportError: if the packages are missing, or the network calls what there is no way to write; it is named.
+        ExportError: if the packages are missing; the network calls what there is no way to write, which is named; or
+            the file would compute something else, quantizers left aside, than rounding explains.
 
     Example:
         >>> print(qprune.export("runs/digits/a75_w4a4", "model.onnx"))

@@ -1,5 +1,6 @@
 """`calibrate`: ranges of quantizers and statistics of normalizations from data, without training."""
 
+import inspect
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,7 +35,9 @@ def calibrate(net: nn.Module, loader: Iterable[Any], *, batches: int | None = No
     Args:
         net: a trained network with quantizers, say from `qprune.swap`. It is changed in place: ranges, and statistics.
         loader: batches of images, alone or first in a tuple ``(input, target)``; a `DataLoader` or a list, of which
-            both passes begin at the start. A few hundred images do; without augmentation.
+            both passes begin at the start. A few hundred images do; without augmentation. For a network of two inputs
+            batches are ``(a, b)``, ``(a, b, target)`` or ``((a, b), target)``: as many are taken as its forward has
+            arguments without a default.
         batches: how many of them to take; by default all.
         norms: whether to take the statistics of batch normalizations anew. It needs batches of a usual size, 64 say,
             augmented as in training: without augmentation the statistics alone cost a CIFAR-10 network 3 points.
@@ -45,7 +48,7 @@ def calibrate(net: nn.Module, loader: Iterable[Any], *, batches: int | None = No
     Raises:
         ValueError: if ``batches`` is less than 1.
         PlanError: if the network has no quantizer, or one that no forward in eval mode reaches; it is named.
-        DataError: if the loader gives no batch.
+        DataError: if the loader gives no batch, or one with fewer inputs than the network takes.
         TrainingError: if there is NaN or infinity at a site; it is named. After an error the network is as it was.
 
     Source: Jacob et al. (2018), arXiv:1712.05877, section 3.2; the statistics after Izmailov et al. (2018),
@@ -151,14 +154,32 @@ def _inputs(net: nn.Module, loader: Iterable[Any], batches: int | None) -> Itera
     empty = True
     for batch in itertools.islice(loader, batches):
         empty = False
-        inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
-        inputs = tree_map_only(Tensor, lambda tensor: tensor.to(device), inputs)
-        yield inputs if isinstance(inputs, tuple) else (inputs,)
+        yield tree_map_only(Tensor, lambda tensor: tensor.to(device), _arguments(net, batch))
     if empty:
         raise DataError(
             "There is nothing to calibrate on: the loader gave no batch. Pass a DataLoader or a list of batches; what "
             "can be gone through only once is empty at the second pass."
         )
+
+
+def _arguments(net: nn.Module, batch: Any) -> tuple[Any, ...]:
+    parts = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
+    wanted = max(1, _required(net))
+    if isinstance(parts[0], tuple) or (isinstance(parts[0], list) and wanted > 1):  # a DataLoader makes lists of tuples
+        parts = tuple(parts[0])
+        wanted = max(wanted, len(parts))
+    if len(parts) < wanted:
+        raise DataError(
+            f"{type(net).__name__} takes {wanted} inputs, and a batch of the loader holds {len(parts)}: give batches "
+            "(a, b), or ((a, b), target)."
+        )
+    return parts[:wanted]
+
+
+def _required(net: nn.Module) -> int:
+    """How many arguments the network cannot do without."""
+    parameters = inspect.signature(net.forward).parameters.values()
+    return sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
 
 
 @contextmanager

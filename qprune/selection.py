@@ -9,7 +9,7 @@ from attrs import define, field, frozen
 from torch import nn
 from torch.nn.utils import parametrize
 
-from qprune.flow import Flow
+from qprune.flow import Call, Flow
 from qprune.layers import HOSTS, Compressed, in_place_of
 from qprune.spec import PruneRule, QuantizeRule, Selector
 
@@ -156,13 +156,29 @@ class _Choice:
             at = " and ".join(f"{call.index}" for call in calls)
             return (
                 f'"{path}" runs {len(calls)} times in one forward (operations {at}), so its {side} is no one place; '
-                'use the inputs of the convolutions behind it: types = ["Conv2d"], at = "input"'
+                f"{self._instead(path, side)}"
             )
         if len(calls[0].shape) < 2:
             return f'"{path}" has an output of shape {calls[0].shape}, without channels; exclude it'
         if kind == "mask" and side != "input" and path in self.flow.output_paths():
             return f'"{_site(path, side)}" holds the network\'s output channels, which cannot be pruned; exclude it'
         return ""
+
+    def _instead(self, path: str, side: str) -> str:
+        """What works in place of a layer that runs several times."""
+        if side == "output":
+            return 'use the inputs of the convolutions behind it: types = ["Conv2d"], at = "input"'
+        feeding = [self.flow.source(call) for call in self.flow.of(path)]
+        outputs = [call.path for call in feeding if call is not None and self._has_output(call)]
+        if len(outputs) == len(feeding):
+            listed = ", ".join(f'"{each}"' for each in outputs)
+            return f'exclude it, and use the outputs of what feeds it: paths = [{listed}], at = "output"'
+        return (
+            'exclude it, of which only the weight can be a site (at = "weight"), or make a layer for each of its calls'
+        )
+
+    def _has_output(self, call: Call) -> bool:
+        return bool(call.path) and len(self.flow.of(str(call.path))) == 1 and not not_a_host(call.layer or nn.Module())
 
 
 def _site(path: str, side: str) -> str:

@@ -97,6 +97,31 @@ def test_inputs_alone_are_batches_too_and_only_so_many_are_taken() -> None:
     assert all(torch.equal(*pair) for pair in zip(one.buffers(), other.buffers(), strict=True))
 
 
+class Two(nn.Module):
+    """A network of two inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = QuantConv2d(3, 4, 1, weight_bits=8, act_bits=8), QuantConv2d(2, 4, 1, weight_bits=8)
+
+    def forward(self, image: Tensor, depth: Tensor, scale: float = 1.0) -> Tensor:
+        return self.one(image) + scale * self.other(depth)
+
+
+def test_networks_of_two_inputs_get_both() -> None:
+    a, b, target = torch.randn(4, 3, 5, 7), torch.randn(4, 2, 5, 7), torch.zeros(4)
+    for batch in ((a, b), [a, b], (a, b, target), ((a, b), target), [[a, b], target]):
+        net: Any = qprune.calibrate(Two(), [batch])
+        torch.testing.assert_close(net.one.input_quant.range, torch.stack([a.amin(), a.amax()]))
+
+
+def test_batch_with_too_few_inputs_is_told() -> None:
+    with pytest.raises(
+        DataError, match=r"Two takes 2 inputs, and a batch of the loader holds 1: give batches \(a, b\)"
+    ):
+        qprune.calibrate(Two(), [torch.randn(4, 3, 5, 7)])
+
+
 def test_the_exported_file_is_that_of_the_calibrated_network(tmp_path) -> None:
     net = nn.Sequential(QuantConv2d(3, 5, 3), nn.ReLU(), QuantConv2d(5, 4, 1))
     data = batches()

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ from qprune.api import save
 from qprune.cli import main
 from qprune.data import load_data
 from qprune.errors import ExportError
+from qprune.export import Certificate
 from qprune.report import timing
 from qprune.spec import DataSpec, list_specs
 from qprune.training import load_model
@@ -336,7 +336,8 @@ def test_export_certifies_the_metric_and_times_both(qprune, in_a_hurry):
     assert "accuracy: " in text
     assert "operators that ran: " in text
     assert "in real numbers" not in text
-    assert [line.split()[0] for line in text.splitlines()[-2:]] == ["dense", "exported"]
+    assert [line.split()[0] for line in text.splitlines()[-4:-2]] == ["dense", "exported"]
+    assert text.splitlines()[-1].endswith(" points of accuracy; allowed are 100 (--require).")
     certificate = json.loads(Path("runs/tiny/model.certificate.json").read_text())
     assert certificate["scores"]["accuracy"][0] == json.loads(qprune("evaluate", "tiny"))["accuracy"]
     assert set(certificate["milliseconds"]) == {"dense", "exported"}
@@ -351,15 +352,51 @@ def test_exported_files_are_evaluated_and_predicted_with(qprune, in_a_hurry):
     assert qprune("predict", "runs/tiny/model.onnx", "scan.png") == qprune("predict", "tiny", "scan.png")
 
 
+def certified(trained, exported, error):
+    """A certificate with these scores, of which the other facts do not matter."""
+    facts = dict.fromkeys(("environment", "operators")) | {"inputs": {}, "outputs": (), "quantizers": ()}
+    scores, errors = {"accuracy": (trained, exported)}, {"accuracy": error}
+    return Certificate(file="it.onnx", bytes=1, scores=scores, standard_errors=errors, **facts)
+
+
+def held(certificate, metric="accuracy", require=None):
+    return cli._check_certificate(certificate, metric, require, cli._allowed(require))
+
+
 def test_files_that_differ_too_much_or_cannot_be_scored_are_refused():
-    certificate = SimpleNamespace(
-        file="it.onnx", exact=False, scores={"accuracy": (0.98, 0.97)}, loss=lambda name: 0.01
-    )
-    with pytest.raises(ExportError, match=r"^it.onnx differs by 1 points of accuracy; allowed are 0.1\. Train with"):
-        cli._check_certificate(certificate, "accuracy", "0.1", 0.1)
+    differing = certified(0.98, 0.97, error=0.001)
+    with pytest.raises(
+        ExportError, match=r"^it.onnx differs by 1 points of accuracy; allowed are 0.1 \(--require\)\. Tr"
+    ):
+        held(differing, require="0.1")
+    with pytest.raises(
+        ExportError, match=r"allowed are 0.2 \(two standard errors of the difference on these images\)\."
+    ):
+        held(differing)
+    with pytest.raises(ExportError, match=r"allowed are 0.1 \(the default\)\."):
+        held(certified(0.98, 0.97, error=0.0001))
     with pytest.raises(ExportError, match=r"^There is no data to score the file on\. .* --require nothing\.$"):
-        cli._check_certificate(certificate, "miou", "0.1", 0.1)
-    cli._check_certificate(certificate, "miou", "nothing", float("inf"))
+        held(differing, metric="miou", require="0.1")
+    assert held(differing, metric="miou", require="nothing") == "Required was nothing."
+
+
+def test_default_gate_knows_how_much_chance_there_is_in_so_many_images():
+    one_of_400 = certified(0.9875, 0.985, error=0.0025)
+    assert held(one_of_400) == (
+        "The file differs by 0.25 points of accuracy; allowed are 0.5 (two standard errors of the difference on these "
+        "images)."
+    )
+    assert held(certified(0.9875, 0.9875, error=0)) == (
+        "The file differs by 0 points of accuracy; allowed are 0.1 (the default)."
+    )
+
+
+def test_export_of_another_kind_of_file_is_refused(qprune, in_a_hurry):
+    qprune("fit", write("tiny.toml"), "--quiet")
+    result = CliRunner().invoke(main, ["export", "tiny", "--out", "tiny.tflite"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith('qprune: tiny.tflite is to be an ONNX file (its name ends in ".onnx") or a program')
+    assert not Path("tiny.tflite").exists()
 
 
 @pytest.mark.parametrize("name", ["model.pt2", "quant.onnx"])

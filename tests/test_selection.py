@@ -289,6 +289,33 @@ def test_a_layer_that_runs_twice_is_refused_as_an_activation_site():
     ]
 
 
+class Recurrent(nn.Module):
+    """A convolution that runs twice, behind rectifiers of its own or behind a function."""
+
+    def __init__(self, rectifiers=True):
+        super().__init__()
+        self.stem, self.twice, self.head = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 2, 1)
+        self.act1, self.act2 = (nn.ReLU(), nn.ReLU()) if rectifiers else (torch.relu, torch.relu)
+
+    def forward(self, x):
+        return self.head(self.twice(self.act2(self.twice(self.act1(self.stem(x))))))
+
+
+def test_a_convolution_that_runs_twice_is_told_what_works_instead():
+    (line,) = mistakes(quantize(at("input", "Conv2d", skip=(0,))), net=Recurrent())
+    assert line == (
+        '"twice" runs 2 times in one forward (operations 2 and 4), so its input is no one place; exclude it, and use '
+        'the outputs of what feeds it: paths = ["act1", "act2"], at = "output" (quantize[0].sites[0] in mine).'
+    )
+    (line,) = mistakes(quantize(at("input", paths=("twice",))), net=Recurrent(rectifiers=False))
+    assert line.endswith(
+        'exclude it, of which only the weight can be a site (at = "weight"), or make a layer for each of its calls '
+        "(quantize[0].sites[0] in mine)."
+    )
+    works = at("input", "Conv2d", exclude=("twice",)), at("output", paths=("act1", "act2")), at("weight", "Conv2d")
+    assert mistakes(quantize(*works[:2]), quantize(works[2]), net=Recurrent()) == []
+
+
 def test_a_layer_that_cannot_have_a_site_is_refused():
     (line,) = mistakes(quantize(at("output", "GroupNorm")))
     assert line.startswith(

@@ -6,6 +6,7 @@ from qprune.export.opening import file_model
 from qprune.export.qonnx import runnable, write_qonnx
 from qprune.export.run import export_run, monitored, open_exported, open_run
 from qprune.export.running import OnnxModel, Operators
+from qprune.export.score_errors import score_errors
 from qprune.export.torch_program import TorchProgram, write_program
 from qprune.export.writing import Written, write_network
 
@@ -24,6 +25,7 @@ __all__ = [
     "open_exported",
     "open_run",
     "runnable",
+    "score_errors",
     "write_network",
     "write_program",
     "write_qonnx",

@@ -67,6 +67,8 @@ class Certificate:
         predictions: share of samples or pixels of which the largest channel is the same; None if there are no classes.
         iou: mean intersection over union between both segmentations; None for other tasks.
         scores: metric -> that of the network and that of the file, on test images; empty without a task and data.
+        standard_errors: metric -> that of the difference of both scores, see `qprune.export.score_errors`; empty if no
+            score differs.
         operators: what the runtime executed.
         real_layers: path -> reason, for each convolution and linear layer that computes with real numbers.
         milliseconds: of one image: name -> median; empty if not measured.
@@ -82,6 +84,7 @@ class Certificate:
     predictions: float | None = None
     iou: float | None = None
     scores: Mapping[str, tuple[float, float]] = field(factory=dict)
+    standard_errors: Mapping[str, float] = field(factory=dict)
     operators: Operators
     real_layers: Mapping[str, str] = field(factory=dict)
     milliseconds: Mapping[str, float] = field(factory=dict)
@@ -99,6 +102,10 @@ class Certificate:
         """
         trained, exported = self.scores[metric]
         return abs(trained - exported)
+
+    def noise(self, metric: str) -> float:
+        """By how much a score may differ by chance on so many images: two standard errors, as an absolute number."""
+        return 2 * self.standard_errors.get(metric, 0.0)
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain dicts, lists and numbers."""
@@ -130,11 +137,16 @@ class Certificate:
             yield f"same class: {_percent(self.predictions)}"
         if self.iou is not None:
             yield f"mean IoU between the two: {_percent(self.iou)}"
-        yield from (f"{name}: {one:.4f} trained, {other:.4f} exported" for name, (one, other) in self.scores.items())
+        yield from map(self._score_line, self.scores)
         yield f"operators that ran: {self.operators}"
         yield from (f"in real numbers: {path}, because {reason}" for path, reason in self.real_layers.items())
         if self.milliseconds:
             yield "one image: " + ", ".join(f"{name} {value:.3f} ms" for name, value in self.milliseconds.items())
+
+    def _score_line(self, name: str) -> str:
+        trained, exported = self.scores[name]
+        chance = f"; chance explains {self.noise(name):.4f}" if self.noise(name) else ""
+        return f"{name}: {trained:.4f} trained, {exported:.4f} exported{chance}"
 
     def _quantizer_lines(self) -> Iterator[str]:
         if not self.quantizers:

@@ -8,15 +8,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
+from qprune.errors import ExportError
 from qprune.export.certificate import STEPS, Agreement, Environment
-from qprune.export.packages import import_onnx, import_runtime
+from qprune.export.locating import where_it_begins
+from qprune.export.packages import import_runtime
 from qprune.export.probe import saturates
 from qprune.export.running import OnnxModel
 from qprune.export.writing import Written
 from qprune.layers import sites
 
 RANDOM = 8
+TOLERANCE = 1e-4  # of the largest number of an output: rounding stays far below, another computation far above
+LAST_BITS = 1e-6  # of an input's range
 Inputs = tuple[Tensor, ...]
 
 
@@ -42,42 +47,53 @@ def _range(x: Tensor) -> tuple[float, float]:
 
 def _random(x: Tensor, generator: torch.Generator) -> Tensor:
     low, high = _range(x)
-    return torch.rand(RANDOM, *x.shape[1:], generator=generator) * (high - low) + low
+    return (torch.rand(RANDOM, *x.shape[1:], generator=generator) * (high - low) + low).to(x.dtype)
 
 
 def _extremes(x: Tensor) -> Tensor:
     low, high = _range(x)
     board = torch.arange(x[0].numel()).view(x.shape[1:]) % 2
     return torch.stack([torch.full_like(x[0], low), torch.full_like(x[0], high), torch.zeros_like(x[0]),
-                        low + board * (high - low)])  # fmt: skip
+                        (low + board * (high - low)).to(x.dtype)])  # fmt: skip
 
 
 class Comparison:
     """Adds up over many batches how equal the network and the file are.
 
+    Of a network without active quantizers nothing but rounding may differ: more is an error.
+
     Args:
         net: the network that was trained.
         model: runs the file.
-        written: what was made of the network, where its integers can be looked at.
+        written: what was made of the network, where its integers and layers can be looked at.
         batch: images that run at a time.
     """
 
     def __init__(self, net: nn.Module, model: Any, written: Written | None = None, batch: int = 32) -> None:
         self.net, self.model, self.written, self.batch = net, model, written, batch
+        self.rounds_alone = not any(site.quant is not None and bool(site.quant.active) for site in sites(net))
         integers = {} if written is None else {site: codes.name for site, codes in written.quantized.items()}
         self.sites = list(integers)
         self.inside: OnnxModel | None = None
         if written is not None and integers:
-            self.inside = OnnxModel(_with_outputs(written.model, integers.values()), outputs=list(integers.values()))
+            self.inside = OnnxModel(written.with_outputs(integers.values()), outputs=list(integers.values()))
         self.outputs: dict[str, _Count] = {name: _Count() for name in self.model.outputs}
         self.quantizers = {name: _Count() for name in self.sites}
         self.classes = _Classes()
 
     @torch.no_grad()
     def add(self, inputs: Inputs) -> None:
-        """Compare on these images."""
+        """Compare on these images.
+
+        Raises:
+            ExportError: if the network does not take so many images, the file gives results of other shapes, or a
+                network without quantizers and its file differ by more than rounding; where that begins is named.
+        """
         for part in zip(*(x.split(self.batch) for x in inputs), strict=True):
-            trained, exported = _tuple(self.net(*part)), _tuple(self.model(*part))
+            trained, exported = self._run(part), _tuple(self.model(*part))
+            self._check_shapes(trained, exported)
+            if self.rounds_alone:
+                self._check_rounding(part, trained, exported)
             for name, one, other in zip(self.model.outputs, trained, exported, strict=True):
                 step = float(one.abs().max()) / STEPS
                 self.outputs[name].add(one, other, step)
@@ -86,9 +102,47 @@ class Comparison:
             if self.written is not None and self.inside is not None:
                 self._add_integers(self.written.net, self.inside, part)
 
+    def _run(self, part: Inputs) -> tuple[Tensor, ...]:
+        try:
+            return _tuple(self.net(*_copies(part)))
+        except Exception as error:  # the network's own code
+            raise ExportError(
+                f"{type(self.net).__name__} fails on inputs of shape {_shapes(part)}, and a file takes any number of "
+                "images: write its forward so that it does, too."
+            ) from error
+
+    def _check_shapes(self, trained: tuple[Tensor, ...], exported: tuple[Tensor, ...]) -> None:
+        one, other = _shapes(trained), _shapes(exported)
+        if one != other:
+            raise ExportError(
+                f"{type(self.net).__name__} gives outputs of shape {one}, and the file made of it gives {other}: its "
+                "forward depends on the number of images, or on values."
+            )
+
+    def _check_rounding(self, part: Inputs, trained: tuple[Tensor, ...], exported: tuple[Tensor, ...]) -> None:
+        for place, (one, other) in enumerate(zip(trained, exported, strict=True)):
+            apart, size = float(_apart(one, other).max()), _size(one)
+            if apart <= TOLERANCE * size:
+                continue
+            # some networks make much of little: a normalization of what is next to constant
+            allowed = TOLERANCE * size + 10 * float(_apart(one, self._run(_moved(part))[place]).max())
+            if not apart <= allowed:
+                raise ExportError(
+                    f"The file differs from {type(self.net).__name__} by {apart:.3g} where the largest number is "
+                    f"{size:.3g}, and rounding explains {allowed:.3g}{self._begins(part)}. Its forward depends on "
+                    "values or on the number of images, or this is an error in qprune: please report the network."
+                )
+
+    def _begins(self, part: Inputs) -> str:
+        try:
+            path = "" if self.written is None else where_it_begins(self.written, part, TOLERANCE)
+        except ExportError:  # that it differs is to be told in any case
+            path = ""
+        return f"; {path} is the first layer whose result differs" if path else ""
+
     def _add_integers(self, net: nn.Module, inside: OnnxModel, part: Inputs) -> None:
         with _watched(net, self.sites) as seen:
-            net(*part)
+            net(*_copies(part))
         for name, codes in zip(self.sites, _tuple(inside(*part)), strict=True):
             self.quantizers[name].add(seen[name], codes.float(), 1)
 
@@ -105,7 +159,7 @@ class _Count:
 
     def add(self, one: Tensor, other: Tensor, step: float) -> None:
         """Count two tensors that should be equal."""
-        apart = (one - other).abs()
+        apart = _apart(one, other)
         self.values += one.numel()
         self.equal += int((one == other).sum())
         self.near += int((apart <= step).sum())
@@ -145,16 +199,36 @@ class _Classes:
 
 
 def _tuple(result: Any) -> tuple[Tensor, ...]:
-    return tuple(result) if isinstance(result, (tuple, list)) else (result,)
+    return tuple(tree_leaves(result))
 
 
-def _with_outputs(model: Any, names: Iterable[str]) -> bytes:
-    onnx = import_onnx()
-    copied = onnx.ModelProto()
-    copied.CopyFrom(model)
-    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, None) for name in names]
-    copied.graph.output.extend(values)
-    return bytes(copied.SerializeToString())
+def _copies(tensors: Inputs) -> Inputs:
+    return tuple(tensor.clone() for tensor in tensors)  # a network may overwrite its input
+
+
+def _moved(part: Inputs) -> Inputs:
+    """The same inputs with other last bits."""
+    generator = torch.Generator().manual_seed(0)
+
+    def moved(x: Tensor) -> Tensor:
+        low, high = _range(x)
+        return x + LAST_BITS * (high - low) * torch.randn(x.shape, generator=generator)
+
+    return tuple(moved(x) if x.is_floating_point() else x for x in part)
+
+
+def _apart(one: Tensor, other: Tensor) -> Tensor:
+    """How far numbers are apart; infinities and what is no number are not, if they are the same."""
+    same = (one == other) | (one.isnan() & other.isnan())
+    return torch.where(same, 0.0, (one - other).abs())
+
+
+def _size(tensor: Tensor) -> float:
+    return float(tensor.abs().nan_to_num(0.0, 0.0, 0.0).max())
+
+
+def _shapes(tensors: tuple[Any, ...]) -> str:
+    return ", ".join(str(tuple(each.shape)) for each in tensors)
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 """`export_network`: writes the file, runs it, and says how equal it is."""
 
+import copy
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from qprune.export.replacing import replace_file
 from qprune.export.running import ABOUT, OnnxModel, Operators
 from qprune.export.torch_program import SUFFIX, TorchProgram, write_program
 from qprune.export.writing import STORAGES, Written, write_network
+from qprune.layers import BiasQuant, FakeQuant
 from qprune.report import summarize
 from qprune.zoo import deployed
 
@@ -49,23 +52,28 @@ def export_network(
         about: what else the file is to hold, as plain data.
 
     Raises:
-        ExportError: as for `write_network`, or if the file cannot be written.
+        ExportError: as for `write_network`; if the file cannot be written; or if it computes something else than the
+            network does while nothing is quantized. Then there is no file.
     """
-    inputs = tuple(x.detach().cpu() for x in (example if isinstance(example, tuple) else (example,)))
+    inputs = _inputs(example)
     file, program = Path(path), Path(path).suffix == SUFFIX
+    _check_path(file)
     _check_options(storage, dynamic_size, dialect, program)
     tried = inputs_like(inputs) | {name: (each,) for name, each in (images or {}).items()}
     if program:
-        made = _as_program(net, file, inputs, dynamic_size, about or {})
+        made = _as_program(net, inputs, dynamic_size, about or {})
     elif dialect == "qonnx":
-        made = _as_qonnx(net, file, inputs, about or {})
+        made = _as_qonnx(net, inputs, about or {})
     else:
-        made = _as_onnx(net, file, inputs, storage, dynamic_size, about or {})
+        made = _as_onnx(net, inputs, storage, dynamic_size, about or {})
     _compare(made.comparison, tried)
+    if not made.comparison.rounds_alone and not program:
+        _compare_without_quantizers(made.net, inputs, dynamic_size, tried)
     outputs, quantizers = made.comparison.agreements()
+    replace_file(file, made.content)
     return Certificate(
         file=str(file),
-        bytes=file.stat().st_size,
+        bytes=len(made.content),
         packed_bytes=_packed_bytes(made.net, inputs),
         environment=made.environment,
         inputs={name: len(each[0]) for name, each in tried.items()},
@@ -80,13 +88,33 @@ def export_network(
 
 @frozen(eq=False)
 class _Made:
-    """A file that was written, and what is known of it."""
+    """The content of a file, and what is known of it."""
 
     net: nn.Module
+    content: bytes
     comparison: Comparison
     environment: Environment
     operators: Operators
     real_layers: Mapping[str, str] = field(factory=dict)
+
+
+def _inputs(example: Any) -> Inputs:
+    given = example if isinstance(example, (tuple, list)) else (example,)
+    for x in given:
+        if not isinstance(x, Tensor) or x.dim() == 0:
+            kind = "a tensor of one number" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+            raise ExportError(f"example must be a tensor of images, (N, ...), or a tuple of such; received {kind}.")
+    return tuple(x.detach().cpu() for x in given)
+
+
+def _check_path(file: Path) -> None:
+    if file.suffix not in (".onnx", SUFFIX):
+        raise ExportError(
+            f'{file} is to be an ONNX file (its name ends in ".onnx") or a program of torch.export ("{SUFFIX}"); '
+            f'received a name that ends in "{file.suffix}".'
+        )
+    if not file.parent.is_dir():
+        raise ExportError(f"{file} cannot be written: there is no folder {file.parent}.")
 
 
 def _check_options(storage: str, dynamic_size: bool | None, dialect: str, program: bool) -> None:
@@ -101,36 +129,52 @@ def _check_options(storage: str, dynamic_size: bool | None, dialect: str, progra
 
 
 def _as_onnx(
-    net: nn.Module, file: Path, inputs: Inputs, storage: str, dynamic_size: bool | None, about: Mapping[str, Any]
+    net: nn.Module, inputs: Inputs, storage: str, dynamic_size: bool | None, about: Mapping[str, Any]
 ) -> _Made:
     written = write_network(net, inputs, storage=storage, dynamic_size=dynamic_size)
-    _save(written, file, about)
+    content = _content(written, about)
     reasons = {layer.path: layer.reason for layer in written.layers if not layer.integer}
-    comparison = Comparison(deployed(net), OnnxModel(file), written)
-    return _Made(written.net, comparison, environment(), _operators(file, inputs), reasons)
+    comparison = Comparison(deployed(net), OnnxModel(content), written)
+    return _Made(written.net, content, comparison, environment(), _operators(content, inputs), reasons)
 
 
-def _as_qonnx(net: nn.Module, file: Path, inputs: Inputs, about: Mapping[str, Any]) -> _Made:
+def _as_qonnx(net: nn.Module, inputs: Inputs, about: Mapping[str, Any]) -> _Made:
     written = write_qonnx(net, inputs)
-    _save(written, file, about)
-    content = runnable(written.model).SerializeToString()
-    comparison = Comparison(deployed(net), OnnxModel(content))
-    return _Made(written.net, comparison, environment(), _operators(content, inputs))
+    content = _content(written, about)
+    told = runnable(written.model).SerializeToString()
+    comparison = Comparison(deployed(net), OnnxModel(told))
+    return _Made(written.net, content, comparison, environment(), _operators(told, inputs))
 
 
-def _as_program(
-    net: nn.Module, file: Path, inputs: Inputs, dynamic_size: bool | None, about: Mapping[str, Any]
-) -> _Made:
-    small = write_program(net, file, inputs, dynamic_size=dynamic_size, about=about)
-    program = TorchProgram(file, trusted=True)  # it has just been written
-    return _Made(small, Comparison(deployed(net), program), program.environment, program.operators())
+def _as_program(net: nn.Module, inputs: Inputs, dynamic_size: bool | None, about: Mapping[str, Any]) -> _Made:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"model{SUFFIX}"
+        small = write_program(net, file, inputs, dynamic_size=dynamic_size, about=about)
+        program = TorchProgram(file, trusted=True)  # it has just been written
+        content = file.read_bytes()
+    return _Made(small, content, Comparison(deployed(net), program), program.environment, program.operators())
 
 
-def _save(written: Written, file: Path, about: Mapping[str, Any]) -> None:
+def _content(written: Written, about: Mapping[str, Any]) -> bytes:
     if about:
         entry = written.model.metadata_props.add()
         entry.key, entry.value = ABOUT, json.dumps(about)
-    replace_file(file, written.model.SerializeToString())
+    return bytes(written.model.SerializeToString())
+
+
+def _compare_without_quantizers(
+    net: nn.Module, inputs: Inputs, dynamic_size: bool | None, tried: Mapping[str, Inputs]
+) -> None:
+    """Write and compare what the network computes in real numbers, of which nothing but rounding may differ.
+
+    With quantizers a difference may be that of a sum which fell to the other side of a step, or anything.
+    """
+    plain = copy.deepcopy(net)
+    for part in plain.modules():
+        if isinstance(part, (FakeQuant, BiasQuant)):
+            part.active.fill_(False)
+    written = write_network(plain, inputs, dynamic_size=dynamic_size)
+    _compare(Comparison(plain, OnnxModel(written.model.SerializeToString()), written), tried)
 
 
 def _compare(comparison: Comparison, tried: Mapping[str, Inputs]) -> None:
@@ -147,8 +191,8 @@ def _compare(comparison: Comparison, tried: Mapping[str, Inputs]) -> None:
             module.training = training
 
 
-def _operators(file: Path | bytes, inputs: Inputs) -> Operators:
-    model = OnnxModel(file, profile=True)
+def _operators(content: bytes, inputs: Inputs) -> Operators:
+    model = OnnxModel(content, profile=True)
     model(*inputs)
     return model.operators()
 

@@ -54,7 +54,12 @@ def _same(low: Lowering, path: str, layer: Any, shape: Shape, value: Value) -> V
     return value
 
 
-def _weighted(low: Lowering, path: str, layer: Any, shape: Shape, value: Value) -> Value:
+def _weighted(low: Lowering, path: str, layer: Any, shape: Shape, value: Value, output_size: Any = None) -> Value:
+    if output_size is not None:
+        raise ExportError(
+            f"{path} is told its output_size in each call, for which there is no way into an ONNX file; give the layer "
+            "its output_padding"
+        )
     if isinstance(layer, nn.Linear) and len(shape) != 2:
         raise ExportError(f"{path} is a linear layer of inputs with {len(shape)} dimensions; flatten them first")
     return weighted(low, path, layer, value)

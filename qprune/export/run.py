@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from attrs import evolve
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from qprune.data import some_images
 from qprune.errors import DataError
@@ -15,8 +16,9 @@ from qprune.export.about import check_about
 from qprune.export.certificate import Certificate
 from qprune.export.exporting import export_network
 from qprune.export.opening import file_model, is_exported_program
+from qprune.export.score_errors import score_errors
 from qprune.tasks import make_task
-from qprune.training import Opened, evaluate_model, open_model
+from qprune.training import Opened, batch_of, evaluate_model, open_model
 from qprune.zoo import deployed
 
 IMAGES = 64  # of the test split, on which every integer is compared
@@ -47,9 +49,20 @@ def export_run(opened: Opened, path: str | os.PathLike[str], **options: Any) -> 
     certificate = export_network(opened.net, path, example, images=tried, about=_about(opened), **options)
     if images is None or opened.spec.task.is_own:
         return certificate
-    one = evaluate_model(opened, "test", device="cpu")
-    other = evaluate_model(evolve(opened, net=_with_file(opened.net, path)), "test", device="cpu")
-    return evolve(certificate, scores={name: (value, other[name]) for name, value in one.items()})
+    exported = evolve(opened, net=_with_file(opened.net, path))
+    one, other = (evaluate_model(each, "test", device="cpu") for each in (opened, exported))
+    scores = {name: (value, other[name]) for name, value in one.items()}
+    return evolve(certificate, scores=scores, standard_errors={} if one == other else _score_errors(opened, exported))
+
+
+def _score_errors(opened: Opened, exported: Opened) -> dict[str, float]:
+    images = opened.split("test")
+    if isinstance(images, DataLoader):  # no groups can be made of somebody's own batches
+        return {}
+    spec = opened.spec
+    task, batch = make_task(spec.task, opened.classes), batch_of(spec, opened.shape)
+    nets = opened.net, exported.net
+    return score_errors(*nets, task, images, batch=batch, channels_last=spec.train.channels_last)
 
 
 def _with_file(net: nn.Module, path: str | os.PathLike[str]) -> nn.Module:

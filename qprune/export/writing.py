@@ -1,6 +1,8 @@
 """A network as an ONNX model: dropped channels gone, normalizations folded, integers where there are any."""
 
-from collections.abc import Sequence
+import inspect
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -9,11 +11,13 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_map
 
 from qprune.errors import ExportError, ShrinkError
-from qprune.export.functions import lower_function
+from qprune.export.functions import constant, lower_function
 from qprune.export.layers import lower_layer
 from qprune.export.lowering import Layer, Lowering
+from qprune.export.overwriting import without_overwriting
+from qprune.export.packages import import_onnx
 from qprune.export.probe import saturates
-from qprune.export.values import Codes, Product, Real, Size, array
+from qprune.export.values import Codes, Product, Real, Size
 from qprune.shrink import leaf_type, shrink_with_facts, symbolic_calls
 
 STORAGES = ("int8", "int4")
@@ -34,6 +38,15 @@ class Written:
     net: nn.Module = field(repr=False)
     layers: tuple[Layer, ...]
     quantized: dict[str, Codes] = field(repr=False)
+
+    def with_outputs(self, names: Iterable[str], *, real: bool = False) -> bytes:
+        """The model with further tensors of it among its outputs: of integers, or of real numbers."""
+        onnx = import_onnx()
+        copied = onnx.ModelProto()
+        copied.CopyFrom(self.model)
+        kind = onnx.TensorProto.FLOAT if real else onnx.TensorProto.UINT8
+        copied.graph.output.extend(onnx.helper.make_tensor_value_info(name, kind, None) for name in names)
+        return bytes(copied.SerializeToString())
 
 
 def write_network(net: nn.Module, example: Any, *, storage: str = "int8", dynamic_size: bool | None = None) -> Written:
@@ -76,26 +89,44 @@ def followed(net: nn.Module, example: Any) -> tuple[nn.Module, list[fx.Node], tu
         ['placeholder', 'call_module', 'output']
     """
     inputs = example if isinstance(example, tuple) else (example,)
+    _check_dtypes(net, inputs)
     inputs = tree_map(lambda x: torch.zeros(x.shape, dtype=x.dtype) if isinstance(x, Tensor) else x, inputs)
     try:
         small = shrink_with_facts(net, inputs, fold=True).net.cpu()
         small = small if leaf_type(small) is None else nn.Sequential(small)
-        return small, symbolic_calls(small, len(inputs)), inputs
-    except ShrinkError as error:
-        raise ExportError(f"{type(net).__name__} cannot be written as an ONNX file: {error}.") from error
+        calls = symbolic_calls(small, len(inputs))
+        return small, without_overwriting(small, calls, inputs), inputs
+    except (ShrinkError, ExportError) as error:
+        reason = str(error).rstrip(".")
+        raise ExportError(f"{type(net).__name__} cannot be written as an ONNX file: {reason}.") from error
+
+
+def _check_dtypes(net: nn.Module, inputs: tuple[Any, ...]) -> None:
+    held = itertools.chain(net.named_parameters(), net.named_buffers())
+    floats = ((name, tensor.dtype) for name, tensor in held if tensor.is_floating_point())
+    given = (("an input", x.dtype) for x in inputs if isinstance(x, Tensor))
+    for name, dtype in (*floats, *given):
+        if dtype != torch.float32:
+            raise ExportError(
+                f"{type(net).__name__} cannot be written as an ONNX file: {name} is {dtype}, and a file computes in "
+                "float32. Export net.float(), with inputs of float32."
+            )
 
 
 class _Shapes(fx.Interpreter):
-    """Runs the calls on the example, and remembers the shapes of their results."""
+    """Runs the calls on the example, and remembers the shapes of their results, and what is no tensor."""
 
     def __init__(self, net: nn.Module, graph: fx.Graph) -> None:
         super().__init__(net, graph=graph)
         self.shapes: dict[fx.Node, tuple[int, ...]] = {}
+        self.others: dict[fx.Node, Any] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         if isinstance(result, Tensor):
             self.shapes[n] = tuple(result.shape)
+        else:
+            self.others[n] = result
         return result
 
 
@@ -108,17 +139,21 @@ class Walk:
         inputs: of the example.
         low: the file.
         dynamic: whether height and width are free; None if they are where the outputs have them.
+        watching: whether the result of every layer is to be a tensor of real numbers, known by the layer's path and
+            the number of the call.
     """
 
     def __init__(
-        self, net: nn.Module, nodes: Sequence[fx.Node], inputs: tuple[Any, ...], low: Lowering, dynamic: bool | None
-    ) -> None:
-        self.net, self.nodes, self.low = net, nodes, low
+        self, net: nn.Module, nodes: Sequence[fx.Node], inputs: tuple[Any, ...], low: Lowering, dynamic: bool | None,
+        *, watching: bool = False,
+    ) -> None:  # fmt: skip
+        self.net, self.nodes, self.low, self.watching = net, nodes, low, watching
+        self.watched: dict[tuple[str, int], str] = {}
         self.values: dict[fx.Node, Any] = {}
         interpreter = _Shapes(net, nodes[0].graph)
         with torch.no_grad():
             interpreter.run(*inputs)
-        self.shapes = interpreter.shapes
+        self.shapes, self.others = interpreter.shapes, interpreter.others
         self.resizable = self._is_resizable() if dynamic is None else dynamic
 
     def _is_resizable(self) -> bool:
@@ -151,27 +186,43 @@ class Walk:
     def _get_attr(self, node: fx.Node) -> Any:
         owner, _, name = str(node.target).rpartition(".")
         tensor = getattr(self.net.get_submodule(owner), name)
-        return Real(self.low.graph.constant(array(tensor), str(node.target)))
+        return self._told(lambda: constant(self.low, str(node.target), tensor))
 
     def _call_module(self, node: fx.Node) -> Any:
         layer = self.net.get_submodule(str(node.target))
         shapes = [self.shapes.get(given, ()) for given in node.all_input_nodes]
-        return self._told(lambda: lower_layer(self.low, str(node.target), layer, self._arguments(node.args), shapes))
+        values = _in_order(layer, self._arguments(node.args), self._arguments(node.kwargs))
+        value = self._told(lambda: lower_layer(self.low, str(node.target), layer, values, shapes))
+        return self._watch(node, value) if self.watching else value
+
+    def _watch(self, node: fx.Node, value: Any) -> Real:
+        path = str(node.target)
+        call = sum(path == each for each, _ in self.watched)
+        name = self.low.graph.node("Identity", [self.low.real(value)], f"{path}.watched")
+        self.watched[path, call] = name
+        return Real(name)
 
     def _call_function(self, node: fx.Node) -> Any:
-        first: Any = node.args[0] if node.args else None
-        if node.target is getattr and node.args[1] == "shape":
-            return self._sizes(first)
-        if node.target is torch._assert:
-            return None
-        return self._called(node)
+        return self._read(node) if node.target is getattr else self._called(node)
+
+    def _read(self, node: fx.Node) -> Any:
+        """What is read of a tensor by its name."""
+        tensor: Any = node.args[0]
+        if node.args[1] == "shape":
+            return self._sizes(tensor)
+        if node.args[1] == "data":
+            return self.values[tensor]
+        if node.args[1] in ("ndim", "dtype", "device"):
+            return self.others[node]
+        return self._told(lambda: _refuse_attribute(node.args[1]))
 
     def _call_method(self, node: fx.Node) -> Any:
-        if node.target in ("size", "dim"):
+        if node.target == "dim":
+            return self.others[node]
+        if node.target == "size":
             sizes = self._sizes(node.args[0])
-            if node.target == "dim":
-                return len(sizes)
-            return sizes if len(node.args) == 1 else sizes[node.args[1]]  # type: ignore[index]
+            side = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+            return sizes if side is None else sizes[side]  # type: ignore[index]
         return self._called(node)
 
     def _called(self, node: fx.Node) -> Any:
@@ -206,8 +257,25 @@ class Walk:
     def _outputs(self, node: fx.Node) -> None:
         outputs = node.args[0] if isinstance(node.args[0], (tuple, list)) else [node.args[0]]
         for place, each in enumerate(outputs):
-            if each not in self.shapes:
+            if not isinstance(each, fx.Node) or each not in self.shapes:
                 raise ExportError(f"Output {place} is no tensor, and cannot be one of an ONNX file.")
             shape = self.shapes[each]
             name = self.low.graph.node("Identity", [self.low.real(self.values[each])], "output")
             self.low.graph.output(name, shape, self._symbols(shape))
+
+
+def _in_order(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """Arguments of a layer in their order, ``(x,)`` for ``layer(input=x)``."""
+    if not kwargs:
+        return args
+    forwards = [inspect.signature(vars(kind)["forward"]) for kind in type(layer).__mro__ if "forward" in vars(kind)]
+    # a host takes whatever its torch layer does, and only that one says in which order
+    named = next(each for each in forwards if not any(p.kind in _ANY for p in each.parameters.values()))
+    return tuple(named.bind(layer, *args, **kwargs).args[1:])
+
+
+_ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def _refuse_attribute(name: Any) -> None:
+    raise ExportError(f"{name} is an attribute of a tensor for which there is no way into an ONNX file")

@@ -19,7 +19,7 @@ class Memory:
         self.read_again: dict[int, dict[int, Shape]] = {}
         self.handed: dict[int, set[int]] = {}
         self._makers: dict[int, int] = {}
-        self._names: dict[int, list[Tensor]] = {}  # by memory; being here, a tensor keeps its id
+        self._names: dict[int, dict[int, Tensor]] = {}  # by memory, then id; being here, a tensor keeps its id
         self._writes: dict[int, list[tuple[int, int]]] = {}  # by tensor: writer, and maker of what was there
         self._handing: dict[int, set[int]] = {}  # by memory, the layers whose argument and result both lie in it
 
@@ -27,7 +27,7 @@ class Memory:
         """Note who made a tensor; -1 for an input of the network."""
         self._makers[id(tensor)] = maker
         self._writes.pop(id(tensor), None)
-        self._names.setdefault(_place(tensor), []).append(tensor)
+        self._names.setdefault(_place(tensor), {})[id(tensor)] = tensor
 
     def maker(self, tensor: Tensor) -> int | None:
         """Who made what is read of a tensor now; None for a parameter, a buffer or a constant."""
@@ -50,7 +50,7 @@ class Memory:
         fresh = set(map(id, made))
         for place in set(map(_place, written)):
             self.handed.setdefault(writer, set()).update(self._handing.get(place, ()))
-            for name in self._names.get(place, ()):
+            for name in self._names.get(place, {}).values():
                 before = self.present_maker(name)
                 if id(name) not in fresh and before is not None:
                     self._writes.setdefault(id(name), []).append((writer, before))

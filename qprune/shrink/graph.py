@@ -19,7 +19,7 @@ from qprune.errors import CheckpointError, ShrinkError
 from qprune.shrink.graph_arguments import encode
 from qprune.shrink.graph_layers import describe_layer
 from qprune.shrink.graph_net import EXTRA, net_from
-from qprune.shrink.graph_words import CONTAINERS, DROPOUTS, FUNCTIONS, METHODS, leaf_type
+from qprune.shrink.graph_words import ATTRIBUTES, CONTAINERS, DROPOUTS, FUNCTIONS, METHODS, leaf_type
 from qprune.shrink.symbolic import symbolic_calls
 
 log = logging.getLogger(__name__)
@@ -162,13 +162,13 @@ class _Description:
         if node.op == "get_attr":
             return target if target in self.state else self._constant(target)
         if node.op == "call_function":
-            target = _NAMES.get(target)
+            target = None if _reads_unlisted(node) else _NAMES.get(target)
         elif node.op == "call_method" and target not in METHODS:
             target = None
         if target is None:
             raise ShrinkError(
-                f"{type(self.net).__name__} cannot be saved as a graph: it calls {_shown(node.target)}, which is none "
-                f"of the functions that a file may name. {_WAY_OUT}."
+                f"{type(self.net).__name__} cannot be saved as a graph: it {_shown(node)}, which is none of the "
+                f"functions and attributes that a file may name. {_WAY_OUT}."
             )
         return str(target)
 
@@ -184,10 +184,17 @@ def _is_inside(path: str, modules: Mapping[str, Any]) -> bool:
     return any(modules[owner]["type"] not in CONTAINERS for owner in owners if owner in modules)
 
 
-def _shown(target: Any) -> str:
+def _reads_unlisted(node: fx.Node) -> bool:
+    return node.target is getattr and node.args[1] not in ATTRIBUTES
+
+
+def _shown(node: fx.Node) -> str:
+    target: Any = node.target
     if isinstance(target, str):
-        return f"the method {target}"
-    return f"{getattr(target, '__module__', None) or 'torch'}.{getattr(target, '__name__', target)}"
+        return f"calls the method {target}"
+    if target is getattr:
+        return f"reads the attribute {node.args[1]} of a tensor"
+    return f"calls {getattr(target, '__module__', None) or 'torch'}.{getattr(target, '__name__', target)}"
 
 
 def _check(net: nn.Module, graph: dict[str, Any], inputs: tuple[Any, ...]) -> None:
@@ -197,13 +204,24 @@ def _check(net: nn.Module, graph: dict[str, Any], inputs: tuple[Any, ...]) -> No
         again = net_from(graph, state, name)
     except CheckpointError as error:
         raise ShrinkError(f"{name} cannot be saved as a graph: {error}. {_WAY_OUT}.") from error
-    with torch.no_grad():
-        before, after = (tree_leaves(each(*copy.deepcopy(inputs))) for each in (net, again))
-    if len(before) != len(after) or not all(map(_same_bits, before, after)):
-        raise ShrinkError(
-            f"{name} cannot be saved as a graph: its calls alone compute something else than its forward, which may "
-            f"depend on values, or on hooks of its layers. {_WAY_OUT}."
-        )
+    for given in (inputs, _random_like(inputs)):  # twice, and not on zeros alone
+        with torch.no_grad():
+            before, after = (tree_leaves(each(*copy.deepcopy(given))) for each in (net, again))
+        if len(before) != len(after) or not all(map(_same_bits, before, after)):
+            raise ShrinkError(
+                f"{name} cannot be saved as a graph: its calls alone compute something else than its forward, which "
+                "may depend on values, on hooks of its layers, or overwrite a tensor that is the same in the next "
+                f"forward. {_WAY_OUT}."
+            )
+
+
+def _random_like(inputs: Any) -> Any:
+    generator = torch.Generator().manual_seed(0)
+
+    def random(tensor: Tensor) -> Tensor:
+        return torch.randn(tensor.shape, generator=generator, dtype=torch.float32).to(tensor.dtype)
+
+    return tree_map_only(Tensor, lambda each: random(each) if each.is_floating_point() else each, inputs)
 
 
 def _same_bits(one: Any, other: Any) -> bool:

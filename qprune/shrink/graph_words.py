@@ -61,7 +61,8 @@ _FUNCTIONAL = """
     softmax softmin softplus softshrink softsign tanh threshold unfold upsample
 """
 _OPERATORS = """
-    add sub mul truediv floordiv neg pow matmul getitem lt le gt ge eq ne and_ or_ invert iadd isub imul itruediv
+    add sub mul truediv floordiv neg pow matmul getitem lt le gt ge eq ne and_ or_ invert
+    iadd isub imul itruediv ifloordiv ipow iand ior setitem
 """
 _METHODS = """
     abs add add_ amax amin argmax argmin bmm chunk clamp clamp_ clamp_max clamp_min clone contiguous cos detach dim div

@@ -2,7 +2,7 @@
 
 from qprune.training.about import is_about_images, spec_of
 from qprune.training.averaging import make_average
-from qprune.training.bounds import check_images, here
+from qprune.training.bounds import batch_of, check_images, here
 from qprune.training.callback_list import CallbackError, CallbackList
 from qprune.training.callbacks import Callback
 from qprune.training.chain import Overrides, SpecLike, choose_spec, init_run, missing_links, plan_chain, plan_run
@@ -66,6 +66,7 @@ __all__ = [
     "TerminateOnNaN",
     "Trainer",
     "Update",
+    "batch_of",
     "check_images",
     "check_run",
     "choose_device",

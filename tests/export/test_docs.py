@@ -8,7 +8,17 @@ from qprune.export.layers import LAYERS
 
 PAGE = (Path(__file__).parents[2] / "docs/export.md").read_text(encoding="utf-8")
 OF_QPRUNE = {"Align"}  # what `shrink` puts into networks
-OPERATORS = {"iadd", "isub", "imul", "truediv", "itruediv", "floordiv", "getitem"}  # written as + - * / // [:]
+OPERATORS = {
+    "iadd",
+    "isub",
+    "imul",
+    "truediv",
+    "itruediv",
+    "floordiv",
+    "ifloordiv",
+    "ipow",
+    "getitem",
+}  # written as + - * / // [:]
 
 
 def listed(title: str) -> list[str]:

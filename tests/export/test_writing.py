@@ -72,6 +72,19 @@ class Functional(nn.Module):
         return self.function(self.conv(x), x)
 
 
+def normed(x: Tensor, training: bool = False) -> Tensor:
+    """As timm's layers of normalization and activation do it."""
+    vector = torch.arange(1.0, 5.0, device=x.device)
+    return F.batch_norm(x, vector - 1, vector, -vector, vector / 2, training, eps=0.1)
+
+
+def shuffled(x: Tensor) -> Tensor:
+    """As torchvision's ShuffleNet does it: with arithmetic on sizes."""
+    count, channels, height, width = x.size()
+    x = x.view(count, 2, channels // 2, height, width)
+    return x.transpose(1, 2).contiguous().view(count, channels, height, width)
+
+
 FUNCTIONS = {
     "add": lambda y, x: y + x, "number": lambda y, x: 2 * y - 0.5,
     "gate": lambda y, x: y * x.mean((2, 3), keepdim=True).sigmoid(), "divide": lambda y, x: y / (x.abs() + 1),
@@ -88,7 +101,16 @@ FUNCTIONS = {
     "bilinear": lambda y, x: F.interpolate(y, scale_factor=2.0, mode="bilinear", align_corners=False),
     "pad": lambda y, x: F.pad(y, (1, 0, 2, 3)), "reflect": lambda y, x: F.pad(y, (1, 1, 1, 1), mode="reflect"),
     "slice": lambda y, x: y[:, 1:3], "chunk": lambda y, x: y.chunk(2, 1)[1],
-    "squeeze": lambda y, x: y.unsqueeze(1).squeeze(1),
+    "squeeze": lambda y, x: y.unsqueeze(1).squeeze(1), "F.softmax": lambda y, x: F.softmax(y, dim=1),
+    "hardtanh": lambda y, x: F.hardtanh(y), "bounded": lambda y, x: F.hardtanh(y, -0.5, 0.25),
+    "whole": lambda y, x: y // 0.25, "largest": lambda y, x: F.adaptive_max_pool2d(y, 1),
+    "converted": lambda y, x: y.to(x.dtype).to(x.device).float(),
+    "made": lambda y, x: y + torch.full((1,), 2.0, device=x.device),
+    "dimensions": lambda y, x: y * x.ndim + x.dim(), "side": lambda y, x: y.flatten(1) / x.size(dim=1),
+    "mean": lambda y, x: y - y.mean(), "sum": lambda y, x: y + y.sum((2, 3), keepdim=True),
+    "linear": lambda y, x: F.linear(y, normed(y).mean((0, 1))), "norm": lambda y, x: normed(y),
+    "biased": lambda y, x: F.linear(y, normed(y).mean((0, 1)), normed(y).mean((0, 1, 3))),
+    "shuffle": lambda y, x: shuffled(y),
     "matmul": lambda y, x: y.matmul(x.transpose(2, 3)), "dropout": lambda y, x: F.dropout(y, 0.5, False),
 }  # fmt: skip
 
@@ -98,6 +120,21 @@ def test_function_computes_the_same_at_other_batch_sizes(name: str) -> None:
     net = Functional(FUNCTIONS[name]).eval()
     x = torch.randn(3, 4, 8, 10)
     torch.testing.assert_close(ran(write_network(net, x[:1]), x), net(x), atol=1e-5, rtol=1e-5)
+
+
+def test_layers_may_be_called_with_named_arguments() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.act, self.linear = nn.Conv2d(3, 4, 3), nn.ReLU6(), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(input=self.act(input=self.conv(input=x)).mean((2, 3)))
+
+    x = torch.randn(3, 3, 5, 7)
+    net = qprune.swap(Named(), x, quantize=[{"sites": [{"types": ["Conv2d"], "at": "input"}], "bits": 8, "start": 0}])
+    net = calibrated(net, x)
+    torch.testing.assert_close(ran(write_network(net, x), x), net(x), atol=1e-5, rtol=1e-5)
 
 
 def test_unknown_function_is_named_with_the_way_out() -> None:
@@ -112,7 +149,7 @@ def test_unknown_layer_is_named() -> None:
 
 def test_forward_that_decides_by_values_is_refused() -> None:
     net = Functional(lambda y, x: y if y.sum() > 0 else x)
-    with pytest.raises(ExportError, match=r"could not be followed|decides by values"):
+    with pytest.raises(ExportError, match=r"could not be followed|decides by values"):  # on the meta device already
         write_network(net, torch.zeros(1, 4, 8, 10))
 
 
@@ -310,6 +347,15 @@ def test_the_network_is_not_touched() -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
 
 
+class Growing(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(4, 4, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.up(F.max_pool2d(x, 2), output_size=x.shape[2:])
+
+
 REFUSED = {
     "divisor": (nn.AvgPool2d(2, divisor_override=3), "0 has a divisor of its own"),
     "places": (nn.MaxPool2d(2, return_indices=True), "0 returns the places of its maxima"),
@@ -317,17 +363,52 @@ REFUSED = {
     "mode": (nn.Upsample(scale_factor=2, mode="area"), '0 resizes by "area"'),
     "flattening": (nn.Flatten(2), "0 flattens dimensions 2 to -1; only from 1 to the last is there a way"),
     "features": (nn.Linear(10, 3), "0 is a linear layer of inputs with 4 dimensions; flatten them first"),
-    "index": (Functional(lambda y, x: y[:, 0]), "getitem is called in a way for which there is none"),
-    "padding": (Functional(lambda y, x: F.pad(y, (1, 1), value=2.0)), "pad is called in a way for which there is none"),
+    "argument": (
+        Functional(lambda y, x: y.mean(1, dtype=torch.float64)),
+        r"mean\(tensor, 1, dtype=torch.float64\) is a",
+    ),
+    "bounds": (Functional(lambda y, x: y.clamp(x)), r"clamp\(tensor, tensor\) is a call .*: bounds that are tensors\."),
+    "attribute": (Functional(lambda y, x: y.mT), "mT is an attribute of a tensor for which there is no way"),
+    "dropping": (Functional(lambda y, x: y + F.dropout(x)), "it drops in eval mode, too; pass training=self.training"),
+    "statistics": (Functional(lambda y, x: normed(y, training=True)), "statistics of the batch in eval mode"),
+    "double": (Functional(lambda y, x: y.to(torch.float64)), "a file computes in float32, and has no devices"),
+    "whole": (
+        Functional(lambda y, x: y + torch.ones(1, dtype=torch.int32)),
+        "holds torch.int32, and a file computes in",
+    ),
+    "smoothing": (
+        Functional(lambda y, x: F.interpolate(y, scale_factor=0.5, mode="bilinear", antialias=True)),
+        "antial",
+    ),
+    "table": (Functional(lambda y, x: {"y": y}), "Output 0 is no tensor, and cannot be one of an ONNX file"),
+    "size": (Growing(), "up is told its output_size in each call, .*; give the layer its output_padding"),
+    "index": (
+        Functional(lambda y, x: y[:, 0]),
+        r"getitem\(tensor, \[slice.*, 0\]\) is a call for which there is no way into an ONNX file: an index that is",
+    ),
+    "padding": (
+        Functional(lambda y, x: F.pad(y, (1, 1), value=2.0)),
+        r"pad\(tensor, \[1, 1\], .*\) is a call for which there is no way into an ONNX file: padding of other than",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_there_is_no_way_to_write_is_said(name: str) -> None:
     layer, words = REFUSED[name]
-    net = layer if isinstance(layer, Functional) else nn.Sequential(layer)
+    net = layer if isinstance(layer, (Functional, Growing)) else nn.Sequential(layer)
     with pytest.raises(ExportError, match=words):
         write_network(net, torch.zeros(1, 4, 8, 10))
+
+
+def test_other_numbers_than_float32_are_named() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1)).half()
+    with pytest.raises(
+        ExportError, match=r"0\.weight is torch\.float16, and a file computes in float32\. Export net\.fl"
+    ):
+        write_network(net, torch.zeros(1, 3, 5, 7, dtype=torch.float16))
+    with pytest.raises(ExportError, match=r"an input is torch\.int64, and a file computes in float32"):
+        write_network(nn.Sequential(nn.ReLU()), torch.zeros(1, 3, dtype=torch.int64))
 
 
 def test_only_a_profiled_model_knows_what_ran() -> None:

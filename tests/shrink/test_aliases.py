@@ -281,3 +281,14 @@ def test_normalization_is_not_folded_where_a_hook_sees_what_is_before_it():
     found = shrink_with_facts(net, X, fold=True)
     assert found.folds == ()
     assert found.unfolded == ("1: a hook of 0 sees what is between it and 0.0; a hook of 2 sees what comes out of it",)
+
+
+def test_tensor_that_is_overwritten_three_times_is_followed():
+    def run(net, x):
+        y = net.before(x)
+        z = y.add_(1)
+        z.mul_(2)
+        net.relu(y)
+        return net.after(z) + y
+
+    shrunk(Net(run, before=masked(conv(3, SIX), KEEP), after=conv(SIX, SIX), relu=nn.ReLU(inplace=True)), X)

@@ -250,6 +250,77 @@ class Odd(nn.Module):
         }
 
 
+class Overwriting(nn.Module):
+    """Overwrites what it reads again, in one way of many."""
+
+    def __init__(self, write: Any) -> None:
+        super().__init__()
+        self.write = write
+        self.a, self.b, self.c = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+        self.relu, self.flatten = nn.ReLU(inplace=True), nn.Flatten()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        z = self.b(y)
+        kept = y
+        self.write(self, y)
+        return z + self.c(kept) + y
+
+
+def _add(net: Any, y: Tensor) -> None:
+    y += 1.5
+
+
+def _multiply(net: Any, y: Tensor) -> None:
+    y *= 1.5
+
+
+def _raise(net: Any, y: Tensor) -> None:
+    y **= 2
+
+
+def _set(net: Any, y: Tensor) -> None:
+    y[:, 2:] = y[:, :2]
+    y[:, 3] = 2.0
+
+
+def _into(net: Any, y: Tensor) -> None:
+    torch.mul(y, 2, out=y)
+
+
+WRITES = {
+    "+=": _add, "*=": _multiply, "**=": _raise, "[]=": _set, "out": _into, "layer": lambda net, y: net.relu(y),
+    "function": lambda net, y: F.relu(y, inplace=True), "method": lambda net, y: y.sub_(0.5),
+    "view": lambda net, y: y[:, :3].mul_(3), "flat": lambda net, y: net.flatten(y).add_(1),
+    "chunk": lambda net, y: y.chunk(2, 1)[1].relu_(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_what_a_forward_overwrites_it_overwrites_from_a_file_too(write: str, tmp_path: Any) -> None:
+    net = Overwriting(WRITES[write]).eval().requires_grad_(False)
+    again = _saved(net, torch.zeros(1, 3, 5, 7), tmp_path)
+    for seed in range(2):  # nor does the first forward leave anything behind
+        assert _same(net, again, torch.randn(2, 3, 5, 7, generator=torch.Generator().manual_seed(seed)))
+
+
+def test_tensor_that_is_the_same_in_the_next_forward_may_not_be_overwritten(tmp_path: Any) -> None:
+    def write(net: Any, y: Tensor) -> None:
+        total = torch.zeros(1, 4, 1, 1)
+        total += y.mean((2, 3), keepdim=True)
+        y += total
+
+    with pytest.raises(ShrinkError, match="or overwrite a tensor that is the same in the next forward"):
+        _saved(Overwriting(write).eval().requires_grad_(False), torch.randn(1, 3, 5, 7), tmp_path)
+
+
+def test_forward_that_differs_where_the_example_does_not_show_it_is_refused(tmp_path: Any) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.ReLU())
+    net[1].register_forward_hook(lambda module, given, result: 2 * result)
+    with pytest.raises(ShrinkError, match="its calls alone compute something else than its forward"):
+        _saved(net, torch.zeros(1, 3, 5, 7), tmp_path)
+
+
 def test_loose_tensors_come_back_as_what_they_were(tmp_path: Any) -> None:
     net, x = Odd(), torch.randn(2, 5)
     again = _saved(net, x, tmp_path)
@@ -340,6 +411,21 @@ class Transforming(nn.Module):
         return torch.fft.fft(x).real
 
 
+class Iterating(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return sum(part for part in x.chunk(2, 1))  # type: ignore[return-value]
+
+
+class Raising(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.view(int(x.shape[0]), -1)
+
+
+class Real(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + x.data.real
+
+
 class Listing(nn.Module):
     def forward(self, x: Tensor) -> list[float]:
         return x.tolist()
@@ -360,7 +446,10 @@ def _hooked() -> nn.Module:
     ("net", "words"),
     [
         (Deciding(), "Deciding cannot be saved as a graph: its forward decides by values"),
-        (Deciding(), "cannot be followed (in that of Deciding, at `"),
+        (Deciding(), "iterates over them (in that of Deciding, at `return x if x.sum() > 0 else -x`"),
+        (Iterating(), "its forward decides by values or shapes, or iterates over them (in that of Iterating, at `"),
+        (Raising(), "its forward calls what cannot be followed without values (in that of Raising, at `"),
+        (Real(), "it reads the attribute data of a tensor, which is none of the functions and attributes that a file"),
         (Transforming(), "it calls torch._C._fft.fft_fft, which is none of the functions"),
         (Listing(), "it calls the method tolist"),
         (nn.Sequential(Chosen()), "it calls the method tril"),

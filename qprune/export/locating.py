@@ -1,0 +1,56 @@
+"""Where a file begins to differ from the network that it was made of."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qprune.export.lowering import Lowering
+from qprune.export.running import OnnxModel
+from qprune.export.writing import Walk, Written, followed
+
+
+def where_it_begins(written: Written, inputs: tuple[Tensor, ...], tolerance: float) -> str:
+    """The path of the first layer whose result is not the same in both; empty if all are, or cannot be compared.
+
+    Args:
+        written: a file, and the network without active quantizers that it was made of.
+        inputs: of the network, on which both run.
+        tolerance: what may differ, as a share of a result's largest number.
+
+    Example:
+        >>> where_it_begins(write_network(net, images[:1]), images, 1e-4)
+        'layer1.0.conv2'
+    """
+    net, calls, example = followed(written.net, tuple(x[:1] for x in inputs))
+    walk = Walk(net, calls, example, Lowering(signed=True), None, watching=True)
+    model = OnnxModel(
+        walk.written().with_outputs(walk.watched.values(), real=True), outputs=list(walk.watched.values())
+    )
+    with torch.no_grad(), _results(net, [path for path, _ in walk.watched]) as seen:
+        net(*(x.clone() for x in inputs))
+    made = model(*inputs)
+    made = made if isinstance(made, tuple) else (made,)
+    for (path, call), theirs in zip(walk.watched, made, strict=True):
+        ours = seen[path][call]
+        if ours.shape != theirs.shape or not (ours - theirs).abs().max() <= tolerance * ours.abs().max():
+            return path
+    return ""
+
+
+@contextmanager
+def _results(net: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, list[Tensor]]]:
+    """What each layer gives meanwhile, call by call."""
+    seen: dict[str, list[Tensor]] = {path: [] for path in paths}
+
+    def note(path: str) -> Any:
+        return lambda module, arguments, result: seen[path].append(result.clone())  # it may be overwritten
+
+    handles = [net.get_submodule(path).register_forward_hook(note(path)) for path in seen]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,280 @@
+"""What a forward overwrites is read again as it is in torch, or the file is refused."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_map_only
+
+import qprune
+from qprune.errors import ExportError
+from qprune.export import OnnxModel, write_network
+from qprune.export.overwriting import without_overwriting
+from qprune.shrink import symbolic_calls
+
+Forward = Callable[[Any, Tensor], Any]
+
+
+class Net(nn.Module):
+    """Overwrites a tensor that a convolution made, in a way of its own, and reads it again."""
+
+    def __init__(self, run: Forward) -> None:
+        super().__init__()
+        self.run = run
+        self.a, self.b, self.c = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+        self.relu, self.hardswish, self.dropout = nn.ReLU(inplace=True), nn.Hardswish(True), nn.Dropout(0.5, True)
+        self.same, self.flatten = nn.Identity(), nn.Flatten()
+        self.part = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(4, 4, 1))
+        self.register_buffer("offset", torch.ones(1, 4, 1, 1))
+
+    def forward(self, x: Tensor) -> Any:
+        return self.run(self, self.a(x))
+
+
+def followed_by(write: Forward) -> Forward:
+    """Overwrite the tensor, and read both what is handed back and the tensor."""
+    return lambda net, y: net.b(write(net, y)) + y
+
+
+def in_place_sum(net: Any, y: Tensor) -> Tensor:
+    z = y
+    y += 1.5
+    return net.b(y) + z
+
+
+def in_place_product(net: Any, y: Tensor) -> Tensor:
+    z = y
+    y *= net.offset * 1.5
+    return net.b(y) + z
+
+
+def in_place_power(net: Any, y: Tensor) -> Tensor:
+    z = y
+    y **= 2
+    return net.b(y) + z
+
+
+def into_itself(net: Any, y: Tensor) -> Tensor:
+    torch.mul(y, 2, out=y)
+    return net.b(y) + y
+
+
+def into_an_empty_one(net: Any, y: Tensor) -> Tensor:
+    z = torch.empty_like(y)
+    torch.add(y, 1, out=z)
+    return net.b(z) + y
+
+
+def view_made_before(net: Any, y: Tensor) -> Tensor:
+    first, second, third = y[:, 1:].chunk(3, 1)
+    turned = y.transpose(2, 3)
+    y.add_(1)
+    return torch.cat([first, second, third, net.b(y)], 1) + turned.mean((1, 2, 3), keepdim=True)
+
+
+def half_of_a_tensor(net: Any, y: Tensor) -> Tensor:
+    first, second = y.chunk(2, 1)
+    first.relu_()
+    return net.b(torch.cat([first, second], 1))
+
+
+def read_before_and_after(net: Any, y: Tensor) -> Tensor:
+    before = net.b(y)
+    y.mul_(3)
+    return before + net.c(y)
+
+
+def twice(net: Any, y: Tensor) -> Tensor:
+    z = y.add_(1)
+    z.mul_(2)
+    net.hardswish(y)
+    return net.b(z) + y
+
+
+def through_data(net: Any, y: Tensor) -> Tensor:
+    y.data.add_(1)
+    return net.b(y)
+
+
+def constant_of_the_forward(net: Any, y: Tensor) -> Tensor:
+    total = torch.zeros(4, 1, 1)
+    total.add_(2)
+    total += 3
+    return y + total
+
+
+WRITES: dict[str, Forward] = {
+    "F.relu": lambda net, y: net.b(y + F.relu(y, inplace=True)),
+    "layer": followed_by(lambda net, y: net.relu(y)),
+    "skip": lambda net, y: net.b(net.relu(y)) + net.c(y),
+    "method": followed_by(lambda net, y: y.relu_()),
+    "add_": followed_by(lambda net, y: y.add_(net.offset)),
+    "sub_": followed_by(lambda net, y: y.sub_(1)),
+    "clamp_": followed_by(lambda net, y: y.clamp_(0, 0.5)),
+    "hardswish": followed_by(lambda net, y: net.hardswish(y)),
+    "F.hardtanh": followed_by(lambda net, y: F.hardtanh(y, inplace=True)),
+    "dropout": followed_by(lambda net, y: net.dropout(y).add_(1)),
+    "sequential": lambda net, y: net.part(y) + y,
+    "identity": followed_by(lambda net, y: net.same(y).add_(1)),
+    "detached": followed_by(lambda net, y: y.detach().add_(1)),
+    "output": lambda net, y: (y, net.relu(y)),
+    **{write.__name__: write for write in (
+        in_place_sum, in_place_product, in_place_power, into_itself, into_an_empty_one, view_made_before,
+        half_of_a_tensor, read_before_and_after, twice, through_data, constant_of_the_forward,
+    )},
+}  # fmt: skip
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("write", WRITES)
+def test_what_is_overwritten_is_read_as_in_torch(write: str) -> None:
+    net, x = Net(WRITES[write]).eval(), torch.randn(2, 3, 5, 7)
+    made = OnnxModel(write_network(net, x[:1]).model.SerializeToString(), threads=1)(x)
+    torch.testing.assert_close(made, net(x.clone()), atol=1e-5, rtol=1e-5)
+
+
+def by_index(net: Any, y: Tensor) -> Tensor:
+    y[:, :3] = 2.0
+    return net.b(y)
+
+
+def part_by_part(net: Any, y: Tensor) -> Tensor:
+    first, second = y.chunk(2, 1)
+    first.add_(1)
+    return torch.cat([second, net.c(y)], 1)
+
+
+def through_a_view(net: Any, y: Tensor) -> Tensor:
+    net.flatten(y).add_(1)
+    return net.b(y)
+
+
+def of_a_list(net: Any, y: Tensor) -> Tensor:
+    torch._foreach_add_([y], 1.0)
+    return net.b(y)
+
+
+def by_view_and_returned(net: Any, y: Tensor) -> Tensor:
+    y[:, 1:].mul_(2)
+    return y
+
+
+REFUSED: dict[str, tuple[Forward, str]] = {
+    "index": (by_index, r"x\[\.\.\.\] = y overwrites what a made, which b reads again"),
+    "parts": (part_by_part, r"add_\(\) overwrites what a made, which c reads again"),
+    "view": (through_a_view, r"add_\(\) overwrites what a made, which b reads again"),
+    "list": (of_a_list, r"_foreach_add_\(\) overwrites what a made, which b reads again"),
+    "returned": (by_view_and_returned, r"mul_\(\) overwrites what a made, which the network returns again"),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", REFUSED)
+def test_overwriting_a_part_of_what_is_read_again_is_refused_by_name(name: str) -> None:
+    run, words = REFUSED[name]
+    with pytest.raises(
+        ExportError, match=rf"^Net cannot be written as an ONNX file: {words}, and a file has no memory"
+    ):
+        write_network(Net(run), torch.zeros(1, 3, 5, 7))
+
+
+@torch.no_grad()
+def test_overwriting_a_buffer_is_refused_by_name() -> None:
+    with pytest.raises(ExportError, match=r"add_\(\) overwrites offset, which the network keeps from one forward to"):
+        write_network(Net(lambda net, y: net.offset.add_(1) + y), torch.zeros(1, 3, 5, 7))
+
+
+def test_setting_the_data_of_a_tensor_is_refused() -> None:
+    def run(net: Any, y: Tensor) -> Tensor:
+        y.data = y * 2
+        return net.b(y)
+
+    with pytest.raises(ExportError, match=r"its forward sets the data of a tensor \(x.data = y\); give y a name of"):
+        write_network(Net(run), torch.zeros(1, 3, 5, 7))
+
+
+def test_rectifier_that_overwrites_and_is_quantized_is_refused_if_its_input_is_read_again() -> None:
+    acts = {"sites": [{"types": ["ReLU"], "at": "output"}], "bits": 8, "start": 0}
+    x = torch.randn(2, 3, 5, 7)
+    for run in (WRITES["sequential"], lambda net, y: net.part(y)):
+        net = Net(run).eval()
+        del net.relu
+        net = qprune.calibrate(qprune.swap(net, x, quantize=[acts]), [x])
+        if run is WRITES["sequential"]:
+            with pytest.raises(ExportError, match=r"part\.0 overwrites what a made, which add\(\) reads again"):
+                write_network(net, x)
+        else:
+            made = OnnxModel(write_network(net, x).model.SerializeToString(), threads=1)(x)
+            torch.testing.assert_close(made, net(x))
+
+
+def test_calls_whose_results_nobody_reads_are_not_in_the_file() -> None:
+    def run(net: Any, y: Tensor) -> Tensor:
+        torch.cos(net.b(y))  # no way into a file, and none needed
+        return net.c(y)
+
+    written = write_network(Net(run), torch.zeros(1, 3, 5, 7))
+    assert [layer.path for layer in written.layers] == ["a", "c"]
+
+
+def test_overwriting_by_operators_is_a_call_of_its_own() -> None:
+    def run(net: Any, y: Tensor) -> Tensor:
+        y += 1
+        y[:, 0] = y[:, 1]
+        y -= 1
+        y //= 2
+        return y
+
+    calls = [call.target.__name__ for call in symbolic_calls(Net(run), 1) if call.op == "call_function"]  # type: ignore[union-attr]
+    assert calls == ["iadd", "getitem", "setitem", "isub", "ifloordiv"]
+
+
+class Program(nn.Module):
+    """Calls drawn by chance: views, sums, and overwriting of whatever was made so far."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+        self.relu, self.flatten = nn.ReLU(inplace=True), nn.Flatten()
+
+    def forward(self, x: Tensor) -> Any:
+        draw = random.Random(self.seed)
+        made = [x * 1.5, x + 2]
+        ways: list[Callable[[Tensor], Any]] = [
+            lambda y: y[:, -2:], lambda y: y[:, :1], lambda y: y.transpose(1, 2), lambda y: y.detach(),
+            lambda y: y.split(1, 2)[draw.randrange(-1, 1)], lambda y: y.unsqueeze(1).squeeze(1), lambda y: y.data,
+            lambda y: y.contiguous(), lambda y: y - 1, lambda y: y.view(y.shape), lambda y: y.mean(1, keepdim=True),
+            lambda y: y.add_(1), lambda y: y.mul_(-2), self.relu, lambda y: y.sub_(y.mean()), lambda y: y.neg_(),
+            lambda y: torch.mul(y, 3, out=y), lambda y: y.__iadd__(2), lambda y: y[:, :1].add_(4),
+        ]  # fmt: skip
+        for _ in range(draw.randrange(3, 12)):
+            made.append(draw.choice(ways)(draw.choice(made[-4:])))
+        return [draw.choice(made) for _ in range(3)]
+
+
+class WithoutMemory(fx.Interpreter):
+    """Runs calls on copies, so that none sees what another overwrites."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        self.env.update({each: tree_map_only(Tensor, torch.clone, self.env[each]) for each in n.all_input_nodes})
+        return tree_map_only(Tensor, torch.clone, super().run_node(n))
+
+
+@torch.no_grad()
+def test_programs_drawn_by_chance_compute_the_same_without_memory() -> None:
+    x, refused = torch.randn(2, 3, 4), 0
+    for seed in range(150):
+        net = Program(seed)
+        try:
+            calls = without_overwriting(net, symbolic_calls(net, 1), (torch.zeros(2, 3, 4),))
+        except ExportError:
+            refused += 1
+            continue
+        made = WithoutMemory(net, graph=calls[0].graph).run(x.clone())
+        for one, other in zip(made, net(x.clone()), strict=True):
+            torch.testing.assert_close(one, other, msg=f"seed {seed}")
+    assert refused < 75
