@@ -327,7 +327,8 @@ def export(
     certificate = evolve(certificate, milliseconds={name: 1000 * time for name, time in times[1].items()})
     record.write_text(certificate.to_json(), encoding="utf-8")
     _say(f"{certificate}\n\n{time_table(times)}")
-    _say(f"\n{_check_certificate(certificate, opened, require, allowed)}")
+    held = _check_certificate(certificate, monitored(opened), require, allowed, opened.spec.data.is_own)
+    _say(f"\n{held}")
 
 
 _POINTS = 0.1
@@ -341,7 +342,9 @@ def _allowed(require: str | None) -> float | None:
         raise ExportError(f'--require must be a number, "exact" or "nothing"; received "{require}".') from error
 
 
-def _check_certificate(certificate: Certificate, opened: Opened, require: str | None, allowed: float | None) -> str:
+def _check_certificate(
+    certificate: Certificate, metric: str, require: str | None, allowed: float | None, own_data: bool = False
+) -> str:
     """What the file was held to, as a line to show."""
     if require == "exact" and not certificate.exact:
         raise ExportError(
@@ -349,10 +352,9 @@ def _check_certificate(certificate: Certificate, opened: Opened, require: str | 
         )
     if require in ("exact", "nothing"):
         return f"Required was {require}."
-    metric = monitored(opened)
     if metric not in certificate.scores:
         own = 'It was your own: call qprune.export in Python with data={"test": ...}'
-        way_out = own if opened.spec.data.is_own else "Say where it is (--data)"
+        way_out = own if own_data else "Say where it is (--data)"
         raise ExportError(f"There is no data to score the file on. {way_out}, or --require nothing.")
     points, chance = 100 * certificate.loss(metric), 100 * certificate.noise(metric)
     reason = "--require" if allowed is not None else "the default"

@@ -359,8 +359,8 @@ def certified(trained, exported, error):
     return Certificate(file="it.onnx", bytes=1, scores=scores, standard_errors=errors, **facts)
 
 
-def held(certificate, metric="accuracy", require=None):
-    return cli._check_certificate(certificate, metric, require, cli._allowed(require))
+def held(certificate, metric="accuracy", require=None, **facts):
+    return cli._check_certificate(certificate, metric, require, cli._allowed(require), **facts)
 
 
 def test_files_that_differ_too_much_or_cannot_be_scored_are_refused():
@@ -377,6 +377,8 @@ def test_files_that_differ_too_much_or_cannot_be_scored_are_refused():
         held(certified(0.98, 0.97, error=0.0001))
     with pytest.raises(ExportError, match=r"^There is no data to score the file on\. .* --require nothing\.$"):
         held(differing, metric="miou", require="0.1")
+    with pytest.raises(ExportError, match=r"It was your own: call qprune\.export in Python with data=.* --require noth"):
+        held(differing, metric="miou", own_data=True)
     assert held(differing, metric="miou", require="nothing") == "Required was nothing."
 
 

@@ -128,7 +128,9 @@ _AS_GIVEN = "model= is the network as it was handed to fit, on which the rules o
 
 def _made(content: dict[str, Any], spec: Spec | None, path: Path, model: nn.Module | None) -> nn.Module:
     """The network as it was built, cut as it was cut."""
-    if model is None and (spec is None or spec.model.is_own):
+    if model is None and spec is None:
+        raise CheckpointError(f"{path} holds neither a spec nor a graph. Hand the network over: model=.")
+    if model is None and spec is not None and spec.model.is_own:
         raise CheckpointError(
             f"{path} is of a network of the user's own, whose code is needed: its calls could not be followed. Hand "
             "the network over, as it was before training: model=."
