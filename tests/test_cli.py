@@ -377,7 +377,9 @@ def test_files_that_differ_too_much_or_cannot_be_scored_are_refused():
         held(certified(0.98, 0.97, error=0.0001))
     with pytest.raises(ExportError, match=r"^There is no data to score the file on\. .* --require nothing\.$"):
         held(differing, metric="miou", require="0.1")
-    with pytest.raises(ExportError, match=r"It was your own: call qprune\.export in Python with data=.* --require noth"):
+    with pytest.raises(
+        ExportError, match=r"It was your own: call qprune\.export in Python with data=.* --require noth"
+    ):
         held(differing, metric="miou", own_data=True)
     assert held(differing, metric="miou", require="nothing") == "Required was nothing."
 
