@@ -611,6 +611,35 @@ def test_tensors_of_another_dtype() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("part", "change", "named"),
+    [
+        ("optimizer", lambda old: old | {"state": 5}, "optimizer"),
+        ("optimizer", lambda old: old | {"state": {0: {"momentum_buffer": 5}}}, "optimizer"),
+        ("optimizer", lambda old: old | {"param_groups": [{"lr": "fast", "params": [0, 1, 2, 3]}]}, "optimizer"),
+        ("lr_schedule", lambda old: old | {"last_epoch": None}, "lr_schedule"),
+        ("history", lambda old: {"history": {"loss": ["low"]}, "events": []}, "history"),
+        ("history", lambda old: {"history": {"loss": [0.5], "step": []}, "events": []}, "history"),
+        ("meter", lambda old: old | {"updates": {"accuracy": [1]}}, "meter"),
+        ("callbacks", lambda old: {"ModelCheckpoint-1": 5}, "callbacks"),
+        ("lr", lambda old: None, "step"),
+        ("ranks", lambda old: [], "ranks"),
+        ("ranks", lambda old: [{}], "ranks"),
+        ("ranks", lambda old: [{"rng": 5}], "random numbers"),
+    ],
+)
+def test_part_of_a_checkpoint_that_is_something_else(
+    there: Path, part: str, change: Callable[[Any], Any], named: str
+) -> None:
+    last = there / "runs/tiny/last.pt"
+    content = load_checkpoint(last)
+    save_checkpoint(last, content | {part: change(content[part]), "step": 2})
+    assert message(CheckpointError, qprune.fit, SPEC, runs=there / "runs", resume=True, verbose=0) == (
+        f"The checkpoint holds something else where its {named} should be. Begin anew with --overwrite, or under a new "
+        "--name."
+    )
+
+
 def test_control_characters_in_a_file(there: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     content = load_checkpoint(there / "model.pt")
     path = there / "model.pt"

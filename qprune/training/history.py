@@ -88,5 +88,16 @@ class History:
         return {"history": copy.deepcopy(self.history), "events": copy.deepcopy(self.events)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over the entries and events of ``state``."""
+        """Take over the entries and events of ``state``.
+
+        Raises:
+            TypeError: for entries that are no numbers.
+        """
+        columns = list(state["history"].values())
+        if len(set(map(len, columns))) > 1 or not all(_is_number(value) for column in columns for value in column):
+            raise TypeError("entries of a history must be numbers, as many of each name")
         self.history, self.events = copy.deepcopy(state["history"]), copy.deepcopy(state["events"])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float))

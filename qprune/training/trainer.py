@@ -22,7 +22,7 @@ from qprune.training import ranks
 from qprune.training.batches import ONE_VALUE, check_target
 from qprune.training.callback_list import CallbackError, CallbackList
 from qprune.training.callbacks import Callback
-from qprune.training.checkpoint import load_part, load_state
+from qprune.training.checkpoint import fitting, load_part, load_state
 from qprune.training.compiling import compiled
 from qprune.training.driver import Event, ScheduleDriver
 from qprune.training.evaluation import evaluate, place, to_device
@@ -196,7 +196,8 @@ class Trainer:
         self.net.train()
         self._since = perf_counter()
         if self._rng is not None:
-            set_rng(self._rng, self.device)
+            with fitting("random numbers"):
+                set_rng(self._rng, self.device)
             self._rng = None
         if not self._done() or self._validation_due():
             self.callbacks.on_epoch_begin(len(self.history), {})
@@ -358,9 +359,11 @@ class Trainer:
             checkpoint: what `state_dict` gave, as read from ``last.pt``.
 
         Raises:
-            CheckpointError: if it is of another network or from a longer training.
+            CheckpointError: if it is of another network or from a longer training, or holds something else.
         """
-        if checkpoint["step"] > self.steps:
+        with fitting("step"):
+            longer = checkpoint["step"] > self.steps
+        if longer:
             raise CheckpointError(
                 f"The checkpoint was written at step {checkpoint['step']}, but this training ends at step {self.steps}."
                 " Train longer, or start anew."
@@ -373,12 +376,17 @@ class Trainer:
             )
         parts = self._parts()
         if "shrinker" in parts:  # first of all, so that the others fit
-            parts.pop("shrinker").load_state_dict(checkpoint["shrinker"])
-        load_state(self.net, checkpoint["net"], "The checkpoint")
+            with fitting("shrinker"):
+                load_part(parts.pop("shrinker"), checkpoint["shrinker"], "The checkpoint")
+        with fitting("net"):
+            load_state(self.net, checkpoint["net"], "The checkpoint")
         for name, part in parts.items():
-            load_part(part, copy.deepcopy(checkpoint[name]), "The checkpoint")
-        self.step, self.lr = checkpoint["step"], checkpoint["lr"]
-        self._resume_own(checkpoint["ranks"])
+            with fitting(name):
+                load_part(part, copy.deepcopy(checkpoint[name]), "The checkpoint")
+        with fitting("step"):
+            self.step, self.lr = int(checkpoint["step"]), float(checkpoint["lr"])
+        with fitting("ranks"):
+            self._resume_own(checkpoint["ranks"])
 
     def _resume_own(self, states: list[dict[str, Any]]) -> None:
         own = states[ranks.rank() % len(states)]
