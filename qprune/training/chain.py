@@ -9,7 +9,7 @@ from typing import Any
 from attrs import evolve
 
 from qprune.errors import SpecError, UnknownSpecError
-from qprune.plan import Plan
+from qprune.network_plan import Plan
 from qprune.spec import Spec, mistakes_in, read_spec
 from qprune.training.opening import is_trained, load_model, model_file
 from qprune.training.planning import Keeps, plan_spec
