@@ -1,12 +1,12 @@
 """Schedules as TOML tables: ``{ kind = "layerwise", sparsity = 0.75, ... }`` and back."""
 
-from difflib import get_close_matches
 from typing import Any, TypeAlias
 
 from attrs import NOTHING, fields
 
 from qprune.schedules.pruning import Inherited, Layerwise, OneShot, Stepwise
 from qprune.schedules.quantizing import QuantizeFrom
+from qprune.spelling import nearest
 
 Schedule: TypeAlias = OneShot | Stepwise | Layerwise | Inherited | QuantizeFrom
 
@@ -33,11 +33,13 @@ def from_table(table: dict[str, Any]) -> Schedule:
         raise ValueError(f'a schedule must be a table such as {{"kind": "one-shot", ...}}; received {table!r}')
     kind, arguments = table.get("kind"), {key: value for key, value in table.items() if key != "kind"}
     if not isinstance(kind, str) or kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}; received {kind!r}{_nearest(kind, KINDS)}")
+        raise ValueError(
+            f"kind must be one of {', '.join(map(repr, KINDS))}; received {kind!r}{nearest(kind, KINDS, repr)}"
+        )
     known = {f.name: f for f in fields(KINDS[kind])}
     for key in arguments:
         if key not in known:
-            raise ValueError(f"unknown key {key!r} of a {kind} schedule{_nearest(key, known) or _has(known)}")
+            raise ValueError(f"unknown key {key!r} of a {kind} schedule{nearest(key, known, repr) or _has(known)}")
     missing = [name for name, f in known.items() if f.default is NOTHING and name not in arguments]
     if missing:
         raise ValueError(f"a {kind} schedule needs {' and '.join(map(repr, missing))}")
@@ -57,11 +59,6 @@ def to_table(schedule: Schedule) -> dict[str, Any]:
         f.name: getattr(schedule, f.name) for f in fields(type(schedule)) if getattr(schedule, f.name) != f.default
     }
     return {"kind": kind} | values
-
-
-def _nearest(word: object, known: Any) -> str:
-    close = get_close_matches(str(word), known, n=1)
-    return f"; nearest: {close[0]!r}" if close else ""
 
 
 def _has(known: Any) -> str:

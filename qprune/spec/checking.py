@@ -17,7 +17,8 @@ from qprune.spec.lines import Mistake, lines, missing, unknown
 from qprune.spec.network import SCHEDULE_OPTIONS, LayerSpec, ModelSpec
 from qprune.spec.rules import LIFTED, QuantizeRule
 from qprune.spec.task import TaskSpec
-from qprune.spec.values import Table, key_of, listed, nearest, shown
+from qprune.spec.values import Table, key_of, listed, shown
+from qprune.spelling import nearest
 
 T = TypeVar("T")
 

@@ -1,12 +1,12 @@
 """Networks by name, out of one dict."""
 
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 from inspect import signature
 from typing import Any
 
 from torch import nn
 
+from qprune.spelling import nearest
 from qprune.zoo.cyclegan import CycleGAN
 from qprune.zoo.densenet121 import DenseNet121
 from qprune.zoo.frrn_b import FRRNB
@@ -70,7 +70,9 @@ def create(name: str, **options: Any) -> nn.Module:
     known = options_of(name)
     for option, value in options.items():
         if option not in known:
-            raise ValueError(f"unknown option {option!r} of {name}; {_nearest(option, known)}it has {_list(known)}")
+            raise ValueError(
+                f"unknown option {option!r} of {name}{nearest(option, known, repr)}; it has {_list(known)}"
+            )
         _check(option, value)
     return NETWORKS[name](**options)
 
@@ -86,7 +88,7 @@ def options_of(name: str) -> list[str]:
         ['classes', 'in_channels', 'width']
     """
     if name not in NETWORKS:
-        raise ValueError(f"unknown network {name!r}; {_nearest(name, NETWORKS)}the zoo has {_list(NETWORKS)}")
+        raise ValueError(f"unknown network {name!r}{nearest(name, NETWORKS, repr)}; the zoo has {_list(NETWORKS)}")
     return list(signature(NETWORKS[name]).parameters)
 
 
@@ -112,11 +114,6 @@ def _check(option: str, value: object) -> None:
 
 def _is_a(value: object, types: Any) -> bool:
     return isinstance(value, types) and not isinstance(value, bool)
-
-
-def _nearest(word: object, known: Iterable[str]) -> str:
-    close = get_close_matches(str(word).lower(), list(known), n=1)
-    return f"nearest: {close[0]!r}; " if close else ""
 
 
 def _list(known: Iterable[str]) -> str:
