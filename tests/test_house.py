@@ -25,7 +25,7 @@ FLOORS = {
 SAME_FLOOR = {
     "errors": {"escaping"},
     "functional": {"errors"},
-    "schedules": {"errors", "spelling"},
+    "schedules": {"errors"},
     "zoo": {"errors", "spelling"},
     "selection": {"flow"},
     "complete": {"flow", "selection"},
