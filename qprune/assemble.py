@@ -84,7 +84,8 @@ def _from_zoo(model: ModelSpec, classes: int, shape: tuple[int, int, int]) -> nn
     facts = {"classes": classes, "in_channels": shape[0], "width": model.width}
     try:
         known = zoo.options_of(str(model.arch))
-        options = {name: fact for name, fact in facts.items() if name in known} | model.options
+        own = zoo.own_options(str(model.arch), model.options)
+        options = {name: fact for name, fact in facts.items() if name in known} | own
         net = zoo.create(str(model.arch), **options)
     except ValueError as error:
         raise SpecError(f"model: {error}.") from error
