@@ -55,7 +55,7 @@ def dense_network(
         SpecError: for a network that cannot be made or copied, or if there is none.
 
     Example:
-        >>> dense_network(ModelSpec("mobilenetv2"), classes=10, shape=(3, 32, 32)).classifier.out_features
+        >>> dense_network(ModelSpec("mobilenetv2"), classes=10, shape=(3, 32, 32)).classifier.out_channels
         10
     """
     if model is not None:

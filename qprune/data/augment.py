@@ -57,8 +57,8 @@ def build_augment(tables: Sequence[Mapping[str, Any]], shape: tuple[int, int, in
             shape or type of images; with key path and nearest name.
 
     Example:
-        >>> build_augment([{"name": "RandomCrop", "size": 32, "padding": 4}]).transforms
-        (RandomCrop(size=(32, 32), pad_if_needed=False, fill=0, padding_mode=constant),)
+        >>> build_augment([{"name": "RandomHorizontalFlip", "p": 0.25}]).transforms
+        (RandomHorizontalFlip(p=0.25),)
     """
     if not tables:
         return None

@@ -41,7 +41,7 @@ def list_specs() -> list[ListedSpec]:
 
     Example:
         >>> [spec.name for spec in list_specs()][:2]
-        ['cifar10/a75_layerwise', 'cifar10/a75_w4a4']
+        ['camvid/cyclegan/a75_layerwise', 'camvid/cyclegan/baseline']
     """
     found = {name_below_specs(path): path for folder in reversed(_folders()) for path in folder.rglob("*.toml")}
     return [_listed(name, path) for name, path in sorted(found.items()) if "base" not in name.split("/")[:-1]]

@@ -115,7 +115,7 @@ def plan_chain(
 
     Example:
         >>> plan_chain([read_spec("digits/baseline"), read_spec("digits/a75_layerwise")], Path("runs")).cost
-        {'parameters': '83,434 -> 5,506', 'MACs': '1.27 M -> 95.2 k', 'packed': '333.7 kB -> 22.02 kB'}
+        {'parameters': '83,434 -> 5,506', 'MACs': '2.215 M -> 142 k', 'packed': '333.7 kB -> 22.02 kB'}
     """
     first = links[0].init
     init = load_model(model_file(first, root)) if first and is_trained(first, root) else None

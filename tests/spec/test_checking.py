@@ -27,7 +27,11 @@ AT_ONCE = {"kind": "one-shot", "at": "2ep"}
         ({"seed": -1}, "seed must be a whole number of at least 0; received -1 (seed)."),
         ({"published": 1}, "published must be true or false; received 1 (published)."),
         ({"about": "a\nb"}, 'about must be one line of text; received "a\\nb" (about).'),
-        ({"init": 3}, "init must be a string that is not empty; received 3 (init)."),
+        (
+            {"init": 3},
+            'init must be the name of a run, such as "digits/baseline", with up to 255 bytes between slashes; received '
+            "3 (init).",
+        ),
         ({"name": "../up"}, 'name must be a relative path such as "digits/baseline"; received "../up" (name).'),
         (
             {"numerics": "papers"},
@@ -478,3 +482,10 @@ def test_each_field_is_judged_once_where_nothing_is_wrong(table, monkeypatch):
     monkeypatch.setattr(values, "is_whole", lambda value: judged.append(value) or isinstance(value, int))
     read_spec(table | {"seed": 12345})
     assert judged.count(12345) == 2  # at least 0, and at most 2**63 - 1
+
+
+@pytest.mark.parametrize("key", ["init", "name"])
+@pytest.mark.parametrize("value", ["", " ", ".", "a\0b", "a" * 256, "runs/" + "ü" * 128, "a/" * 600 + "b" * 500])
+def test_names_that_no_file_system_takes_are_refused(key: str, value: str) -> None:
+    with pytest.raises(SpecError, match=rf"^{key} must be (the name of a run|a relative path)"):
+        read_spec("digits/baseline", {key: value})
