@@ -13,6 +13,7 @@ from qprune.export.certificate import Certificate
 from qprune.export.comparing import Comparison, Inputs, inputs_like
 from qprune.export.formats import format_to_write
 from qprune.export.replacing import replace_file
+from qprune.export.writing import STORAGES
 from qprune.report import summarize
 from qprune.zoo import deployed
 
@@ -49,6 +50,8 @@ def export_network(
     chosen = format_to_write(file, dialect)
     if not file.parent.is_dir():
         raise ExportError(f"{file} cannot be written: there is no folder {file.parent}.")
+    if storage in STORAGES[1:] and not chosen.stores_integers:
+        raise ExportError(f'storage = "{storage}" is for ONNX files of integers: leave it out here.')
     tried = inputs_like(inputs) | {name: (each,) for name, each in (images or {}).items()}
     made = chosen.write(net, inputs, storage=storage, dynamic_size=dynamic_size, about=about or {})
     comparison = Comparison(deployed(net), made.model, made.written)
@@ -57,6 +60,8 @@ def export_network(
     if plain is not None:
         _compare(plain, tried)
     outputs, quantizers = comparison.agreements()
+    layers = made.written.layers if chosen.stores_integers and made.written else ()
+    operators = made.operators()
     replace_file(file, made.content)
     return Certificate(
         file=str(file),
@@ -68,8 +73,8 @@ def export_network(
         quantizers=quantizers,
         predictions=comparison.classes.share(),
         iou=comparison.classes.iou(),
-        operators=made.operators,
-        real_layers=made.real_layers,
+        operators=operators,
+        real_layers={layer.path: layer.reason for layer in layers if not layer.integer},
     )
 
 

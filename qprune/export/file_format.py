@@ -1,18 +1,19 @@
 """What is particular about one kind of exported file; each kind is one object in `qprune.export.formats.FORMATS`."""
 
+import copy
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from attrs import frozen
 from torch import nn
 
-from qprune.errors import ExportError
 from qprune.export.certificate import Environment
 from qprune.export.comparing import Comparison, Inputs
 from qprune.export.running import Operators
-from qprune.export.writing import Written
+from qprune.export.writing import STORAGES, Written
+from qprune.layers import BiasQuant, FakeQuant
 
 
 @frozen(eq=False)
@@ -24,22 +25,16 @@ class Made:
         content: all bytes of the file.
         model: runs the content, as `Format.open` would.
         environment: where it runs.
-        operators: what runs.
-        written: where the file's integers and integer layers can be looked at; None if it has none.
+        operators: tells what runs.
+        written: of an ONNX file, where its integers and layers can be looked at.
     """
 
     net: nn.Module
     content: bytes
     model: Any
     environment: Environment
-    operators: Operators
+    operators: Callable[[], Operators]
     written: Written | None = None
-
-    @property
-    def real_layers(self) -> dict[str, str]:
-        """Path -> reason, for each layer that could compute with integers and does not."""
-        layers = () if self.written is None else self.written.layers
-        return {layer.path: layer.reason for layer in layers if not layer.integer}
 
 
 class Format(ABC):
@@ -48,12 +43,12 @@ class Format(ABC):
     Attributes:
         suffix: the ending of its names. Formats that share one are told apart by the dialect, their key in `FORMATS`.
         title: what a file with that ending is, as an error says it.
-        runs_code: whether opening a file runs code that is in it; then it is opened only if it is trusted.
+        stores_integers: whether a file holds integers, so that ``storage`` says how.
     """
 
     suffix: ClassVar[str]
     title: ClassVar[str]
-    runs_code: ClassVar[bool] = False
+    stores_integers: ClassVar[bool] = False
 
     @abstractmethod
     def write(
@@ -72,23 +67,13 @@ class Format(ABC):
             ExportError: if the network cannot be written, or such files have no use for an option that was given.
         """
 
+    @abstractmethod
     def open(self, path: str | os.PathLike[str], *, trusted: bool = False) -> Any:
         """Open a file as a network: a module that has ``about``, ``outputs`` and ``stride``, as `OnnxModel` has them.
 
-        Args:
-            path: the file.
-            trusted: whether code in it may run.
-
         Raises:
-            ExportError: if it cannot be run, or runs code and is not trusted.
+            ExportError: if it cannot be run, or runs code that is in it and is not ``trusted``.
         """
-        if self.runs_code:
-            check_trusted(path, trusted, self.title)
-        return self._open(path)
-
-    @abstractmethod
-    def _open(self, path: str | os.PathLike[str]) -> Any:
-        """Open a file; if it runs code, it is trusted."""
 
     def recognizes(self, path: str | os.PathLike[str]) -> bool:
         """Whether the content of a file shows that it has this format; files without such a mark go by their names.
@@ -98,24 +83,14 @@ class Format(ABC):
         return False
 
     def without_quantizers(self, net: nn.Module, inputs: Inputs, dynamic_size: bool | None) -> Comparison | None:
-        """The network with its quantizers off beside a file made of that: nothing but rounding may differ there.
+        """The network with its quantizers off, and a file of that: between these nothing but rounding may differ.
 
-        None, if `write` has compared every bit already.
+        With quantizers a difference may be that of a sum which fell to the other side of a step, or anything. None, if
+        `write` has compared every bit already.
         """
-        return None
-
-
-def check_trusted(file: Any, trusted: bool, title: str) -> None:
-    """Refuse a file that runs code, unless somebody said that it is trusted.
-
-    Raises:
-        ExportError: if it is not.
-
-    Example:
-        >>> check_trusted("model.pt2", trusted=True, title="a program of torch.export")
-    """
-    if not trusted:
-        raise ExportError(
-            f"{file} is {title}, and opening one runs whatever code is in the file. If you made it, or trust who did, "
-            "say so with trusted=True (--trusted in the shell); else ask for the ONNX file."
-        )
+        plain = copy.deepcopy(net)
+        for part in plain.modules():
+            if isinstance(part, (FakeQuant, BiasQuant)):
+                part.active.fill_(False)
+        made = self.write(plain, inputs, storage=STORAGES[0], dynamic_size=dynamic_size, about={})
+        return Comparison(plain, made.model, made.written)

@@ -16,7 +16,7 @@ from qprune.export.lowering import Lowering
 from qprune.export.onnx_format import Onnx, made_of
 from qprune.export.quant_node import DOMAIN, runnable
 from qprune.export.values import Real, Value, array
-from qprune.export.writing import Walk, Written, followed, refuse_storage
+from qprune.export.writing import Walk, Written, followed
 from qprune.functional import along
 from qprune.layers import FakeQuant
 
@@ -24,17 +24,16 @@ from qprune.layers import FakeQuant
 class Qonnx(Onnx):
     """An ONNX file of real numbers with a ``Quant`` node behind each quantized tensor; see `write_qonnx`.
 
-    `OnnxModel` opens it, and its plain network is compared, as those of other ONNX files.
-
     Example:
         >>> Qonnx().open("model.onnx")(images)
     """
+
+    stores_integers = False
 
     def write(
         self, net: nn.Module, inputs: Inputs, *, storage: str, dynamic_size: bool | None, about: Mapping[str, Any]
     ) -> Made:
         """Write the network in real numbers."""
-        refuse_storage(storage)
         if dynamic_size:
             raise ExportError("A QONNX file has the shapes of the example: leave dynamic_size out.")
         return made_of(write_qonnx(net, inputs), inputs, about)

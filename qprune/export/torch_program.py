@@ -17,10 +17,9 @@ from qprune.errors import ExportError, ShrinkError
 from qprune.export.about import ABOUT, parse_about
 from qprune.export.certificate import Environment
 from qprune.export.comparing import Inputs, processor
-from qprune.export.file_format import Format, Made, check_trusted
+from qprune.export.file_format import Format, Made
 from qprune.export.replacing import replace_file
 from qprune.export.running import Operators
-from qprune.export.writing import refuse_storage
 from qprune.regular_files import open_regular
 from qprune.shrink import shrink_with_facts
 
@@ -39,18 +38,21 @@ class Program(Format):
         >>> Program().open("model.pt2", trusted=True)(images)
     """
 
-    suffix, title, runs_code = ".pt2", "a program of torch.export", True
+    suffix, title = ".pt2", "a program of torch.export"
 
     def write(
         self, net: nn.Module, inputs: Inputs, *, storage: str, dynamic_size: bool | None, about: Mapping[str, Any]
     ) -> Made:
         """Write the network with its quantizers as they are, and check every bit on the inputs."""
-        refuse_storage(storage)
         small, content, program = _program(net, inputs, dynamic_size, about)
-        return Made(small, content, program, program.environment, program.operators())
+        return Made(small, content, program, program.environment, program.operators)
 
-    def _open(self, path: str | os.PathLike[str]) -> "TorchProgram":
-        return TorchProgram(path, trusted=True)
+    def open(self, path: str | os.PathLike[str], *, trusted: bool = False) -> "TorchProgram":
+        """Open it in torch, if it is trusted."""
+        return TorchProgram(path, trusted=trusted)
+
+    def without_quantizers(self, net: nn.Module, inputs: Inputs, dynamic_size: bool | None) -> None:
+        """None: every bit was compared with quantizers."""
 
     def recognizes(self, path: str | os.PathLike[str]) -> bool:
         """Whether a file is laid out as `torch.export` lays out its programs; nothing in it is read but the names."""
@@ -83,7 +85,11 @@ class TorchProgram(nn.Module):
 
     def __init__(self, file: str | os.PathLike[str] | IO[bytes], *, trusted: bool = False) -> None:
         super().__init__()
-        check_trusted(file, trusted, Program.title)  # the only way to torch.export.load
+        if not trusted:  # the only way to torch.export.load
+            raise ExportError(
+                f"{file} is a program of torch.export, and opening one runs whatever code is in the file. If you made "
+                "it, or trust who did, say so with trusted=True (--trusted in the shell); else ask for the ONNX file."
+            )
         source: Any = file if isinstance(file, io.IOBase) else os.fspath(file)  # type: ignore[arg-type]
         self._about = _read_about(source, file)
         try:

@@ -77,19 +77,6 @@ def write_network(net: nn.Module, example: Any, *, storage: str = "int8", dynami
     return Walk(*followed(net, example), low, dynamic_size).written()
 
 
-def refuse_storage(storage: str) -> None:
-    """Refuse integers of another width for a file that holds real numbers.
-
-    Raises:
-        ExportError: if they are asked for.
-
-    Example:
-        >>> refuse_storage("int8")
-    """
-    if storage in STORAGES[1:]:
-        raise ExportError(f'storage = "{storage}" is for ONNX files of integers: leave it out here.')
-
-
 def followed(net: nn.Module, example: Any) -> tuple[nn.Module, list[fx.Node], tuple[Any, ...]]:
     """The network that is written, shrunk and folded, its calls, and its inputs.
 
