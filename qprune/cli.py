@@ -21,7 +21,7 @@ from qprune import api
 from qprune.data import read_inputs
 from qprune.errors import CheckpointError, DataError, ExportError, QpruneError
 from qprune.escaping import visible
-from qprune.export import Certificate, OnnxModel, file_model, monitored, open_run, write_network
+from qprune.export import DIALECTS, Certificate, OnnxModel, file_model, monitored, open_run, write_network
 from qprune.layers import sites
 from qprune.report import chain_of, chain_table, forward_times, report_shrunk, short, table, time_table
 from qprune.shrink import shrink_with_facts
@@ -300,7 +300,7 @@ _NO_DENSE = "(the network was handed over and has been cut, so what it was befor
 )
 @click.option("--storage", type=click.Choice(["int8", "int4"]), default="int8", show_default=True,
               help="int4 packs weights of up to 4 bits, which are computed with as floats.")  # fmt: skip
-@click.option("--dialect", type=click.Choice(["onnx", "qonnx"]), default="onnx", show_default=True,
+@click.option("--dialect", type=click.Choice(DIALECTS), default=DIALECTS[0], show_default=True,
               help="qonnx: real numbers with Quant nodes, for tools that make hardware.")  # fmt: skip
 @DATA
 @RUNS

@@ -2,8 +2,10 @@
 
 from qprune.export.certificate import Agreement, Certificate, Environment
 from qprune.export.exporting import export_network
-from qprune.export.opening import file_model
-from qprune.export.qonnx import runnable, write_qonnx
+from qprune.export.file_format import Format, Made
+from qprune.export.formats import DIALECTS, FORMATS, file_model
+from qprune.export.qonnx import write_qonnx
+from qprune.export.quant_node import runnable
 from qprune.export.run import export_run, monitored, open_exported, open_run
 from qprune.export.running import OnnxModel, Operators
 from qprune.export.score_errors import score_errors
@@ -11,9 +13,13 @@ from qprune.export.torch_program import TorchProgram, write_program
 from qprune.export.writing import Written, write_network
 
 __all__ = [
+    "DIALECTS",
+    "FORMATS",
     "Agreement",
     "Certificate",
     "Environment",
+    "Format",
+    "Made",
     "OnnxModel",
     "Operators",
     "TorchProgram",

@@ -1,30 +1,21 @@
 """`export_network`: writes the file, runs it, and says how equal it is."""
 
-import copy
-import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import field, frozen
 from torch import Tensor, nn
 
 from qprune.errors import ExportError
-from qprune.export.certificate import Certificate, Environment
-from qprune.export.comparing import Comparison, Inputs, environment, inputs_like
-from qprune.export.qonnx import runnable, write_qonnx
+from qprune.export.certificate import Certificate
+from qprune.export.comparing import Comparison, Inputs, inputs_like
+from qprune.export.formats import format_to_write
 from qprune.export.replacing import replace_file
-from qprune.export.running import ABOUT, OnnxModel, Operators
-from qprune.export.torch_program import SUFFIX, TorchProgram, write_program
-from qprune.export.writing import STORAGES, Written, write_network
-from qprune.layers import BiasQuant, FakeQuant
+from qprune.export.writing import STORAGES
 from qprune.report import summarize
 from qprune.zoo import deployed
-
-DIALECTS = ("onnx", "qonnx")
 
 
 def export_network(
@@ -42,34 +33,35 @@ def export_network(
 
     Args:
         net: the network. It is not touched, but for its mode, which is restored.
-        path: where to; a file that is there is replaced. ``.pt2`` makes a program of `torch.export`, see
-            `qprune.export.write_program`, any other ending an ONNX file.
+        path: where to; a file that is there is replaced. The ending of its name tells the format, see
+            `qprune.export.FORMATS`.
         example: an input: a tensor or a tuple of them, of real values where there are any.
         images: more inputs to compare on, by what they are called.
         storage: as for `write_network`.
         dynamic_size: as for `write_network`.
-        dialect: ``"onnx"``, or ``"qonnx"``: see `qprune.export.write_qonnx`.
+        dialect: of ONNX files: ``"onnx"``, or ``"qonnx"``, see `qprune.export.write_qonnx`.
         about: what else the file is to hold, as plain data.
 
     Raises:
         ExportError: as for `write_network`; if the file cannot be written; or if it computes something else than the
             network does while nothing is quantized. Then there is no file.
     """
-    inputs = _inputs(example)
-    file, program = Path(path), Path(path).suffix == SUFFIX
-    _check_path(file)
-    _check_options(storage, dynamic_size, dialect, program)
+    inputs, file = _inputs(example), Path(path)
+    chosen = format_to_write(file, dialect)
+    if not file.parent.is_dir():
+        raise ExportError(f"{file} cannot be written: there is no folder {file.parent}.")
+    if storage in STORAGES[1:] and not chosen.stores_integers:
+        raise ExportError(f'storage = "{storage}" is for ONNX files of integers: leave it out here.')
     tried = inputs_like(inputs) | {name: (each,) for name, each in (images or {}).items()}
-    if program:
-        made = _as_program(net, inputs, dynamic_size, about or {})
-    elif dialect == "qonnx":
-        made = _as_qonnx(net, inputs, about or {})
-    else:
-        made = _as_onnx(net, inputs, storage, dynamic_size, about or {})
-    _compare(made.comparison, tried)
-    if not made.comparison.rounds_alone and not program:
-        _compare_without_quantizers(made.net, inputs, dynamic_size, tried)
-    outputs, quantizers = made.comparison.agreements()
+    made = chosen.write(net, inputs, storage=storage, dynamic_size=dynamic_size, about=about or {})
+    comparison = Comparison(deployed(net), made.model, made.written)
+    _compare(comparison, tried)
+    plain = None if comparison.rounds_alone else chosen.without_quantizers(made.net, inputs, dynamic_size)
+    if plain is not None:
+        _compare(plain, tried)
+    outputs, quantizers = comparison.agreements()
+    layers = made.written.layers if chosen.stores_integers and made.written else ()
+    operators = made.operators()
     replace_file(file, made.content)
     return Certificate(
         file=str(file),
@@ -79,23 +71,11 @@ def export_network(
         inputs={name: len(each[0]) for name, each in tried.items()},
         outputs=outputs,
         quantizers=quantizers,
-        predictions=made.comparison.classes.share(),
-        iou=made.comparison.classes.iou(),
-        operators=made.operators,
-        real_layers=made.real_layers,
+        predictions=comparison.classes.share(),
+        iou=comparison.classes.iou(),
+        operators=operators,
+        real_layers={layer.path: layer.reason for layer in layers if not layer.integer},
     )
-
-
-@frozen(eq=False)
-class _Made:
-    """The content of a file, and what is known of it."""
-
-    net: nn.Module
-    content: bytes
-    comparison: Comparison
-    environment: Environment
-    operators: Operators
-    real_layers: Mapping[str, str] = field(factory=dict)
 
 
 def _inputs(example: Any) -> Inputs:
@@ -105,76 +85,6 @@ def _inputs(example: Any) -> Inputs:
             kind = "a tensor of one number" if isinstance(x, Tensor) else f"a {type(x).__name__}"
             raise ExportError(f"example must be a tensor of images, (N, ...), or a tuple of such; received {kind}.")
     return tuple(x.detach().cpu() for x in given)
-
-
-def _check_path(file: Path) -> None:
-    if file.suffix not in (".onnx", SUFFIX):
-        raise ExportError(
-            f'{file} is to be an ONNX file (its name ends in ".onnx") or a program of torch.export ("{SUFFIX}"); '
-            f'received a name that ends in "{file.suffix}".'
-        )
-    if not file.parent.is_dir():
-        raise ExportError(f"{file} cannot be written: there is no folder {file.parent}.")
-
-
-def _check_options(storage: str, dynamic_size: bool | None, dialect: str, program: bool) -> None:
-    if dialect not in DIALECTS:
-        raise ExportError(f'dialect must be "onnx" or "qonnx"; received {dialect!r}.')
-    if program and dialect != "onnx":
-        raise ExportError(f'dialect "{dialect}" is one of ONNX files; a {SUFFIX} file has none.')
-    if (program or dialect == "qonnx") and storage in STORAGES[1:]:
-        raise ExportError(f'storage = "{storage}" is for ONNX files of integers: leave it out here.')
-    if dialect == "qonnx" and dynamic_size:
-        raise ExportError("A QONNX file has the shapes of the example: leave dynamic_size out.")
-
-
-def _as_onnx(
-    net: nn.Module, inputs: Inputs, storage: str, dynamic_size: bool | None, about: Mapping[str, Any]
-) -> _Made:
-    written = write_network(net, inputs, storage=storage, dynamic_size=dynamic_size)
-    content = _content(written, about)
-    reasons = {layer.path: layer.reason for layer in written.layers if not layer.integer}
-    comparison = Comparison(deployed(net), OnnxModel(content), written)
-    return _Made(written.net, content, comparison, environment(), _operators(content, inputs), reasons)
-
-
-def _as_qonnx(net: nn.Module, inputs: Inputs, about: Mapping[str, Any]) -> _Made:
-    written = write_qonnx(net, inputs)
-    content = _content(written, about)
-    told = runnable(written.model).SerializeToString()
-    comparison = Comparison(deployed(net), OnnxModel(told))
-    return _Made(written.net, content, comparison, environment(), _operators(told, inputs))
-
-
-def _as_program(net: nn.Module, inputs: Inputs, dynamic_size: bool | None, about: Mapping[str, Any]) -> _Made:
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"model{SUFFIX}"
-        small = write_program(net, file, inputs, dynamic_size=dynamic_size, about=about)
-        program = TorchProgram(file, trusted=True)  # it has just been written
-        content = file.read_bytes()
-    return _Made(small, content, Comparison(deployed(net), program), program.environment, program.operators())
-
-
-def _content(written: Written, about: Mapping[str, Any]) -> bytes:
-    if about:
-        entry = written.model.metadata_props.add()
-        entry.key, entry.value = ABOUT, json.dumps(about)
-    return bytes(written.model.SerializeToString())
-
-
-def _compare_without_quantizers(
-    net: nn.Module, inputs: Inputs, dynamic_size: bool | None, tried: Mapping[str, Inputs]
-) -> None:
-    """Write and compare what the network computes in real numbers, of which nothing but rounding may differ.
-
-    With quantizers a difference may be that of a sum which fell to the other side of a step, or anything.
-    """
-    plain = copy.deepcopy(net)
-    for part in plain.modules():
-        if isinstance(part, (FakeQuant, BiasQuant)):
-            part.active.fill_(False)
-    written = write_network(plain, inputs, dynamic_size=dynamic_size)
-    _compare(Comparison(plain, OnnxModel(written.model.SerializeToString()), written), tried)
 
 
 def _compare(comparison: Comparison, tried: Mapping[str, Inputs]) -> None:
@@ -189,12 +99,6 @@ def _compare(comparison: Comparison, tried: Mapping[str, Inputs]) -> None:
         net.to(home)
         for module, training in modes.items():
             module.training = training
-
-
-def _operators(content: bytes, inputs: Inputs) -> Operators:
-    model = OnnxModel(content, profile=True)
-    model(*inputs)
-    return model.operators()
 
 
 def _packed_bytes(net: nn.Module, inputs: Inputs) -> int | None:

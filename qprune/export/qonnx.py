@@ -1,49 +1,42 @@
 """QONNX: float weights and tensors with a `Quant` node behind each, as FINN and hls4ml read them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from attrs import field, frozen
 from torch import nn
 
+from qprune.errors import ExportError
+from qprune.export.comparing import Inputs
+from qprune.export.file_format import Made
 from qprune.export.graph import IR_VERSION, OPSET, Graph
 from qprune.export.kernels import Kernel
 from qprune.export.lowering import Lowering
-from qprune.export.packages import import_onnx
+from qprune.export.onnx_format import Onnx, made_of
+from qprune.export.quant_node import DOMAIN, runnable
 from qprune.export.values import Real, Value, array
 from qprune.export.writing import Walk, Written, followed
 from qprune.functional import along
 from qprune.layers import FakeQuant
 
-DOMAIN = "qonnx.custom_op.general"
-# What `Quant` computes, out of standard operators; the zero point is added before rounding, as in the package qonnx.
-QUANT = f"""
-<domain: "{DOMAIN}", opset_import: ["": {OPSET}]>
-Quant <signed, narrow, rounding_mode> (x, scale, zeropt, bitwidth) => (y) {{
-    signed_integer = Constant <value_int: int = @signed> ()
-    narrow_integer = Constant <value_int: int = @narrow> ()
-    is_signed = CastLike (signed_integer, x)
-    is_narrow = CastLike (narrow_integer, x)
-    one = Constant <value_float: float = 1.0> ()
-    two = Constant <value_float: float = 2.0> ()
-    bits = Sub (bitwidth, is_signed)
-    count = Pow (two, bits)
-    least = Sub (is_narrow, count)
-    low = Mul (is_signed, least)
-    unsigned = Sub (one, is_signed)
-    left_out = Mul (unsigned, is_narrow)
-    last = Sub (count, one)
-    high = Sub (last, left_out)
-    steps = Div (x, scale)
-    moved = Add (steps, zeropt)
-    above = Max (moved, low)
-    inside = Min (above, high)
-    code = Round (inside)
-    centred = Sub (code, zeropt)
-    y = Mul (centred, scale)
-}}
-"""
+
+class Qonnx(Onnx):
+    """An ONNX file of real numbers with a ``Quant`` node behind each quantized tensor; see `write_qonnx`.
+
+    Example:
+        >>> Qonnx().open("model.onnx")(images)
+    """
+
+    stores_integers = False
+
+    def write(
+        self, net: nn.Module, inputs: Inputs, *, storage: str, dynamic_size: bool | None, about: Mapping[str, Any]
+    ) -> Made:
+        """Write the network in real numbers."""
+        if dynamic_size:
+            raise ExportError("A QONNX file has the shapes of the example: leave dynamic_size out.")
+        return made_of(write_qonnx(net, inputs), inputs, about)
 
 
 def write_qonnx(net: nn.Module, example: Any) -> Written:
@@ -105,19 +98,6 @@ class QonnxGraph(Graph):
         model = helper.make_model(graph, opset_imports=opsets, producer_name=producer, ir_version=IR_VERSION)
         self.onnx.checker.check_model(runnable(model), full_check=True)
         return model
-
-
-def runnable(model: Any) -> Any:
-    """A copy of a QONNX model that says itself what ``Quant`` computes, so that any ONNX runtime runs it.
-
-    Example:
-        >>> OnnxModel(runnable(onnx.load("model.onnx")).SerializeToString())(images)
-    """
-    onnx = import_onnx()
-    copied = onnx.ModelProto()
-    copied.CopyFrom(model)
-    copied.functions.append(onnx.parser.parse_function(QUANT))
-    return copied
 
 
 @frozen(eq=False)

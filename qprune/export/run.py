@@ -15,7 +15,7 @@ from qprune.errors import DataError
 from qprune.export.about import check_about
 from qprune.export.certificate import Certificate
 from qprune.export.exporting import export_network
-from qprune.export.opening import file_model, is_exported_program
+from qprune.export.formats import file_model, format_of
 from qprune.export.score_errors import score_errors
 from qprune.tasks import make_task
 from qprune.training import Opened, batch_of, evaluate_model, open_model
@@ -142,6 +142,4 @@ def open_run(run: str | os.PathLike[str], root: Path, *, trusted: bool = False) 
     Example:
         >>> net = open_run("model.onnx", Path("runs")).net
     """
-    if Path(run).suffix == ".onnx" or is_exported_program(run):
-        return open_exported(run, trusted=trusted)
-    return open_model(run, root)
+    return open_model(run, root) if format_of(run) is None else open_exported(run, trusted=trusted)

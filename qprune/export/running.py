@@ -16,10 +16,11 @@ from qprune.errors import ExportError
 from qprune.export.about import ABOUT, parse_about
 from qprune.export.onnx_file import read_onnx
 from qprune.export.packages import import_runtime
+from qprune.export.quant_node import runnable
 
 
 class OnnxModel(nn.Module):
-    """Runs an ONNX file in ONNX Runtime on the CPU, with its graph optimizations on.
+    """Runs an ONNX file in ONNX Runtime on the CPU, with its graph optimizations on; a QONNX file, too.
 
     Input and output are those of the network that was exported: float tensors, several outputs as a tuple.
 
@@ -58,7 +59,7 @@ class OnnxModel(nn.Module):
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(self._folder.name) / "profile")
         self.name = "The model" if isinstance(file, bytes) else os.fspath(file)
-        source = read_onnx(file).SerializeToString()
+        source = runnable(read_onnx(file)).SerializeToString()
         try:
             # with its fallback it prints what it met in the file, and tries the same again
             self.session = runtime.InferenceSession(

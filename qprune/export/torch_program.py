@@ -16,13 +16,13 @@ from torch.utils._pytree import tree_leaves
 from qprune.errors import ExportError, ShrinkError
 from qprune.export.about import ABOUT, parse_about
 from qprune.export.certificate import Environment
-from qprune.export.comparing import processor
+from qprune.export.comparing import Inputs, processor
+from qprune.export.file_format import Format, Made
 from qprune.export.replacing import replace_file
 from qprune.export.running import Operators
 from qprune.regular_files import open_regular
 from qprune.shrink import shrink_with_facts
 
-SUFFIX = ".pt2"
 LARGEST = 2**40  # bytes of a file; torch reads it as it goes
 LARGEST_ABOUT = 2**24  # bytes of what qprune wrote about the network
 _MARKS = (
@@ -31,18 +31,36 @@ _MARKS = (
 )  # records of every program, of today's layout and before
 
 
-def is_program(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is laid out as `torch.export` lays out its programs; nothing in it is read but the names.
+class Program(Format):
+    """A program of `torch.export`; see `write_program`.
 
     Example:
-        >>> is_program("model.pt2"), is_program("model.onnx")
-        (True, False)
+        >>> Program().open("model.pt2", trusted=True)(images)
     """
-    try:
-        with open_regular(path, LARGEST) as file, ZipFile(file) as archive:
-            return any(name.replace("\\", "/").rpartition("/")[2] in _MARKS for name in archive.namelist())
-    except Exception:  # zipfile has many kinds for what is no zip file, or a damaged one
-        return False
+
+    suffix, title = ".pt2", "a program of torch.export"
+
+    def write(
+        self, net: nn.Module, inputs: Inputs, *, storage: str, dynamic_size: bool | None, about: Mapping[str, Any]
+    ) -> Made:
+        """Write the network with its quantizers as they are, and check every bit on the inputs."""
+        small, content, program = _program(net, inputs, dynamic_size, about)
+        return Made(small, content, program, program.environment, program.operators)
+
+    def open(self, path: str | os.PathLike[str], *, trusted: bool = False) -> "TorchProgram":
+        """Open it in torch, if it is trusted."""
+        return TorchProgram(path, trusted=trusted)
+
+    def without_quantizers(self, net: nn.Module, inputs: Inputs, dynamic_size: bool | None) -> None:
+        """None: every bit was compared with quantizers."""
+
+    def recognizes(self, path: str | os.PathLike[str]) -> bool:
+        """Whether a file is laid out as `torch.export` lays out its programs; nothing in it is read but the names."""
+        try:
+            with open_regular(path, LARGEST) as file, ZipFile(file) as archive:
+                return any(name.replace("\\", "/").rpartition("/")[2] in _MARKS for name in archive.namelist())
+        except Exception:  # zipfile has many kinds for what is no zip file, or a damaged one
+            return False
 
 
 class TorchProgram(nn.Module):
@@ -164,20 +182,29 @@ def write_program(
         >>> outputs = torch.export.load("model.pt2").module()(images)
     """
     inputs = tuple(x.detach().cpu() for x in (example if isinstance(example, tuple) else (example,)))
+    small, content, _ = _program(net, inputs, dynamic_size, about or {})
+    replace_file(Path(path), content)
+    return small
+
+
+def _program(
+    net: nn.Module, inputs: Inputs, dynamic_size: bool | None, about: Mapping[str, Any]
+) -> tuple[nn.Module, bytes, TorchProgram]:
+    """The network that is written, the content of its file, and what runs that."""
     try:
         small = shrink_with_facts(net, inputs, fold=True).net.cpu()
     except ShrinkError as error:
         raise ExportError(f"{type(net).__name__} cannot be written as a program: {error}") from error
     content = io.BytesIO()
-    program = _followed(small, inputs, bool(dynamic_size))
-    torch.export.save(program, content, extra_files={ABOUT: json.dumps(about or {})})
-    _check(small, TorchProgram(content, trusted=True), inputs)
-    replace_file(Path(path), content.getvalue())
-    return small
+    followed = _followed(small, inputs, bool(dynamic_size))
+    torch.export.save(followed, content, extra_files={ABOUT: json.dumps(about)})
+    program = TorchProgram(content, trusted=True)  # it has just been written
+    _check(small, program, inputs)
+    return small, content.getvalue(), program
 
 
 @torch.no_grad()
-def _followed(net: nn.Module, inputs: tuple[Tensor, ...], dynamic_size: bool) -> Any:
+def _followed(net: nn.Module, inputs: Inputs, dynamic_size: bool) -> Any:
     free = torch.export.Dim.DYNAMIC
     # one image would be taken for a fixed number of them: torch.export specializes sides of length 1
     several = tuple(torch.cat([x, x]) if len(x) == 1 else x for x in inputs)
@@ -193,7 +220,7 @@ def _followed(net: nn.Module, inputs: tuple[Tensor, ...], dynamic_size: bool) ->
 
 
 @torch.no_grad()
-def _check(net: nn.Module, program: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+def _check(net: nn.Module, program: nn.Module, inputs: Inputs) -> None:
     one, other = tree_leaves(net(*inputs)), tree_leaves(program(*inputs))
     if len(one) != len(other) or not all(torch.equal(*pair) for pair in zip(one, other, strict=True)):
         raise ExportError(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import qprune
 from qprune.errors import ExportError
-from qprune.export import Certificate, OnnxModel, exporting, write_network
+from qprune.export import Certificate, OnnxModel, onnx_format, write_network
 from qprune.export.probe import saturates
 from qprune.layers import QuantConv2d
 
@@ -43,7 +43,7 @@ def test_other_integers_are_not_certified(x: Tensor, tmp_path: Path, monkeypatch
         other[0].weight_quant.scale *= 1.1
         return write_network(other, *inputs, **options)
 
-    monkeypatch.setattr(exporting, "write_network", write)
+    monkeypatch.setattr(onnx_format, "write_network", write)
     certificate = certified(made_exact(calibrated(chain(4), x))[:3], x, tmp_path)  # type: ignore[index]
     assert not certificate.exact
     assert certificate.outputs[0].equal < 1

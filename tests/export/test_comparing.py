@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import qprune
 from qprune.errors import ExportError
-from qprune.export import exporting, write_network
+from qprune.export import onnx_format, write_network
 from qprune.layers import QuantConv2d
 
 
@@ -38,7 +38,7 @@ def written_as(monkeypatch: pytest.MonkeyPatch, spoil: Any) -> None:
             spoil(other)
         return write_network(other, *inputs, **options)
 
-    monkeypatch.setattr(exporting, "write_network", write)
+    monkeypatch.setattr(onnx_format, "write_network", write)
 
 
 def spoil_b(net: Any) -> None:

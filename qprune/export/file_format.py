@@ -1,0 +1,96 @@
+"""What is particular about one kind of exported file; each kind is one object in `qprune.export.formats.FORMATS`."""
+
+import copy
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from attrs import frozen
+from torch import nn
+
+from qprune.export.certificate import Environment
+from qprune.export.comparing import Comparison, Inputs
+from qprune.export.running import Operators
+from qprune.export.writing import STORAGES, Written
+from qprune.layers import BiasQuant, FakeQuant
+
+
+@frozen(eq=False)
+class Made:
+    """The content of a file that is not written yet, and what is known of it.
+
+    Attributes:
+        net: the network that is in it, shrunk and folded.
+        content: all bytes of the file.
+        model: runs the content, as `Format.open` would.
+        environment: where it runs.
+        operators: tells what runs.
+        written: of an ONNX file, where its integers and layers can be looked at.
+    """
+
+    net: nn.Module
+    content: bytes
+    model: Any
+    environment: Environment
+    operators: Callable[[], Operators]
+    written: Written | None = None
+
+
+class Format(ABC):
+    """One kind of exported file.
+
+    Attributes:
+        suffix: the ending of its names. Formats that share one are told apart by the dialect, their key in `FORMATS`.
+        title: what a file with that ending is, as an error says it.
+        stores_integers: whether a file holds integers, so that ``storage`` says how.
+    """
+
+    suffix: ClassVar[str]
+    title: ClassVar[str]
+    stores_integers: ClassVar[bool] = False
+
+    @abstractmethod
+    def write(
+        self, net: nn.Module, inputs: Inputs, *, storage: str, dynamic_size: bool | None, about: Mapping[str, Any]
+    ) -> Made:
+        """Make the content of a file.
+
+        Args:
+            net: the network. It is not touched.
+            inputs: an example of its inputs.
+            storage: as for `qprune.export.write_network`.
+            dynamic_size: likewise.
+            about: what else the file is to hold, as plain data.
+
+        Raises:
+            ExportError: if the network cannot be written, or such files have no use for an option that was given.
+        """
+
+    @abstractmethod
+    def open(self, path: str | os.PathLike[str], *, trusted: bool = False) -> Any:
+        """Open a file as a network: a module that has ``about``, ``outputs`` and ``stride``, as `OnnxModel` has them.
+
+        Raises:
+            ExportError: if it cannot be run, or runs code that is in it and is not ``trusted``.
+        """
+
+    def recognizes(self, path: str | os.PathLike[str]) -> bool:
+        """Whether the content of a file shows that it has this format; files without such a mark go by their names.
+
+        It must be safe to call for any path, of a file or of none.
+        """
+        return False
+
+    def without_quantizers(self, net: nn.Module, inputs: Inputs, dynamic_size: bool | None) -> Comparison | None:
+        """The network with its quantizers off, and a file of that: between these nothing but rounding may differ.
+
+        With quantizers a difference may be that of a sum which fell to the other side of a step, or anything. None, if
+        `write` has compared every bit already.
+        """
+        plain = copy.deepcopy(net)
+        for part in plain.modules():
+            if isinstance(part, (FakeQuant, BiasQuant)):
+                part.active.fill_(False)
+        made = self.write(plain, inputs, storage=STORAGES[0], dynamic_size=dynamic_size, about={})
+        return Comparison(plain, made.model, made.written)
