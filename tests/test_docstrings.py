@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 import qprune.functional
+import qprune.importances
 import qprune.layers
 import qprune.schedules
 import qprune.zoo
 
-PACKAGES = (qprune.layers, qprune.schedules, qprune.zoo)
+PACKAGES = (qprune.importances, qprune.layers, qprune.schedules, qprune.zoo)
 MODULES = ["qprune.functional"] + [
     f"{package.__name__}.{module.name}" for package in PACKAGES for module in pkgutil.iter_modules(package.__path__)
 ]
