@@ -2,22 +2,26 @@
 
 import copy
 import inspect
+import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import qprune
 from qprune.functional import keep_top
 from qprune.importances import IMPORTANCES, Measured, Scored, fitting
 from qprune.layers import ChannelMask, CompressedBatchNorm2d, CompressedConv2d, CompressedReLU, sites
 from qprune.schedules import OneShot
 from qprune.spec import PruneRule, Selector
-from qprune.training import ScheduleDriver
+from qprune.training import Callback, ScheduleDriver
 
 ROOT = Path(__file__).parents[2]
 SIDES = ("input", "weight", "output")
@@ -169,6 +173,66 @@ def test_a_mask_shows_it_and_saves_no_key_for_it(word):
     assert mask.ranking is IMPORTANCES[word]
     assert f"importance={word!r}" in repr(mask)
     assert sorted(mask.state_dict()) == ["keep", "score", "seen"]
+
+
+NORMS = ["BatchNorm2d"]
+PRUNING = {"kind": "stepwise", "start": 2, "every": 2, "times": 2}
+
+
+class CtrlC(Callback):
+    """Sends the signal of Ctrl-C in the middle of the fourth step."""
+
+    def on_train_batch_begin(self, batch, logs):
+        if self.trainer.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def spec_of(word, side, train=()):
+    """Eight steps on 256 digits, in which channels are chosen twice."""
+    layers = {"input": ["Conv2d"], "weight": ["Conv2d"], "output": ["ReLU"]}[side]
+    sites = [{"types": NORMS if word == "bn-scale" else layers, "at": side, "skip": [0, -1]}]
+    return {
+        "name": "short",
+        "data": {"name": "digits", "train_images": 256},
+        "model": tomllib.loads((ROOT / "specs/base/digits.toml").read_text(encoding="utf-8"))["model"],
+        "train": {"length": 8, "batch": 64, "optimizer": {"name": "sgd", "lr": 0.05}} | dict(train),
+        "prune": [{"sites": sites, "sparsity": 0.5, "importance": word, "schedule": PRUNING}],
+    }
+
+
+def fitted(runs, word, side, train=(), **options):
+    """History and model of a training of `spec_of`; no model where it was interrupted."""
+    history = qprune.fit(spec_of(word, side, train), runs=runs, verbose=0, device="cpu", **options)
+    return history, torch.load(runs / "short/model.pt", weights_only=True) if not history.interrupted else None
+
+
+@EACH_PLACE
+def test_a_short_training_prunes_and_resumes_to_the_same_bits(word, side, tmp_path):
+    _, whole = fitted(tmp_path / "whole", word, side)
+    assert fitted(tmp_path / "broken", word, side, callbacks=[CtrlC()])[0].interrupted
+    _, resumed = fitted(tmp_path / "broken", word, side, resume=True)
+    assert whole["state"].keys() == resumed["state"].keys()
+    assert all(torch.equal(value, resumed["state"][name]) for name, value in whole["state"].items())
+    keeps = [value for name, value in whole["state"].items() if name.endswith("_mask.keep")]
+    assert keeps
+    assert all(2 * keep.sum() == len(keep) for keep in keeps)
+
+
+@pytest.mark.parametrize(
+    "train", [{"precision": "bfloat16", "accumulate": 2}, {"shrink": "as-frozen", "clip_norm": 1.0, "ema": 0.9}]
+)
+@pytest.mark.parametrize("side", IMPORTANCES["taylor"].sides)
+def test_gradients_rank_channels_whatever_the_training(train, side, tmp_path):
+    _, model = fitted(tmp_path, "taylor", side, train)
+    assert all(value.isfinite().all() for value in model["state"].values() if value.is_floating_point())
+
+
+def test_a_spec_whose_loss_is_scaled_is_refused_when_it_is_planned_and_trained(tmp_path):
+    sentence = r'importance = "taylor".*use precision = "bfloat16"'
+    with pytest.raises(qprune.PlanError, match=sentence):
+        fitted(tmp_path, "taylor", "output", {"precision": "float16"})
+    with pytest.raises(qprune.PlanError, match=sentence):
+        qprune.plan(spec_of("taylor", "output", {"precision": "float16"}))
 
 
 def test_the_first_that_fits_a_side_is_its_default():
