@@ -16,12 +16,15 @@ class Importance:
         sides: where a rule may use it: any of ``"input"``, ``"weight"`` and ``"output"``; nothing if no rule may.
         follows: whether the mask takes over what other masks chose, and never chooses itself.
         unrectified: the importance that it falls back to where no ReLU made the values; empty if it does not matter.
+        gradient_power: by which power of it a score grows if the loss does, and with it its gradients; 0 if it is
+            measured without them, else the backward measures it.
     """
 
     __slots__ = ()
     sides: ClassVar[tuple[str, ...]] = ()
     follows: ClassVar[bool] = False
     unrectified: ClassVar[str] = ""
+    gradient_power: ClassVar[int] = 0
 
     def problem(self, layer: Any) -> str:
         """Why channels of ``layer`` cannot be ranked so, to be read after the layer's name; empty if they can.
@@ -37,12 +40,10 @@ class Measured(Importance, ABC):
     """An importance that training steps measure: at every forward, or at the backward that follows it.
 
     Attributes:
-        needs_gradient: whether `measure` wants the gradient of the loss, and so waits for the backward.
         unreached: what did not happen where nothing was measured, for an error.
     """
 
     __slots__ = ()
-    needs_gradient: ClassVar[bool] = False
     unreached: ClassVar[str] = "no training forward has reached it yet"
 
     @abstractmethod
@@ -52,7 +53,7 @@ class Measured(Importance, ABC):
         Args:
             x: values before they are masked, shape ``(N, C, ...)`` with channels at ``axis``.
             axis: the channel axis.
-            gradient: of the loss by the masked values, same shape; only where `needs_gradient`.
+            gradient: of the loss by the masked values, same shape; only where `gradient_power` is not 0.
 
         Returns:
             float32 scores of shape ``(C,)``.

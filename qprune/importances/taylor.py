@@ -34,10 +34,10 @@ class Taylor(Measured):
     """
 
     sides: ClassVar[tuple[str, ...]] = ("input", "output")
-    needs_gradient: ClassVar[bool] = True
+    gradient_power: ClassVar[int] = 2
     unreached: ClassVar[str] = "no training backward has reached it yet"
 
     def measure(self, x: Tensor, axis: int = 1, gradient: Tensor | None = None) -> Tensor:
         """The mean of ``(x * gradient)**2`` of each channel; see `Measured.measure`."""
-        assert gradient is not None  # as needs_gradient asks for
+        assert gradient is not None  # as gradient_power asks for
         return mean_per_channel((x.float() * gradient.float()).square(), axis)

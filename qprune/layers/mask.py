@@ -95,7 +95,7 @@ class ChannelMask(Compressor):
         ranking = self.ranking
         if not (self.training and self.measuring and isinstance(ranking, Measured) and x.numel()):
             return mask_channels(x, self.keep, self.axis)
-        if ranking.needs_gradient:
+        if ranking.gradient_power:
             return self._mask_and_await_gradient(x, ranking)
         measure(lambda values: self._add(ranking, values), x)
         return mask_channels(x, self.keep, self.axis)

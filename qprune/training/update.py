@@ -13,7 +13,6 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from qprune.errors import PlanError
-from qprune.importances import Measured
 from qprune.layers import sites
 from qprune.tasks import Task
 from qprune.training import ranks
@@ -172,7 +171,7 @@ def check_precision(net: nn.Module, precision: str) -> None:
         >>> check_precision(nn.Sequential(PrunedConv2d(2, 3, 1)), "float16")
     """
     for site in sites(net) if precision == "float16" else ():
-        if site.mask is not None and isinstance(site.mask.ranking, Measured) and site.mask.ranking.needs_gradient:
+        if site.mask is not None and site.mask.ranking.gradient_power:
             raise PlanError(
                 f'{site.name} ranks channels by gradients (importance = "{site.mask.importance}"), and float16 scales '
                 'them by another factor from time to time: use precision = "bfloat16" or "float32", or another '

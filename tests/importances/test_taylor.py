@@ -1,6 +1,10 @@
 """What is measured in the backward pass, beside torch's own gradients of the same net written out by hand."""
 
 import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -180,3 +184,17 @@ def test_losses_that_are_scaled_are_refused():
         '0.input ranks channels by gradients (importance = "taylor"), and float16 scales them by another factor from '
         'time to time: use precision = "bfloat16" or "float32", or another importance.'
     )
+
+
+def test_two_processes_measure_what_one_does(tmp_path):
+    script = Path(__file__).with_name("in_processes.py")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parents[2])}
+    two = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    for name, start in (("one", []), ("two", two)):
+        command = [sys.executable, *start, str(script), str(tmp_path / name)]
+        result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+        assert result.returncode == 0, result.stderr
+    one, two = (torch.load(tmp_path / name / "short/model.pt", weights_only=True)["state"] for name in ("one", "two"))
+    for path in ("1.output_mask", "3.output_mask"):
+        torch.testing.assert_close(two[f"{path}.score"], one[f"{path}.score"], rtol=1e-3, atol=0)
+        assert torch.equal(two[f"{path}.keep"], one[f"{path}.keep"])
