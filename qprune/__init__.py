@@ -18,6 +18,7 @@ from qprune.api import (
     to_dense,
 )
 from qprune.errors import PlanError, QpruneError, SpecError
+from qprune.version import __version__ as __version__
 
 __all__ = [
     "PlanError",
@@ -39,3 +40,10 @@ __all__ = [
     "swap",
     "to_dense",
 ]
+
+# where a program finds what it hands to these functions: what `dir` shows beside them
+_ROOMS = ("data", "errors", "layers", "schedules", "spec", "tasks", "training", "zoo")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *_ROOMS, "__version__"]

@@ -9,13 +9,13 @@ from attrs import evolve
 from torch import Tensor, nn
 
 from qprune import assemble as assembling
-from qprune.calibrate import calibrate
+from qprune.calibration import calibrate
 from qprune.data import describe, wrap_data
 from qprune.dense import to_dense
 from qprune.errors import ExportError
 from qprune.exact import make_exact
 from qprune.export import Certificate, export_network, export_run, open_run
-from qprune.plan import Plan
+from qprune.network_plan import Plan
 from qprune.report import ShrinkReport, Summary, report_shrunk, summarize
 from qprune.shrink import graph_of, shrink, shrink_with_facts
 from qprune.spec import PruneRule, QuantizeRule, mistakes_in, read_rules, read_spec

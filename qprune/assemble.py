@@ -55,7 +55,7 @@ def dense_network(
         SpecError: for a network that cannot be made or copied, or if there is none.
 
     Example:
-        >>> dense_network(ModelSpec("mobilenetv2"), classes=10, shape=(3, 32, 32)).classifier.out_features
+        >>> dense_network(ModelSpec("mobilenetv2"), classes=10, shape=(3, 32, 32)).classifier.out_channels
         10
     """
     if model is not None:
@@ -84,7 +84,8 @@ def _from_zoo(model: ModelSpec, classes: int, shape: tuple[int, int, int]) -> nn
     facts = {"classes": classes, "in_channels": shape[0], "width": model.width}
     try:
         known = zoo.options_of(str(model.arch))
-        options = {name: fact for name, fact in facts.items() if name in known} | model.options
+        own = zoo.own_options(str(model.arch), model.options)
+        options = {name: fact for name, fact in facts.items() if name in known} | own
         net = zoo.create(str(model.arch), **options)
     except ValueError as error:
         raise SpecError(f"model: {error}.") from error

@@ -1,7 +1,6 @@
 """From rules to the slots that they fill, or to the sentences that say why they cannot."""
 
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -13,6 +12,7 @@ from qprune.flow import Call, Flow
 from qprune.importances import IMPORTANCES
 from qprune.layers import HOSTS, Compressed, in_place_of
 from qprune.spec import PruneRule, QuantizeRule, Selector
+from qprune.spelling import closest, similar
 
 Options = dict[str, Any]
 
@@ -207,19 +207,15 @@ def _matches(path: str, patterns: Iterable[str]) -> bool:
 
 def _no_type(net: nn.Module, name: str) -> str:
     present = sorted({_name(m) for m in net.modules() if isinstance(m, (*HOSTS, Compressed))})
-    near = get_close_matches(name, present, n=1)
-    hint = f'Nearest: "{near[0]}"' if near else f"It has {', '.join(present) or 'none that can have a site'}"
+    near = closest(name, present)
+    hint = f'Nearest: "{near}"' if near else f"It has {', '.join(present) or 'none that can have a site'}"
     return f"The network has no layer of type {name!r}. {hint}"
 
 
 def _no_path(paths: Sequence[str], pattern: str) -> str:
     # the nearest pattern is the same pattern with one component taken from a real path
     candidates = {pattern.replace(_last(pattern), _last(path)) for path in paths} | set(paths)
-    near = [
-        p
-        for p in get_close_matches(pattern, sorted(candidates), n=3, cutoff=0.5)
-        if any(_matches(q, [p]) for q in paths)
-    ]
+    near = [p for p in similar(pattern, sorted(candidates)) if any(_matches(q, [p]) for q in paths)]
     count = sum(fnmatchcase(path, near[0]) for path in paths) if near else 0
     hint = f'Nearest: "{near[0]}" ({_layers(count)})' if near else f'One of them is "{paths[0]}"'
     return f'No layer matches "{pattern}". {hint}'

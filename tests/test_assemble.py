@@ -326,6 +326,17 @@ def test_a_network_that_the_zoo_does_not_have_is_a_mistake_of_the_spec(model, se
     assert str(caught.value).startswith(sentence)
 
 
+@pytest.mark.parametrize("key", ["classes", "num_classes"])
+def test_a_spec_may_give_more_classes_than_the_data_has(key):
+    net = assemble(spec({"arch": "preactresnet18", "width": 0.1, key: 9}), 7, (1, 8, 10))
+    assert net(torch.zeros(2, 1, 8, 10)).shape == (2, 9)
+
+
+def test_classes_under_two_names_are_a_mistake_of_the_spec():
+    with pytest.raises(SpecError, match=r"^model: num_classes is another name for classes: give one of them; received"):
+        assemble(spec({"arch": "vgg7", "classes": 9, "num_classes": 9}), 7, (3, 32, 32))
+
+
 @pytest.mark.parametrize(
     ("model", "shape"),
     [

@@ -9,8 +9,9 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from qprune.data.words import nearest, reason
+from qprune.data.library_errors import reason
 from qprune.errors import DataError
+from qprune.spelling import nearest
 
 # Containers, which a table cannot hold; batch transforms; conversions, which are done anyway; what needs boxes.
 _UNFIT = """
@@ -56,8 +57,8 @@ def build_augment(tables: Sequence[Mapping[str, Any]], shape: tuple[int, int, in
             shape or type of images; with key path and nearest name.
 
     Example:
-        >>> build_augment([{"name": "RandomCrop", "size": 32, "padding": 4}]).transforms
-        (RandomCrop(size=(32, 32), pad_if_needed=False, fill=0, padding_mode=constant),)
+        >>> build_augment([{"name": "RandomHorizontalFlip", "p": 0.25}]).transforms
+        (RandomHorizontalFlip(p=0.25),)
     """
     if not tables:
         return None
@@ -86,7 +87,7 @@ def build_transform(table: Mapping[str, Any], path: str) -> Any:
     arguments = {key: value for key, value in table.items() if key != "name"}
     for key in arguments:
         if key not in parameters:
-            near = nearest(key, parameters) or f"; it takes {', '.join(parameters) or 'none'}"
+            near = nearest(key, parameters, repr) or f"; it takes {', '.join(parameters) or 'none'}"
             raise DataError(f"{path}.{key}: must be an argument of {cls.__name__}{near}.")
     missing = [key for key, p in parameters.items() if p.default is p.empty and key not in arguments]
     if missing:
@@ -123,7 +124,7 @@ def find_transform(name: object, path: str) -> Any:
         raise DataError(
             f"{path}.name: {name!r} cannot augment single images from a table; use one of {', '.join(known)}."
         )
-    near = nearest(name, known) or f"; known are {', '.join(known)}"
+    near = nearest(name, known, repr) or f"; known are {', '.join(known)}"
     raise DataError(f"{path}.name: must be a class of torchvision.transforms.v2; received {name!r}{near}.")
 
 

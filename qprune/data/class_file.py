@@ -7,11 +7,11 @@ from attrs import frozen
 
 from qprune.data.info import IGNORE
 from qprune.data.palettes import Colour
-from qprune.data.words import nearest
 from qprune.errors import DataError
 from qprune.regular_files import read_regular
 from qprune.spec import parse_toml
 from qprune.spec.values import shown
+from qprune.spelling import nearest
 
 NAME = "classes.toml"
 LARGEST = 2**20  # bytes; 255 names and colours take a few thousand
@@ -58,7 +58,7 @@ def read_class_file(root: Path) -> ClassFile:
     for key in table:
         if key not in _KEYS:
             raise DataError(
-                f"{path}: has the keys names, palette and ignore; received {shown(key)}{nearest(key, _KEYS)}."
+                f"{path}: has the keys names, palette and ignore; received {shown(key)}{nearest(key, _KEYS, repr)}."
             )
     names = table.get("names")
     _must(path, "names", names, _are_names(names), "a list of 2 to 255 different names")

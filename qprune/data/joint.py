@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qprune.data.augment import build_transform, find_transform
 from qprune.data.info import IGNORE
-from qprune.data.words import reason
+from qprune.data.library_errors import reason
 from qprune.errors import DataError
 
 

@@ -12,9 +12,9 @@ from qprune.data.pictures import Streets
 from qprune.data.scenes import camvid_source, cityscapes_source, segmentation_source
 from qprune.data.source import PairSource, Source
 from qprune.data.translation import has_two_folders, translation_source
-from qprune.data.words import nearest
 from qprune.errors import DataError
 from qprune.spec import DataSpec
+from qprune.spelling import nearest
 
 FOLDER, SEGMENTATION, TRANSLATION = "folder", "segmentation", "translation"
 _WITH_ROOT = (FOLDER, SEGMENTATION, TRANSLATION)
@@ -131,7 +131,7 @@ def _check_name(spec: DataSpec) -> None:
         )
     known = sorted((*NAMED, *_WITH_ROOT))
     if spec.name not in known:
-        near = nearest(spec.name, known) or f"; known are {', '.join(known)}"
+        near = nearest(spec.name, known, repr) or f"; known are {', '.join(known)}"
         be = f"a named data set, {FOLDER!r}, {SEGMENTATION!r} or {TRANSLATION!r}"
         raise DataError(f"data.name must be {be}; received {spec.name!r}{near}.")
     if spec.name in _DRAWN and spec.root is not None:

@@ -7,8 +7,8 @@ from attrs import frozen
 from torch.utils.data import DataLoader, IterableDataset
 
 from qprune.data.info import DataInfo
-from qprune.data.words import nearest
 from qprune.errors import DataError
+from qprune.spelling import nearest
 
 PARTS = ("train", "val", "test")
 _USE = {"train": "train on", "val": "choose on", "test": "score on"}
@@ -75,7 +75,9 @@ def _as_dict(data: Any) -> dict[str, Any]:
         raise DataError(f"data must be {forms}; received {type(data).__name__}.")
     for key in data:
         if key not in PARTS:
-            raise DataError(f'data has the keys "train", "val" and "test"; received {key!r}{nearest(key, PARTS)}.')
+            raise DataError(
+                f'data has the keys "train", "val" and "test"; received {key!r}{nearest(key, PARTS, repr)}.'
+            )
     return dict(data)
 
 

@@ -10,7 +10,8 @@ from qprune.declared.layer import Built, Mistakes, Reads, make_layer
 from qprune.declared.net import DeclaredNet
 from qprune.errors import SpecError, as_lines
 from qprune.spec import LayerSpec
-from qprune.spec.values import listed, nearest
+from qprune.spec.values import listed
+from qprune.spelling import nearest
 
 
 def build_declared(layers: Sequence[LayerSpec], example: Tensor) -> nn.Module:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from qprune.declared.layer_types import arguments, describe, find_type, fits, inputs_of
-from qprune.spec.values import listed, nearest, shown
+from qprune.spec.values import listed, shown
+from qprune.spelling import nearest
 from qprune.zoo import Add, Concat
 
 Built: TypeAlias = tuple[nn.Module | None, Tensor | None]

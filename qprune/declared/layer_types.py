@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Mapping
-from difflib import get_close_matches
 from functools import cache
 from inspect import Parameter
 from types import NoneType, UnionType
@@ -12,6 +11,7 @@ from torch import nn
 
 from qprune import layers as compressed
 from qprune.spec.values import shown
+from qprune.spelling import nearest
 from qprune.zoo import Add, Concat
 
 _CONTAINERS = ("Container", "Module", "ModuleDict", "ModuleList", "ParameterDict", "ParameterList", "Sequential")
@@ -46,12 +46,8 @@ def find_type(name: str) -> type[nn.Module]:
     known = layer_types()
     if name in known:
         return known[name]
-    by_lower = {known_name.lower(): known_name for known_name in known}
-    close = get_close_matches(name.lower(), by_lower, n=1)
-    near = (
-        f'nearest: "{by_lower[close[0]]}"' if close else "it may be a layer of torch.nn or qprune.layers, Add or Concat"
-    )
-    raise ValueError(f'unknown layer type "{name}"; {near}')
+    near = nearest(name, known) or "; it may be a layer of torch.nn or qprune.layers, Add or Concat"
+    raise ValueError(f'unknown layer type "{name}"{near}')
 
 
 def arguments(cls: type[nn.Module]) -> dict[str, Parameter]:

@@ -7,7 +7,7 @@ from torch import nn
 
 from qprune.flow import Shape
 from qprune.layers import sites
-from qprune.plan import Plan
+from qprune.network_plan import Plan
 from qprune.report.summary import summarize
 from qprune.report.tables import short
 

@@ -3,7 +3,7 @@
 from qprune.schedules.durations import Duration, to_steps
 from qprune.schedules.pruning import Inherited, Layerwise, OneShot, PruneSchedule, Stepwise
 from qprune.schedules.quantizing import QuantizeFrom
-from qprune.schedules.tables import Schedule, from_table, to_table
+from qprune.schedules.tables import Schedule, to_table
 from qprune.schedules.timeline import Timeline
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "Schedule",
     "Stepwise",
     "Timeline",
-    "from_table",
     "to_steps",
     "to_table",
 ]

@@ -1,9 +1,8 @@
-"""Schedules as TOML tables: ``{ kind = "layerwise", sparsity = 0.75, ... }`` and back."""
+"""The kinds of schedules, and a schedule as a TOML table: ``{ kind = "layerwise", sparsity = 0.75, ... }``."""
 
-from difflib import get_close_matches
 from typing import Any, TypeAlias
 
-from attrs import NOTHING, fields
+from attrs import fields
 
 from qprune.schedules.pruning import Inherited, Layerwise, OneShot, Stepwise
 from qprune.schedules.quantizing import QuantizeFrom
@@ -19,34 +18,8 @@ KINDS: dict[str, type] = {
 }
 
 
-def from_table(table: dict[str, Any]) -> Schedule:
-    """Make a schedule from its table.
-
-    Raises:
-        ValueError: for what is no table, an unknown or missing ``kind`` or key, or a value out of range.
-
-    Example:
-        >>> from_table({"kind": "one-shot", "sparsity": 0.5, "at": "2ep"})
-        OneShot(sparsity=0.5, at='2ep', measure=1)
-    """
-    if not isinstance(table, dict):
-        raise ValueError(f'a schedule must be a table such as {{"kind": "one-shot", ...}}; received {table!r}')
-    kind, arguments = table.get("kind"), {key: value for key, value in table.items() if key != "kind"}
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}; received {kind!r}{_nearest(kind, KINDS)}")
-    known = {f.name: f for f in fields(KINDS[kind])}
-    for key in arguments:
-        if key not in known:
-            raise ValueError(f"unknown key {key!r} of a {kind} schedule{_nearest(key, known) or _has(known)}")
-    missing = [name for name, f in known.items() if f.default is NOTHING and name not in arguments]
-    if missing:
-        raise ValueError(f"a {kind} schedule needs {' and '.join(map(repr, missing))}")
-    schedule: Schedule = KINDS[kind](**arguments)
-    return schedule
-
-
 def to_table(schedule: Schedule) -> dict[str, Any]:
-    """Write a schedule as a table that `from_table` reads back; options at their default are left out.
+    """Write a schedule as a table that a spec may hold; options at their default are left out.
 
     Example:
         >>> to_table(OneShot(sparsity=0.5, at="2ep"))
@@ -57,12 +30,3 @@ def to_table(schedule: Schedule) -> dict[str, Any]:
         f.name: getattr(schedule, f.name) for f in fields(type(schedule)) if getattr(schedule, f.name) != f.default
     }
     return {"kind": kind} | values
-
-
-def _nearest(word: object, known: Any) -> str:
-    close = get_close_matches(str(word), known, n=1)
-    return f"; nearest: {close[0]!r}" if close else ""
-
-
-def _has(known: Any) -> str:
-    return f"; it has {', '.join(map(repr, known))}" if known else "; it has no options"

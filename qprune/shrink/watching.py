@@ -62,8 +62,10 @@ def trail_of(net: nn.Module) -> Iterator[list[str]]:
 
     Example:
         >>> net = nn.Sequential(nn.ReLU(), nn.Linear(2, 3))
-        >>> with trail_of(net) as trail, contextlib.suppress(RuntimeError):
-        ...     _ = net(torch.ones(1, 5))
+        >>> with trail_of(net) as trail:
+        ...     net(torch.ones(1, 5))
+        Traceback (most recent call last):
+        RuntimeError: mat1 and mat2 shapes cannot be multiplied (1x5 and 2x3)
         >>> trail
         ['', '1']
     """

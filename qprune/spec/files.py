@@ -7,7 +7,8 @@ from qprune.errors import SpecError
 from qprune.regular_files import read_regular
 from qprune.spec.finding import nearest_spec
 from qprune.spec.parsing import LARGEST, parse_toml
-from qprune.spec.values import Table, closest
+from qprune.spec.values import Table
+from qprune.spelling import closest
 
 
 def read_table(path: Path, asked: str = "") -> Table:

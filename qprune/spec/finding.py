@@ -1,7 +1,6 @@
 """Specs by name: those below ./specs, then those that are installed with the package."""
 
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +8,7 @@ from qprune.errors import SpecError, UnknownSpecError
 from qprune.regular_files import read_regular
 from qprune.spec.parsing import LARGEST, parse_toml
 from qprune.spec.values import Table, listed, shown
+from qprune.spelling import closest
 
 
 class ListedSpec(NamedTuple):
@@ -41,7 +41,7 @@ def list_specs() -> list[ListedSpec]:
 
     Example:
         >>> [spec.name for spec in list_specs()][:2]
-        ['cifar10/a75_layerwise', 'cifar10/a75_w4a4']
+        ['camvid/cyclegan/a75_layerwise', 'camvid/cyclegan/baseline']
     """
     found = {name_below_specs(path): path for folder in reversed(_folders()) for path in folder.rglob("*.toml")}
     return [_listed(name, path) for name, path in sorted(found.items()) if "base" not in name.split("/")[:-1]]
@@ -81,7 +81,7 @@ def nearest_spec(path: Path) -> str:
     words = {full.split("/")[-1]: spec.name for spec in others for full in spec.names}
     words |= {full: spec.name for spec in others for full in spec.names}
     for word in (path.as_posix().removesuffix(".toml"), name_below_specs(path), path.stem):
-        for close in get_close_matches(word, words, n=1):
+        if close := closest(word, words):
             return f'; nearest spec: "{words[close]}"'
     return "; `qprune list` shows the specs"
 

@@ -12,7 +12,8 @@ from qprune.spec.network import LayerSpec, ModelSpec
 from qprune.spec.recipe import DataSpec, LrSpec, OptimizerSpec, TrainSpec
 from qprune.spec.rules import LIFTED, PruneRule, QuantizeRule, Rules, Selector
 from qprune.spec.spec import Spec
-from qprune.spec.values import closest, key_of, listed, nearest
+from qprune.spec.values import key_of, listed
+from qprune.spelling import closest, nearest
 
 _NOUNS = {
     DataSpec: "a [data] table",

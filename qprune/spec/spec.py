@@ -12,13 +12,22 @@ from qprune.spec.task import TaskSpec
 from qprune.spec.values import SWITCH, WORD, as_tuple, must, one_of, whole
 
 
+def _is_path(value: Any) -> bool:
+    """Whether file systems can have a file of that name: parts of up to 255 bytes, 1,024 in all."""
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        return False
+    parts = [len(part.encode(errors="surrogatepass")) for part in PurePosixPath(value).parts]
+    return bool(parts) and max(parts) <= 255 and sum(parts) <= 1024
+
+
 def _is_run_name(value: Any) -> bool:
-    if not isinstance(value, str) or not value.strip() or "\\" in value or not value.isprintable():
+    if not _is_path(value) or "\\" in value or not value.isprintable():
         return False
     path = PurePosixPath(value)
     return not path.is_absolute() and ".." not in path.parts and str(path) == value and value != "."
 
 
+_A_RUN = 'the name of a run, such as "digits/baseline", with up to 255 bytes between slashes'
 _ONE_LINE = must(lambda v: isinstance(v, str) and "\n" not in v, "one line of text")
 
 
@@ -56,7 +65,7 @@ class Spec:
 
     name: str = field(default="unnamed", validator=must(_is_run_name, 'a relative path such as "digits/baseline"'))
     about: str = field(default="", validator=_ONE_LINE)
-    init: str | None = field(default=None, validator=validators.optional(WORD))
+    init: str | None = field(default=None, validator=validators.optional(must(_is_path, _A_RUN)))
     published: bool = field(default=False, validator=SWITCH)
     aka: str | None = field(default=None, validator=validators.optional(WORD))
     seed: int = field(default=0, validator=whole(0, most=2**63 - 1))

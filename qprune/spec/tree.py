@@ -6,7 +6,8 @@ from itertools import groupby
 from qprune.errors import SpecError
 from qprune.escaping import visible
 from qprune.spec.finding import ListedSpec, list_specs
-from qprune.spec.values import nearest, shown
+from qprune.spec.values import shown
+from qprune.spelling import nearest
 
 
 def spec_tree(part: str = "") -> str:

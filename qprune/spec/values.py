@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
-from math import isfinite
+from sys import float_info
 from typing import Any, TypeAlias
 
 from qprune.errors import SpecError
 from qprune.escaping import visible
 from qprune.schedules.durations import check_duration
+from qprune.spelling import nearest
 
 Table: TypeAlias = dict[str, Any]
 Validator: TypeAlias = Callable[[Any, Any, Any], None]
@@ -37,27 +37,6 @@ def _written(value: object) -> str:
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{key} = {_written(item)}" for key, item in value.items()) + " }"
     return "nothing" if value is None else str(value)
-
-
-def nearest(word: object, known: Iterable[str]) -> str:
-    """End a sentence with the known word that looks most like ``word``; an empty string if none does.
-
-    Example:
-        >>> nearest("outputs", ["input", "output"])
-        '; nearest: "output"'
-    """
-    word = closest(word, known)
-    return f'; nearest: "{word}"' if word else ""
-
-
-def closest(word: object, known: Iterable[str]) -> str:
-    """The known word that looks most like ``word``; an empty string if none does.
-
-    Example:
-        >>> closest("outputs", ["input", "output"])
-        'output'
-    """
-    return next(iter(get_close_matches(str(word), list(known), n=1, cutoff=0.5)), "")
 
 
 def listed(words: Iterable[str], last: str = "or") -> str:
@@ -92,8 +71,8 @@ def is_whole(value: object) -> bool:
 
 
 def is_number(value: object) -> bool:
-    """Whether it is an int or a finite float, and no bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    """Whether it is a finite float or an int that a float can hold, and no bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= float_info.max
 
 
 def whole(low: int, high: int | None = None, *, most: int = MOST) -> Validator:

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable
 from inspect import signature
 from typing import Any
 
-from qprune.data.words import nearest
 from qprune.errors import SpecError
 from qprune.spec import TaskSpec
+from qprune.spelling import nearest
 from qprune.tasks.classification import Classification
 from qprune.tasks.cyclegan import CycleGAN
 from qprune.tasks.pix2pix import Pix2Pix
@@ -49,13 +49,15 @@ def create(name: str, *, classes: tuple[str, ...], **options: Any) -> Task:
         Segmentation(classes=2, hardest=0.25, ignore=255, names=('sky', 'road'), monitor='miou', mode='max')
     """
     if name not in TASKS:
-        raise ValueError(f"unknown task {name!r}{nearest(name, TASKS)}; there are {_list(TASKS)}")
+        raise ValueError(f"unknown task {name!r}{nearest(name, TASKS, repr)}; there are {_list(TASKS)}")
     parameters = signature(TASKS[name]).parameters
     given = {key: value for key, value in _from_data(classes).items() if key in parameters}
     known = [key for key in parameters if key not in given]
     for option in options:
         if option not in known:
-            raise ValueError(f"unknown option {option!r} of {name}{nearest(option, known)}; it has {_list(known)}")
+            raise ValueError(
+                f"unknown option {option!r} of {name}{nearest(option, known, repr)}; it has {_list(known)}"
+            )
     return TASKS[name](**given, **options)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from attrs import evolve
 
 from qprune.errors import SpecError, UnknownSpecError
-from qprune.plan import Plan
+from qprune.network_plan import Plan
 from qprune.spec import Spec, mistakes_in, read_spec
 from qprune.training.opening import is_trained, load_model, model_file
 from qprune.training.planning import Keeps, plan_spec
@@ -115,7 +115,7 @@ def plan_chain(
 
     Example:
         >>> plan_chain([read_spec("digits/baseline"), read_spec("digits/a75_layerwise")], Path("runs")).cost
-        {'parameters': '83,434 -> 5,506', 'MACs': '1.27 M -> 95.2 k', 'packed': '333.7 kB -> 22.02 kB'}
+        {'parameters': '83,434 -> 5,506', 'MACs': '2.215 M -> 142 k', 'packed': '333.7 kB -> 22.02 kB'}
     """
     first = links[0].init
     init = load_model(model_file(first, root)) if first and is_trained(first, root) else None

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,6 +15,7 @@ from qprune.escaping import visible
 from qprune.training.archive import UnsafeError, check_archive
 from qprune.training.content import check_content, checksum, plain
 from qprune.training.writing import replaced
+from qprune.version import __version__
 
 FORMAT = 2
 
@@ -49,7 +49,7 @@ def save(path: str | os.PathLike[str], content: Mapping[str, Any], *, keep_as: s
     Example:
         >>> save("last.pt", {"step": 5, "net": net.state_dict()}, keep_as="previous.pt")
     """
-    head = {"format": FORMAT, "written_by": {"qprune": _version(), "torch": str(torch.__version__)}}
+    head = {"format": FORMAT, "written_by": {"qprune": __version__, "torch": str(torch.__version__)}}
     whole = head | {name: plain(value, name) for name, value in content.items() if name not in (*head, "checksum")}
     whole["checksum"] = checksum(whole)
     with replaced(Path(path), keep_as) as file:
@@ -117,13 +117,13 @@ def _check_format(content: Any, path: str | os.PathLike[str]) -> None:
         )
     if found > FORMAT:
         raise CheckpointError(
-            f"{path} has format {found}, written by {_writer(content)}; this is qprune {_version()}, which reads "
+            f"{path} has format {found}, written by {_writer(content)}; this is qprune {__version__}, which reads "
             f"format {FORMAT}. Upgrade qprune."
         )
     if found < FORMAT:
         raise CheckpointError(
             f"{path} has format {found}, which has no checksum, written by {_writer(content)}; this is qprune "
-            f"{_version()}, which reads format {FORMAT}. Train it again."
+            f"{__version__}, which reads format {FORMAT}. Train it again."
         )
 
 
@@ -261,10 +261,3 @@ def _few(what: str, keys: Iterable[str], order: Iterable[str]) -> str:
     found = [key for key in order if key in wanted]
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""
     return f"{what}: {', '.join(found[:3])}{more}" if found else ""
-
-
-def _version() -> str:
-    try:
-        return version("qprune")
-    except PackageNotFoundError:  # run from a source tree that was never installed
-        return "unknown"

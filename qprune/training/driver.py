@@ -14,7 +14,7 @@ from qprune.exact import bias_grids, settle_biases
 from qprune.flow import trace
 from qprune.importances import Measured, Scored
 from qprune.layers import BiasQuant, ChannelMask, Site, sites
-from qprune.plan import make_plan
+from qprune.network_plan import make_plan
 from qprune.schedules import Timeline
 from qprune.training import ranks
 from qprune.training.measurements import Measurements, Part

@@ -1,9 +1,9 @@
 """`LambdaCallback`: a callback from functions."""
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any
 
+from qprune.spelling import closest
 from qprune.training.callbacks import HOOKS, Callback
 
 
@@ -23,7 +23,7 @@ class LambdaCallback(Callback):
     def __init__(self, **hooks: Callable[..., Any]) -> None:
         for hook, function in hooks.items():
             if hook not in HOOKS:
-                near = get_close_matches(hook, HOOKS, n=1)
-                hint = f"Nearest: {near[0]}" if near else f"Hooks are {', '.join(HOOKS)}"
+                near = closest(hook, HOOKS)
+                hint = f"Nearest: {near}" if near else f"Hooks are {', '.join(HOOKS)}"
                 raise ValueError(f"{hook} is no hook. {hint}.")
             setattr(self, hook, function)

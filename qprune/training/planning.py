@@ -13,7 +13,7 @@ from qprune.data import EpochSampler
 from qprune.exact import make_exact
 from qprune.flow import trace
 from qprune.layers import sites
-from qprune.plan import Plan, make_plan
+from qprune.network_plan import Plan, make_plan
 from qprune.report import carry_out, forecast
 from qprune.schedules import to_steps
 from qprune.shrink import restore_masks

@@ -4,7 +4,6 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from qprune.errors import CheckpointError, SpecError
 from qprune.spec import Table, parse_toml
 from qprune.spec.files import read_table
 from qprune.spec.values import shown
+from qprune.spelling import similar
 from qprune.training.checkpoint import DamagedError, load
 from qprune.training.writing import remove_parts, replaced, told
 
@@ -116,7 +116,7 @@ class Run:
             if cls(path).exists:
                 return cls(path)
         names = [path.parent.relative_to(runs_root(root)).as_posix() for path in runs_root(root).rglob("spec.toml")]
-        near = get_close_matches(str(run), sorted(names), n=3, cutoff=0.4)
+        near = similar(run, sorted(names))
         hint = f"Nearest: {', '.join(near)}" if near else f"{runs_root(root)} has {len(names)} runs"
         raise CheckpointError(f"There is no run {run}, neither as a folder nor in {runs_root(root)}. {hint}.")
 

@@ -1,7 +1,7 @@
 """Plain networks in the forms of their papers, made by name: `create("mobilenetv2", classes=10, width=0.5)`."""
 
-from qprune.zoo.create import create, names, options_of
+from qprune.zoo.create import create, names, options_of, own_options
 from qprune.zoo.deployed import deployed
 from qprune.zoo.joints import Add, Concat
 
-__all__ = ["Add", "Concat", "create", "deployed", "names", "options_of"]
+__all__ = ["Add", "Concat", "create", "deployed", "names", "options_of", "own_options"]

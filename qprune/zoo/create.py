@@ -1,12 +1,13 @@
 """Networks by name, out of one dict."""
 
-from collections.abc import Callable, Iterable
-from difflib import get_close_matches
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from inspect import signature
 from typing import Any
 
 from torch import nn
 
+from qprune.spelling import nearest
 from qprune.zoo.cyclegan import CycleGAN
 from qprune.zoo.densenet121 import DenseNet121
 from qprune.zoo.frrn_b import FRRNB
@@ -19,6 +20,8 @@ from qprune.zoo.resnet_generator import ResNetGenerator
 from qprune.zoo.unet import UNet
 from qprune.zoo.unet_256 import UNet256
 from qprune.zoo.vgg7 import VGG7
+
+log = logging.getLogger(__name__)
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "densenet121": DenseNet121,
@@ -37,6 +40,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "pix2pix": Pix2Pix,
 }
 COUNTS = ("classes", "in_channels", "out_channels")
+SYNONYMS = {"num_classes": "classes"}  # as torchvision and timm say it
 CHOICES: dict[str, tuple[object, ...]] = {
     "blocks": (6, 9),
     "chained": (True, False),
@@ -52,27 +56,49 @@ def create(name: str, **options: Any) -> nn.Module:
         name: one of `names`.
         options: the network's own arguments. All take ``in_channels`` (3) and ``width`` (1.0): each layer has
             ``max(1, int(width * channels))`` channels. Networks for classification (100, or 10 where papers measure on
-            CIFAR-10) and segmentation (19) take ``classes``, those that make images ``out_channels`` (3);
-            `options_of` names the rest.
+            CIFAR-10) and segmentation (19) take ``classes`` (or ``num_classes``, as torchvision says it), those that
+            make images ``out_channels`` (3); `options_of` names the rest.
 
     Returns:
         The network. Input: images ``(N, in_channels, H, W)``, where H and W are multiples of the network's ``stride``
         if it has one. Output: logits ``(N, classes)`` or ``(N, classes, H, W)``, or images ``(N, out_channels, H, W)``.
 
     Raises:
-        ValueError: for an unknown name or option (the nearest valid one is named), a width outside (0, 1], a count
-            that is no whole number of at least 1, or a word or number that is not among the option's choices.
+        ValueError: for an unknown name or option (the nearest valid one is named), an option under two names, a width
+            outside (0, 1], a count that is no whole number of at least 1, or a word or number that is not among the
+            option's choices.
 
     Example:
         >>> create("preactresnet18", classes=10, width=0.25).linear
         Linear(in_features=128, out_features=10, bias=True)
     """
-    known = options_of(name)
+    known, options = options_of(name), own_options(name, options)
     for option, value in options.items():
         if option not in known:
-            raise ValueError(f"unknown option {option!r} of {name}; {_nearest(option, known)}it has {_list(known)}")
+            raise ValueError(
+                f"unknown option {option!r} of {name}{nearest(option, known, repr)}; it has {_list(known)}"
+            )
         _check(option, value)
     return NETWORKS[name](**options)
+
+
+def own_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options under the names that the network called ``name`` has for them.
+
+    Raises:
+        ValueError: for an unknown network, or an option that is given under two names.
+
+    Example:
+        >>> own_options("vgg7", {"num_classes": 10, "width": 0.5})
+        {'classes': 10, 'width': 0.5}
+    """
+    synonyms = {other: own for other, own in SYNONYMS.items() if other in options and own in options_of(name)}
+    for other, own in synonyms.items():
+        if own in options:
+            received = f"{options[other]!r} and {options[own]!r}"
+            raise ValueError(f"{other} is another name for {own}: give one of them; received {received}")
+        log.info("%s of %s is taken as %s, its name here", other, name, own)
+    return {synonyms.get(option, option): value for option, value in options.items()}
 
 
 def options_of(name: str) -> list[str]:
@@ -86,7 +112,7 @@ def options_of(name: str) -> list[str]:
         ['classes', 'in_channels', 'width']
     """
     if name not in NETWORKS:
-        raise ValueError(f"unknown network {name!r}; {_nearest(name, NETWORKS)}the zoo has {_list(NETWORKS)}")
+        raise ValueError(f"unknown network {name!r}{nearest(name, NETWORKS, repr)}; the zoo has {_list(NETWORKS)}")
     return list(signature(NETWORKS[name]).parameters)
 
 
@@ -112,11 +138,6 @@ def _check(option: str, value: object) -> None:
 
 def _is_a(value: object, types: Any) -> bool:
     return isinstance(value, types) and not isinstance(value, bool)
-
-
-def _nearest(word: object, known: Iterable[str]) -> str:
-    close = get_close_matches(str(word).lower(), list(known), n=1)
-    return f"nearest: {close[0]!r}; " if close else ""
 
 
 def _list(known: Iterable[str]) -> str:

@@ -3,7 +3,7 @@ from torch import nn
 
 from qprune.flow import trace
 from qprune.layers import PrunedConv2d, QuantConv2d
-from qprune.plan import make_plan
+from qprune.network_plan import make_plan
 from qprune.report import carry_out, forecast
 from qprune.schedules import Inherited, OneShot, QuantizeFrom
 

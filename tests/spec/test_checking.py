@@ -2,14 +2,17 @@
 
 import re
 import tomllib
+from copy import deepcopy
 
 import pytest
+import toml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qprune.errors import SpecError
-from qprune.schedules import Inherited, Layerwise, OneShot, QuantizeFrom
-from qprune.spec import DataSpec, read_spec, spec_to_toml
+from qprune.schedules import Inherited, Layerwise, OneShot, QuantizeFrom, Stepwise, to_table
+from qprune.spec import DataSpec, read_rules, read_spec, spec_to_toml, values
+from qprune.spec.values import shown
 
 SITE = {"types": ["ReLU"], "at": "output"}
 AT_ONCE = {"kind": "one-shot", "at": "2ep"}
@@ -24,7 +27,11 @@ AT_ONCE = {"kind": "one-shot", "at": "2ep"}
         ({"seed": -1}, "seed must be a whole number of at least 0; received -1 (seed)."),
         ({"published": 1}, "published must be true or false; received 1 (published)."),
         ({"about": "a\nb"}, 'about must be one line of text; received "a\\nb" (about).'),
-        ({"init": 3}, "init must be a string that is not empty; received 3 (init)."),
+        (
+            {"init": 3},
+            'init must be the name of a run, such as "digits/baseline", with up to 255 bytes between slashes; received '
+            "3 (init).",
+        ),
         ({"name": "../up"}, 'name must be a relative path such as "digits/baseline"; received "../up" (name).'),
         (
             {"numerics": "papers"},
@@ -202,6 +209,15 @@ def test_a_mistake_in_the_model_has_its_sentence(told, table, model, line):
         (
             {"sites": [SITE], "sparsity": 0.5, "schedule": "one-shot"},
             'schedule must be a table such as { kind = "layerwise", ... }; received "one-shot" (prune[0].schedule).',
+        ),
+        (
+            {"sites": [SITE], "sparsity": 0.5, "schedule": {"at": 3}},
+            'kind must be "inherited", "layerwise", "one-shot" or "stepwise"; received nothing '
+            "(prune[0].schedule.kind).",
+        ),
+        (
+            {"sites": [SITE], "sparsity": 0.5, "schedule": AT_ONCE | {"atx": 3}},
+            'Unknown key "atx"; nearest: "at" (prune[0].schedule.atx).',
         ),
         (
             {"sites": [SITE], "sparsity": 0.5, "schedule": {"kind": "oneshot"}},
@@ -423,3 +439,53 @@ def test_repeats_of_repeats_are_counted(told, table):
     block = {"repeat": 10**6, "layers": [{"type": "ReLU", "repeat": 10**6}, {"type": "ReLU"}]}
     (line,) = told(table | {"model": {"layers": [block]}})
     assert line.startswith('A net has at most 5,000 layers; received 1,000,001,000,000; lower "repeat" (model')
+
+
+BIG = 10**400
+
+
+def test_a_whole_number_that_no_float_holds_is_told_with_the_other_mistakes(told, table):
+    table["train"] |= {"batch": 0, "optimizer": {"name": "sgd", "lr": BIG}}
+    assert told(table) == [
+        "batch must be a whole number of at least 1; received 0 (train.batch).",
+        f"lr must be a number greater than 0; received {shown(BIG)} (train.optimizer.lr).",
+    ]
+
+
+SCHEDULES = [
+    OneShot(0.5, "2ep"), OneShot(0.5, 9, measure=3), Stepwise(0.75, "1ep", "200it"), Stepwise(0.75, 1, 2, times=3),
+    Layerwise(0.5, 1, 3, 2), Layerwise(0.5, 1, 3, 2, order="reversed"), Inherited(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_pruning_schedule_comes_back_from_its_table(schedule):
+    written = tomllib.loads(toml.dumps({"schedule": to_table(schedule)}))
+    assert read_rules([{"sites": [SITE]} | written]).prune[0].schedule == schedule
+
+
+@given(st.floats(0, 1, exclude_max=True), st.integers(0, 10**6), st.integers(1, 99), st.integers(1, 99))
+def test_every_stepwise_comes_back_from_its_table(sparsity, start, every, times):
+    schedule = Stepwise(sparsity, start, every, times)
+    assert read_rules([{"sites": [SITE], "schedule": to_table(schedule)}]).prune[0].schedule == schedule
+
+
+def test_reading_the_table_of_a_schedule_leaves_it_as_it_is():
+    rule = {"sites": [SITE], "schedule": {"kind": "one-shot", "sparsity": 0.5, "at": 3}}
+    before = deepcopy(rule)
+    read_rules([rule])
+    assert rule == before
+
+
+def test_each_field_is_judged_once_where_nothing_is_wrong(table, monkeypatch):
+    judged = []
+    monkeypatch.setattr(values, "is_whole", lambda value: judged.append(value) or isinstance(value, int))
+    read_spec(table | {"seed": 12345})
+    assert judged.count(12345) == 2  # at least 0, and at most 2**63 - 1
+
+
+@pytest.mark.parametrize("key", ["init", "name"])
+@pytest.mark.parametrize("value", ["", " ", ".", "a\0b", "a" * 256, "runs/" + "ü" * 128, "a/" * 600 + "b" * 500])
+def test_names_that_no_file_system_takes_are_refused(key: str, value: str) -> None:
+    with pytest.raises(SpecError, match=rf"^{key} must be (the name of a run|a relative path)"):
+        read_spec("digits/baseline", {key: value})

@@ -86,3 +86,34 @@ def test_a_count_below_one_is_refused(name, option, count):
 def test_an_option_that_is_not_among_its_choices_is_refused(name, options, sentence):
     with pytest.raises(ValueError, match=f"^{sentence}$"):
         zoo.create(name, **options)
+
+
+@pytest.mark.parametrize("name", [name for name in zoo.names() if "classes" in zoo.options_of(name)])
+def test_num_classes_as_torchvision_says_it_is_classes(name, caplog):
+    caplog.set_level("INFO", "qprune.zoo")
+    torch.manual_seed(0)
+    net = zoo.create(name, num_classes=7, width=0.1)
+    torch.manual_seed(0)
+    expected = zoo.create(name, classes=7, width=0.1)
+    assert {key: value.shape for key, value in net.state_dict().items()} == {
+        key: value.shape for key, value in expected.state_dict().items()
+    }
+    assert caplog.messages == [f"num_classes of {name} is taken as classes, its name here"]
+
+
+def test_classes_under_both_names_are_refused():
+    with pytest.raises(
+        ValueError, match=r"^num_classes is another name for classes: give one of them; received 5 and 7$"
+    ):
+        zoo.create("vgg7", num_classes=5, classes=7)
+
+
+@pytest.mark.parametrize("count", [0, True, "3"])
+def test_num_classes_is_checked_as_classes_are(count):
+    with pytest.raises(ValueError, match=f"^classes must be a whole number of at least 1; received {count!r}$"):
+        zoo.create("vgg7", num_classes=count)
+
+
+def test_a_network_that_makes_images_has_no_num_classes():
+    with pytest.raises(ValueError, match=r"^unknown option 'num_classes' of unet_256; it has 'in_channels', "):
+        zoo.create("unet_256", num_classes=3)

@@ -7,7 +7,7 @@ from qprune import zoo
 from qprune.assemble import swap
 from qprune.flow import trace
 from qprune.layers import sites
-from qprune.plan import make_plan
+from qprune.network_plan import make_plan
 from qprune.schedules import Layerwise, QuantizeFrom, Stepwise
 from qprune.spec import PruneRule, QuantizeRule, Selector
 

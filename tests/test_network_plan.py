@@ -10,7 +10,7 @@ from qprune.assemble import swap
 from qprune.errors import PlanError
 from qprune.flow import trace
 from qprune.layers import CompressedReLU, PrunedConv2d, PrunedQuantConv2d, QuantConv2d
-from qprune.plan import make_plan
+from qprune.network_plan import make_plan
 from qprune.schedules import Inherited, Layerwise, OneShot, QuantizeFrom, Stepwise
 from qprune.spec import PruneRule, Selector
 from qprune.zoo import Concat
