@@ -179,7 +179,7 @@ def tie_norms(net: nn.Module, flow: Flow) -> None:
 
 def _conflicts(net: nn.Module, flow: Flow, fillings: Iterable[Filling]) -> list[str]:
     new = {(f.path, f.side) for f in fillings if f.kind == "mask"}
-    old = {(site.path, site.side) for site in sites(net) if site.mask is not None and site.mask.importance != "tied"}
+    old = {(site.path, site.side) for site in sites(net) if site.mask is not None and not site.mask.ranking.follows}
     ties = _ties(net, flow, [path for path, side in sorted(old | new) if side == "weight"])
     return [
         f'"{path}.output" must follow the weight mask of "{sources[0][0]}" but has a mask of its own; '

@@ -8,42 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-IMPORTANCES = ("l1", "l0")
 GRADIENTS = ("straight", "clipped")
 SMALLEST_STEP = 2.0**-40  # of exact numerics: a product of two has room in a float32
-
-
-def channel_score(x: Tensor, importance: str = "l1", axis: int = 1) -> Tensor:
-    """Score each channel by the magnitude of its values.
-
-    ``"l1"`` is the mean absolute value. ``"l0"`` is the share of values that are not zero; where the smallest value of
-    the tensor is not 0 (nothing rectified it) the l0 score would not tell channels apart and l1 is taken, as published.
-
-    Args:
-        x: values of shape ``(N, C, ...)``, channels at ``axis``.
-        importance: ``"l1"`` or ``"l0"``.
-        axis: the channel axis.
-
-    Returns:
-        float32 scores of shape ``(C,)``.
-
-    Raises:
-        ValueError: for another importance.
-
-    Source: Zhang, Colbert, Das (2022), section on channel importance.
-
-    Example:
-        >>> channel_score(torch.tensor([[[1.0, -3.0], [0.0, 0.5]]]))
-        tensor([2.0000, 0.2500])
-    """
-    if importance not in IMPORTANCES:
-        raise ValueError(f'importance must be "l1" or "l0"; received {importance!r}')
-    x, axis = (x.float(), axis) if x.dim() > 1 else (x.float()[None], 1)
-    others = [d for d in range(x.dim()) if d != axis % x.dim()]
-    magnitude = x.abs().mean(others)
-    if importance == "l1":
-        return magnitude
-    return torch.where(x.amin() == 0, (x != 0).float().mean(others), magnitude)
 
 
 def keep_top(score: Tensor, sparsity: float, multiple_of: int = 1) -> Tensor:

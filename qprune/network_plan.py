@@ -12,6 +12,7 @@ from qprune.complete import quantized_layers, without_integers
 from qprune.errors import PlanError, as_lines
 from qprune.flow import Flow
 from qprune.functional import kept_channels
+from qprune.importances import IMPORTANCES, Measured
 from qprune.layers import ChannelMask, FakeQuant, Site, sites
 from qprune.schedules import Inherited, Layerwise, Stepwise, Timeline
 from qprune.schedules.durations import in_epochs
@@ -123,7 +124,7 @@ def make_plan(
             prune nothing.
     """
     times, mistakes = _timelines(net, flow, steps_per_epoch)
-    tied = [s for s in sites(net) if s.mask is not None and s.mask.importance == "tied"]
+    tied = [s for s in sites(net) if s.mask is not None and s.mask.ranking.follows]
     entries = [_entry(site, kind, timeline) for (site, kind), timeline in _by_site(net, times)]
     masks = [entry for entry in entries if entry.kind == "mask"]
     if masks and not mistakes and all(map(_drops_nothing, masks)):
@@ -141,7 +142,7 @@ def _timelines(net: nn.Module, flow: Flow | None, steps_per_epoch: int | None) -
     slots, mistakes = _slots(net, flow, steps_per_epoch)
     for site in sites(net):
         for kind, part in (("mask", site.mask), ("quant", site.quant)):
-            if part is None or getattr(part, "importance", "") == "tied":
+            if part is None or (isinstance(part, ChannelMask) and part.ranking.follows):
                 continue
             try:
                 found[site.name, kind] = _timeline(site, part, slots, steps_per_epoch)
@@ -234,7 +235,7 @@ def _drops_nothing(entry: SitePlan) -> bool:
 
 def _mistakes(entry: SitePlan, steps: int | None, steps_per_epoch: int | None) -> Iterable[str]:
     first_refresh = entry.timeline.refreshes[0][0] if entry.timeline.refreshes else None
-    if first_refresh == 0 and entry.importance.startswith("activation"):
+    if first_refresh == 0 and isinstance(IMPORTANCES.get(entry.importance), Measured):
         yield f"{entry.site}: its mask is chosen at step 0, before anything was measured; start at step 1 or later."
     if steps is not None and entry.timeline.end > steps:
         end, length = in_epochs(entry.timeline.end, steps_per_epoch), in_epochs(steps, steps_per_epoch)
@@ -267,11 +268,12 @@ def _unquantized(flow: Flow) -> Iterable[str]:
 
 def _fallbacks(net: nn.Module, flow: Flow) -> Iterable[str]:
     for site in sites(net):
-        if site.mask is None or site.mask.importance != "activation-l0":
+        if site.mask is None or not site.mask.ranking.unrectified:
             continue
         makers = [flow.source(call) if site.side == "input" else call for call in flow.of(site.path)]
         if not all(maker is not None and flow.rectified(maker) for maker in makers):
-            yield f"{site.name} is not rectified: activation-l0 falls back to activation-l1 there"
+            fallback = f"{site.mask.importance} falls back to {site.mask.ranking.unrectified}"
+            yield f"{site.name} is not rectified: {fallback} there"
 
 
 def _differing(net: nn.Module, flow: Flow) -> Iterable[str]:

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from qprune.flow import Call, Flow
+from qprune.importances import IMPORTANCES
 from qprune.layers import HOSTS, Compressed, in_place_of
 from qprune.spec import PruneRule, QuantizeRule, Selector
 from qprune.spelling import closest, similar
@@ -124,7 +125,7 @@ class _Choice:
 
     def _claim(self, path: str, side: str, kind: str, key: str, where: str, options: Options) -> None:
         module, first = self.net.get_submodule(path), self.taken.setdefault((path, side, kind), key)
-        refusal = self._refusal(module, path, side, kind)
+        refusal = self._refusal(module, path, side, kind) or _cannot_rank(module, path, options)
         if refusal:
             self._wrong(refusal, where)
         elif first != key:
@@ -179,6 +180,12 @@ class _Choice:
 
     def _has_output(self, call: Call) -> bool:
         return bool(call.path) and len(self.flow.of(str(call.path))) == 1 and not not_a_host(call.layer or nn.Module())
+
+
+def _cannot_rank(module: nn.Module, path: str, options: Options) -> str:
+    importance = IMPORTANCES.get(options.get("importance", ""))
+    problem = importance.problem(module) if importance is not None else ""
+    return problem and f'"{path}" ({_name(module)}) {problem}; exclude it'
 
 
 def _site(path: str, side: str) -> str:

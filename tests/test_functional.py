@@ -9,7 +9,6 @@ from torch import nn
 
 from qprune.functional import (
     along,
-    channel_score,
     code_bounds,
     fake_quantize,
     keep_top,
@@ -21,50 +20,6 @@ from qprune.functional import (
     scale_and_zero_point,
 )
 from qprune.layers import FakeQuant
-
-# ---- channel_score
-
-
-def test_l1_score_is_the_mean_magnitude_of_each_channel():
-    x = torch.randn(2, 3, 5, 7)
-    expected = torch.stack([x[:, c].abs().mean() for c in range(3)])
-    torch.testing.assert_close(channel_score(x), expected)
-
-
-def test_l0_score_is_the_share_of_nonzero_values():
-    x = torch.randn(2, 3, 5, 7).relu()
-    expected = torch.stack([(x[:, c] != 0).float().mean() for c in range(3)])
-    torch.testing.assert_close(channel_score(x, "l0"), expected)
-
-
-@pytest.mark.parametrize("shift", [-0.5, 0.5])
-def test_l0_falls_back_to_l1_where_the_smallest_value_is_not_zero(shift):
-    x = torch.rand(2, 3, 5, 7) + shift
-    assert torch.equal(channel_score(x, "l0"), channel_score(x, "l1"))
-
-
-@pytest.mark.parametrize("axis", [0, 1, 2, -1, -2, -3])
-def test_score_runs_along_the_given_axis(axis):
-    x = torch.randn(2, 3, 5)
-    torch.testing.assert_close(channel_score(x, axis=axis), x.movedim(axis, 0).flatten(1).abs().mean(1))
-
-
-@pytest.mark.parametrize("axis", [0, -1])
-def test_score_of_a_single_vector_is_its_magnitude(axis):
-    x = torch.tensor([-2.0, 0.0, 3.0])
-    assert channel_score(x, axis=axis).tolist() == [2, 0, 3]
-
-
-def test_score_is_float32_for_bfloat16_values():
-    x = torch.full((2, 3, 64, 64), 1.01, dtype=torch.bfloat16)
-    assert channel_score(x).dtype == torch.float32
-    torch.testing.assert_close(channel_score(x), x[0, :, 0, 0].float())
-
-
-def test_unknown_importance_is_refused():
-    with pytest.raises(ValueError, match=r"^importance must be \"l1\" or \"l0\"; received 'l2'$"):
-        channel_score(torch.ones(1, 2), "l2")
-
 
 # ---- keep_top
 

@@ -107,8 +107,8 @@ def home(state_dict: dict[str, Any], prefix: str) -> torch.device:
     return tensors[max(tensors, key=shared)].device if tensors else torch.get_default_device()
 
 
-def measure(observe: Callable[[Tensor], None], x: Tensor) -> None:
-    """Call ``observe`` with ``x``, or with the plain tensor that torch.func's transforms wrapped.
+def measure(observe: Callable[..., None], *values: Tensor) -> None:
+    """Call ``observe`` with the tensors, or with the plain ones that torch.func's transforms wrapped.
 
     Those let nothing be written to a buffer from within, but leave the forward of an autograd function alone.
 
@@ -116,23 +116,35 @@ def measure(observe: Callable[[Tensor], None], x: Tensor) -> None:
         >>> seen = []
         >>> measure(seen.append, torch.ones(3))
     """
-    # private, but what torch's own functions ask; to call the function always would cost every measured layer
-    if torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active():
-        observe(x)
+    # to call the function always would cost every measured layer
+    if in_torch_func():
+        _Beneath.apply(observe, *values)
     else:
-        _Beneath.apply(x, observe)
+        observe(*values)
+
+
+def in_torch_func() -> bool:
+    """Whether this runs within one of torch.func's transforms.
+
+    Example:
+        >>> from qprune.layers.compressor import in_torch_func
+        >>> in_torch_func()
+        False
+    """
+    # private, but what torch's own functions ask
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 class _Beneath(torch.autograd.Function):
     @staticmethod
-    def forward(x: Tensor, observe: Callable[[Tensor], None]) -> Tensor:
-        observe(x)
-        return x.new_empty(0)
+    def forward(observe: Callable[..., None], *values: Tensor) -> Tensor:
+        observe(*values)
+        return values[0].new_empty(0)
 
     @staticmethod
     def setup_context(ctx: FunctionCtx, inputs: Any, output: Tensor) -> None:
         """Nothing to remember: nobody reads the result."""
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[None, None]:
-        return None, None
+    def backward(ctx: FunctionCtx, grad: Tensor) -> None:
+        """Nobody asks for it."""

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qprune.functional import along, channel_score, rectify_channels
+from qprune.functional import along, rectify_channels
 from qprune.layers.bias import LARGEST, BiasQuant
 from qprune.layers.mask import ChannelMask
 from qprune.layers.quantizer import FakeQuant
@@ -61,9 +61,12 @@ class Compressed:
         """Fill the mask slot at ``side``; ``options`` are those of `ChannelMask`.
 
         Raises:
-            ValueError: if the slot is taken, the side does not exist, or ``channels`` is needed and not given.
+            ValueError: if the slot is taken, the side does not exist, ``channels`` is needed and not given, or the
+                importance cannot rank this layer.
         """
         mask = ChannelMask(self._count(side, "mask", channels), axis=self._axis(side), device=self._device(), **options)
+        if problem := mask.ranking.problem(self):
+            raise ValueError(f"{type(self).__name__} {problem}")
         setattr(self, f"{side}_mask", mask.train(self.training))  # type: ignore[attr-defined]
         return mask
 
@@ -190,10 +193,6 @@ class CompressedWeight(Compressed):
     def rows(self, weight: Tensor) -> Tensor:
         """View a tensor of the weight's shape as ``(out, in / groups, ...)``; its own inverse."""
         return weight
-
-    def weight_score(self) -> Tensor:
-        """The mean magnitude of each output channel's weights, shape ``(out,)``."""
-        return channel_score(self.rows(self.weight.detach()), "l1", axis=0)
 
     def int_weight(self) -> tuple[Tensor, Tensor]:
         """The integer weights and their float32 scale, both in the weight's shape.

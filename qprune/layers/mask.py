@@ -5,14 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from qprune.functional import channel_score, keep_top, mask_channels
-from qprune.layers.compressor import Compressor, measure
+from qprune.functional import keep_top, mask_channels
+from qprune.importances import IMPORTANCES, Importance, Measured
+from qprune.layers.compressor import Compressor, in_torch_func, measure
 from qprune.layers.scores import Scores
 from qprune.schedules import PruneSchedule
 
 torch.fx.wrap("mask_channels")  # one operation to symbolic tracing, which cannot know a dtype
-
-IMPORTANCES = ("activation-l1", "activation-l0", "weight-l1", "random", "tied")
 
 
 class ChannelMask(Compressor):
@@ -20,16 +19,16 @@ class ChannelMask(Compressor):
 
     Input ``(N, C, ...)`` with channels at ``axis``, output the same shape and dtype. In training, while ``measuring``,
     each forward adds the channel scores of its input, taken before masking so that a dropped channel may return until
-    the mask freezes. Only activation importances are measured so; the driver sets the scores of the others.
+    the mask freezes; where the importance needs gradients, the backward that follows adds them. The driver sets the
+    scores of importances that are not measured.
 
     Args:
         channels: number of channels C.
         axis: the channel axis of the input.
-        importance: ``"activation-l1"``, ``"activation-l0"``, ``"weight-l1"``, ``"random"`` (the control) or ``"tied"``
-            (follows the masks named in ``tied``).
+        importance: how channels are ranked, a word of `qprune.importances.IMPORTANCES`.
         multiple_of: the kept count is rounded up to a multiple of this.
         schedule: when to measure and choose; asked by `ScheduleDriver`.
-        tied: for ``"tied"``, pairs ``(weight site, offset)`` of the masks that this one follows.
+        tied: for the importance ``"tied"``, pairs ``(weight site, offset)`` of the masks that this one follows.
         device: where the buffers live.
 
     Attributes:
@@ -93,25 +92,43 @@ class ChannelMask(Compressor):
 
     def forward(self, x: Tensor) -> Tensor:
         """Measure if asked to, then zero the dropped channels."""
-        self.observe(x)
+        ranking = self.ranking
+        if not (self.training and self.measuring and isinstance(ranking, Measured) and x.numel()):
+            return mask_channels(x, self.keep, self.axis)
+        if ranking.gradient_power:
+            return self._mask_and_await_gradient(x, ranking)
+        measure(lambda values: self._add(ranking, values), x)
         return mask_channels(x, self.keep, self.axis)
 
     @property
-    def watching(self) -> bool:
-        """Whether a forward adds to the accumulators now: in training, while ``measuring`` activations."""
-        return self.training and self.measuring and self.importance.startswith("activation")
+    def ranking(self) -> Importance:
+        """How the channels are ranked: the object that the word ``importance`` stands for."""
+        return IMPORTANCES[self.importance]
 
-    def observe(self, x: Tensor) -> None:
-        """Take the channel scores of ``x`` into the mean of this step, while `watching`."""
-        if self.watching and x.numel():
-            measure(self._observe, x)
+    @property
+    def watching(self) -> bool:
+        """Whether a forward, or its backward, adds to the accumulators now: in training, while ``measuring``."""
+        return self.training and self.measuring and isinstance(self.ranking, Measured)
+
+    def _mask_and_await_gradient(self, x: Tensor, ranking: Measured) -> Tensor:
+        if torch.is_grad_enabled() and not x.requires_grad and not in_torch_func():
+            x = x.detach().requires_grad_()  # an image, or behind frozen layers: its gradient is wanted here alone
+        y = mask_channels(x, self.keep, self.axis)
+        if y.requires_grad:
+            values = x.detach().clone()  # layers behind may overwrite x before the backward
+            y.register_hook(lambda gradient: self._take_gradient(values, gradient, ranking))
+        return y
+
+    def _take_gradient(self, x: Tensor, gradient: Tensor, ranking: Measured) -> None:
+        if self.measuring:  # a backward may come long after, when nobody asks any more
+            measure(lambda *both: self._add(ranking, *both), x, gradient)
 
     @torch.no_grad()
-    def _observe(self, x: Tensor) -> None:
+    def _add(self, ranking: Measured, x: Tensor, gradient: Tensor | None = None) -> None:
         count = x.numel() // self.channels
         self.pending_count += count
         # a mean, not a sum: what one forward measured stays as it is, to the bit
-        self.pending_score.lerp_(channel_score(x, self.importance[-2:], self.axis), count / self.pending_count)
+        self.pending_score.lerp_(ranking.measure(x, self.axis, gradient), count / self.pending_count)
 
     def commit(self) -> None:
         """Move what the step's forwards measured into the running mean; every step counts the same."""

@@ -4,6 +4,7 @@ ConvTranspose2d and Linear. Each is the torch layer with the same first argument
 
 from typing import Any
 
+from qprune.importances import fitting
 from qprune.layers.hosts import Compressed, CompressedConv2d, CompressedConvTranspose2d, CompressedLinear
 from qprune.schedules import PruneSchedule, QuantizeFrom
 
@@ -66,21 +67,21 @@ class _PrunedQuant(Compressed):
 def _prune(
     layer: Compressed, at: str, importance: str | None, multiple_of: int, schedule: PruneSchedule | None
 ) -> None:
-    importance = importance or ("weight-l1" if at == "weight" else "activation-l1")
+    layer.slot(at, "mask")  # refuses a side that does not exist
+    importance = importance or fitting(at)[0]
     check_importance(importance, at)
     layer.add_mask(at, importance=importance, multiple_of=multiple_of, schedule=schedule)
 
 
 def check_importance(importance: str, side: str) -> None:
-    """Refuse an importance that cannot be measured at ``side``.
+    """Refuse an importance that cannot rank the channels at ``side``.
 
     Raises:
-        ValueError: for weight importance away from the weight, or activation importance on it.
+        ValueError: for one that may not stand there, see `qprune.importances.fitting`.
     """
-    fits = {"weight": ("weight-l1", "random"), "input": ("activation-l1", "activation-l0", "random")}
-    fitting = fits["weight" if side == "weight" else "input"]
-    if importance not in fitting:
-        raise ValueError(f"importance at the {side} must be one of {', '.join(fitting)}; received {importance!r}")
+    fits = fitting(side)
+    if importance not in fits:
+        raise ValueError(f"importance at the {side} must be one of {', '.join(fits)}; received {importance!r}")
 
 
 def _quantize(
@@ -106,12 +107,13 @@ class PrunedConv2d(_Pruned, CompressedConv2d):
         *args: as for `torch.nn.Conv2d`, in order; its keyword arguments too.
         schedule: when to prune (`OneShot`, `Stepwise`, `Layerwise`, `Inherited`); carried out by `ScheduleDriver`.
         at: ``"input"`` masks input channels, ``"weight"`` and ``"output"`` output channels.
-        importance: ``"activation-l1"``, ``"activation-l0"`` (input, output), ``"weight-l1"`` (weight) or ``"random"``.
+        importance: how channels are ranked, a word of `qprune.importances.IMPORTANCES` that fits the side; by default
+            ``"activation-l1"``, at the weight ``"weight-l1"``.
         multiple_of: the kept count is rounded up to a multiple of this.
         **kwargs: as for `torch.nn.Conv2d`.
 
     Raises:
-        ValueError: if ``importance`` cannot be measured ``at`` that side.
+        ValueError: if ``importance`` cannot rank channels ``at`` that side.
 
     Source: Zhang, Colbert, Das (2022).
 

@@ -140,7 +140,7 @@ def _inactive(net: nn.Module) -> Iterator[str]:
 
 
 def _sparsity(net: nn.Module) -> float:
-    masks = [site.mask for site in sites(net) if site.mask is not None and site.mask.importance != "tied"]
+    masks = [site.mask for site in sites(net) if site.mask is not None and not site.mask.ranking.follows]
     channels = sum(mask.channels for mask in masks)
     dropped = sum(mask.channels - int(mask.keep.sum()) for mask in masks)
     return dropped / channels if channels else 0.0

@@ -5,11 +5,11 @@ from typing import Any, get_args
 from attrs import field, frozen
 
 from qprune.errors import SpecError
+from qprune.importances import fitting
 from qprune.schedules import PruneSchedule, QuantizeFrom
-from qprune.spec.values import STRINGS, WHOLES, as_tuple, items, must, one_of, shown, whole
+from qprune.spec.values import STRINGS, WHOLES, as_tuple, items, listed, must, one_of, shown, whole
 
 PLACES = ("input", "weight", "output")
-IMPORTANCES = ("activation-l1", "activation-l0", "weight-l1", "random")
 
 
 @frozen
@@ -65,14 +65,14 @@ class PruneRule:
         sites: the selectors, whose matches are united.
         schedule: when and how much: ``kind`` is ``"layerwise"``, ``"one-shot"``, ``"stepwise"`` or ``"inherited"``
             (keep the frozen masks that come with ``init``), the other keys are the arguments of that schedule.
-        importance: how channels are ranked: ``"activation-l1"`` (mean magnitude), ``"activation-l0"`` (share of values
-            that are not zero), ``"weight-l1"`` (mean magnitude of the weights), ``"random"`` (the control).
+        importance: how channels are ranked, a word of `qprune.importances.IMPORTANCES`, such as ``"activation-l1"``
+            (mean magnitude).
         multiple_of: kept channels are rounded up to a multiple of this, for kernels that need it.
         exclude: patterns on module paths that are left out of all selectors.
 
     Raises:
-        SpecError: for a wrong type, a value out of range, or an importance that does not fit the sites: activation
-            importances rank inputs and outputs, ``"weight-l1"`` ranks weights, ``"random"`` anything.
+        SpecError: for a wrong type, a value out of range, or an importance that does not fit the sites, see
+            `qprune.importances.fitting`.
 
     Example:
         >>> from qprune.schedules import OneShot
@@ -84,21 +84,16 @@ class PruneRule:
     schedule: PruneSchedule = field(
         validator=must(lambda v: isinstance(v, get_args(PruneSchedule)), 'a table such as { kind = "layerwise", ... }')
     )
-    importance: str = field(default="activation-l1", validator=one_of(*IMPORTANCES))
+    importance: str = field(default="activation-l1", validator=one_of(*fitting(*PLACES)))
     multiple_of: int = field(default=1, validator=whole(1))
     exclude: tuple[str, ...] = field(default=(), converter=as_tuple, validator=STRINGS)
 
     def __attrs_post_init__(self) -> None:
-        if self.importance == "random":
-            return
-        ranks_weights = self.importance == "weight-l1"
         for site in self.sites:
-            if ranks_weights != (site.at == "weight"):
-                fitting = (
-                    '"weight-l1" or "random"' if site.at == "weight" else '"activation-l1", "activation-l0" or "random"'
-                )
+            fits = fitting(site.at)
+            if self.importance not in fits:
                 raise SpecError(
-                    f'importance must be {fitting} for a site at = "{site.at}"; received {shown(self.importance)}'
+                    f'importance must be {listed(fits)} for a site at = "{site.at}"; received {shown(self.importance)}'
                 )
 
 

@@ -1,7 +1,6 @@
 """`ScheduleDriver`: asks the schedules and tells the compressors, between steps and nowhere else."""
 
 import logging
-import zlib
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
@@ -13,7 +12,8 @@ from torch.optim import Optimizer
 from qprune.errors import CheckpointError, PlanError, TrainingError
 from qprune.exact import bias_grids, settle_biases
 from qprune.flow import trace
-from qprune.layers import BiasQuant, ChannelMask, CompressedWeight, Site, sites
+from qprune.importances import Measured, Scored
+from qprune.layers import BiasQuant, ChannelMask, Site, sites
 from qprune.network_plan import make_plan
 from qprune.schedules import Timeline
 from qprune.training import ranks
@@ -187,16 +187,11 @@ class ScheduleDriver:
         return {"step": self.steps_done, "site": site.name, "sparsity": mask.sparsity, "frozen": frozen}
 
     def _score(self, site: Site, mask: ChannelMask) -> None:
-        if mask.importance == "weight-l1":
-            assert isinstance(site.host, CompressedWeight)
-            mask.score.copy_(site.host.weight_score())
-        elif mask.importance == "random":
-            generator = torch.Generator().manual_seed(self.seed ^ zlib.crc32(site.name.encode()))
-            mask.score.copy_(torch.rand(mask.channels, generator=generator))
-        elif mask.seen == 0:
-            raise PlanError(
-                f"{site.name} is due at step {self.steps_done}, but no training forward has reached it yet."
-            )
+        ranking = mask.ranking
+        if isinstance(ranking, Scored):
+            mask.score.copy_(ranking.score(site, self.seed))
+        elif isinstance(ranking, Measured) and mask.seen == 0:
+            raise PlanError(f"{site.name} is due at step {self.steps_done}, but {ranking.unreached}.")
 
     def _activate(self, site: Site) -> Event:
         quant = site.quant

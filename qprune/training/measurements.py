@@ -38,13 +38,15 @@ class Measurements:
 
 @torch.no_grad()
 def _merge_masks(masks: Sequence[ChannelMask]) -> None:
-    """The mean over all values that any process saw."""
+    """The mean over all values that any process saw, as one process that computes the whole batch would measure it."""
     if not masks:
         return
     weighted = [mask.pending_score.double() * mask.pending_count for mask in masks]
     totals = ranks.summed([*weighted, *(mask.pending_count for mask in masks)])
     for mask, score, count in zip(masks, totals[: len(masks)], totals[len(masks) :], strict=True):
-        mask.pending_score.copy_(score / count.clamp(min=1))
+        # a process's loss is the mean over its own samples: its gradients are those of the whole batch, times so many
+        own = ranks.world() ** mask.ranking.gradient_power
+        mask.pending_score.copy_(score / count.clamp(min=1) / own)
         mask.pending_count.copy_(count)
 
 

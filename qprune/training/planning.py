@@ -22,6 +22,7 @@ from qprune.training.batches import check_output, part_size
 from qprune.training.inheriting import inherit
 from qprune.training.optimizers import check_lr_schedule
 from qprune.training.provided import NOTHING, Provided
+from qprune.training.update import check_precision
 
 Keeps = Mapping[str, Tensor]  # per site which channels its mask keeps
 
@@ -77,6 +78,7 @@ def plan_spec(
     per_epoch = per_epoch or provided.steps_per_epoch(spec, info)
     steps = to_steps(spec.train.length, per_epoch)
     check_lr_schedule(spec.train.lr_schedule, steps, per_epoch)
+    check_precision(net, spec.train.precision)
     flow = trace(net, example)
     check_output(task, flow, info.shape, info.name or "your own")
     if counted:

@@ -12,6 +12,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from qprune.errors import PlanError
+from qprune.layers import sites
 from qprune.tasks import Task
 from qprune.training import ranks
 
@@ -36,6 +38,7 @@ class Update:
 
     Raises:
         ValueError: for an unknown precision, or a number below 1 or norm that is not above 0.
+        PlanError: as `check_precision`.
 
     Source: Micikevicius et al., 2018, arXiv:1710.03740, for scaled losses.
 
@@ -63,6 +66,7 @@ class Update:
             raise ValueError(
                 f"accumulate must be at least 1 and clip_norm above 0; received {accumulate} and {clip_norm}"
             )
+        check_precision(net, precision)
         self.optimizer, self.device, self.dtype = optimizer, device, PRECISIONS[precision]
         self.accumulate, self.part_size, self.clip_norm = accumulate, part_size, clip_norm
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -155,6 +159,24 @@ class Update:
         """Go on with the scale of ``state``."""
         if state:
             self.scaler.load_state_dict(state)
+
+
+def check_precision(net: nn.Module, precision: str) -> None:
+    """Refuse a loss that is scaled where masks rank channels by its gradient: the scale changes from step to step.
+
+    Raises:
+        PlanError: for ``"float16"``, if an importance needs gradients; the first site is named.
+
+    Example:
+        >>> check_precision(nn.Sequential(PrunedConv2d(2, 3, 1)), "float16")
+    """
+    for site in sites(net) if precision == "float16" else ():
+        if site.mask is not None and site.mask.ranking.gradient_power:
+            raise PlanError(
+                f'{site.name} ranks channels by gradients (importance = "{site.mask.importance}"), and float16 scales '
+                'them by another factor from time to time: use precision = "bfloat16" or "float32", or another '
+                "importance."
+            )
 
 
 class _Step(nn.Module):

@@ -35,6 +35,8 @@ OPTIONS = {
         "weight": {"at": "weight"},
         "output": {"at": "output", "importance": "activation-l0"},
         "random": {"importance": "random", "multiple_of": 2},
+        "taylor": {"importance": "taylor"},
+        "taylor_at_output": {"importance": "taylor", "at": "output"},
     },
     "Quant": {
         "default": {"schedule": QuantizeFrom(2), "weight_bits": 4, "act_bits": 3},

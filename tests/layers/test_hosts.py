@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from qprune.importances import WeightL1
 from qprune.layers import (
     HOSTS,
     ChannelMask,
@@ -147,7 +148,9 @@ def test_weight_score_is_the_mean_magnitude_that_reaches_each_output_channel(for
         layer.bias.zero_()
         y = layer(torch.ones(1, x.shape[1], 9, 9) if x.dim() == 4 else torch.ones(1, x.shape[1]))
     reached = y.flatten(2).amax(2)[0] if y.dim() == 4 else y[0]
-    torch.testing.assert_close(layer.weight_score(), reached / layer.rows(layer.weight)[0].numel())
+    layer.add_mask("weight", importance="weight-l1")
+    (site,) = sites(layer)
+    torch.testing.assert_close(WeightL1().score(site, seed=0), reached / layer.rows(layer.weight)[0].numel())
 
 
 # ---- integer weights

@@ -93,8 +93,11 @@ def test_importance_must_fit_its_side(cls, args):
         ValueError, match=r"^importance at the weight must be one of weight-l1, random; received 'activation-l1'$"
     ):
         cls(*args, at="weight", importance="activation-l1")
-    fitting = "activation-l1, activation-l0, random"
-    for at in ("input", "output"):
+    fits = {
+        "input": "activation-l1, activation-l0, taylor, random",
+        "output": "activation-l1, activation-l0, taylor, bn-scale, random",
+    }
+    for at, fitting in fits.items():
         with pytest.raises(
             ValueError, match=f"^importance at the {at} must be one of {fitting}; received 'weight-l1'$"
         ):

@@ -274,8 +274,8 @@ def test_a_mistake_in_the_model_has_its_sentence(told, table, model, line):
         ),
         (
             {"sites": [SITE], "sparsity": 0.5, "importance": "weight-l1", "schedule": AT_ONCE},
-            'importance must be "activation-l1", "activation-l0" or "random" for a site at = "output"; '
-            'received "weight-l1" (prune[0]).',
+            'importance must be "activation-l1", "activation-l0", "taylor", "bn-scale" or "random" '
+            'for a site at = "output"; received "weight-l1" (prune[0]).',
         ),
         (
             {"sites": [{"types": ["Conv2d"], "at": "weight"}], "sparsity": 0.5, "schedule": AT_ONCE},

@@ -7,13 +7,16 @@ from torch.autograd.profiler import profile
 
 from qprune.assemble import swap
 from qprune.errors import CheckpointError, PlanError, TrainingError
-from qprune.functional import channel_score, keep_top
+from qprune.functional import keep_top
+from qprune.importances import ActivationL1
 from qprune.layers import PrunedConv2d, PrunedLinear, PrunedQuantConv2d, QuantConv2d, sites
 from qprune.schedules import Inherited, Layerwise, OneShot, QuantizeFrom, Stepwise
 from qprune.spec import PruneRule, Selector
 from qprune.training import ScheduleDriver
 
 SHOT = OneShot(sparsity=0.5, at=2)
+
+channel_score = ActivationL1().measure
 
 
 @pytest.fixture(autouse=True)
