@@ -15,9 +15,10 @@ from qprune.dense import to_dense
 from qprune.errors import ExportError
 from qprune.exact import make_exact
 from qprune.export import Certificate, export_network, export_run, open_run
+from qprune.graph import graph_of
 from qprune.network_plan import Plan
 from qprune.report import ShrinkReport, Summary, report_shrunk, summarize
-from qprune.shrink import graph_of, shrink, shrink_with_facts
+from qprune.shrink import shrink, shrink_with_facts
 from qprune.spec import PruneRule, QuantizeRule, mistakes_in, read_rules, read_spec
 from qprune.tasks import Task, run_padded
 from qprune.training import (

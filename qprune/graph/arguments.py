@@ -9,7 +9,7 @@ import torch
 from torch.fx import Node
 
 from qprune.errors import CheckpointError, ShrinkError
-from qprune.shrink.graph_words import DTYPES, MEMORY_FORMATS
+from qprune.graph.operations import DTYPES, MEMORY_FORMATS
 
 DEPTH = 12  # levels of lists in each other; the arguments of torch's functions have two
 LARGEST = 2**31  # no size of a tensor, and no number of a channel, is beyond
