@@ -192,8 +192,9 @@ def convolved(
     inputs = [low.real(each) for each in (value, weight, bias) if each is not None]
     options: dict[str, Any] = {"strides": list(stride), "pads": [*padding, *padding], "dilations": list(dilation)}
     if is_transposed:
-        return Real(low.graph.node("ConvTranspose", inputs, name, group=groups, output_padding=list(output_padding), **options))  # fmt: skip
-    return Real(low.graph.node("Conv", inputs, name, group=groups, **options))
+        options["output_padding"] = list(output_padding)
+    kind = "ConvTranspose" if is_transposed else "Conv"
+    return Real(low.graph.node(kind, inputs, name, group=groups, **options))
 
 
 def batch_normalized(

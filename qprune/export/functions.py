@@ -81,7 +81,8 @@ def _dropped(
 
 
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
-    "add": a.binary("Add", of_sizes="Add"), "sub": a.binary("Sub", of_sizes="Sub"), "rsub": a.binary("Sub", swapped=True),
+    "add": a.binary("Add", of_sizes="Add"), "sub": a.binary("Sub", of_sizes="Sub"),
+    "rsub": a.binary("Sub", swapped=True),
     "mul": a.binary("Mul", of_sizes="Mul"), "mod": a.binary("Mod", of_sizes="Mod"), "pow": a.binary("Pow"),
     "div": a.divided, "truediv": a.divided, "floordiv": a.divided_down, "floor_divide": a.divided_down,
     "maximum": a.binary("Max"), "minimum": a.binary("Min"), "sym_max": a.binary("Max", of_sizes="Max"),
@@ -93,7 +94,8 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "hardsigmoid": a.unary("HardSigmoid", alpha=1 / 6, beta=0.5),
     "relu": a.rectified, "hardtanh": a.hardtanh, "clamp": a.bounded, "clamp_min": a.bounded,
     "clamp_max": a.bounded_above, "leaky_relu": a.leaky, "silu": a.gated, "gelu": a.gelu, "glu": a.half_gated,
-    "log_sigmoid_forward": a.log_sigmoid, "elu": a.elu, "celu": a.celu, "softplus": a.softplus, "_prelu_kernel": a.prelu,
+    "log_sigmoid_forward": a.log_sigmoid, "elu": a.elu, "celu": a.celu, "softplus": a.softplus,
+    "_prelu_kernel": a.prelu,
     "_softmax": a.softmax("Softmax"), "_log_softmax": a.softmax("LogSoftmax"),
     "mean": a.reduced("ReduceMean"), "sum": a.reduced("ReduceSum"), "amax": a.reduced("ReduceMax"),
     "amin": a.reduced("ReduceMin"), "mm": a.multiplied, "bmm": a.multiplied, "addmm": a.multiplied_and_added,

@@ -96,7 +96,7 @@ def _operation(name: str, *options: str) -> Callable[..., Value]:
     """A layer that is one operation, with what the layer knows as its options."""
 
     def write(low: Lowering, path: str, layer: Any, shape: Shape, *values: Value) -> Value:
-        return FUNCTIONS[name](low, path, shape, *values, *(getattr(layer, option) for option in options))  # type: ignore[no-any-return]
+        return FUNCTIONS[name](low, path, shape, *values, *(getattr(layer, option) for option in options))
 
     return write
 

@@ -18,7 +18,7 @@ from qprune.export.lowering import Layer, Lowering
 from qprune.export.packages import import_onnx
 from qprune.export.probe import saturates
 from qprune.export.values import Codes, Product, Real, Size
-from qprune.graph import follow
+from qprune.graph import hint
 from qprune.shrink import shrink_with_facts
 
 STORAGES = ("int8", "int4")
@@ -91,6 +91,8 @@ def followed(
         >>> [call.op for call in calls]
         ['placeholder', 'call_module', 'output']
     """
+    from qprune.graph.following import follow  # with torch's compiler, which takes seconds to import
+
     inputs = example if isinstance(example, tuple) else (example,)
     _check_dtypes(net, inputs)
     inputs = tree_map(lambda x: torch.zeros(x.shape, dtype=x.dtype) if isinstance(x, Tensor) else x, inputs)
@@ -249,7 +251,7 @@ def _example(node: fx.Node) -> tuple[int, ...] | None:
     made = node.meta.get("val")
     if not isinstance(made, Tensor):
         return None
-    return tuple(int(size.node.hint) if isinstance(size, torch.SymInt) else size for size in made.shape)
+    return tuple(map(hint, made.shape))
 
 
 def _check_dtype(node: fx.Node) -> None:

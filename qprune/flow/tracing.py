@@ -110,7 +110,7 @@ def meta_copy(net: nn.Module) -> nn.Module:
             if isinstance(value, (Tensor, list, tuple, dict)) and not name.startswith("_"):
                 vars(module)[name] = tree_map_only(Tensor, lambda each: moved.get(id(each), each.to("meta")), value)
     shadow.training = net.training and deployed(net) is not net  # what only teaches is reached in training alone
-    return shadow  # type: ignore[no-any-return]
+    return shadow
 
 
 def _tensors(net: nn.Module) -> list[Tensor]:

@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 from attrs import frozen
-from torch import Tensor, fx, nn
+from torch import SymInt, Tensor, fx, nn
 from torch.utils._pytree import tree_unflatten
 
 from qprune.errors import ShrinkError
+from qprune.graph.operations import DROPOUTS
 
 EXTRA = "_traced"  # holds what has no place in the network as it was written: constants, and dropouts of functions
 _aten = torch.ops.aten
@@ -35,6 +36,17 @@ def add_extra(net: nn.Module, kind: str, module: nn.Module | None = None, tensor
         # not on the network itself, where a copy of a graph module would take it for a part of the state
         extra.register_buffer(name, tensor, persistent=False)
     return f"{EXTRA}.{name}"
+
+
+def hint(size: Any) -> Any:
+    """A size in the example.
+
+    Example:
+        >>> hint(3)
+        3
+    """
+    node: Any = getattr(size, "node", None)
+    return int(node.hint) if isinstance(size, SymInt) else size
 
 
 def as_graph(
@@ -169,11 +181,14 @@ class _Making:
         return self.graph.create_node("call_function", target, self.given(arguments), self.given(options), _name(node))
 
     def _whole(self, node: fx.Node) -> fx.Node:
-        tensors, sizes, number = node.args
-        call = self.kept[number]  # type: ignore[index]
+        arguments: Any = node.args
+        tensors, sizes, number = arguments
+        call = self.kept[number]
         arguments, options = tree_unflatten(call.filled(self.given(tensors), self.given(sizes)), call.form)
         if isinstance(call.target, str):
             return self.graph.call_module(call.target, arguments, options)
+        if call.target in DROPOUTS:  # its number among them
+            node.meta["dropout"] = sum(each.target in DROPOUTS for each in self.kept[:number])
         return self.graph.call_function(call.target, arguments, options)
 
     def _refuse_state(self, written: Any) -> None:

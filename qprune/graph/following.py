@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-import sympy
+import sympy  # type: ignore[import-untyped]  # torch depends on it
 import torch
 import torch.nn.functional as F
 from attrs import evolve, field, frozen
@@ -31,8 +31,8 @@ from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 from qprune.errors import ShrinkError
 from qprune.flow import line_of, meta_copy
-from qprune.graph.folding import Spoilt, as_graph
-from qprune.graph.operations import DROPOUTS
+from qprune.graph.folding import Spoilt, as_graph, hint
+from qprune.graph.operations import DROPOUTS, outermost
 
 # What torch would take apart into kernels of one device, or cannot compute with sides that are symbols.
 WHOLE_FUNCTIONS = (*DROPOUTS, F.interpolate, F.pad, F.scaled_dot_product_attention)
@@ -164,12 +164,12 @@ class Kept:
 _present: ContextVar["_Run"] = ContextVar("_present")
 
 
-@torch.library.custom_op("qprune::kept", mutates_args=())
-def _kept(tensors: list[Tensor], sizes: list[int], number: int) -> Tensor:
-    raise NotImplementedError("stands for a call while a network is followed")
+# stands for a call while a network is followed; it knows the shape of the result, and computes nothing
+_LIBRARY = torch.library.Library("qprune", "DEF")
+_LIBRARY.define("kept(Tensor[] tensors, SymInt[] sizes, int number) -> Tensor")
 
 
-@_kept.register_fake
+@torch.library.register_fake("qprune::kept", lib=_LIBRARY)
 def _result(tensors: Sequence[Tensor], sizes: Sequence[int], number: int) -> Tensor:
     call = _present.get().calls[number]
     return tensors[0].new_empty(call.shape, dtype=call.dtype)
@@ -186,7 +186,7 @@ class _Run(TorchFunctionMode):
         shadow = meta_copy(net)
         for ours, theirs in zip(net.modules(), shadow.modules(), strict=True):
             theirs.training = ours.training
-        self.layers = dict(_outermost(net, is_layer))
+        self.layers = dict(outermost(net, is_layer))
         self.shadows = {path: shadow.get_submodule(path) for path in self.layers}
         self.handles: list[Any] = []
 
@@ -194,12 +194,12 @@ class _Run(TorchFunctionMode):
         self.token = _present.set(self)
         for path, layer in self.layers.items():
             # what torch calls in place of forward and hooks, if it is there
-            layer._compiled_call_impl = self._calling(path, layer)  # type: ignore[assignment]
+            layer._compiled_call_impl = self._calling(path, layer)
         for path, module in self.net.named_modules():
             if not isinstance(module, torch.jit.ScriptModule):  # compiled code takes no hooks
                 self.handles.append(module.register_forward_pre_hook(self._entering(path)))
                 self.handles.append(module.register_forward_hook(self._leaving))
-        return super().__enter__()  # type: ignore[no-any-return]
+        return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
@@ -237,27 +237,30 @@ class _Run(TorchFunctionMode):
 
     def _keep(self, target: Any, measured: Any, run: Any, arguments: Any, options: Any) -> Any:
         leaves, form = tree_flatten((arguments, options))
+        with _C.DisableTorchFunction():  # what is asked here is nothing that the network does
+            tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+            made = self.sizes.measure(measured, leaves, form) if tensors else None
+            drops = isinstance(self.layers.get(target), _DROPOUTS) or target in DROPOUTS
+            if made is not None and (made.shared is None or made.written is not None or drops):
+                return self._kept(target, leaves, form, made, self._in_place(target, arguments, options))
+        return run(*arguments, **options)  # several results, or a view: what it does is written down instead
+
+    def _kept(self, target: Any, leaves: Sequence[Any], form: Any, made: "_Measured", in_place: bool) -> Tensor:
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        made = self.sizes.measure(measured, leaves, form) if tensors else None
-        drops = isinstance(self.layers.get(target), _DROPOUTS) or target in DROPOUTS
-        if made is None or (made.shared is not None and made.written is None and not drops):
-            return run(*arguments, **options)  # several results, or a view: what it does is written down instead
         result = self._call(target, leaves, form, made)
-        if made.shared is not None and (made.written is not None or self._in_place(target, arguments, options)):
+        if made.shared is not None and (made.written is not None or in_place):
             return tensors[made.shared].copy_(result)
         if made.written is not None:  # nobody is to read that again
-            spoilt = tensors[made.written]
-            name = target if isinstance(target, str) else target.__name__
-            spoilt.copy_(
-                self._call(Spoilt(name), [spoilt], tree_flatten(((spoilt,), {}))[1], evolve(made, shape=spoilt.shape))
-            )
+            spoilt, name = tensors[made.written], target if isinstance(target, str) else target.__name__
+            form = tree_flatten(((spoilt,), {}))[1]
+            spoilt.copy_(self._call(Spoilt(name), [spoilt], form, evolve(made, shape=spoilt.shape)))
         return result
 
     def _call(self, target: Any, leaves: Sequence[Any], form: Any, made: "_Measured") -> Tensor:
         given = tuple(kind if (kind := _kind(leaf)) is not None else leaf for leaf in leaves)
         self.calls.append(Kept(target, given, form, made.shape, made.dtype))
         tensors, sizes = ([leaf for leaf in leaves if isinstance(leaf, kind)] for kind in (Tensor, SymInt))
-        return torch.ops.qprune.kept(tensors, sizes, len(self.calls) - 1)  # type: ignore[no-any-return]
+        return torch.ops.qprune.kept.default(tensors, sizes, len(self.calls) - 1)
 
     def _in_place(self, target: Any, arguments: Any, options: Any) -> bool:
         if target in self.layers:
@@ -267,14 +270,6 @@ class _Run(TorchFunctionMode):
 
 def _kind(leaf: Any) -> type | None:
     return next((kind for kind in (Tensor, SymInt) if isinstance(leaf, kind)), None)
-
-
-def _outermost(net: nn.Module, is_layer: Callable[[nn.Module], bool]) -> Iterator[tuple[str, nn.Module]]:
-    covered: tuple[str, ...] = ()
-    for path, module in net.named_modules():
-        if path and not path.startswith(covered or ("\0",)) and is_layer(module):
-            covered = (*covered, f"{path}.")
-            yield path, module
 
 
 @frozen(eq=False)
@@ -324,16 +319,12 @@ class _Sizes:
         shape = [
             2 * side if each and dim == 0 else side for dim, (each, side) in enumerate(zip(open_, x.shape, strict=True))
         ]
-        context = StatelessSymbolicContext(dynamic_sizes=kinds)  # type: ignore[abstract]
+        context: Any = StatelessSymbolicContext(dynamic_sizes=kinds)
         source = ConstantSource(f"input_{id(x)}")
         fake = mode.from_tensor(x.new_empty(shape), symbolic_context=context, source=source)
-        for size in fake.shape:
-            if isinstance(size, SymInt):
-                self.others[size.node.expr] = sympy.Integer(2 * size.node.hint)
+        sizes: list[Any] = list(fake.shape)
+        self.others |= {size.node.expr: sympy.Integer(2 * hint(size)) for size in sizes if isinstance(size, SymInt)}
         return fake
-
-    def _one(self, size: Any) -> Any:
-        return int(size.node.hint) if isinstance(size, SymInt) else size
 
     def _other(self, size: Any) -> Any:
         known = size.node.expr.xreplace(self.others) if isinstance(size, SymInt) else size
@@ -342,7 +333,7 @@ class _Sizes:
     def measure(self, run: Any, leaves: Sequence[Any], form: Any) -> "_Measured | None":
         """What a call gives; None if that is not one tensor."""
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        one, given = self._at(self._one, run, leaves, form)
+        one, given = self._at(hint, run, leaves, form)
         if not isinstance(one, Tensor):
             return None
         try:
@@ -374,7 +365,7 @@ class _Sizes:
     def _size(self, dim: int, one: int, other: int | None, like: Tensor) -> Any:
         if one == other:
             return one
-        if dim < like.dim() and (self._one(like.shape[dim]), self._other(like.shape[dim])) == (one, other):
+        if dim < like.dim() and (hint(like.shape[dim]), self._other(like.shape[dim])) == (one, other):
             return like.shape[dim]
         source = ConstantSource(f"size_{len(self.others)}")
         symbol = self.env.create_symbol(one, source=source, dynamic_dim=DimDynamic.DYNAMIC)

@@ -4,7 +4,7 @@ that a file brings along, touch files, or make tensors out of nothing but number
 
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import MappingProxyType
 from typing import Any
 
@@ -45,13 +45,13 @@ CONSTRUCTORS: MappingProxyType[type[nn.Module], type[nn.Module]] = MappingProxyT
 )
 
 # Operations of ATen by their names without overload; none that overwrites, and none that makes random numbers.
-_ATEN = frozenset(
-    """
+_ATEN = """
     _adaptive_avg_pool2d _adaptive_avg_pool3d _log_softmax _native_batch_norm_legit_no_training _prelu_kernel _softmax
     _to_copy _unsafe_index _unsafe_view abs acos adaptive_avg_pool1d adaptive_max_pool2d adaptive_max_pool3d add addcdiv
     addcmul addmm all amax amin any arange argmax argmin asin atan atan2 avg_pool1d avg_pool2d avg_pool3d baddbmm
     bitwise_and bitwise_not bitwise_or bitwise_xor bmm bucketize cat ceil celu clamp clamp_max clamp_min clone col2im
-    constant_pad_nd convolution copy cos cosh cumsum diagonal div elu embedding eq erf exp expand expm1 fill flatten flip floor
+    constant_pad_nd convolution copy cos cosh cumsum diagonal div elu embedding eq erf exp expand expm1 fill flatten flip
+    floor
     floor_divide fmod full full_like gather ge gelu glu grid_sampler_2d gt hardshrink hardsigmoid hardswish hardtanh
     im2col index index_select isinf isnan le leaky_relu linalg_vector_norm log log10 log1p log2 log_sigmoid_forward
     logical_and logical_not logical_or logical_xor lt masked_fill max max_pool2d_with_indices max_pool3d_with_indices
@@ -63,15 +63,16 @@ _ATEN = frozenset(
     tan tanh threshold topk transpose tril triu trunc unbind unfold unsqueeze upsample_bicubic2d upsample_bilinear2d
     upsample_linear1d upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_trilinear3d var var_mean view
     where zeros zeros_like
-    """.split()
-)
-_WHOLE = "dropout dropout1d dropout2d dropout3d alpha_dropout interpolate pad scaled_dot_product_attention".split()
-_ARITHMETIC = "add sub mul truediv floordiv mod neg pow getitem lt le gt ge eq ne and_ or_".split()
-_OF_SIZES = "sym_max sym_min sym_float sym_int sym_not sym_sqrt".split()
+"""
+_WHOLE = """
+    dropout dropout1d dropout2d dropout3d alpha_dropout interpolate pad scaled_dot_product_attention
+"""
+_ARITHMETIC = "add sub mul truediv floordiv mod neg pow getitem lt le gt ge eq ne and_ or_"
+_OF_SIZES = "sym_max sym_min sym_float sym_int sym_not sym_sqrt"
 _BY_NAME: MappingProxyType[str, Callable[..., Any]] = MappingProxyType(
-    {f"functional.{name}": getattr(F, name) for name in _WHOLE}
-    | {f"operator.{name}": getattr(operator, name) for name in _ARITHMETIC}
-    | {f"torch.{name}": getattr(torch, name) for name in _OF_SIZES if hasattr(torch, name)}
+    {f"functional.{name}": getattr(F, name) for name in _WHOLE.split()}
+    | {f"operator.{name}": getattr(operator, name) for name in _ARITHMETIC.split()}
+    | {f"torch.{name}": getattr(torch, name) for name in _OF_SIZES.split() if hasattr(torch, name)}
 )
 _NAMES = {function: name for name, function in _BY_NAME.items()}
 _WORD = re.compile(r"aten\.([a-z0-9_]+)\.([A-Za-z0-9_]+)")
@@ -90,7 +91,7 @@ def operation(name: Any) -> Callable[..., Any] | None:
     if found is None:
         return _BY_NAME.get(name)
     base, overload = found.groups()
-    known = base in _ATEN and overload in getattr(torch.ops.aten, base).overloads()
+    known = base in _ATEN.split() and overload in getattr(torch.ops.aten, base).overloads()
     chosen = getattr(getattr(torch.ops.aten, base), overload) if known else None
     return None if chosen is None or chosen._schema.is_mutable else chosen
 
@@ -137,3 +138,27 @@ def leaf_type(layer: nn.Module) -> type[nn.Module] | None:
     """
     kind = CONSTRUCTORS.get(type(layer), type(layer))
     return kind if TYPES.get(kind.__name__) is kind else None
+
+
+def outermost(net: nn.Module, is_layer: Callable[[nn.Module], bool]) -> Iterator[tuple[str, nn.Module]]:
+    """The layers of a network, with their paths: modules that are one call, and lie in no other such.
+
+    Example:
+        >>> [path for path, _ in outermost(nn.Sequential(nn.ReLU(), nn.Sequential(nn.ReLU())), is_layer)]
+        ['0', '1.0']
+    """
+    covered: tuple[str, ...] = ()
+    for path, module in net.named_modules():
+        if path and not path.startswith(covered or ("\0",)) and is_layer(module):
+            covered = (*covered, f"{path}.")
+            yield path, module
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Whether a file may hold a module as one layer.
+
+    Example:
+        >>> is_layer(nn.ReLU()), is_layer(nn.Sequential())
+        (True, False)
+    """
+    return leaf_type(module) is not None

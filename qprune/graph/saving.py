@@ -19,10 +19,10 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from qprune.errors import CheckpointError, ShrinkError
 from qprune.graph.arguments import encode
 from qprune.graph.folding import EXTRA, add_extra
-from qprune.graph.following import follow
 from qprune.graph.layers import describe_layer
 from qprune.graph.opening import net_from
-from qprune.graph.operations import CONTAINERS, DROPOUTS, leaf_type, operation_name
+from qprune.graph.operations import CONTAINERS, DROPOUTS, is_layer, leaf_type, operation_name
+from qprune.graph.teaching import switched_dropouts
 
 log = logging.getLogger(__name__)
 _WAY_OUT = "Keep its state_dict, and load that into a network made in the same way"
@@ -70,47 +70,39 @@ def _values(tensor: Tensor) -> Tensor:
 
 
 def _trace(net: nn.Module, inputs: tuple[Any, ...]) -> list[fx.Node]:
-    teaching = copy.deepcopy(net).train()
+    switched = switched_dropouts(net, inputs, is_layer)
     try:
         nodes = _calls(net, inputs)
     except ShrinkError as error:
         raise ShrinkError(f"{type(net).__name__} cannot be saved as a graph: {error}. {_WAY_OUT}.") from error
-    try:
-        others = _calls(teaching, inputs)
-    except ShrinkError as error:
-        log.warning("the network is saved as it computes in eval mode; in training %s", error)
-        return nodes
-    _mark_dropout(net, nodes, others)
+    if switched is None:
+        log.warning("%s computes otherwise in training; the file holds what it computes in eval", type(net).__name__)
+    for node in nodes:
+        if node.meta.get("dropout") in (switched or ()):
+            _make_layer(net, node)
     return nodes
 
 
 def _calls(net: nn.Module, inputs: tuple[Any, ...]) -> list[fx.Node]:
+    from qprune.graph.following import follow  # with torch's compiler, which takes seconds to import
+
     try:
-        return list(follow(net, inputs, _is_layer).graph.nodes)
+        return list(follow(net, inputs, is_layer).graph.nodes)
     except ShrinkError as error:
         try:
-            return list(follow(net, inputs, _is_layer, images=False, sides=False).graph.nodes)
+            return list(follow(net, inputs, is_layer, images=False, sides=False).graph.nodes)
         except ShrinkError:
             raise error from error.__cause__  # it is not the sizes
 
 
-def _is_layer(module: nn.Module) -> bool:
-    return leaf_type(module) is not None
-
-
-def _mark_dropout(net: nn.Module, nodes: list[fx.Node], others: list[fx.Node]) -> None:
-    """Make layers of functional dropouts, which a file could not switch on again; warn of what else differs."""
-    alike = [(n.op, str(n.target)) for n in nodes] == [(n.op, str(n.target)) for n in others]
-    for node, other in zip(nodes, others, strict=False) if alike else ():
-        if node.target in DROPOUTS and str(node.args[1:]) + str(node.kwargs) != str(other.args[1:]) + str(other.kwargs):
-            kind, share = DROPOUTS[node.target], inspect.signature(node.target).bind(*node.args, **node.kwargs)  # type: ignore[index,arg-type]
-            share.apply_defaults()
-            node.op, node.target = "call_module", add_extra(net, "dropout", kind(share.arguments["p"]).eval())
-            node.args, node.kwargs = node.args[:1], {}
-        else:
-            alike = alike and str((node.args, node.kwargs)) == str((other.args, other.kwargs))
-    if not alike:
-        log.warning("%s computes otherwise in training; the file holds what it computes in eval", type(net).__name__)
+def _make_layer(net: nn.Module, node: fx.Node) -> None:
+    """Make a layer of a functional dropout, which a file could not switch on again."""
+    target: Any = node.target
+    given = inspect.signature(target).bind(*node.args, **node.kwargs)
+    given.apply_defaults()
+    layer = DROPOUTS[target](given.arguments["p"])
+    node.op, node.target = "call_module", add_extra(net, "dropout", layer.eval())
+    node.args, node.kwargs = (given.arguments["input"],), {}
 
 
 class _Description:
@@ -236,7 +228,7 @@ def _random_like(inputs: Any) -> Any:
 
 
 def _resized(inputs: Any, first: int, factor: float) -> Any:
-    """Inputs that are smaller or larger in the dimensions from ``first`` on; in the first alone, if that is the batch."""
+    """Inputs that are smaller or larger in the dimensions from ``first`` on; 0 means the first alone."""
 
     def resized(tensor: Tensor) -> Tensor:
         last = 1 if first == 0 else tensor.dim()

@@ -344,7 +344,7 @@ class Sized(nn.Module):
         y = self.conv(torch.cat([second.mT.mT, first.data], 1))
         y = self.up(y, output_size=x.shape[2:]) if x.shape[2] > y.shape[2] else y
         y = F.pad(y, (0, x.shape[3] - y.shape[3], 0, x.shape[2] - y.shape[2]))
-        y = F.dropout(getattr(y, "T").mT.permute(3, 2, 0, 1) if False else y, 0.5, self.training)
+        y = F.dropout(y, 0.5, self.training)
         grown = F.interpolate(y[..., ::2], size=y.shape[-2:], mode="bilinear")
         return sum(part.tril() for part in (x + y).split(2, 1)) + grown.unflatten(1, (2, -1)).amax(1)  # type: ignore[return-value]
 
