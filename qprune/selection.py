@@ -50,7 +50,7 @@ def choose(
         flow: its traced picture.
         prune: rules for masks.
         quantize: rules for quantizers.
-        numerics: ``"default"`` or ``"paper"``.
+        numerics: of the quantizers, a word of `qprune.numerics.NUMERICS`.
         origin: where the rules were written, named in each mistake.
     """
     choice = _Choice(net, flow, origin)

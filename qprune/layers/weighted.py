@@ -144,7 +144,7 @@ class QuantConv2d(_Quant, CompressedConv2d):
         act_bits: 2 to 8, or None to leave activations alone.
         at: which activation: ``"input"`` or ``"output"``.
         per: one weight scale per output ``"channel"`` or per ``"tensor"``.
-        numerics: ``"default"`` or ``"paper"``, see `FakeQuant`.
+        numerics: as for `FakeQuant`.
         gradient: ``"straight"`` or ``"clipped"``.
         **kwargs: as for `torch.nn.Conv2d`.
 

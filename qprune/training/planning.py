@@ -72,7 +72,7 @@ def plan_spec(
             keeps = _keeps_in(net, init)
         _take(net, keeps or {})
         whole = copy.deepcopy(net)
-        if spec.numerics == "exact":
+        if spec.arithmetic.remakes:
             make_exact(net, example)
     counted = per_epoch is None and "train" in info.sizes  # a loader of the user's own is asked when it trains
     per_epoch = per_epoch or provided.steps_per_epoch(spec, info)
