@@ -1,7 +1,7 @@
 """`FakeQuant`: rounds values to the grid of a b-bit integer."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from qprune.functional import GRADIENTS, along, fake_quantize, mask_channels, qu
 from qprune.layers.compressor import Compressor, measure
 from qprune.layers.mask import ChannelMask
 from qprune.layers.ranges import ranges_of
-from qprune.numerics import NUMERICS, Numerics, channel_extremes, numerics_of
+from qprune.numerics import NUMERICS, RANGES, Numerics, channel_extremes, numerics_of
 from qprune.schedules import QuantizeFrom
 
 torch.fx.wrap("fake_quantize")  # one operation to symbolic tracing, which cannot know a dtype
@@ -29,7 +29,7 @@ class FakeQuant(Compressor):
         axis: the channel axis of the input.
         symmetric: integers around 0 (weights) instead of 0 to 2^bits - 1 (activations).
         numerics: the rules of ranges and grids, a word of `qprune.numerics.NUMERICS`.
-        gradient: ``"straight"`` or ``"clipped"``, see `qprune.functional.fake_quantize`.
+        gradient: ``"straight"`` (the default) or ``"clipped"``, see `qprune.functional.fake_quantize`.
         schedule: when to start; asked by `ScheduleDriver`.
         device: where the buffers live.
 
@@ -40,6 +40,9 @@ class FakeQuant(Compressor):
         seen: how many steps were measured.
         active: whether it quantizes.
         code_bounds: the smallest and largest integer code.
+        ranging: how it comes to its range, a word of `qprune.numerics.RANGES`.
+        stored: the tensors that its grid is saved in: a step size, and what stands for the zero point.
+        multiplied: those of them that are in units of the values.
 
     Raises:
         ValueError: for bits outside 2 to 8, or an unknown numerics or gradient.
@@ -52,6 +55,9 @@ class FakeQuant(Compressor):
         tensor([-1., 0., 1., 2.])
     """
 
+    ranging: ClassVar[str] = "measured"
+    stored: ClassVar[tuple[str, str]] = ("scale", "zero_point")
+    multiplied: ClassVar[tuple[str, ...]] = ("scale",)
     range: Tensor
     scale: Tensor
     zero_point: Tensor
@@ -68,14 +74,18 @@ class FakeQuant(Compressor):
         axis: int = 1,
         symmetric: bool = False,
         numerics: str = "default",
-        gradient: str = "straight",
+        gradient: str | None = None,
         schedule: QuantizeFrom | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
+        ranging = RANGES[self.ranging]
+        gradient = gradient or ranging.gradients[0]
         self.code_bounds = numerics_of(numerics).code_bounds(bits, symmetric)
         if gradient not in GRADIENTS:
             raise ValueError(f'gradient must be "straight" or "clipped"; received {gradient!r}')
+        if problem := ranging.problem(numerics, numerics_of(numerics), gradient):
+            raise ValueError(problem)
         self.bits, self.channels, self.axis, self.symmetric = bits, channels, axis, symmetric
         self.numerics, self.gradient, self.schedule = numerics, gradient, schedule
         self.known: bool | None = None
@@ -183,11 +193,38 @@ class FakeQuant(Compressor):
         """Go on with the ranges of these channels alone, given by their numbers; one range for all stays as it is."""
         if self.channels is None:
             return
-        for name in ("range", "scale", "zero_point", "pending_low", "pending_high"):
+        for name in {"range", "pending_low", "pending_high", *self.stored} & self._buffers.keys():
             buffer = getattr(self, name)
             setattr(self, name, buffer[..., channels.to(buffer.device)])
         self.channels = len(channels)
 
+    @torch.no_grad()
+    def multiply(self, factor: Tensor) -> None:
+        """Multiply the grid and the range by positive factors, one per range.
+
+        Example:
+            >>> quant = FakeQuant(2, symmetric=True).calibrate(torch.tensor([-1.0, 3.0]))
+            >>> quant.multiply(torch.tensor(2.0))
+            >>> quant.scale
+            tensor(6.)
+        """
+        for name in (*self.multiplied, "range"):
+            getattr(self, name).mul_(factor)
+
+    @torch.no_grad()
+    def widen(self, least: Tensor) -> None:
+        """Take steps of at least this size.
+
+        Example:
+            >>> quant = FakeQuant(2, channels=3)
+            >>> quant.widen(torch.tensor([0.5, 1.0, 4.0]))
+            >>> quant.scale
+            tensor([1., 1., 4.])
+        """
+        steps: Tensor = getattr(self, self.stored[0])
+        steps.copy_(torch.maximum(steps, least))
+
+    @torch.no_grad()
     def per_channel(self, channels: int) -> "FakeQuant":
         """A quantizer of so many channels, each with this one's range for all of them.
 
@@ -197,8 +234,8 @@ class FakeQuant(Compressor):
         """
         names = ("symmetric", "numerics", "gradient", "schedule")
         options: dict[str, Any] = {name: getattr(self, name) for name in names}
-        wide = FakeQuant(self.bits, channels=channels, axis=self.axis, device=self.scale.device, **options)
-        for name in ("range", "scale", "zero_point"):
+        wide = type(self)(self.bits, channels=channels, axis=self.axis, device=self.scale.device, **options)
+        for name in ("range", *self.stored):
             own = getattr(self, name)
             getattr(wide, name).copy_(own[..., None].expand(*own.shape, channels))
         wide.seen.copy_(self.seen)
@@ -209,6 +246,10 @@ class FakeQuant(Compressor):
     def scale_and_zero_point(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """Step size and integer zero point for these ranges, by the quantizer's numerics."""
         return self.arithmetic.scale_and_zero_point(low, high, self.bits, self.symmetric)
+
+    def stored_grid(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """What is saved of the grid of these ranges; the tensors are called `stored`."""
+        return self.scale_and_zero_point(low, high)
 
     @torch.no_grad()
     def calibrate(self, x: Tensor) -> "FakeQuant":
@@ -223,6 +264,7 @@ class FakeQuant(Compressor):
         self.pending_low.copy_(low)
         self.pending_high.copy_(high)
         self.seen.zero_()
+        self.active.fill_(False)  # some keep their grid while they are active
         self.commit()
         self.active.fill_(True)
         self.known = None

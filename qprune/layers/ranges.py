@@ -8,18 +8,19 @@ import torch
 from torch import Tensor
 
 from qprune.layers.together import Strip, Together, owners
+from qprune.numerics import RANGES
 
 if TYPE_CHECKING:
     from qprune.layers.quantizer import FakeQuant
 
 
 class Ranges(Together):
-    """The running ranges of quantizers with the same numerics, folded together, and the step sizes that follow.
+    """The running ranges of quantizers of one kind, folded together, and the step sizes that follow.
 
     A step that measured nothing, or something that is not finite, leaves its range as it is.
 
     Args:
-        quants: at least one, on one device, of the same numerics.
+        quants: at least one, on one device, of the same numerics and ``ranging``.
 
     Example:
         >>> ranges = Ranges([FakeQuant(4), FakeQuant(4, channels=3, axis=0, symmetric=True)])
@@ -32,14 +33,16 @@ class Ranges(Together):
         self.quants = sorted(quants, key=_grid)
         super().__init__(self.quants)
         self.arithmetic = quants[0].arithmetic
+        self._keeps_grids = self.arithmetic.keeps_grid or RANGES[quants[0].ranging].learned
 
     def _lay_out(self) -> None:
-        lows, highs, scales = (self.buffers(name) for name in ("pending_low", "pending_high", "scale"))
+        lows, highs = self.buffers("pending_low"), self.buffers("pending_high")
+        scales, zero_points = ([getattr(each, name).detach() for each in self.quants] for name in self.quants[0].stored)
         ends = [each.view(2, -1) for each in self.buffers("range")]
         self._floats = Strip([*lows, *highs, *(low for low, _ in ends), *(high for _, high in ends), *scales], rows=5)
         self._pending, self._range, (scale,) = self._floats.values.split([2, 2, 1])
         self._low, self._high = self._pending
-        self._zero_points, self._seen = Strip(self.buffers("zero_point")), Strip(self.buffers("seen"))
+        self._zero_points, self._seen = Strip(zero_points), Strip(self.buffers("seen"))
         self._active = Strip(self.buffers("active"))
         sizes = [each.numel() for each in scales]
         self._owner = owners(sizes, scale.device)  # the quantizer of each entry
@@ -68,7 +71,7 @@ class Ranges(Together):
         # x - x is 0 where x is finite, else NaN
         low, high = torch.sub(self._pending, self._pending).unbind()
         torch.eq(low, high, out=self._measured)
-        if self.arithmetic.keeps_grid:  # integers that something was computed with keep their meaning
+        if self._keeps_grids:  # integers that something was computed with keep their meaning
             self._active.read()
             self._measured &= ~self._active.values[0, self._owner]
 
@@ -99,7 +102,7 @@ class _Grid(NamedTuple):
 
     def follow(self) -> None:
         """Let step size and zero point follow the ranges that were measured."""
-        scale, zero_point = self.quant.scale_and_zero_point(self.low, self.high)
+        scale, zero_point = self.quant.stored_grid(self.low, self.high)
         torch.where(self.measured, scale, self.scale, out=self.scale)
         torch.where(self.measured, zero_point, self.zero_point, out=self.zero_point)
 
@@ -123,7 +126,7 @@ def ranges_of(quants: "Sequence[FakeQuant]") -> list[Ranges]:
         >>> [each.arithmetic for each in ranges_of([FakeQuant(4), FakeQuant(4, numerics="exact"), FakeQuant(8)])]
         [Default(), Exact()]
     """
-    groups: dict[str, list[FakeQuant]] = {}
+    groups: dict[tuple[str, str], list[FakeQuant]] = {}
     for quant in quants:
-        groups.setdefault(quant.numerics, []).append(quant)
+        groups.setdefault((quant.numerics, quant.ranging), []).append(quant)
     return [Ranges(alike) for alike in groups.values()]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from attrs import frozen
 
-from qprune.numerics.numerics import Numerics
+from qprune.numerics.numerics import SMALLEST_LEARNED, Numerics
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,3 +32,17 @@ class Exact(Numerics):
         from qprune.functional import exact_scale_and_zero_point  # not at the top: specs are read without torch
 
         return exact_scale_and_zero_point(low, high, bits, symmetric)
+
+    def nearest_step(self, wanted: Tensor) -> Tensor:
+        """The power of two whose logarithm is nearest; see `Numerics.nearest_step`.
+
+        Not the next one up, which a range takes: steps begin at a power of two, from where that would double with the
+        smallest move.
+        """
+        from qprune.functional import power_of_two  # not at the top: specs are read without torch
+
+        return power_of_two(wanted.clamp(SMALLEST_LEARNED, 1 / SMALLEST_LEARNED) * 0.5**0.5)
+
+    def nearest_zero_point(self, wanted: Tensor, low: int, high: int) -> Tensor:
+        """The nearest even number; see `Numerics.nearest_zero_point`."""
+        return ((wanted / 2).round() * 2).clamp(low, high - high % 2)

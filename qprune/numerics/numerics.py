@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:  # specs ask numerics too, and are read without torch
     from torch import Tensor
 
+SMALLEST_LEARNED = 2.0**-40  # a step that training moved to 0 or below; small, and its gradients are finite
+
 
 class Numerics(ABC):
     """The rules by which quantizers compute. Functions of tensors alone: ranges and grids are the quantizers' own.
@@ -15,6 +17,7 @@ class Numerics(ABC):
     Attributes:
         least: the least weight of one step in the running mean of a range; with 0 all steps weigh the same.
         by_magnitude: whether the upper end of a symmetric range is the mean of the steps' largest magnitudes.
+        learnable: whether step sizes may be learned, see `qprune.layers.LearnedQuant`.
         keeps_grid: whether a quantizer's grid stays as it is from when the quantizer is active.
         remakes: whether a run begins by giving its network another form, see `qprune.exact.make_exact`: normalizations
             are folded and the masks are final. Neither the spec nor the network before it can make that form again.
@@ -23,6 +26,7 @@ class Numerics(ABC):
     __slots__ = ()
     least: ClassVar[float] = 0.01
     by_magnitude: ClassVar[bool] = False
+    learnable: ClassVar[bool] = True
     keeps_grid: ClassVar[bool] = False
     remakes: ClassVar[bool] = False
 
@@ -101,6 +105,33 @@ class Numerics(ABC):
             (None, tensor(0.5000))
         """
         return None
+
+    def nearest_step(self, wanted: Tensor) -> Tensor:
+        """The step size of a grid that is nearest to a learned one; never 0 or below.
+
+        Example:
+            >>> from qprune.numerics import Default, Exact
+            >>> wanted = torch.tensor([0.3, 0.4])
+            >>> Default().nearest_step(wanted), Exact().nearest_step(wanted)
+            (tensor([0.3000, 0.4000]), tensor([0.2500, 0.5000]))
+        """
+        return wanted.clamp(min=SMALLEST_LEARNED)
+
+    def nearest_zero_point(self, wanted: Tensor, low: int, high: int) -> Tensor:
+        """The whole number, as float32, that may stand for 0 and is nearest to a learned one.
+
+        Args:
+            wanted: counted in steps.
+            low: smallest code.
+            high: largest code.
+
+        Example:
+            >>> from qprune.numerics import Default, Exact
+            >>> wanted = torch.tensor([2.7, 99.0])
+            >>> Default().nearest_zero_point(wanted, 0, 15), Exact().nearest_zero_point(wanted, 0, 15)
+            (tensor([ 3., 15.]), tensor([ 2., 14.]))
+        """
+        return wanted.round().clamp(low, high)
 
 
 def channel_extremes(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
