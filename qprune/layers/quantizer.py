@@ -107,9 +107,13 @@ class FakeQuant(Compressor):
         shape = () if self.channels is None else (self.channels,)
         return {"pending_low": torch.full(shape, torch.inf), "pending_high": torch.full(shape, -torch.inf)}
 
-    def _load_from_state_dict(self, *arguments: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
         self.known = None  # the loaded buffer decides
-        super()._load_from_state_dict(*arguments)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+        if "step" not in self.stored and prefix + "step" in state_dict:
+            arguments[-1].append(
+                f'"{prefix.rstrip(".")}" learned its steps there, and measures here: give its rule range = "learned"'
+            )
 
     def forward(
         self,
