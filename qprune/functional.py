@@ -252,11 +252,13 @@ class _LearnedGrid(torch.autograd.Function):
         steps = quotient.round()
         clamped = _clamp_(steps.clone(), *(_steps_to(bound, zero_point) for bound in ctx.bounds))
         inside = steps == clamped
-        slope = torch.where(inside, steps - quotient, clamped)
-        by_scale = (grad * slope).sum_to_size(scale.shape)
-        outside = torch.where(inside, 0, grad)
-        by_zero_point = None if zero_point is None else (outside * -scale).sum_to_size(zero_point.shape)
-        return torch.where(inside, grad, 0), by_scale, by_zero_point, None, None
+        passed = torch.where(inside, grad, 0)
+        slope = torch.where(inside, steps.sub_(quotient), clamped)
+        by_scale = slope.mul_(grad).sum_to_size(scale.shape)
+        by_zero_point = None
+        if zero_point is not None:
+            by_zero_point = (passed.sum_to_size(scale.shape) - grad.sum_to_size(scale.shape)) * scale
+        return passed, by_scale, by_zero_point, None, None
 
 
 def through(x: Tensor, value: Tensor, share: float = 1.0) -> Tensor:
