@@ -10,7 +10,7 @@ from qprune.functional import fake_quantize_learned, through
 from qprune.layers.in_place import cut_parameter
 from qprune.layers.mask import ChannelMask
 from qprune.layers.quantizer import FakeQuant
-from qprune.numerics import RANGES
+from qprune.numerics import ranging_of
 
 
 class LearnedQuant(FakeQuant):
@@ -132,9 +132,7 @@ def make_quant(bits: int, *, ranging: str = "measured", **options: Any) -> FakeQ
         >>> make_quant(4, ranging="learned")
         LearnedQuant(bits=4, per='tensor', symmetric=False, schedule=None)
     """
-    if ranging not in RANGES:
-        raise ValueError(f'range must be "measured" or "learned"; received {ranging!r}')
-    return (LearnedQuant if RANGES[ranging].learned else FakeQuant)(bits, **options)
+    return (LearnedQuant if ranging_of(ranging).learned else FakeQuant)(bits, **options)
 
 
 def learned_parameters(net: nn.Module) -> list[nn.Parameter]:

@@ -1,11 +1,14 @@
-"""How ranges become grids of integers: one object for each numerics, all in the dict `NUMERICS`; no torch at import."""
+"""How quantizers come to ranges, and ranges to grids: the objects of `RANGES` and `NUMERICS`; no torch at import."""
 
 from qprune.numerics.choices import NUMERICS, numerics_of
 from qprune.numerics.default import Default
 from qprune.numerics.exact import Exact
+from qprune.numerics.learned import Learned
+from qprune.numerics.measured import Measured
 from qprune.numerics.numerics import Numerics, channel_extremes
 from qprune.numerics.paper import Paper
-from qprune.numerics.ranging import RANGES, Learned, Measured, Ranging
+from qprune.numerics.ranges import RANGES, ranging_of
+from qprune.numerics.ranging import Ranging
 
 __all__ = [
     "NUMERICS",
@@ -19,4 +22,5 @@ __all__ = [
     "Ranging",
     "channel_extremes",
     "numerics_of",
+    "ranging_of",
 ]

@@ -1,10 +1,9 @@
-"""How quantizers come to their ranges: by measuring values, or by training; one object for each way, in `RANGES`."""
+"""What a ranging is: how quantizers come to their ranges."""
+
+from __future__ import annotations
 
 from typing import ClassVar
 
-from attrs import frozen
-
-from qprune.numerics.choices import NUMERICS
 from qprune.numerics.numerics import Numerics
 
 
@@ -29,43 +28,8 @@ class Ranging:
             gradient: ``"straight"`` or ``"clipped"``.
 
         Example:
-            >>> from qprune.numerics import Default, Learned
-            >>> Learned().problem("default", Default(), "clipped")
+            >>> from qprune.numerics import Default, Measured
+            >>> Measured().problem("default", Default(), "straight")
             ''
         """
-        if self.learned and not numerics.learnable:
-            words = " or ".join(f'"{other}"' for other, each in NUMERICS.items() if each.learnable)
-            return f'range = "learned" needs numerics = {words}; received numerics = "{word}"'
-        if gradient not in self.gradients:
-            return (
-                f'gradient must be "{self.gradients[0]}", or left out, where range = "learned"; received "{gradient}"'
-            )
         return ""
-
-
-@frozen
-class Measured(Ranging):
-    """The running mean of the smallest and largest values, for as long as training lasts.
-
-    Example:
-        >>> Measured().learned
-        False
-    """
-
-
-@frozen
-class Learned(Ranging):
-    """A step size and an offset that are trained, from where measuring left them; see `qprune.layers.LearnedQuant`.
-
-    Source: Esser et al. (2020), arXiv:1902.08153; the offset after Bhalgat et al. (2020), arXiv:2004.09576.
-
-    Example:
-        >>> Learned().gradients
-        ('clipped',)
-    """
-
-    learned: ClassVar[bool] = True
-    gradients: ClassVar[tuple[str, ...]] = ("clipped",)
-
-
-RANGES: dict[str, Ranging] = {"measured": Measured(), "learned": Learned()}
