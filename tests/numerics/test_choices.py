@@ -91,6 +91,13 @@ def test_a_grid_that_is_kept_stays_once_the_quantizer_is_active(word):
 
 
 @EACH
+def test_calibrating_again_takes_the_new_range(word):
+    x = torch.randn(2, 3, 5, 7)
+    quant = FakeQuant(4, numerics=word).calibrate(x).calibrate(8 * x)
+    assert torch.equal(quant.scale, FakeQuant(4, numerics=word).calibrate(8 * x).scale)
+
+
+@EACH
 def test_a_network_that_is_remade_has_no_normalization_left(word):
     torch.manual_seed(2)
     dense = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
