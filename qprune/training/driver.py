@@ -17,6 +17,7 @@ from qprune.layers import BiasQuant, ChannelMask, FakeQuant, Site, learned_param
 from qprune.network_plan import make_plan
 from qprune.schedules import Timeline
 from qprune.training import ranks
+from qprune.training.averaging import check_average
 from qprune.training.measurements import Measurements, Part
 from qprune.training.standstill import Standstill
 
@@ -85,11 +86,8 @@ class ScheduleDriver:
                 "of it, from which these are known."
             )
         self._learns = bool(learned_parameters(net))
-        if self._learns and self._bias_grids and average is not None:
-            raise PlanError(
-                "In exact numerics biases lie on the grids of the learned steps that are trained, not of their moving "
-                'average: train without the average (train.ema), or take range = "measured".'
-            )
+        if average is not None:
+            check_average(net)
         self.plan = make_plan(net, flow, steps_per_epoch=steps_per_epoch, steps=steps)
         self.net, self.optimizer, self.seed, self.together = net, optimizer, seed, together
         self._averages = _counterparts(net, average)

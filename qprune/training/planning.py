@@ -18,6 +18,7 @@ from qprune.report import carry_out, forecast
 from qprune.schedules import to_steps
 from qprune.shrink import restore_masks
 from qprune.spec import Spec
+from qprune.training.averaging import check_average
 from qprune.training.batches import check_output, part_size
 from qprune.training.inheriting import inherit
 from qprune.training.optimizers import check_lr_schedule
@@ -79,6 +80,8 @@ def plan_spec(
     steps = to_steps(spec.train.length, per_epoch)
     check_lr_schedule(spec.train.lr_schedule, steps, per_epoch)
     check_precision(net, spec.train.precision)
+    if spec.train.ema:
+        check_average(net)
     flow = trace(net, example)
     check_output(task, flow, info.shape, info.name or "your own")
     if counted:

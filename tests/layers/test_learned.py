@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -290,8 +291,9 @@ def test_another_range_is_refused():
 def test_an_average_of_steps_that_biases_follow_is_refused(tmp_path):
     qprune.fit(spec_of(name="dense", quantize=[]), runs=tmp_path, verbose=0)
     spec = spec_of(name="exact", numerics="exact", init="dense", train={"ema": 0.9})
-    with pytest.raises(PlanError, match=r"train without the average \(train.ema\), or take range = \"measured\""):
-        qprune.fit(spec, runs=tmp_path, verbose=0)
+    for command in (qprune.plan, partial(qprune.fit, verbose=0)):
+        with pytest.raises(PlanError, match=r"train without the average \(train.ema\), or take range = \"measured\""):
+            command(spec, runs=tmp_path)
 
 
 # ---- training
