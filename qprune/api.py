@@ -381,7 +381,7 @@ def plan(
 def save(net: nn.Module, path: Path | str, example: Any) -> None:
     """One file that `load` opens without the network's classes: any network of yours, swapped, shrunk or neither.
 
-    The calls of its forward in eval mode, followed symbolically, are written as plain data beside its state. `load`
+    The calls of its forward in eval mode, as operations of ATen, are written as plain data beside its state. `load`
     makes an ordinary network of them, with the same outputs to the bit, the same module paths and state keys: to
     evaluate, train on, compile and export. Functional dropouts become layers, active in training. Hooks, schedules of
     masks and quantizers, and attributes of your classes are not kept.

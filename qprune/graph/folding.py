@@ -178,7 +178,9 @@ class _Making:
         target, arguments = _reshaped(node) if node.target in _VIEWS else (node.target, node.args)
         if node.target in _SLICES:
             arguments = tuple(None if each == _END else each for each in arguments)
-        return self.graph.create_node("call_function", target, self.given(arguments), self.given(options), _name(node))
+        return self.graph.create_node(
+            "call_function", target, self.given(arguments), self.given(options), _name(target)
+        )
 
     def _whole(self, node: fx.Node) -> fx.Node:
         arguments: Any = node.args
@@ -203,8 +205,7 @@ def _is_kept(node: fx.Node) -> bool:
     return node.target is torch.ops.qprune.kept.default
 
 
-def _name(node: fx.Node) -> str:
-    target: Any = node.target
+def _name(target: Any) -> str:
     return str(getattr(target, "_opname", getattr(target, "__name__", "call"))).strip("_")
 
 
