@@ -89,7 +89,7 @@ def followed(
     Example:
         >>> small, calls, inputs = followed(nn.Sequential(nn.ReLU()), torch.zeros(1, 2))
         >>> [call.op for call in calls]
-        ['placeholder', 'call_module', 'output']
+        ['placeholder', 'call_function', 'output']
     """
     from qprune.graph.following import follow  # with torch's compiler, which takes seconds to import
 

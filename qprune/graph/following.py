@@ -68,7 +68,7 @@ def follow(
     Example:
         >>> graph = follow(nn.Sequential(nn.ReLU(), nn.Flatten()), (torch.zeros(2, 3, 5, 7),), lambda layer: False)
         >>> [str(call.target) for call in graph.graph.nodes if call.op == "call_function"]
-        ['aten.relu.default', 'aten.sym_size.int', 'aten.view.default']
+        ['aten.relu.default', 'aten.flatten.using_ints']
     """
     state = {**dict(net.named_parameters()), **dict(net.named_buffers())}
     run = _Run(net, is_layer, inputs)

@@ -51,8 +51,8 @@ _ATEN = """
     addcmul addmm all amax amin any arange argmax argmin asin atan atan2 avg_pool1d avg_pool2d avg_pool3d baddbmm
     bitwise_and bitwise_not bitwise_or bitwise_xor bmm bucketize cat ceil celu clamp clamp_max clamp_min clone col2im
     constant_pad_nd convolution copy cos cosh cumsum diagonal div elu embedding eq erf exp expand expm1 fill flatten
-    flip floor floor_divide fmod full full_like gather ge gelu glu grid_sampler_2d gt hardshrink hardsigmoid hardswish hardtanh
-    im2col index index_select isinf isnan le leaky_relu linalg_vector_norm log log10 log1p log2 log_sigmoid_forward
+    flip floor floor_divide fmod full full_like gather ge gelu glu grid_sampler_2d gt hardshrink hardsigmoid hardswish
+    hardtanh im2col index index_select isinf isnan le leaky_relu linalg_vector_norm log log10 log1p log2 log_sigmoid_forward
     logical_and logical_not logical_or logical_xor lt masked_fill max max_pool2d_with_indices max_pool3d_with_indices
     maximum mean min minimum mish mm mul native_batch_norm native_channel_shuffle native_group_norm native_layer_norm ne
     neg new_full new_ones new_zeros ones ones_like permute pixel_shuffle pixel_unshuffle pow prod reciprocal
