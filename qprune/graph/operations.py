@@ -47,21 +47,21 @@ CONSTRUCTORS: MappingProxyType[type[nn.Module], type[nn.Module]] = MappingProxyT
 # Operations of ATen by their names without overload; none that overwrites, and none that makes random numbers.
 _ATEN = """
     _adaptive_avg_pool2d _adaptive_avg_pool3d _log_softmax _native_batch_norm_legit_no_training _prelu_kernel _softmax
-    _to_copy _unsafe_index _unsafe_view abs acos adaptive_avg_pool1d adaptive_max_pool2d adaptive_max_pool3d add addcdiv
-    addcmul addmm all amax amin any arange argmax argmin asin atan atan2 avg_pool1d avg_pool2d avg_pool3d baddbmm
-    bitwise_and bitwise_not bitwise_or bitwise_xor bmm bucketize cat ceil celu clamp clamp_max clamp_min clone col2im
-    constant_pad_nd convolution copy cos cosh cumsum diagonal div elu embedding eq erf exp expand expm1 fill flatten
-    flip floor floor_divide fmod full full_like gather ge gelu glu grid_sampler_2d gt hardshrink hardsigmoid hardswish
-    hardtanh im2col index index_select isinf isnan le leaky_relu linalg_vector_norm log log10 log1p log2 log_sigmoid_forward
-    logical_and logical_not logical_or logical_xor lt masked_fill max max_pool2d_with_indices max_pool3d_with_indices
-    maximum mean min minimum mish mm mul native_batch_norm native_channel_shuffle native_group_norm native_layer_norm ne
-    neg new_full new_ones new_zeros ones ones_like permute pixel_shuffle pixel_unshuffle pow prod reciprocal
-    reflection_pad1d reflection_pad2d reflection_pad3d relu remainder repeat replication_pad1d replication_pad2d
-    replication_pad3d roll round rsqrt rsub scalar_tensor scatter select select_scatter selu sigmoid sign silu sin sinh
-    slice slice_scatter softplus softshrink split split_with_sizes sqrt squeeze stack std sub sum sym_numel sym_size t
-    tan tanh threshold topk transpose tril triu trunc unbind unfold unsqueeze upsample_bicubic2d upsample_bilinear2d
-    upsample_linear1d upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_trilinear3d var var_mean view
-    where zeros zeros_like
+    _to_copy _unsafe_index _unsafe_view abs acos adaptive_avg_pool1d adaptive_max_pool2d adaptive_max_pool3d add
+    addcdiv addcmul addmm all amax amin any arange argmax argmin asin atan atan2 avg_pool1d avg_pool2d avg_pool3d
+    baddbmm bitwise_and bitwise_not bitwise_or bitwise_xor bmm bucketize cat ceil celu clamp clamp_max clamp_min clone
+    col2im constant_pad_nd convolution copy cos cosh cumsum diagonal div elu embedding eq erf exp expand expm1 fill
+    flatten flip floor floor_divide fmod full full_like gather ge gelu glu grid_sampler_2d gt hardshrink hardsigmoid
+    hardswish hardtanh im2col index index_select isinf isnan le leaky_relu linalg_vector_norm log log10 log1p log2
+    log_sigmoid_forward logical_and logical_not logical_or logical_xor lt masked_fill max max_pool2d_with_indices
+    max_pool3d_with_indices maximum mean min minimum mish mm mul native_batch_norm native_channel_shuffle
+    native_group_norm native_layer_norm ne neg new_full new_ones new_zeros ones ones_like permute pixel_shuffle
+    pixel_unshuffle pow prod reciprocal reflection_pad1d reflection_pad2d reflection_pad3d relu remainder repeat
+    replication_pad1d replication_pad2d replication_pad3d roll round rsqrt rsub scalar_tensor scatter select
+    select_scatter selu sigmoid sign silu sin sinh slice slice_scatter softplus softshrink split split_with_sizes sqrt
+    squeeze stack std sub sum sym_numel sym_size t tan tanh threshold topk transpose tril triu trunc unbind unfold
+    unsqueeze upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d
+    upsample_nearest3d upsample_trilinear3d var var_mean view where zeros zeros_like
 """
 _WHOLE = """
     dropout dropout1d dropout2d dropout3d alpha_dropout interpolate pad scaled_dot_product_attention
