@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from attrs import field, frozen
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from qprune.errors import ExportError, ShrinkError
 from qprune.export.functions import constant, lower_function
@@ -224,8 +224,7 @@ class Walk:
             ) from error
 
     def _outputs(self, node: fx.Node) -> None:
-        outputs = node.args[0] if isinstance(node.args[0], (tuple, list)) else [node.args[0]]
-        for place, each in enumerate(outputs):
+        for place, each in enumerate(tree_leaves(node.args[0])):
             if not isinstance(each, fx.Node) or each not in self.shapes:
                 raise ExportError(f"Output {place} is no tensor, and cannot be one of an ONNX file.")
             shape = self.shapes[each]

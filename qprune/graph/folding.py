@@ -247,9 +247,18 @@ def _replacement(node: fx.Node) -> fx.Node | None:
         return arguments[0]  # type: ignore[return-value]
     if target is _aten.slice_scatter.default and _alike(arguments[1], node):
         return arguments[1]  # type: ignore[return-value]
+    if target is _aten.as_strided.default and _laid_out_as(arguments[0], arguments[2]):
+        return arguments[0]  # type: ignore[return-value]
     if target is _aten.expand.default and _alike(arguments[0], node):
         return arguments[0]  # type: ignore[return-value]
     return None
+
+
+def _laid_out_as(given: Any, strides: Any) -> bool:
+    """Whether a tensor has these strides, where it has more than one entry."""
+    tensor = given.meta["val"]
+    pairs = zip(tensor.shape, tensor.stride(), strides, strict=False)
+    return len(strides) == tensor.dim() and all(n == 1 or str(one) == str(other) for n, one, other in pairs)
 
 
 def _alike(one: Any, other: Any) -> bool:

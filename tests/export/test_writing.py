@@ -146,6 +146,14 @@ def test_function_computes_the_same_at_other_batch_sizes(name: str) -> None:
     torch.testing.assert_close(ran(write_network(net, x[:1]), x), net(x), atol=1e-5, rtol=1e-5)
 
 
+def test_outputs_in_tables_are_written_one_behind_the_other() -> None:
+    net = Functional(lambda y, x: {"y": y, "more": [x, 2 * y]}).eval()
+    x = torch.randn(3, 4, 8, 10)
+    y = net(x)["y"]
+    for one, other in zip(ran(write_network(net, x[:1]), x), (y, x, 2 * y), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
 def test_layers_may_be_called_with_named_arguments() -> None:
     class Named(nn.Module):
         def __init__(self) -> None:
@@ -407,7 +415,7 @@ REFUSED = {
         Functional(lambda y, x: F.interpolate(y, scale_factor=0.5, mode="bilinear", antialias=True)),
         "antial",
     ),
-    "table": (Functional(lambda y, x: {"y": y}), "Output 0 is no tensor, and cannot be one of an ONNX file"),
+    "no tensor": (Functional(lambda y, x: (y, 3)), "Output 1 is no tensor, and cannot be one of an ONNX file"),
     "size": (Growing(), "up is told its output_size in each call, .*; give the layer its output_padding"),
     "padding": (
         Functional(lambda y, x: F.pad(y, (1, 1), value=2.0)),
