@@ -42,6 +42,7 @@ from qprune.training import (
     missing_links,
     model_file,
     open_model,
+    open_teacher,
     plan_chain,
     plan_run,
     prepare,
@@ -75,6 +76,7 @@ def fit(
     model: nn.Module | None = None,
     data: Any = None,
     task: Task | None = None,
+    teacher: nn.Module | None = None,
     callbacks: Sequence[Callback] = (),
     runs: Path | str | None = None,
     resume: bool = False,
@@ -98,6 +100,8 @@ def fit(
             (image, target) in place of the spec's, which may then have no ``[data]`` (with loaders a run resumes
             exactly only between epochs).
         task: an object with loss, metrics and step in place of the spec's, see `qprune.tasks.Task`.
+        teacher: a trained network of your own to learn from, in place of the run that ``[train.teacher]`` names, which
+            may then be left out. It is copied, and the copy frozen.
         callbacks: run after the built-in ones.
         runs: where run folders lie; else ``QPRUNE_RUNS``, else ``./runs``.
         resume: go on with a run that was interrupted.
@@ -120,7 +124,7 @@ def fit(
             spec nor handed over, cannot be copied, or does not fit the data.
         DataError: for data that is missing or malformed.
         PlanError: for rules that cannot work; nothing is trained, of a chain neither, and no folder is made.
-        CheckpointError: if the run exists already, or ``init`` does not.
+        CheckpointError: if the run exists already, or ``init`` or the teacher's does not.
         TrainingError: if the loss is no longer a number, a callback fails, or another process does.
 
     Example:
@@ -128,7 +132,7 @@ def fit(
         >>> history.scores["test"]["accuracy"]
         0.98
     """
-    provided = Provided.of(model, data, task)
+    provided = Provided.of(model, data, task, teacher)
     chosen = provided.in_place_of(choose_spec(spec, name=name, seed=seed, overrides=overrides, folder=_folder(data)))
     root, progress = runs_root(runs), Progress(verbose)
     with joined(choose_device(device)), determined(deterministic):
@@ -145,7 +149,8 @@ def fit(
                 return history
         init = load_model(model_file(chosen.init, root)) if chosen.init else None
         with mistakes_in(spec):
-            experiment = prepare(chosen, provided, device=device, init=init)
+            teaches = open_teacher(chosen, root, provided)
+            experiment = prepare(chosen, provided, device=device, init=init, teacher=teaches)
         with claim_run(root, chosen, resume, overwrite) as claim:
             return train(experiment, claim, callbacks=[progress, *callbacks], resume=resume)
 
@@ -348,6 +353,7 @@ def plan(
     model: nn.Module | None = None,
     data: Any = None,
     task: Task | None = None,
+    teacher: nn.Module | None = None,
     steps_per_epoch: int | None = None,
     runs: Path | str | None = None,
     overrides: Overrides = (),
@@ -361,6 +367,7 @@ def plan(
         model: as for `fit`.
         data: as for `fit`.
         task: as for `fit`.
+        teacher: as for `fit`.
         steps_per_epoch: optimizer steps of one epoch; by default from the size of the data set.
         runs: where run folders lie.
         overrides: as for `fit`.
@@ -368,12 +375,12 @@ def plan(
     Raises:
         SpecError: for a spec with mistakes.
         PlanError: for rules that match nothing, end after training does, or prune nothing or too much.
-        CheckpointError: if the run that ``init`` names does not fit.
+        CheckpointError: if the run that ``init`` names does not fit, or that of the teacher is not trained.
 
     Example:
         >>> print(qprune.plan("digits/a75_layerwise"))
     """
-    provided = Provided.of(model, data, task)
+    provided = Provided.of(model, data, task, teacher)
     chosen = provided.in_place_of(choose_spec(spec, overrides=overrides, folder=_folder(data)))
     return plan_run(chosen, runs_root(runs), provided, spec, steps_per_epoch=steps_per_epoch, folder=_folder(data))
 

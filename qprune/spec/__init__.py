@@ -8,6 +8,7 @@ from qprune.spec.recipe import DataSpec, LrSpec, OptimizerSpec, TrainSpec, minut
 from qprune.spec.rules import PruneRule, QuantizeRule, Rules, Selector
 from qprune.spec.spec import Spec
 from qprune.spec.task import TaskSpec
+from qprune.spec.teacher import TeacherSpec
 from qprune.spec.tree import spec_tree
 from qprune.spec.values import Table
 from qprune.spec.writing import spec_to_toml
@@ -25,6 +26,7 @@ __all__ = [
     "Spec",
     "Table",
     "TaskSpec",
+    "TeacherSpec",
     "TrainSpec",
     "find_spec",
     "list_specs",

@@ -7,6 +7,7 @@ from attrs import Factory, field, fields, frozen, validators
 
 from qprune.errors import SpecError
 from qprune.schedules import Duration
+from qprune.spec.teacher import TeacherSpec
 from qprune.spec.values import (
     NOT_NEGATIVE,
     POSITIVE,
@@ -267,6 +268,7 @@ class TrainSpec:
         checkpoint_every: write ``last.pt`` between validations too, ``"500it"``, ``"0.5ep"`` or ``"10min"``.
         shrink: when channels of frozen masks leave the network: ``"as-frozen"``, while pruning goes on;
             ``"after-pruning"``, once; ``"never"``, so that masks stay.
+        teacher: see `TeacherSpec`; by default there is none.
 
     Raises:
         SpecError: for a wrong type or a value out of range.
@@ -289,3 +291,6 @@ class TrainSpec:
     compile: bool = field(default=False, validator=SWITCH)
     checkpoint_every: Duration | None = field(default=None, validator=validators.optional(_duration_or_minutes))
     shrink: str = field(default="never", validator=one_of("never", "as-frozen", "after-pruning"))
+    teacher: TeacherSpec | None = field(
+        default=None, validator=validators.optional(must(lambda v: isinstance(v, TeacherSpec), "a table"))
+    )

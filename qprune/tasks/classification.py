@@ -7,6 +7,7 @@ from attrs import field, frozen
 from torch import Tensor, nn
 
 from qprune.tasks.checks import check_labels, is_classes
+from qprune.tasks.distilled import softened_divergence
 
 
 def _check_smoothing(_: object, __: object, value: Any) -> None:
@@ -49,6 +50,10 @@ class Classification:
         images, target = batch
         output = net(images)
         return self._cross_entropy(output, target, self.label_smoothing if net.training else 0.0), output
+
+    def distillation(self, output: Tensor, batch: Any, teacher: nn.Module, temperature: float) -> Tensor:
+        """How far the classes are from those of a teacher: the mean over the images of `softened_divergence`."""
+        return softened_divergence(output, teacher(batch[0]), temperature).mean()
 
     def check_target(self, target: Tensor) -> None:
         """Refuse labels that are none of the classes.

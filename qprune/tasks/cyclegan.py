@@ -1,6 +1,6 @@
 """`CycleGAN`: translation learnt from two sets of images without pairs."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +56,8 @@ class CycleGAN:
         dict_keys(['generator', 'cycle', 'identity', 'discriminator'])
     """
 
+    generators: ClassVar[tuple[str, ...]] = ("generator_ab", "generator_ba")
+
     cycle: float = field(default=10.0, validator=is_weight)
     identity: float = field(default=0.5, validator=is_weight)
     pool: int = field(default=50, validator=is_count)
@@ -80,6 +82,16 @@ class CycleGAN:
             )
         fake_b = net(a)
         return self.loss(net.generator_ba(fake_b), a), Translated(fake_b, {})  # type: ignore[operator]
+
+    def distillation(self, output: Translated, batch: Any, teacher: Any, temperature: float) -> Tensor:
+        """Mean absolute difference of the generated images from a teacher's, the sum over both domains.
+
+        Layers within the generators are not compared, and a temperature means nothing.
+        """
+        a, b = batch
+        assert output.back is not None  # of a step in training
+        to_b = mean_difference(output.image, teacher.generator_ab(a))
+        return to_b + mean_difference(output.back, teacher.generator_ba(b))
 
     def metrics(self) -> Any:
         """In training the means of the loss parts, unweighted; in evaluation the Fréchet distance, ``monitor``.
@@ -115,7 +127,7 @@ class CycleGAN:
         on_a = discriminated(F.mse_loss, net.discriminator_a, a, self.pool_a.exchange(fake_a))
         on_b = discriminated(F.mse_loss, net.discriminator_b, b, self.pool_b.exchange(fake_b))
         loss, parts = weighted_sum(parts | {"discriminator": on_a + on_b}, self._weights())
-        return loss, Translated(fake_b, parts)
+        return loss, Translated(fake_b, parts, fake_a)
 
     def _weights(self) -> dict[str, float]:
         weights = {"generator": 1.0, "cycle": self.cycle, "discriminator": 1.0}

@@ -1,6 +1,6 @@
 """`Pix2Pix`: translation learnt from pairs of images."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +46,8 @@ class Pix2Pix:
         dict_keys(['generator', 'l1', 'discriminator'])
     """
 
+    generators: ClassVar[tuple[str, ...]] = ("generator",)
+
     l1: float = field(default=100.0, validator=is_weight)
     monitor: str = field(factory=distance_name, init=False)
     mode: str = field(default="min", init=False)
@@ -61,6 +63,10 @@ class Pix2Pix:
             return self._train(net, a, b)
         fake = net(a)
         return self.loss(fake, b), Translated(fake, {})
+
+    def distillation(self, output: Translated, batch: Any, teacher: Any, temperature: float) -> Tensor:
+        """Mean absolute difference of the generated images from a teacher's; a temperature means nothing."""
+        return mean_difference(output.image, teacher.generator(batch[0]))
 
     def metrics(self) -> Any:
         """In training the means of the loss parts, unweighted; in evaluation the Fréchet distance, ``monitor``.

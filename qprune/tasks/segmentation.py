@@ -8,6 +8,7 @@ from attrs import field, frozen
 from torch import Tensor, nn
 
 from qprune.tasks.checks import check_labels, is_classes, is_share
+from qprune.tasks.distilled import softened_divergence
 from qprune.tasks.pictures import View, overlay, side_by_side, to_pixels
 
 
@@ -67,6 +68,16 @@ class Segmentation:
         if net.training and self.hardest < 1:
             return self._bootstrapped(output, target), output
         return self.loss(output, target), output
+
+    def distillation(self, output: Tensor, batch: Any, teacher: nn.Module, temperature: float) -> Tensor:
+        """How far the classes are from those of a teacher: the mean of `softened_divergence` over the labelled pixels.
+
+        All of them count, whatever `hardest` is; 0 where none is labelled.
+        """
+        images, target = batch
+        labelled = target.ne(self.ignore)
+        divergence = softened_divergence(output, teacher(images), temperature)
+        return divergence.where(labelled, 0).sum() / labelled.sum().clamp(min=1)
 
     def check_target(self, target: Tensor) -> None:
         """Refuse labels that are neither a class nor `ignore`.

@@ -14,6 +14,10 @@ class Task(Protocol):
     ``check_output(output_shape, images_shape)``, which raise a ValueError with the rule that labels of a batch, on the
     host, or the output of the network do not keep.
 
+    To learn from a teacher it has ``distillation(output, batch, teacher, temperature)``: how far the output of a
+    training step is from that of the teacher, a scalar. Where images are compared and not logits, ``generators`` are
+    the names of the modules that the teacher must have for it.
+
     Attributes:
         monitor: the metric by which the best epoch is chosen, a name in `metrics` or ``"loss"``.
         mode: ``"max"`` if more of it is better, ``"min"`` if less.

@@ -17,6 +17,7 @@ class Translated(NamedTuple):
     Attributes:
         image: the generated images, (N, 3, H, W) in [-1, 1].
         parts: in training the losses by name, detached scalars, unweighted; in evaluation empty.
+        back: of CycleGAN in training, the images generated in the other direction.
 
     Example:
         >>> Translated(torch.zeros(2, 3, 5, 7), {}).image.shape
@@ -25,6 +26,7 @@ class Translated(NamedTuple):
 
     image: Tensor
     parts: dict[str, Tensor]
+    back: Tensor | None = None
 
 
 @contextmanager

@@ -40,6 +40,7 @@ from qprune.training.ranks import is_writer, joined
 from qprune.training.run import Run, runs_root
 from qprune.training.shrinking import Shrinker
 from qprune.training.small_model import save_small
+from qprune.training.teaching import open_teacher
 from qprune.training.trainer import Trainer
 from qprune.training.update import Update
 
@@ -90,6 +91,7 @@ __all__ = [
     "missing_links",
     "model_file",
     "open_model",
+    "open_teacher",
     "plan_chain",
     "plan_run",
     "plan_spec",

@@ -15,6 +15,7 @@ from qprune.training.opening import is_trained, load_model, model_file
 from qprune.training.planning import Keeps, plan_spec
 from qprune.training.provided import NOTHING, Provided
 from qprune.training.ranks import is_writer
+from qprune.training.teaching import open_teacher
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ def plan_chain(
 
     Raises:
         PlanError: for rules that cannot work.
-        CheckpointError: if the run that the first one starts from does not fit it.
+        CheckpointError: if the run that the first one starts from does not fit it, or that of a teacher is not trained.
 
     Example:
         >>> plan_chain([read_spec("digits/baseline"), read_spec("digits/a75_layerwise")], Path("runs")).cost
@@ -120,8 +121,9 @@ def plan_chain(
     first = links[0].init
     init = load_model(model_file(first, root)) if first and is_trained(first, root) else None
     keeps: Keeps | None = None
-    for link in links:
+    for number, link in enumerate(links):
         with mistakes_in((sources or {}).get(link.name, link.name)):
+            open_teacher(link, root, provided, to_come=links[:number])
             planned = plan_spec(link, steps_per_epoch, provided=provided, init=init, keeps=keeps)
         init, keeps = None, planned.keeps
     return planned.plan

@@ -22,12 +22,14 @@ from qprune.training import ranks
 from qprune.training.averaging import make_average
 from qprune.training.batches import check_labels, check_output, fewest_images, part_size
 from qprune.training.driver import ScheduleDriver
+from qprune.training.evaluation import place
 from qprune.training.inheriting import inherit
 from qprune.training.opening import choose_device
 from qprune.training.optimizers import make_lr_schedule, make_optimizer
 from qprune.training.provided import NOTHING, Provided, loader_length
 from qprune.training.random_state import seed_generators
 from qprune.training.shrinking import Shrinker
+from qprune.training.teaching import taught
 from qprune.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ def prepare(
     *,
     device: str | None = None,
     init: dict[str, Any] | None = None,
+    teacher: nn.Module | None = None,
 ) -> Experiment:
     """Load the data, build the network, take over ``init``, plan, and set up the loop.
 
@@ -78,6 +81,7 @@ def prepare(
         provided: network, data and task of the user's own, in place of the spec's.
         device: where to train; a GPU if there is one.
         init: content of the ``model.pt`` that the network starts from.
+        teacher: the network that it learns from, `open_teacher`; moved to the device.
 
     Raises:
         DataError: for data that is missing or malformed.
@@ -100,7 +104,9 @@ def prepare(
     followed = _followed(spec, net, shape)
     chosen = choose_device(device)
     net.to(chosen)
-    trainer = _trainer(spec, net, task, splits, shape, chosen)
+    if teacher is not None:
+        place(teacher, chosen, spec.train.channels_last)
+    trainer = _trainer(spec, net, taught(task, teacher, spec.train.teacher), splits, shape, chosen)
     if ranks.rank():  # the network is the same everywhere, dropout is not
         seed_generators(int(mix(spec.seed, ranks.rank())[0] >> 1))
     return Experiment(spec, splits, classes, shape, task, trainer, whole, followed)

@@ -22,7 +22,7 @@ from qprune.data import (
 )
 from qprune.errors import DataError, SpecError
 from qprune.flow import trace
-from qprune.spec import ModelSpec, Spec, TaskSpec
+from qprune.spec import ModelSpec, Spec, TaskSpec, TeacherSpec
 from qprune.tasks import Task, make_task, needed_kind
 
 Shape = tuple[int, int, int]
@@ -36,6 +36,7 @@ class Provided:
         model: the network; it is copied before it is changed.
         data: its data.
         task: what is minimized and measured.
+        teacher: a network that it learns from.
 
     Example:
         >>> Provided.of(model=resnet18(), data={"train": train_set}).model is not None
@@ -45,22 +46,22 @@ class Provided:
     model: nn.Module | None = None
     data: Splits | None = None
     task: Task | None = None
+    teacher: nn.Module | None = None
 
     @classmethod
-    def of(cls, model: Any = None, data: Any = None, task: Task | None = None) -> "Provided":
+    def of(cls, model: Any = None, data: Any = None, task: Task | None = None, teacher: Any = None) -> "Provided":
         """Take the arguments of `qprune.fit`, in which ``data`` may also be the folder of a spec's data.
 
         Raises:
-            SpecError: for a model that is no network.
+            SpecError: for a model or teacher that is no network.
             DataError: as `qprune.data.wrap_data`.
         """
-        if model is not None and not isinstance(model, nn.Module):
-            what = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
-            raise SpecError(f"model must be a network, an nn.Module; received {what}. Make one, and hand that over.")
-        return cls(model, None if data is None or isinstance(data, str | Path) else wrap_data(data), task)
+        _check_network("model", model)
+        _check_network("teacher", teacher)
+        return cls(model, None if data is None or isinstance(data, str | Path) else wrap_data(data), task, teacher)
 
     def in_place_of(self, spec: Spec) -> Spec:
-        """The spec without the network, data and task that others take the place of: it does not know them.
+        """The spec without the network, data, task and teacher that others take the place of: it does not know them.
 
         Example:
             >>> Provided.of(model=resnet18()).in_place_of(read_spec("digits/baseline")).model.is_own
@@ -71,6 +72,9 @@ class Provided:
             own["data"] = spec.data.for_own_data()
         if self.task is not None:
             own["task"] = TaskSpec("")
+        if self.teacher is not None:
+            table = evolve(spec.train.teacher or TeacherSpec(), run="")
+            own["train"] = evolve(spec.train, teacher=table)
         return evolve(spec, **own)
 
     def load(self, spec: Spec) -> Splits:
@@ -139,6 +143,12 @@ class Provided:
 
 
 NOTHING = Provided()
+
+
+def _check_network(name: str, value: Any) -> None:
+    if value is not None and not isinstance(value, nn.Module):
+        what = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+        raise SpecError(f"{name} must be a network, an nn.Module; received {what}. Make one, and hand that over.")
 
 
 def steps_per_epoch(images: int, batch: int) -> int:
