@@ -250,6 +250,37 @@ def test_an_interrupted_run_goes_on_to_the_same_result(runs, trained):
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
+SCHEDULES = {
+    "one-shot": {"kind": "one-shot", "at": 3},
+    "stepwise": {"kind": "stepwise", "start": 2, "every": 2, "times": 3},
+    "layerwise": LAYERWISE,
+}
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_a_sparsity_and_bits_per_path_go_through_every_command_and_resume(runs, kind):
+    def tables(sparsity, name="tiny/tables"):
+        prune = {"sites": ACTS, "sparsity": sparsity, "schedule": SCHEDULES[kind]}
+        quantize = {"sites": WEIGHTS, "bits": {"classifier": 8, "conv*": 3}, "per": "channel", "start": 8}
+        return spec(name, prune=[prune], quantize=[quantize])
+
+    mine = tables({"act1": 0.7, "*": 0.25})
+    plan = qprune.plan(mine)
+    assert {site.site: site.kept or site.bits for site in plan.sites} == {
+        "act1.output": 2, "act2.output": 6, "conv1.weight": 3, "conv2.weight": 3, "classifier.weight": 8,
+    }  # fmt: skip
+    assert fit(mine, runs, callbacks=[StopAt(5)]).interrupted
+    line = told(CheckpointError, fit, tables({"act1": 0.7, "*": 0.5}), runs, resume=True)
+    assert "prune.0.sparsity.* was 0.25 and is 0.5 now" in line
+    resumed = fit(tables({"*": 0.25, "act1": 0.7}), runs, resume=True)  # in whatever order they are written
+    whole = fit(tables({"act1": 0.7, "*": 0.25}, "tiny/whole"), runs)
+    one, other = (load_checkpoint(history.run / "model.pt")["state"] for history in (resumed, whole))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert fit(resumed.run / "spec.toml", runs, overwrite=True).scores == whole.scores
+    rows = {row.path: row for row in qprune.summary(qprune.load(whole.run), input_size=(1, 8, 8)).layers}
+    assert [rows[path].weight_bits for path in ("conv1", "conv2", "classifier")] == [3, 3, 8]
+
+
 def test_resume_completes_the_report_of_a_finished_run(runs):
     history = fit(spec(), runs)
     report = history.run / "report.json"

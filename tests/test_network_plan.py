@@ -115,6 +115,23 @@ def test_equal_layerwise_rules_are_one_sequence_whatever_their_sparsity():
     assert [entry.kept for entry in plan(net).sites] == [2, 1, 2]
 
 
+def test_a_layerwise_rule_with_a_sparsity_per_path_is_one_sequence():
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 8, 1), nn.Conv2d(8, 4, 1))
+    schedule = step({"0": 0, "1": 0.5, "*": 0.75}, order="flow")
+    net = swap(net, X, [PruneRule((site("input", "Conv2d"),), schedule)])
+    result = plan(net, flow=True)
+    assert ends(result) == {"0.input": 15, "1.input": 20, "2.input": 25}
+    assert [entry.kept for entry in result.sites] == [3, 2, 2]
+
+
+def test_a_layer_of_its_own_cannot_hold_a_table():
+    net = chain(pruned(OneShot({"0": 0.5, "*": 0.25}, at=1), into=3))
+    assert mistakes(net) == [
+        "0.input: sparsity is a table from patterns on module paths, which a rule of a spec or of swap applies; a "
+        "schedule of a single layer needs one number."
+    ]
+
+
 def test_layerwise_rules_that_are_equal_in_steps_are_one_sequence():
     starts = ("1ep", "1.0ep", 10, "10it")
     rules = [Layerwise(0.5, start=start, interval="0.2ep", refresh=2) for start in starts]

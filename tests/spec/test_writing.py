@@ -56,10 +56,15 @@ def sites(*places):
     return st.lists(selectors(*places), min_size=1, max_size=3).map(tuple)
 
 
+def numbers(number):
+    """A number, or a table of them from patterns on module paths."""
+    return number | st.dictionaries(chosen("stage1.*", "*", "stem", "*.äö"), number, min_size=1)
+
+
 prunings = (
-    st.builds(OneShot, SHARE, DURATION, DURATION)
-    | st.builds(Stepwise, SHARE, DURATION, DURATION, st.integers(1, 6))
-    | st.builds(Layerwise, SHARE, DURATION, DURATION, DURATION, chosen("flow", "reversed"))
+    st.builds(OneShot, numbers(SHARE), DURATION, DURATION)
+    | st.builds(Stepwise, numbers(SHARE), DURATION, DURATION, st.integers(1, 6))
+    | st.builds(Layerwise, numbers(SHARE), DURATION, DURATION, DURATION, chosen("flow", "reversed"))
     | st.just(Inherited())
 )
 quantizings = st.builds(QuantizeFrom, DURATION, DURATION)
@@ -75,7 +80,7 @@ prune = prune_rules(("input", "output"), ("activation-l1", "activation-l0", "ran
 quantize = st.builds(
     QuantizeRule,
     sites("input", "weight", "output"),
-    st.integers(2, 8),
+    numbers(st.integers(2, 8)),
     chosen("tensor", "channel"),
     chosen(None, True, False),
     chosen("straight", "clipped"),
@@ -189,6 +194,15 @@ bits = 4
 start = "0.5ep"
 """
     )
+
+
+def test_tables_from_patterns_are_written_in_one_line(table):
+    rule = {"sites": [{"types": ["ReLU"], "at": "output"}], "sparsity": {"stage1.*": 0.3, "*": 0.5}}
+    rule["schedule"] = {"kind": "one-shot", "at": "2ep"}
+    bits = {"sites": [{"types": ["Conv2d"], "at": "weight"}], "bits": {"stem": 8, "*": 4}, "start": "0.5ep"}
+    lines = spec_to_toml(read_spec(table | {"prune": [rule], "quantize": [bits]})).splitlines()
+    assert 'sparsity = { "stage1.*" = 0.3, "*" = 0.5 }' in lines
+    assert 'bits = { stem = 8, "*" = 4 }' in lines
 
 
 def test_a_written_file_reads_back_under_its_own_name(spec, write):
