@@ -28,12 +28,16 @@ class Filling:
         side: ``"input"``, ``"weight"`` or ``"output"``.
         kind: ``"mask"`` or ``"quant"``.
         options: options of the compressor.
+        rule: the rule that asks for it, such as ``"prune[0]"``; empty if none does.
+        couple: whether that rule's masks are to agree where their channels are the same.
     """
 
     path: str
     side: str
     kind: str
     options: Options
+    rule: str = ""
+    couple: bool = False
 
 
 def choose(
@@ -97,7 +101,7 @@ class _Choice:
         undecided = self._undecided(rule, dict.fromkeys(path for path, _, _ in chosen), key)
         for path, side, where in chosen:
             if path not in undecided:
-                self._claim(path, side, kind, key, where, options_at(path))
+                self._claim(path, side, kind, key, where, options_at(path), getattr(rule, "couple", False))
 
     def _undecided(self, rule: PruneRule | QuantizeRule, paths: Iterable[str], key: str) -> set[str]:
         """The layers for which no number of the rule's table decides, or more than one; all mistakes are noted."""
@@ -142,7 +146,7 @@ class _Choice:
             self._wrong(f"The selector matches {_layers(len(found))}, and exclude and skip leave none", where)
         return chosen
 
-    def _claim(self, path: str, side: str, kind: str, key: str, where: str, options: Options) -> None:
+    def _claim(self, path: str, side: str, kind: str, key: str, where: str, options: Options, couple: bool) -> None:
         module, first = self.net.get_submodule(path), self.taken.setdefault((path, side, kind), key)
         refusal = self._refusal(module, path, side, kind) or _cannot_rank(module, path, options)
         if refusal:
@@ -151,12 +155,15 @@ class _Choice:
             self._wrong(
                 f'"{_site(path, side)}" already has a {kind} by {first}; use exclude in one of the rules', where
             )
-        elif (filling := self._filling(module, path, side, kind, options)) not in self.fillings:
+        elif (filling := self._filling(module, path, side, kind, options, key, couple)) not in self.fillings:
             self.fillings.append(filling)
 
-    def _filling(self, module: nn.Module, path: str, side: str, kind: str, options: Options) -> Filling:
+    def _filling(
+        self, module: nn.Module, path: str, side: str, kind: str, options: Options, key: str, couple: bool
+    ) -> Filling:
         knows = isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
-        return Filling(path, side, kind, options if knows else options | {"channels": self.flow.of(path)[0].shape[1]})
+        count = {} if knows else {"channels": self.flow.of(path)[0].shape[1]}
+        return Filling(path, side, kind, options | count, key, couple)
 
     def _refusal(self, module: nn.Module, path: str, side: str, kind: str) -> str:
         problem = not_a_host(module)

@@ -8,7 +8,7 @@ from qprune.errors import SpecError
 from qprune.importances import fitting
 from qprune.per_path import PerPath, per_path, problems
 from qprune.schedules import PruneSchedule, QuantizeFrom
-from qprune.spec.values import STRINGS, WHOLES, as_tuple, is_whole, items, listed, must, one_of, shown, whole
+from qprune.spec.values import STRINGS, SWITCH, WHOLES, as_tuple, is_whole, items, listed, must, one_of, shown, whole
 
 PLACES = ("input", "weight", "output")
 
@@ -77,6 +77,8 @@ class PruneRule:
             (mean magnitude).
         multiple_of: kept channels are rounded up to a multiple of this, for kernels that need it.
         exclude: patterns on module paths that are left out of all selectors.
+        couple: sites whose channels meet in a sum, a product or a chain of depthwise convolutions share one mask, see
+            `qprune.coupling`.
 
     Raises:
         SpecError: for a wrong type, a value out of range, or an importance that does not fit the sites, see
@@ -98,6 +100,7 @@ class PruneRule:
     importance: str = field(default="activation-l1", validator=one_of(*fitting(*PLACES)))
     multiple_of: int = field(default=1, validator=whole(1))
     exclude: tuple[str, ...] = field(default=(), converter=as_tuple, validator=STRINGS)
+    couple: bool = field(default=False, validator=SWITCH)
 
     def __attrs_post_init__(self) -> None:
         for site in self.sites:
