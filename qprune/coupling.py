@@ -23,6 +23,7 @@ from qprune.shrink.layer_rules import Channelwise, Summed
 from qprune.shrink.rule import Rule
 from qprune.shrink.rules import Rigid
 from qprune.shrink.weighted_rule import Weighted
+from qprune.shrink.weights import WEIGHTED
 
 Name = str
 
@@ -210,15 +211,22 @@ def _hold_together(net: nn.Module, flow: Flow, found: Streams, groups: Sequence[
             break
         for call in sources:
             group = by_stream[found.of_call[call.index]]
-            place = _place(flow, found, call)
-            if isinstance(place, str):
-                mistakes[f"{group.told()} would drop channels {place} ({group.rule}.couple in {origin})."] = None
+            places = _places(flow, found, call)
+            if isinstance(places, str):
+                mistakes[f"{group.told()} would drop channels {places} ({group.rule}.couple in {origin})."] = None
                 continue
-            options: dict[str, Any] = {"importance": "tied", "tied": ((group.names[0], 0),)}
-            knows = net.get_submodule(str(place.path))
-            counts = {} if hasattr(knows, "out_channels") else {"channels": place.shape[1]}
-            fill(net, Filling(str(place.path), "output", "mask", options | counts))
+            for place in places:
+                _let_follow(net, place, group)
     return list(mistakes)
+
+
+def _let_follow(net: nn.Module, place: Call, group: _Group) -> None:
+    layer: Any = net.get_submodule(str(place.path))
+    if getattr(layer, "output_mask", None) is not None:
+        return  # it is behind several
+    count = {} if isinstance(layer, WEIGHTED) else {"channels": place.shape[1]}
+    options = {"importance": "tied", "tied": ((group.names[0], 0),)}
+    fill(net, Filling(str(place.path), "output", "mask", options | count))
 
 
 def _sources(net: nn.Module, flow: Flow, found: Streams, groups: Mapping[int, _Group]) -> Iterator[Call]:
@@ -260,23 +268,30 @@ def _first_dropped(net: nn.Module, groups: Iterable[_Group]) -> Iterator[None]:
             mask.keep.copy_(before[name])
 
 
-def _place(flow: Flow, found: Streams, source: Call) -> Call | str:
-    """Where to mask what a call brings in: as far behind it as nobody else reads; or why there is no such place."""
+def _places(flow: Flow, found: Streams, source: Call) -> tuple[Call, ...] | str:
+    """Where to mask what a call brings in: as far behind it as nobody else reads; or why there is no such place.
+
+    Where nothing on that way takes a mask, all that reads it must.
+    """
     way = [source]
     while len(readers := _readers(flow, way[-1])) == 1 and way[-1].index not in flow.outputs:
         (reader,) = readers
         if len(reader.inputs) != 1 or not _same(found, reader.index, source.index):
             break
         way.append(reader)
-    if any(call.index in flow.outputs for call in way) or any(call.path in flow.output_paths() for call in way):
+    if any(call.index in flow.outputs or call.path in flow.output_paths() for call in way):
         return "of the network's own output, which cannot be pruned; exclude them"
-    places = [call for call in way if _takes_a_mask(flow, call)]
-    if places:
-        return places[-1]
-    return (
-        f"that {source.path or source.name} ({source.name}, operation {source.index}) makes too, where no mask can be; "
-        "exclude them from the coupled rule"
-    )
+    able = [call for call in way if _takes_a_mask(flow, call)]
+    if able:
+        return (able[-1],)
+    behind = [_places(flow, found, call) for call in readers if _same(found, call.index, source.index)]
+    if len(behind) < len(readers) or not behind or any(isinstance(each, str) for each in behind):
+        name = source.path or source.name
+        return (
+            f"that {name} ({source.name}, operation {source.index}) makes too, where no mask can be; exclude them from "
+            "the coupled rule"
+        )
+    return tuple(place for each in behind for place in each if isinstance(place, Call))
 
 
 def _readers(flow: Flow, call: Call) -> list[Call]:

@@ -345,6 +345,30 @@ def test_a_network_without_compressors_has_an_empty_plan():
     assert (result.sites, result.finished_by, result.notes) == ((), 0, ())
 
 
+def test_coupled_sites_are_shown_with_their_group_and_what_follows_it():
+    net = zoo.create("preactresnet18", width=0.05)
+    rule = PruneRule((site("output", "ReLU", paths=("stage1.*",)),), SHOT, couple=True)
+    result = plan(swap(net, torch.zeros(2, 3, 32, 32), [rule]))
+    lines = [line.strip() for line in str(result).splitlines()]
+    assert lines[1:5] == [
+        "3  stage1.0.act1.output: 2 of 3 channels kept (activation-l1), one mask for 2 sites",
+        "3  stage1.0.act2.output: 2 of 3 channels kept (activation-l1)",
+        "3  stage1.1.act1.output: 2 of 3 channels kept (activation-l1), the mask of stage1.0.act1.output",
+        "3  stage1.1.act2.output: 2 of 3 channels kept (activation-l1)",
+    ]
+    assert "note: stage1.1.conv2.output follows stage1.0.act1.output" in lines
+    assert result.sites[0].coupled == result.sites[2].coupled == ("stage1.0.act1.output", "stage1.1.act1.output")
+
+
+def test_coupled_inputs_of_one_tensor_are_not_masked_separately():
+    net = zoo.create("resnet20", width=0.25, shortcut="B")
+    rules = [PruneRule((site("input", "Conv2d", skip=(0,)),), SHOT, couple=couple) for couple in (True, False)]
+    x = torch.zeros(2, 3, 32, 32)
+    coupled, separate = (make_plan(swap(net, x, [rule]), trace(swap(net, x, [rule]), x)) for rule in rules)
+    assert any("is masked separately by stage2.0.conv1.input" in note for note in separate.notes)
+    assert not any("is masked separately" in note for note in coupled.notes)
+
+
 def test_kept_channels_are_rounded_up_to_the_multiple():
     net = chain(
         pruned(OneShot(0.75, at=3), into=3),

@@ -264,8 +264,8 @@ class ScheduleDriver:
         for site in others:
             if not torch.equal(first.mask.keep, site.mask.keep):  # type: ignore[union-attr]
                 raise PlanError(
-                    f"{first.name} and {site.name} are coupled and inherit masks that differ: leave couple out of their "
-                    "rule, or start from a network whose masks were coupled."
+                    f"{first.name} and {site.name} are coupled and inherit masks that differ: leave couple out of "
+                    "their rule, or start from a network whose masks were coupled."
                 )
 
     @torch.no_grad()
