@@ -5,6 +5,7 @@ and products, are one *stream*. A residual network has one per stage. A convolut
 reads, and a concatenation moves them, so each begins a stream of its own.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -35,10 +36,12 @@ class Streams:
     Attributes:
         of_call: for each call of the trace the stream that its result belongs to.
         meeting: the streams that several tensors come together in.
+        composed: the streams that begin with channels of others, moved: by a concatenation, a pad, a slice.
     """
 
     of_call: tuple[int, ...]
     meeting: frozenset[int]
+    composed: frozenset[int]
 
     def of_site(self, flow: Flow, path: str, side: str) -> int | None:
         """The stream whose channels are those of a site; None for those of an image that the network is given.
@@ -80,8 +83,10 @@ def streams(net: nn.Module, flow: Flow) -> Streams:
             if not isinstance(rules[call.index], Pointwise):
                 parents[_root(parents, call.index)] = _root(parents, first.index)
     of_call = tuple(_root(parents, call.index) for call in flow.calls)
-    begun = [of_call[call.index] for call, rule in zip(flow.calls, rules, strict=True) if not _carried(call, rule)]
-    return Streams(of_call, frozenset(stream for stream in begun if begun.count(stream) > 1))
+    begun = [(of_call[rule.call.index], rule) for rule in rules if not _carried(rule.call, rule)]
+    times = Counter(stream for stream, _ in begun)
+    composed = {stream for stream, rule in begun if not isinstance(_inner(rule), Weighted)}
+    return Streams(of_call, frozenset(stream for stream in times if times[stream] > 1), frozenset(composed))
 
 
 def _root(parents: list[int], index: int) -> int:
@@ -91,9 +96,13 @@ def _root(parents: list[int], index: int) -> int:
     return index
 
 
+def _inner(rule: Rule) -> Rule:
+    return rule.layer if isinstance(rule, Rigid) else rule
+
+
 def _carried(call: Call, rule: Rule) -> list[int]:
     """The calls whose channels this one hands on, each in its place."""
-    rule = rule.layer if isinstance(rule, Rigid) else rule
+    rule = _inner(rule)
     layer: Any = call.layer
     if isinstance(layer, Aligned) or not isinstance(rule, Pointwise | Summed | Channelwise | Weighted):
         return []
@@ -230,19 +239,28 @@ def _let_follow(net: nn.Module, place: Call, group: _Group) -> None:
 
 
 def _sources(net: nn.Module, flow: Flow, found: Streams, groups: Mapping[int, _Group]) -> Iterator[Call]:
-    """Where values get into a channel that a group dropped, and somebody would read them: the first of each way."""
-    with _first_dropped(net, groups.values()):
-        _, values, needed = follow(net, flow, BY_MASKS)
-    lasting = {
-        call.index
-        for call in flow.calls
-        if found.of_call[call.index] in groups and len(values[call.index]) > 1
-        and bool(values[call.index][0].isnan() & needed[call.index][0])
-    }  # fmt: skip
+    """Where values get into channels that a group dropped, and somebody would read them: the first of each way."""
+    # a stream that another begins may be zero because that one is; so it is looked at while the other keeps all
+    alone = [group for stream, group in groups.items() if stream in found.composed]
+    others = [group for stream, group in groups.items() if stream not in found.composed]
+    # not all channels at once, nor one: layers that mix neighbours must see both, and a pad makes some of them zero
+    tried = [(those, start) for those in (others, *([group] for group in alone)) if those for start in (0, 1)]
+    lasting = {index for those, start in tried for index in _lasting(net, flow, found, those, start)}
     for index in sorted(lasting):
         alike = [maker for maker in flow.calls[index].inputs if maker >= 0 and _same(found, maker, index)]
         if not lasting & set(alike):
             yield flow.calls[index]
+
+
+def _lasting(net: nn.Module, flow: Flow, found: Streams, groups: Sequence[_Group], start: int) -> Iterator[int]:
+    """The calls whose results hold values that are read, in channels that these groups dropped: every other one."""
+    with _dropped(net, groups, slice(start, None, 2)):
+        _, values, needed = follow(net, flow, BY_MASKS)
+    own = {group.stream for group in groups}
+    for call in flow.calls:
+        lasts = values[call.index].isnan() & needed[call.index]
+        if found.of_call[call.index] in own and len(lasts) > 1 and lasts[start::2].any():
+            yield call.index
 
 
 def _same(found: Streams, one: int, other: int) -> bool:
@@ -250,18 +268,19 @@ def _same(found: Streams, one: int, other: int) -> bool:
 
 
 @contextmanager
-def _first_dropped(net: nn.Module, groups: Iterable[_Group]) -> Iterator[None]:
-    """As if each group had dropped its first channel."""
+def _dropped(net: nn.Module, groups: Iterable[_Group], dropped: slice) -> Iterator[None]:
+    """As if each group had dropped these channels."""
     masks = {site.name: site.mask for site in sites(net) if site.mask is not None}
     names = {name for group in groups for name in group.names}
     before: dict[Name, Tensor] = {name: mask.keep.clone() for name, mask in masks.items()}
     try:
         for name in names:
-            masks[name].keep[0] = False
+            masks[name].keep[dropped] = False
         for mask in masks.values():
             for source, offset in mask.tied:
                 if source in names:
-                    mask.keep[offset] = False
+                    keep = masks[source].keep
+                    mask.keep[offset : offset + len(keep)] = keep
         yield
     finally:
         for name, mask in masks.items():

@@ -185,11 +185,14 @@ def test_without_coupling_the_same_masks_are_gathered():
     assert aligned(qprune.shrink(coupled(zoo.create("resnet20", shortcut="B"), RELUS, couple=False), X))
 
 
-@pytest.mark.parametrize(("selectors", "count"), [([RELUS], 3), ([WEIGHTS], 3)], ids=["rectifiers", "weights"])
-def test_masks_agree_where_a_shortcut_pads_channels(selectors, count):
+@pytest.mark.parametrize("selectors", [[RELUS], [WEIGHTS], [INPUTS]], ids=["rectifiers", "weights", "inputs"])
+def test_a_shortcut_that_pads_channels_is_picked_from_at_its_sum_alone(selectors):
     net = coupled(zoo.create("resnet20", width=0.5), *selectors)
-    assert len(groups(net)) == count
+    assert len(groups(net)) == 3
     small = qprune.shrink(net, X)
+    assert aligned(small) == ["stage2.0.add", "stage3.0.add"]
+    widths = [small.get_submodule(f"stage{stage}.2.conv2").out_channels for stage in (1, 2, 3)]
+    assert widths == [4, 8, 16]
     with torch.no_grad():
         one, other = net.double()(X.double()), small.double()(X.double())
     assert torch.allclose(one, other, rtol=0, atol=1e-9 * float(one.abs().max()))
