@@ -26,8 +26,6 @@ from qprune.shrink.rules import Rigid
 from qprune.shrink.weighted_rule import Weighted
 from qprune.shrink.weights import WEIGHTED
 
-Name = str
-
 
 @frozen(eq=False)
 class Streams:
@@ -77,11 +75,10 @@ def streams(net: nn.Module, flow: Flow) -> Streams:
     for call, rule in zip(flow.calls, rules, strict=True):
         for maker in _carried(call, rule):
             parents[_root(parents, call.index)] = _root(parents, maker)
-    for path in {call.path for call in flow.calls if call.path is not None}:
-        first, *others = flow.of(path)
-        for call in others:  # one weight, and one mask, makes all of them
-            if not isinstance(rules[call.index], Pointwise):
-                parents[_root(parents, call.index)] = _root(parents, first.index)
+    for call in flow.calls:
+        if call.layer is not None and next(call.layer.parameters(), None) is not None:
+            first = flow.of(str(call.path))[0]  # of a layer that runs several times: one weight makes all of them
+            parents[_root(parents, call.index)] = _root(parents, first.index)
     of_call = tuple(_root(parents, call.index) for call in flow.calls)
     begun = [(of_call[rule.call.index], rule) for rule in rules if not _carried(rule.call, rule)]
     times = Counter(stream for stream, _ in begun)
@@ -134,12 +131,11 @@ def couple(net: nn.Module, flow: Flow, fillings: Sequence[Filling], origin: str)
         return []
     found = streams(net, flow)
     groups, mistakes = _groups(net, flow, found, [f for f in fillings if f.kind == "mask"], origin)
-    idle = dict.fromkeys(key for key in keys if not any(group.rule == key for group in groups))
-    mistakes += [
+    mistakes = mistakes or [
         "couple = true has no effect: no two of the rule's sites have the same channels, and none is of a sum or a "
         f"product; leave it out ({key}.couple in {origin})."
-        for key in idle
-        if not mistakes
+        for key in dict.fromkeys(keys)
+        if all(group.rule != key for group in groups)
     ]
     if mistakes:
         return mistakes
@@ -157,7 +153,7 @@ class _Group:
     members: list[Site] = field(factory=list)
 
     @property
-    def names(self) -> tuple[Name, ...]:
+    def names(self) -> tuple[str, ...]:
         return tuple(site.name for site in self.members)
 
     def told(self) -> str:
@@ -195,7 +191,7 @@ def _along_channels(flow: Flow, site: Site) -> bool:
     return False
 
 
-def _disagreements(members: Sequence[Site], rule_of: Mapping[Name, Filling], first: Filling) -> Iterator[str]:
+def _disagreements(members: Sequence[Site], rule_of: Mapping[str, Filling], first: Filling) -> Iterator[str]:
     start = f"{first.path}.{first.side}".lstrip(".")
     for site in members:
         other = rule_of.get(site.name)
@@ -272,7 +268,7 @@ def _dropped(net: nn.Module, groups: Iterable[_Group], dropped: slice) -> Iterat
     """As if each group had dropped these channels."""
     masks = {site.name: site.mask for site in sites(net) if site.mask is not None}
     names = {name for group in groups for name in group.names}
-    before: dict[Name, Tensor] = {name: mask.keep.clone() for name, mask in masks.items()}
+    before: dict[str, Tensor] = {name: mask.keep.clone() for name, mask in masks.items()}
     try:
         for name in names:
             masks[name].keep[dropped] = False

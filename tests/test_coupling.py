@@ -293,6 +293,17 @@ def test_a_layer_that_runs_twice_makes_one_stream():
     assert groups(net) == {frozenset({"c.input", "d.input"})}
 
 
+def test_a_sum_that_runs_twice_keeps_streams_apart():
+    def run(net, x):
+        y = net.act(net.add(net.a(x), net.b(x)))
+        return net.e(net.act(net.add(net.c(y), net.d(y))))
+
+    layers = {"a": conv(3, 6), "b": conv(3, 6), "c": conv(6, 5), "d": conv(6, 5), "e": conv(5, 4)}
+    net = Net(run, add=Add(), act=nn.ReLU(), **layers)
+    net = coupled(net, {"paths": ["a", "b", "c", "d"], "at": "weight"})
+    assert groups(net) == {frozenset({"a.weight", "b.weight"}), frozenset({"c.weight", "d.weight"})}
+
+
 def test_linear_layers_on_tokens_share_no_channels_of_an_image():
     class Tokens(nn.Module):
         def __init__(self):
