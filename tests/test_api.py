@@ -314,6 +314,20 @@ def test_coupled_masks_resume_exactly_and_leave_nothing_to_gather(runs, shrink, 
     assert rows["stage4.1.conv2"].channels_out_kept == 15
 
 
+@pytest.mark.parametrize("hooked", ["stage1.0.conv2", "stage1.0.norm2"])
+def test_a_mask_that_a_hook_holds_outlives_the_one_that_it_follows(runs, hooked, monkeypatch):
+    monkeypatch.setattr(shrinking, "COST", 0.01)
+    net, seen = qprune.zoo.create("preactresnet18", width=0.06, classes=10, in_channels=1), []
+    net.get_submodule(hooked).register_forward_hook(lambda *_: seen.append(1))
+    weights = [{"types": ["Conv2d"], "at": "weight"}]
+    mine = residual("tiny/hooked", "as-frozen", sites=weights, importance="weight-l1")
+    del mine["model"]
+    history = fit(mine, runs, model=net)
+    small = qprune.shrink(qprune.load(history.run), images())
+    assert [small.get_submodule(f"stage{stage}.1.conv2").out_channels for stage in (1, 2, 3, 4)] == [2, 4, 8, 15]
+    assert seen
+
+
 def test_coupled_masks_are_inherited_with_what_follows_them(runs):
     fit(residual("tiny/pruned"), runs)
     quantize = [{"sites": WEIGHTS, "bits": 4, "per": "channel", "start": 4}]

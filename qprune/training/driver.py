@@ -219,11 +219,12 @@ class ScheduleDriver:
         return {"step": self.steps_done, "site": site.name, "bits": quant.bits}
 
     def _follow(self) -> None:
-        masks = {site.name: site.mask for site in self.sites}
+        masks = {site.name: site.mask for site in self.sites if site.mask is not None}
         for mask in masks.values():
-            for source, offset in mask.tied if mask is not None else ():
-                keep = masks[source].keep  # type: ignore[union-attr]
-                mask.keep[offset : offset + len(keep)] = keep  # type: ignore[union-attr]
+            for source, offset in mask.tied:
+                if source in masks:  # else it was frozen, and cut out, and had been followed
+                    keep = masks[source].keep
+                    mask.keep[offset : offset + len(keep)] = keep
 
     def _set_modes(self) -> None:
         parts = [(site, kind, part) for site in self.sites for kind, part in _parts(site)]

@@ -279,6 +279,10 @@ def test_a_mistake_in_the_model_has_its_sentence(told, table, model, line):
             'for a site at = "output"; received "weight-l1" (prune[0]).',
         ),
         (
+            {"sites": [SITE], "sparsity": 0.5, "couple": "yes", "schedule": AT_ONCE},
+            'couple must be true or false; received "yes" (prune[0].couple).',
+        ),
+        (
             {"sites": [SITE], "sparsity": {"stage1.*": 0.3, "*": 1}, "schedule": AT_ONCE},
             'sparsity must be in [0, 1); received 1 for "*" (prune[0].sparsity).',
         ),

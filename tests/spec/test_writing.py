@@ -71,7 +71,9 @@ quantizings = st.builds(QuantizeFrom, DURATION, DURATION)
 
 
 def prune_rules(places, importances):
-    return st.builds(PruneRule, sites(*places), prunings, chosen(*importances), st.integers(1, 9), STRINGS)
+    return st.builds(
+        PruneRule, sites(*places), prunings, chosen(*importances), st.integers(1, 9), STRINGS, st.booleans()
+    )
 
 
 prune = prune_rules(("input", "output"), ("activation-l1", "activation-l0", "random")) | prune_rules(
