@@ -198,7 +198,7 @@ class ScheduleDriver:
             for mask in masks:
                 mask.refresh(sparsity, score)
         except ValueError as error:
-            wrong = next(site for site, mask in zip(group, masks, strict=True) if mask.score.isnan().any())
+            wrong = next((site for site, mask in zip(group, masks, strict=True) if mask.score.isnan().any()), group[0])
             raise TrainingError(f"{wrong.name}, step {self.steps_done}: {error}") from error
 
     def _score(self, site: Site, mask: ChannelMask) -> None:
