@@ -76,7 +76,7 @@ def streams(net: nn.Module, flow: Flow) -> Streams:
         for maker in _carried(call, rule):
             parents[_root(parents, call.index)] = _root(parents, maker)
     for call in flow.calls:
-        if call.layer is not None and next(call.layer.parameters(), None) is not None:
+        if call.layer is not None and next(call.layer.parameters(recurse=False), None) is not None:
             first = flow.of(str(call.path))[0]  # of a layer that runs several times: one weight makes all of them
             parents[_root(parents, call.index)] = _root(parents, first.index)
     of_call = tuple(_root(parents, call.index) for call in flow.calls)
