@@ -15,9 +15,10 @@ from qprune.dense import to_dense
 from qprune.errors import ExportError
 from qprune.exact import make_exact
 from qprune.export import Certificate, export_network, export_run, open_run
+from qprune.graph import graph_of
 from qprune.network_plan import Plan
 from qprune.report import ShrinkReport, Summary, report_shrunk, summarize
-from qprune.shrink import graph_of, shrink, shrink_with_facts
+from qprune.shrink import shrink, shrink_with_facts
 from qprune.spec import PruneRule, QuantizeRule, mistakes_in, read_rules, read_spec
 from qprune.tasks import Task, run_padded
 from qprune.training import (
@@ -380,7 +381,7 @@ def plan(
 def save(net: nn.Module, path: Path | str, example: Any) -> None:
     """One file that `load` opens without the network's classes: any network of yours, swapped, shrunk or neither.
 
-    The calls of its forward in eval mode, followed symbolically, are written as plain data beside its state. `load`
+    The calls of its forward in eval mode, as operations of ATen, are written as plain data beside its state. `load`
     makes an ordinary network of them, with the same outputs to the bit, the same module paths and state keys: to
     evaluate, train on, compile and export. Functional dropouts become layers, active in training. Hooks, schedules of
     masks and quantizers, and attributes of your classes are not kept.

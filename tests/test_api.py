@@ -650,13 +650,13 @@ def test_a_network_of_ones_own_that_cannot_be_followed_needs_its_code(runs, capl
             self.net = own_net()
 
         def forward(self, x):
-            return self.net(x) if x.shape[0] > 0 else x
+            return self.net(x) + 0 * torch.fft.rfft(x.flatten(1)).abs().mean()  # on no list of what files may hold
 
     said = {}
     watch = LambdaCallback(on_train_begin=lambda logs: said.update(begin=caplog.text))
     history = fit(spec(), runs, model=Undecided(), callbacks=[watch])
     assert "The run tiny/dense is opened with the network's code only, model=: Undecided cannot" in said["begin"]
-    assert caplog.text == said["begin"]  # once, and not after hours
+    assert caplog.text.count("Undecided cannot") == said["begin"].count("Undecided cannot") == 1  # and not after hours
     message = told(CheckpointError, qprune.load, history.run)
     assert "is of a network of the user's own, whose code is needed" in message
     assert "Hand the network over, as it was before training: model=." in message

@@ -18,7 +18,7 @@ FLOORS = {
     "schedules": 0, "spelling": 0, "version": 0, "zoo": 0,
     "layers": 1, "spec": 1,
     "flow": 2, "declared": 2, "selection": 2, "assemble": 2, "dense": 2, "network_plan": 2, "data": 2, "tasks": 2,
-    "complete": 2, "coupling": 2, "exact": 2, "shrink": 2,
+    "complete": 2, "coupling": 2, "exact": 2, "shrink": 2, "graph": 2,
     "training": 3, "report": 3, "export": 3, "calibration": 3,
     "api": 4, "cli": 5, "__main__": 6, "__init__": 7,
 }  # fmt: skip
@@ -36,6 +36,7 @@ SAME_FLOOR = {
     "dense": {"flow", "assemble", "selection"},
     "network_plan": {"complete", "flow"},
     "shrink": {"flow"},
+    "graph": {"flow"},
     "tasks": {"data"},
     "training": {"report"},
     "export": {"report", "training"},
