@@ -15,6 +15,7 @@ from qprune.export.moving import joined
 from qprune.export.picking import picked
 from qprune.export.values import Codes, Real, Value, array
 from qprune.export.weighted import in_integers, weighted
+from qprune.graph import leaf_type
 from qprune.layers import Align, Aligned, Compressed
 from qprune.shrink import scale_and_shift
 from qprune.zoo import Add, Concat
@@ -119,8 +120,8 @@ def _concat(low: Lowering, path: str, layer: Any, shape: Shape, *values: Value) 
 
 
 def is_layer(module: nn.Module) -> bool:
-    """Whether a module is written as one layer; the others are what they do."""
-    return isinstance(module, (Compressed, *WRITTEN_WHOLE))
+    """Whether a module is written as one layer; the others, subclasses of such too, are what they compute."""
+    return leaf_type(module) is not None and isinstance(module, (Compressed, *WRITTEN_WHOLE))
 
 
 WRITTEN_WHOLE = (

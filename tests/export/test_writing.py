@@ -146,6 +146,28 @@ def test_function_computes_the_same_at_other_batch_sizes(name: str) -> None:
     torch.testing.assert_close(ran(write_network(net, x[:1]), x), net(x), atol=1e-5, rtol=1e-5)
 
 
+class NormAndAct(nn.BatchNorm2d):
+    """As timm's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu6(super().forward(x))
+
+
+class Same(nn.Conv2d):
+    """As timm's: padded so that the result is as large as its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(F.pad(x, (0, 1, 1, 0)), self.weight, self.bias, self.stride)
+
+
+def test_layers_that_inherit_from_torchs_are_what_they_compute() -> None:
+    net = nn.Sequential(Same(4, 6, 2), NormAndAct(6), nn.Conv2d(6, 3, 1)).eval()
+    with torch.no_grad():
+        net[1].running_mean.normal_()  # type: ignore[operator,union-attr]
+    x = torch.randn(2, 4, 8, 10)
+    torch.testing.assert_close(ran(write_network(net, x[:1]), x), net(x), atol=1e-5, rtol=1e-5)
+
+
 def test_outputs_in_tables_are_written_one_behind_the_other() -> None:
     net = Functional(lambda y, x: {"y": y, "more": [x, 2 * y]}).eval()
     x = torch.randn(3, 4, 8, 10)
