@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from qprune.data import DataInfo
 from qprune.errors import CheckpointError, PlanError, SpecError
 from qprune.flow import trace, unhooked_copy
-from qprune.flow.tracing import meta_copy
 from qprune.layers import sites
 from qprune.spec import Spec, TeacherSpec
 from qprune.tasks import Distilled, Task
@@ -54,8 +53,8 @@ def open_teacher(spec: Spec, root: Path, provided: Provided, to_come: Sequence[S
             _refuse_compressed(table, run)
         return None
     net, origin = _handed_over(provided) if run == "" else _opened(spec, table, run, root, info)
-    _check_outputs(net, origin, task, info)
-    return net.eval().requires_grad_(False)
+    _check_outputs(net.cpu().eval(), origin, task, info)
+    return net.requires_grad_(False)
 
 
 def taught(task: Task, teacher: nn.Module | None, table: TeacherSpec | None) -> Task:
@@ -150,7 +149,12 @@ def _check_outputs(net: nn.Module, origin: str, task: Task, info: DataInfo) -> N
             f"The teacher, {origin}, has no {' and no '.join(missing)}, whose images {type(task).__name__} compares. "
             "Name a run of the same task: train.teacher.run."
         )
-    output = _output(net, origin, info.shape)
+    try:
+        trace(net, torch.zeros(1, *info.shape, device="meta"))  # says which layer does not take what it is given
+    except PlanError as error:
+        raise PlanError(f"The teacher, {origin}, does not take the images of the data. {error}") from error
+    with torch.no_grad():
+        output = net(torch.zeros(1, *info.shape))
     if not isinstance(output, Tensor):
         raise PlanError(
             f"The teacher, {origin}, must give one tensor; received {type(output).__name__}. Put a module around it "
@@ -158,20 +162,9 @@ def _check_outputs(net: nn.Module, origin: str, task: Task, info: DataInfo) -> N
         )
     if hasattr(task, "check_output"):
         try:
-            task.check_output(tuple(output.shape), (2, *info.shape[1:]))
+            task.check_output(tuple(output.shape), (1, *info.shape[1:]))
         except ValueError as error:
-            raise PlanError(f"The teacher, {origin}, does not fit the data: for 2 images its {error}.") from error
-
-
-def _output(net: nn.Module, origin: str, shape: tuple[int, ...]) -> Any:
-    """What a teacher gives for two images; without data, where tensors have shapes alone."""
-    example = torch.zeros(2, *shape, device="meta")
-    try:
-        trace(net.eval(), example)  # says what a network does not take
-    except PlanError as error:
-        raise PlanError(f"The teacher, {origin}, does not take the images of the data. {error}") from error
-    with torch.no_grad(), torch.device("meta"):
-        return meta_copy(net)(example)
+            raise PlanError(f"The teacher, {origin}, does not fit the data: for one image its {error}.") from error
 
 
 def _listed(classes: tuple[str, ...]) -> str:
