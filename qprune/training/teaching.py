@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -106,7 +105,8 @@ def _handed_over(provided: Provided) -> tuple[nn.Module, str]:
 
 def _opened(spec: Spec, table: TeacherSpec, run: str, root: Path, info: DataInfo) -> tuple[nn.Module, str]:
     try:
-        opened = open_model(run, root)
+        with torch.random.fork_rng(devices=[]):  # a network is made with random weights before it takes those of a file
+            opened = open_model(run, root)
     except CheckpointError as error:
         raise CheckpointError(
             f"The teacher of {spec.name} cannot be opened: {error} Train it first, {_WAY_OUT}."
