@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from functools import cache
 from itertools import chain
+from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin
 
 import attrs
@@ -90,7 +91,7 @@ def _below(attribute: Any, value: Any, path: KeyPath, found: list[Mistake]) -> A
     """The value of a field, with what its tables describe in place of them."""
     if not isinstance(value, Mapping | list | tuple):
         return value
-    kind = attribute.type
+    kind = _needed(attribute.type)
     if kind in (PruneSchedule, QuantizeFrom):
         return _schedule(value, get_args(kind) or (kind,), path, found)
     if attribute.metadata.get("free"):
@@ -98,6 +99,12 @@ def _below(attribute: Any, value: Any, path: KeyPath, found: list[Mistake]) -> A
     if get_origin(kind) is tuple and attrs.has(get_args(kind)[0]) and not isinstance(value, Mapping):
         return tuple(_entry(get_args(kind)[0], item, (*path, index), found) for index, item in enumerate(value))
     return _read(kind, value, path, found) if attrs.has(kind) else value
+
+
+def _needed(kind: Any) -> Any:
+    """The type of a field that may be None, where it is something."""
+    kinds = [each for each in get_args(kind) if each is not NoneType]
+    return kinds[0] if NoneType in get_args(kind) and len(kinds) == 1 else kind
 
 
 def _option(name: str, value: Any, path: KeyPath, found: list[Mistake]) -> Any:
