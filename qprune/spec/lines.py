@@ -11,6 +11,7 @@ from qprune.spec.network import LayerSpec, ModelSpec
 from qprune.spec.recipe import DataSpec, LrSpec, OptimizerSpec, TrainSpec
 from qprune.spec.rules import LIFTED, PruneRule, QuantizeRule, Rules, Selector
 from qprune.spec.spec import Spec
+from qprune.spec.teacher import TeacherSpec
 from qprune.spec.values import in_toml, key_of, listed
 from qprune.spelling import closest, nearest
 
@@ -25,6 +26,7 @@ _NOUNS = {
     Rules: "a set of rules",
     Selector: "a site",
     Spec: "a spec",
+    TeacherSpec: "a [train.teacher] table",
     TrainSpec: "a [train] table",
 }
 

@@ -1,7 +1,7 @@
 import pytest
 
 from qprune.errors import SpecError
-from qprune.spec import TeacherSpec, TrainSpec, parse_toml, read_spec, spec_to_toml
+from qprune.spec import OptimizerSpec, TeacherSpec, TrainSpec, parse_toml, read_spec, spec_to_toml
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_no_table_is_no_teacher(table):
         ("run = 3", r'run must be the name or folder of a run, such as "digits/baseline", or "" for a network that is '
          r"handed over; received 3"),
         ('run = "  "', r'run must be the name or folder of a run, .*; received "  "'),
-        ("temprature = 3.0", r'"temprature".*did you mean "temperature"'),
+        ("temprature = 3.0", r'^Unknown key "temprature"; nearest: "temperature"'),
     ],
 )  # fmt: skip
 def test_each_mistake_is_told_with_its_place(table, teacher, sentence):
@@ -48,4 +48,4 @@ def test_each_mistake_is_told_with_its_place(table, teacher, sentence):
 
 def test_a_teacher_that_is_no_table_is_refused():
     with pytest.raises(SpecError, match=r'^teacher must be a table; received "digits/baseline"$'):
-        TrainSpec(length=3, batch=3, optimizer={}, teacher="digits/baseline")
+        TrainSpec(length=3, batch=3, optimizer=OptimizerSpec("sgd", lr=0.1), teacher="digits/baseline")
