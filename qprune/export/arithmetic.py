@@ -174,7 +174,7 @@ def length(low: Lowering, name: str, shape: Shape, value: Value, ord: float = 2,
     """The Euclidean length, or the sum of magnitudes, along dimensions."""
     if ord not in (1, 2):
         raise NoWayError(f"a norm of order {ord}")
-    return reduced(f"ReduceL{ord}")(low, name, shape, value, dim, keepdim)  # type: ignore[no-any-return]
+    return reduced(f"ReduceL{ord}")(low, name, shape, value, dim, keepdim)
 
 
 def multiplied(low: Lowering, name: str, shape: Shape, one: Value, other: Value) -> Value:
