@@ -169,6 +169,14 @@ def reduced(kind: str) -> Writer:
     return write
 
 
+def length(low: Lowering, name: str, shape: Shape, value: Value, ord: float = 2, dim: Any = None,
+           keepdim: bool = False, *, dtype: Any = None) -> Value:  # fmt: skip
+    """The Euclidean length, or the sum of magnitudes, along dimensions."""
+    if ord not in (1, 2):
+        raise NoWayError(f"a norm of order {ord}")
+    return reduced(f"ReduceL{ord}")(low, name, shape, value, dim, keepdim)
+
+
 def multiplied(low: Lowering, name: str, shape: Shape, one: Value, other: Value) -> Value:
     """A product of matrices."""
     return Real(low.graph.node("MatMul", [low.real(one), low.real(other)], name))

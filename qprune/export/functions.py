@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from qprune.errors import ExportError
 from qprune.export import arithmetic as a
@@ -30,6 +31,8 @@ def lower_function(low: Lowering, name: str, target: Any, args: Any, kwargs: Any
     Raises:
         ExportError: if there is no way to write such a call.
     """
+    if not any(isinstance(each, (*a.VALUES, Size)) for each in tree_leaves((args, kwargs))):
+        return target(*args, **kwargs)  # of numbers that are known
     word = str(getattr(target, "_opname", None) or target.__name__)
     write = FUNCTIONS.get(word)
     if write is None:
@@ -98,7 +101,8 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "_prelu_kernel": a.prelu,
     "_softmax": a.softmax("Softmax"), "_log_softmax": a.softmax("LogSoftmax"),
     "mean": a.reduced("ReduceMean"), "sum": a.reduced("ReduceSum"), "amax": a.reduced("ReduceMax"),
-    "amin": a.reduced("ReduceMin"), "mm": a.multiplied, "bmm": a.multiplied, "addmm": a.multiplied_and_added,
+    "amin": a.reduced("ReduceMin"),
+    "linalg_vector_norm": a.length, "mm": a.multiplied, "bmm": a.multiplied, "addmm": a.multiplied_and_added,
     "baddbmm": a.multiplied_and_added, "convolution": a.convolved,
     "_native_batch_norm_legit_no_training": a.batch_normalized, "native_layer_norm": a.layer_normalized,
     "max_pool2d_with_indices": a.max_pooled, "avg_pool2d": a.average_pooled,

@@ -14,6 +14,7 @@ from qprune.graph.operations import DROPOUTS
 EXTRA = "_traced"  # holds what has no place in the network as it was written: constants, and dropouts of functions
 _aten = torch.ops.aten
 _SAME = {_aten.detach.default, _aten.alias.default, _aten.lift_fresh_copy.default, _aten.lift_fresh.default}
+_STRIDED = {_aten.as_strided.default, _aten.as_strided_.default}
 _VIEWS = {_aten.view.default, _aten._unsafe_view.default}
 _SLICES, _END = {_aten.slice.Tensor, _aten.slice_scatter.default}, 2**63 - 1
 _PLACES = ("device", "layout", "pin_memory", "non_blocking")
@@ -247,7 +248,7 @@ def _replacement(node: fx.Node) -> fx.Node | None:
         return arguments[0]  # type: ignore[return-value]
     if target is _aten.slice_scatter.default and _alike(arguments[1], node):
         return arguments[1]  # type: ignore[return-value]
-    if target is _aten.as_strided.default and _laid_out_as(arguments[0], arguments[2]):
+    if target in _STRIDED and _laid_out_as(arguments[0], arguments[2]):
         return arguments[0]  # type: ignore[return-value]
     if target is _aten.expand.default and _alike(arguments[0], node):
         return arguments[0]  # type: ignore[return-value]

@@ -86,7 +86,7 @@ def follow(
         return [each for each in results if isinstance(each, Tensor)]
 
     try:
-        with torch.no_grad(), enable_python_dispatcher(), preserve_node_meta(), run:
+        with torch.no_grad(), mode, enable_python_dispatcher(), preserve_node_meta(), run:
             traced = make_fx(functionalize(forward, remove="mutations"), _allow_non_fake_inputs=True)(fixed, *tensors)
     except ShrinkError:
         raise

@@ -2,6 +2,7 @@
 that a file brings along, touch files, or make tensors out of nothing but numbers.
 """
 
+import math
 import operator
 import re
 from collections.abc import Callable, Iterator
@@ -72,6 +73,7 @@ _BY_NAME: MappingProxyType[str, Callable[..., Any]] = MappingProxyType(
     {f"functional.{name}": getattr(F, name) for name in _WHOLE.split()}
     | {f"operator.{name}": getattr(operator, name) for name in _ARITHMETIC.split()}
     | {f"torch.{name}": getattr(torch, name) for name in _OF_SIZES.split() if hasattr(torch, name)}
+    | {f"math.{name}": getattr(math, name) for name in ("ceil", "floor", "trunc")}
 )
 _NAMES = {function: name for name, function in _BY_NAME.items()}
 _WORD = re.compile(r"aten\.([a-z0-9_]+)\.([A-Za-z0-9_]+)")

@@ -11,7 +11,6 @@ from qprune.layers import learned_parameters
 from qprune.schedules.durations import in_epochs, to_steps
 from qprune.spec import LrSpec, OptimizerSpec
 
-
 FIRST = 1 / 25  # of the rate, where one cycle begins; as in torch
 
 

@@ -1,3 +1,4 @@
+import math
 from collections import Counter
 from typing import Any
 
@@ -91,6 +92,12 @@ def asserted(y: Tensor, x: Tensor) -> Tensor:
     """As torchvision's networks assert what they are given."""
     torch._assert(x.dim() == 4, f"images, not {x.shape}")
     return y + x
+
+
+def padded(y: Tensor, x: Tensor) -> Tensor:
+    """With zeros for a result as large as the input asks for, computed as timm does it."""
+    sides = [max((math.ceil(n / 3) - 1) * 3 + 5 - n, 0) for n in y.shape[2:]]
+    return F.pad(y, (sides[1] // 2, sides[1] - sides[1] // 2, sides[0] // 2, sides[0] - sides[0] // 2))[:, 0]
 
 
 def convolved(y: Tensor, x: Tensor) -> Tensor:
