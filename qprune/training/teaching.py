@@ -111,10 +111,19 @@ def _opened(spec: Spec, table: TeacherSpec, run: str, root: Path, info: DataInfo
         raise CheckpointError(
             f"The teacher of {spec.name} cannot be opened: {error} Train it first, {_WAY_OUT}."
         ) from error
-    if any(site.mask is not None or site.quant is not None for site in sites(opened.net)) or not opened.whole:
+    if _is_compressed(opened):
         _refuse_compressed(table, run)
     _check_classes(opened, run, info)
     return opened.net, run
+
+
+def _is_compressed(opened: Opened) -> bool:
+    if not opened.whole or any(site.mask is not None or site.quant is not None for site in sites(opened.net)):
+        return True
+    try:  # a network that was opened by its calls has operations in place of masks
+        return bool(opened.spec.prune or opened.spec.quantize)
+    except CheckpointError:  # a file of `qprune.save` says nothing of how it was trained
+        return False
 
 
 def _refuse_compressed(table: TeacherSpec, run: str) -> None:
