@@ -184,6 +184,18 @@ def test_a_run_that_is_pruned_teaches_only_where_it_is_named(runs):
     assert qprune.plan(with_teacher(spec, "pruned"), runs=runs).steps == 8
 
 
+def test_a_network_of_the_users_own_that_is_pruned_teaches_only_where_it_is_named(runs, student):
+    net, spec = student
+    half = {"sites": [{"types": ["ReLU"], "at": "output"}], "sparsity": 0.5}
+    table = spec.to_dict() | {"name": "own", "prune": [half | {"schedule": {"kind": "one-shot", "at": "2it"}}]}
+    fit(table, runs, model=net)
+    inherited = {"sites": half["sites"], "schedule": {"kind": "inherited"}}
+    later = read_spec(table | {"name": "later", "init": "own", "prune": [inherited]})
+    with pytest.raises(PlanError, match=r"names no run, and own, which init names, is pruned or quantized already"):
+        qprune.plan(with_teacher(later, None), model=net, runs=runs)
+    assert qprune.plan(with_teacher(later, "own"), model=net, runs=runs).steps == 8
+
+
 def test_a_chain_trains_the_teacher_that_it_starts_from(tmp_path):
     spec = with_teacher(read_spec("digits/a75_layerwise"), None)
     assert qprune.plan(spec, runs=tmp_path).cost["parameters"] == "83,434 -> 5,506"
