@@ -22,14 +22,13 @@ from qprune.training.claim import Claim
 from qprune.training.compiling import graphs_compiled
 from qprune.training.csv_logger import CSVLogger
 from qprune.training.evaluation import evaluate
-from qprune.training.event_files import TensorBoard
 from qprune.training.experiment import Experiment, loading_options
 from qprune.training.history import History
 from qprune.training.model_checkpoint import ModelCheckpoint
 from qprune.training.nan import TerminateOnNaN
 from qprune.training.opening import load_model
-from qprune.training.panels import panels_of
 from qprune.training.rescue import Rescue
+from qprune.training.tensorboard import TensorBoard, panels_of
 from qprune.training.trainer import Trainer
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,7 @@ from qprune.data import LoaderError
 from qprune.errors import CheckpointError, ShrinkError
 from qprune.flow import unhooked_copy
 from qprune.shrink import graph_of, record
-from qprune.training.callback_list import CallbackError
-from qprune.training.callbacks import Callback, Logs
+from qprune.training.callbacks import Callback, CallbackError, Logs
 from qprune.training.checkpoint import load, save
 from qprune.training.monitor import Monitor
 

@@ -16,10 +16,18 @@ from qprune.errors import CheckpointError, DataError, PlanError, QpruneError
 from qprune.shrink import net_from, rebuild
 from qprune.spec import Spec
 from qprune.tasks import Task, make_task
-from qprune.training.about import is_about_images, is_cut_record, spec_in
-from qprune.training.bounds import batch_of, check_images, check_network, here, workers_of
 from qprune.training.checkpoint import load, load_state
 from qprune.training.evaluation import evaluate, place
+from qprune.training.file_checks import (
+    batch_of,
+    check_images,
+    check_network,
+    here,
+    is_about_images,
+    is_cut_record,
+    spec_in,
+    workers_of,
+)
 from qprune.training.ranks import device_of_rank
 from qprune.training.run import Run
 from qprune.zoo import deployed

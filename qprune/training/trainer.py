@@ -20,8 +20,7 @@ from qprune.errors import CheckpointError, DataError
 from qprune.tasks import Task
 from qprune.training import ranks
 from qprune.training.batches import ONE_VALUE, check_target
-from qprune.training.callback_list import CallbackError, CallbackList
-from qprune.training.callbacks import Callback
+from qprune.training.callbacks import Callback, CallbackError, CallbackList
 from qprune.training.checkpoint import fitting, load_part, load_state
 from qprune.training.compiling import compiled
 from qprune.training.driver import Event, ScheduleDriver
@@ -29,7 +28,7 @@ from qprune.training.evaluation import evaluate, place, to_device
 from qprune.training.history import History
 from qprune.training.interrupt import Interruption
 from qprune.training.meter import Meter
-from qprune.training.random_state import get_rng, set_rng
+from qprune.training.reproducibility import get_rng, set_rng
 from qprune.training.shrinking import Shrinker
 from qprune.training.update import Update
 
