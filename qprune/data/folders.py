@@ -27,16 +27,6 @@ class _Split:
     labels: np.ndarray
 
 
-def is_image_folder(root: Path) -> bool:
-    """Whether ``root`` has a ``train`` folder.
-
-    Example:
-        >>> is_image_folder(Path("photos"))
-        True
-    """
-    return (root / "train").is_dir()
-
-
 def folder_source(root: Path, size: Size | None = None) -> Source:
     """List an image folder; only the header of one image is read.
 

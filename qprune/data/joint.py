@@ -8,9 +8,8 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from qprune.data.augment import build_transform, find_transform
+from qprune.data.augment import build_transform, find_transform, reason
 from qprune.data.info import IGNORE
-from qprune.data.library_errors import reason
 from qprune.errors import DataError
 
 

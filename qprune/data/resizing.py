@@ -5,10 +5,10 @@ from torch import Tensor
 
 
 def fit(picture: Tensor, size: tuple[int, int]) -> Tensor:
-    """Squeeze an image (bilinear, antialiased) or a label map (nearest, from the middle of each new pixel).
+    """Squeeze images (bilinear, antialiased) or a label map (nearest, from the middle of each new pixel).
 
     Args:
-        picture: uint8 (3, H, W) or (H, W).
+        picture: uint8 images (3, H, W) or (N, C, H, W), or labels (H, W).
         size: (height, width).
 
     Example:

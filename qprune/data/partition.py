@@ -1,4 +1,4 @@
-"""How many images train, choose and report, and which."""
+"""Which images of a data set train, choose and report, and how many of each."""
 
 from collections.abc import Mapping
 
