@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qprune.functional import along, rectify_channels
+from qprune.functional import along
 from qprune.layers.bias import LARGEST, BiasQuant
 from qprune.layers.mask import ChannelMask
 from qprune.layers.quantizer import FakeQuant
+from qprune.masking import rectify_channels
 from qprune.zoo import Add, Concat
 
 torch.fx.wrap("rectify_channels")  # one operation to symbolic tracing, which cannot know a dtype

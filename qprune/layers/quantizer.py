@@ -12,13 +12,13 @@ from qprune.functional import (
     code_bounds,
     exact_scale_and_zero_point,
     fake_quantize,
-    mask_channels,
     quantize,
     scale_and_zero_point,
 )
 from qprune.layers.compressor import Compressor, measure
 from qprune.layers.mask import ChannelMask
 from qprune.layers.ranges import ranges_of
+from qprune.masking import mask_channels
 from qprune.schedules import QuantizeFrom
 
 torch.fx.wrap("fake_quantize")  # one operation to symbolic tracing, which cannot know a dtype
