@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from qprune.layers.compressor import home
-from qprune.layers.hosts import HOSTS, Compressed
+from qprune.layers.hosts import HOSTS
+from qprune.layers.slots import Compressed
 from qprune.zoo import Add, Concat
 
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from attrs import frozen
 from torch import nn
 
-from qprune.layers.hosts import Compressed
 from qprune.layers.mask import ChannelMask
 from qprune.layers.quantizer import FakeQuant
+from qprune.layers.slots import Compressed
 
 
 @frozen(eq=False)
