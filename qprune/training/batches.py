@@ -1,6 +1,7 @@
 """What batches, labels and outputs must be for a network to be trained on them; said before the first step."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
 from typing import Any
 
@@ -15,7 +16,7 @@ from qprune.errors import DataError, PlanError
 from qprune.flow import Flow
 from qprune.tasks import Task
 
-ONE_VALUE = "Expected more than 1 value per channel"  # what torch says then
+_ONE_VALUE = "Expected more than 1 value per channel"  # what torch says then
 
 
 def check_labels(splits: Splits, task: Task) -> None:
@@ -129,6 +130,32 @@ def _sees_one_value(layer: nn.Module | None, shape: tuple[int, ...]) -> bool:
     """Whether batch statistics of one image would be those of one value; ``shape`` is that of two images."""
     batch = isinstance(layer, _BatchNorm) and (layer.training or layer.running_mean is None)
     return batch and prod(shape) // shape[1] == 2
+
+
+@contextmanager
+def one_value_told(where: str) -> Iterator[None]:
+    """Say in a sentence what `part_size` finds before training, where loaders and networks tell enough.
+
+    Args:
+        where: what to call the batch.
+
+    Raises:
+        DataError: in place of torch's error about batch statistics of one value.
+
+    Example:
+        >>> with one_value_told("Batch 0"):
+        ...     _ = nn.BatchNorm2d(3)(torch.zeros(2, 3, 1, 1))
+    """
+    try:
+        yield
+    except ValueError as error:
+        if _ONE_VALUE not in str(error):
+            raise
+        raise DataError(
+            f"{where}: it, or the part of it that is computed at once, has a single image, and a normalization of the "
+            "network would take batch statistics over one value per channel. Leave such a batch out (drop_last=True), "
+            "or choose another size of batches, or fewer parts (accumulate)."
+        ) from error
 
 
 def fewest_images(loader: DataLoader[Any]) -> int | None:
