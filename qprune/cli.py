@@ -17,7 +17,7 @@ import torch
 from attrs import evolve
 from torch import nn
 
-from qprune import api
+from qprune import api, trained
 from qprune.data import read_inputs
 from qprune.errors import CheckpointError, DataError, ExportError, QpruneError
 from qprune.escaping import visible
@@ -161,7 +161,7 @@ def plan(spec: str, **options: Any) -> None:
 @_told
 def evaluate(run: str, split: str, data: Path | None, **options: Any) -> None:
     """Score RUN, or a file that was exported from one, on its data; prints JSON."""
-    _say(json.dumps(api.evaluate(run, split=split, data=data, **options), indent=2))
+    _say(json.dumps(trained.evaluate(run, split=split, data=data, **options), indent=2))
 
 
 @main.command()
@@ -190,7 +190,7 @@ def predict(run: str, images: tuple[Path, ...], out: Path | None, trusted: bool,
 
 
 def _classify(opened: Opened, images: tuple[Path, ...], out: Path | None) -> None:
-    shares = api.predict(opened.net, read_inputs(opened.spec.data, images, opened.shape)).flatten(1).softmax(1)
+    shares = trained.predict(opened.net, read_inputs(opened.spec.data, images, opened.shape)).flatten(1).softmax(1)
     if shares.shape[1] != len(opened.classes):
         raise CheckpointError(
             f"The network tells {shares.shape[1]} classes apart; its file names {len(opened.classes)}."
@@ -215,7 +215,7 @@ def _draw(opened: Opened, images: tuple[Path, ...], out: Path | None) -> None:
             f"Several images are called {twice.stem}, and would be written to one file: rename all but one."
         )
     for path, file in zip(images, [_new_file(out, f"{stem}.png") for stem in stems], strict=True):
-        (output,) = api.predict(opened.net, read_inputs(opened.spec.data, [path]))
+        (output,) = trained.predict(opened.net, read_inputs(opened.spec.data, [path]))
         if opened.spec.task.name == "segmentation":
             write_png(file, output.argmax(0), opened.palette)
         else:
@@ -237,7 +237,7 @@ def _new_file(folder: Path, name: str) -> Path:
 @_told
 def summary(run: str, runs: Path | None) -> None:
     """Show what RUN's network costs, per layer and in total."""
-    _say(api.summary(run, runs=runs))
+    _say(trained.summary(run, runs=runs))
 
 
 @main.command()
@@ -321,7 +321,7 @@ def export(
     out = out or source.with_name("model.onnx")
     file = _new_file(out.parent, out.name)
     record = _new_file(out.parent, f"{out.stem}.certificate.json")
-    certificate = api.export(run, file, storage=storage, dialect=dialect, data=data, runs=runs)
+    certificate = trained.export(run, file, storage=storage, dialect=dialect, data=data, runs=runs)
     opened = open_model(run, runs_root(runs))
     times = _exported_times(opened, file)
     certificate = evolve(certificate, milliseconds={name: 1000 * time for name, time in times[1].items()})

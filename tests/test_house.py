@@ -20,7 +20,7 @@ FLOORS = {
     "flow": 2, "declared": 2, "selection": 2, "assemble": 2, "dense": 2, "network_plan": 2, "data": 2, "tasks": 2,
     "complete": 2, "exact": 2, "shrink": 2,
     "training": 3, "report": 3, "export": 3, "calibration": 3,
-    "api": 4, "cli": 5, "__main__": 6, "__init__": 7,
+    "api": 4, "trained": 4, "cli": 5, "__main__": 6, "__init__": 7,
 }  # fmt: skip
 SAME_FLOOR = {
     "errors": {"escaping"},

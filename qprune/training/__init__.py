@@ -8,7 +8,7 @@ from qprune.training.claim import check_run, claim_run
 from qprune.training.csv_logger import CSVLogger
 from qprune.training.driver import ScheduleDriver
 from qprune.training.early_stopping import EarlyStopping
-from qprune.training.evaluation import evaluate
+from qprune.training.evaluation import evaluate, evaluating
 from qprune.training.experiment import Experiment, prepare
 from qprune.training.file_checks import batch_of, check_images, here, is_about_images, spec_of
 from qprune.training.fitting import train
@@ -69,6 +69,7 @@ __all__ = [
     "determined",
     "evaluate",
     "evaluate_model",
+    "evaluating",
     "get_rng",
     "here",
     "init_run",

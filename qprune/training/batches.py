@@ -29,12 +29,9 @@ def check_labels(splits: Splits, task: Task) -> None:
         >>> check_labels(Splits(info=None, train=my_set), Classification(classes=10))
     """
     if hasattr(task, "check_target"):
-        for name, part in _parts(splits):
-            check_target(task, _labels(part), f'data["{name}"]')
-
-
-def _parts(splits: Splits) -> Iterator[tuple[str, Any]]:
-    return ((name, part) for name in PARTS if (part := getattr(splits, name)) is not None)
+        for name in PARTS:
+            if (part := getattr(splits, name)) is not None:
+                check_target(task, _labels(part), f'data["{name}"]')
 
 
 def _labels(part: Any) -> Any:

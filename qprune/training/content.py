@@ -37,19 +37,18 @@ def plain(value: Any, place: str, depth: int = 1) -> Any:
     if isinstance(value, Tensor) and _is_dense(value.detach()):
         return value.detach().contiguous() if _repeats(value) else value.detach()
     if isinstance(value, Mapping):
-        return {_key(key, place): plain(entry, f"{place}.{key}", depth + 1) for key, entry in value.items()}
+        odd = next((key for key in value if type(key) not in _PLAIN), None)
+        if odd is not None:
+            raise CheckpointError(
+                f"A checkpoint's keys are text or numbers; received a {type(odd).__name__} in {place}."
+            )
+        return {key: plain(entry, f"{place}.{key}", depth + 1) for key, entry in value.items()}
     if type(value) in (list, tuple):
         return type(value)(plain(entry, f"{place}[{index}]", depth + 1) for index, entry in enumerate(value))
     raise CheckpointError(
         f"A checkpoint holds dense tensors, numbers, text, lists, tuples and dicts only; received a {_kind(value)} "
         f"at {place}. Convert it in the state_dict that it comes from."
     )
-
-
-def _key(key: Any, place: str) -> Any:
-    if type(key) in _PLAIN:
-        return key
-    raise CheckpointError(f"A checkpoint's keys are text or numbers; received a {type(key).__name__} in {place}.")
 
 
 def _kind(value: Any) -> str:

@@ -112,10 +112,8 @@ def _cut(path: Path, size: int | None) -> None:
 
 
 def _new_name() -> str:
-    seconds, rest = divmod(time_ns(), 10**9)
-    return (
-        f"events.out.tfevents.{seconds:010d}.{rest:09d}{SUFFIX}"  # readers take the files in the order of their names
-    )
+    seconds, rest = divmod(time_ns(), 10**9)  # readers take the files in the order of their names
+    return f"events.out.tfevents.{seconds:010d}.{rest:09d}{SUFFIX}"
 
 
 def _write_head(file: IO[bytes], start: int | None) -> None:

@@ -104,7 +104,9 @@ class ModelCheckpoint(Callback):
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
         """Write ``last.pt`` if it is time; where a validation comes next, it does that."""
-        if (self.every or self.minutes) and not self._validation_next() and self._is_time():
+        step = self.trainer.step
+        validation_next = step % self.trainer.validate_every == 0 or step >= self.trainer.steps
+        if (self.every or self.minutes) and not validation_next and self._is_time():
             self._tried("last.pt", self._save_last)
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
@@ -154,10 +156,6 @@ class ModelCheckpoint(Callback):
 
     def _position(self) -> tuple[int, int]:
         return self.trainer.step, len(self.trainer.history)
-
-    def _validation_next(self) -> bool:
-        trainer = self.trainer
-        return trainer.step % trainer.validate_every == 0 or trainer.step >= trainer.steps
 
     def _is_time(self) -> bool:
         if self.every is not None and self.trainer.step % self.every == 0:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Protocol
+from typing import Any, Protocol
 
 from qprune.errors import CheckpointError
-from qprune.training.callbacks import Callback, Logs
+from qprune.training.callbacks import Callback
 from qprune.training.claim import Claim
 from qprune.training.run import Run
 from qprune.training.writing import told
@@ -95,25 +95,11 @@ class Rescue(Callback):
                 f"{self.trainer.step} is kept in {kept}. Move that to {gone}, or elsewhere, and go on with --resume."
             )
 
-    def on_train_begin(self, logs: Logs) -> None:
-        """Look."""
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Look for the folder: that takes microseconds, and a step that cannot be saved is in vain."""
         self.look()
 
-    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
-        """Look: it takes microseconds, and a step without a place to be saved in is in vain."""
-        self.look()
-
-    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        """Look."""
-        self.look()
-
-    def on_train_end(self, logs: Logs) -> None:
-        """Look."""
-        self.look()
-
-    def on_exception(self, error: Exception) -> None:
-        """Look."""
-        self.look()
+    on_train_batch_end = on_epoch_end = on_train_end = on_exception = on_train_begin
 
 
 def _status(folder: Path) -> os.stat_result | None:

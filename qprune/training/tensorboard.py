@@ -95,7 +95,9 @@ class TensorBoard(Callback):
         """Write the entry, and the driver's events since the one before."""
         for name, value in logs.items():
             if name not in CLOCK:
-                self.add(_tag(name), value, logs["step"])
+                held_out = name.removeprefix("val_")
+                tag = name if name == "lr" else f"train/{name}" if name == held_out else f"val/{held_out}"
+                self.add(tag, value, logs["step"])
         if self.trainer.writes and self.pictures is not None:
             for index, picture in enumerate(self.pictures()):
                 self.events.add(f"pictures/{index}", picture, logs["step"])
@@ -131,12 +133,6 @@ class TensorBoard(Callback):
         """Go on from there."""
         self.active, self.written, self.begun = state["active"], state["written"], state["begun"]
         self.events.sizes, self.events.pending = dict(state["sizes"]), list(state["pending"])
-
-
-def _tag(name: str) -> str:
-    if name == "lr":
-        return name
-    return f"val/{name.removeprefix('val_')}" if name.startswith("val_") else f"train/{name}"
 
 
 class LearningRateMonitor(Callback):

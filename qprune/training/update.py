@@ -132,17 +132,14 @@ class Update:
             total = loss.detach() if len(parts) == 1 else total + loss.detach() * (weight / share)
             if watch is not None:
                 watch(loss.detach(), output, part[1])
-        self._unscale_and_clip()
+        self.scaler.unscale_(self.optimizer)
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         return total
 
     def _alone(self) -> AbstractContextManager[None]:
         """Gradients are exchanged once, with the last part."""
         return self._step.no_sync() if isinstance(self._step, DistributedDataParallel) else nullcontext()
-
-    def _unscale_and_clip(self) -> None:
-        self.scaler.unscale_(self.optimizer)
-        if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
 
     def apply(self) -> None:
         """Update the weights, unless scaled gradients overflowed."""
@@ -193,10 +190,9 @@ class _Step(nn.Module):
 def _replicated(step: nn.Module, device: torch.device) -> nn.Module:
     options: dict[str, Any] = {"device_ids": [device] if device.type == "cuda" else None}
     # statistics, masks and ranges are merged between steps, not sent at every forward
-    known = inspect.signature(DistributedDataParallel).parameters
-    options["forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"] = (
-        False  # renamed in 2.14
-    )
+    parameters = inspect.signature(DistributedDataParallel).parameters
+    renamed = "forward_sync_buffers" in parameters  # in 2.14
+    options["forward_sync_buffers" if renamed else "broadcast_buffers"] = False
     return DistributedDataParallel(step, **options)
 
 
