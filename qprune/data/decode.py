@@ -98,9 +98,6 @@ def check_size(path: Path, received: tuple[int, ...], expected: tuple[int, int])
 
     Raises:
         DataError: with the file, both sizes and the way out.
-
-    Example:
-        >>> check_size(Path("cat.png"), (32, 32), (32, 32))
     """
     if tuple(received) != expected:
         raise DataError(

@@ -74,9 +74,6 @@ def check_val(root: Path) -> None:
 
     Raises:
         DataError: if there is one.
-
-    Example:
-        >>> check_val(Path("photos"))
     """
     for name in _MISNAMED:
         if (root / name).is_dir():

@@ -15,11 +15,7 @@ from qprune.errors import DataError
 
 @frozen(eq=False)
 class JointAugment:
-    """Transforms that are drawn once for all pictures given; labels are never interpolated, and padded with void.
-
-    Example:
-        >>> image, labels = build_joint_augment([{"name": "RandomHorizontalFlip"}], blanks)(image, labels)
-    """
+    """Transforms that are drawn once for all pictures given; labels are never interpolated, and padded with void."""
 
     transforms: tuple[Any, ...]
 

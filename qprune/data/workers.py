@@ -157,9 +157,6 @@ def heed_only_the_parent(worker: int) -> None:
 
     Args:
         worker: its number, which a loader hands over.
-
-    Example:
-        >>> loader = DataLoader(dataset, num_workers=2, worker_init_fn=heed_only_the_parent)
     """
     parent = parent_process()
     if hasattr(signal, "sigwaitinfo") and parent is not None:

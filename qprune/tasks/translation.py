@@ -29,12 +29,7 @@ class Translated(NamedTuple):
 
 @contextmanager
 def frozen_parameters(*nets: nn.Module) -> Iterator[None]:
-    """Let no gradient reach the parameters of ``nets`` through what is computed meanwhile.
-
-    Example:
-        >>> with frozen_parameters(discriminator):
-        ...     verdict = discriminator(generator(images))
-    """
+    """Let no gradient reach the parameters of ``nets`` through what is computed meanwhile."""
     learning = [parameter for net in nets for parameter in net.parameters() if parameter.requires_grad]
     for parameter in learning:
         parameter.requires_grad_(False)

@@ -24,9 +24,6 @@ def check_labels(splits: Splits, task: Task) -> None:
 
     Raises:
         DataError: naming the part and the label.
-
-    Example:
-        >>> check_labels(Splits(info=None, train=my_set), Classification(classes=10))
     """
     if hasattr(task, "check_target"):
         for name in PARTS:
@@ -55,9 +52,6 @@ def check_target(task: Task, target: Any, where: str) -> None:
 
     Raises:
         DataError: with the rule and the label.
-
-    Example:
-        >>> check_target(Classification(classes=10), torch.tensor([4, 7]), "Batch 0")
     """
     check = getattr(task, "check_target", None)
     if check is None or not isinstance(target, Tensor) or target.device.type != "cpu":
@@ -79,9 +73,6 @@ def check_output(task: Task, flow: Flow, shape: tuple[int, ...], data: str) -> N
 
     Raises:
         PlanError: with the output's shape and the one that is needed.
-
-    Example:
-        >>> check_output(Classification(classes=10), trace(net, torch.zeros(2, 1, 8, 8)), (1, 8, 8), "digits")
     """
     check = getattr(task, "check_output", None)
     if check is None or len(flow.outputs) != 1 or flow.outputs[0] < 0:
@@ -138,10 +129,6 @@ def one_value_told(where: str) -> Iterator[None]:
 
     Raises:
         DataError: in place of torch's error about batch statistics of one value.
-
-    Example:
-        >>> with one_value_told("Batch 0"):
-        ...     _ = nn.BatchNorm2d(3)(torch.zeros(2, 3, 1, 1))
     """
     try:
         yield

@@ -43,9 +43,6 @@ def save(path: str | os.PathLike[str], content: Mapping[str, Any], *, keep_as: s
 
     Raises:
         CheckpointError: for any other type, whose place is named; or if the file cannot be written, say on a full disk.
-
-    Example:
-        >>> save("last.pt", {"step": 5, "net": net.state_dict()}, keep_as="previous.pt")
     """
     head = {"format": FORMAT, "written_by": {"qprune": __version__, "torch": str(torch.__version__)}}
     whole = head | {name: plain(value, name) for name, value in content.items() if name not in (*head, "checksum")}
@@ -173,9 +170,6 @@ def check_dtypes(state: Mapping[str, Any], own: Mapping[str, Any], source: str |
 
     Raises:
         CheckpointError: if some have another dtype; the first few are named.
-
-    Example:
-        >>> check_dtypes({"bias": torch.zeros(2)}, {"bias": torch.ones(2)}, "last.pt")
     """
     pairs = {key: (state[key], own[key]) for key in own if key in state}
     other = [key for key, both in pairs.items() if all(isinstance(each, Tensor) for each in both)

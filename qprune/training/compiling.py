@@ -19,9 +19,6 @@ def compiled(net: nn.Module, backend: str) -> Any:
     Args:
         net: the network.
         backend: of torch.compile; ``"inductor"`` is its own.
-
-    Example:
-        >>> view = compiled(net, "inductor")
     """
     _allow_graphs()
     if not hasattr(net, "deployed"):

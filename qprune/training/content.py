@@ -75,9 +75,6 @@ def check_content(content: Any, limit: int, stored: Iterable[int]) -> None:
 
     Raises:
         UnsafeError: for other types, endless or overlong content, and tensors larger than what is stored of them.
-
-    Example:
-        >>> check_content({"step": 5, "weight": torch.zeros(2, 3)}, limit=1_000, stored=[24])
     """
     sizes = {}
     for count, entry in enumerate(walk(content)):

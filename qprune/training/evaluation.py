@@ -74,11 +74,7 @@ def evaluating(net: nn.Module) -> Iterator[None]:
 
 
 def place(net: nn.Module, device: torch.device | str, channels_last: bool) -> None:
-    """Move a network to its device and memory layout, in place.
-
-    Example:
-        >>> place(net, "cpu", channels_last=True)
-    """
+    """Move a network to its device and memory layout, in place."""
     net.to(device)
     if channels_last:
         net.to(memory_format=torch.channels_last)

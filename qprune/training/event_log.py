@@ -29,11 +29,6 @@ class EventLog:
     Attributes:
         sizes: bytes of every file in which points were written.
         pending: points that were not written yet.
-
-    Example:
-        >>> events = EventLog("runs/mine/tensorboard")
-        >>> events.add("train/loss", 0.5, step=100)
-        >>> events.flush()
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -95,11 +90,7 @@ class EventLog:
 
 
 def cut_back(folder: Path, sizes: Mapping[str, int]) -> None:
-    """Cut the event files of `EventLog` in a folder back to ``sizes``, and delete those that are not named there.
-
-    Example:
-        >>> cut_back(Path("runs/mine/tensorboard"), {})
-    """
+    """Cut the event files of `EventLog` in a folder back to ``sizes``, and delete those that are not named there."""
     for path in folder.glob(f"events.out.tfevents.*{SUFFIX}"):
         _cut(path, sizes.get(path.name))
 

@@ -142,9 +142,6 @@ def check_network(spec: Spec, content: Mapping[str, Any], source: str | os.PathL
     Raises:
         CheckpointError: if the network as it was built has more than 2**28 values, and 64 times those of the state; or
             the file does not say how large images are.
-
-    Example:
-        >>> check_network(read_spec("digits/baseline"), load_model("model.pt"), "model.pt")
     """
     if not content["shape"]:
         raise CheckpointError(f"{source} does not say how large its images are. Train the run again.")

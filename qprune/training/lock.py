@@ -67,9 +67,6 @@ class Lock:
 
         Raises:
             CheckpointError: if one does, or may.
-
-        Example:
-            >>> Lock.check_free(Path("runs/digits/baseline"))
         """
         owner = _owner(folder)
         if owner is not None and not owner.ended:

@@ -15,10 +15,6 @@ class Measurements:
 
     Args:
         parts: those that measure, on one device.
-
-    Example:
-        >>> measurements = Measurements([layer.input_mask, layer.weight_quant])
-        >>> measurements.commit()
     """
 
     def __init__(self, parts: Iterable[Part] = ()) -> None:

@@ -227,11 +227,7 @@ def _reduced(tensors: Sequence[Tensor], dtype: torch.dtype, operation: str) -> l
 
 @torch.no_grad()
 def average_statistics(net: nn.Module) -> None:
-    """Give every process the mean of their running statistics, so that all hold one network.
-
-    Example:
-        >>> average_statistics(nn.BatchNorm2d(3))
-    """
+    """Give every process the mean of their running statistics, so that all hold one network."""
     if world() == 1:
         return
     norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
@@ -250,9 +246,6 @@ def check_alike(tensors: Callable[[], Sequence[Tensor]], what: str) -> None:
 
     Raises:
         TrainingError: if a process differs; it is named.
-
-    Example:
-        >>> check_alike(lambda: [torch.zeros(3)], "The masks")
     """
     if world() == 1:
         return
@@ -279,9 +272,5 @@ def digest(tensors: Sequence[Tensor]) -> str:
 
 
 def wait_for_all() -> None:
-    """Wait until every process is here.
-
-    Example:
-        >>> wait_for_all()
-    """
+    """Wait until every process is here."""
     gathered(None)

@@ -23,9 +23,6 @@ def seed_generators(seed: int) -> None:
 
     Args:
         seed: a whole number; NumPy takes it modulo 2**32.
-
-    Example:
-        >>> seed_generators(0)
     """
     torch.manual_seed(seed)
     random.seed(seed)

@@ -38,9 +38,6 @@ class Rescue(Callback):
 
     Attributes:
         run: the run's folder, or the one that took its place.
-
-    Example:
-        >>> rescue = Rescue(claim, spec_toml, [rows, points, checkpoint])
     """
 
     def __init__(self, claim: Claim, spec_toml: str, writers: Sequence[Writer]) -> None:

@@ -88,9 +88,6 @@ def load_part(part: Any, state: Any, source: str | os.PathLike[str]) -> None:
     Raises:
         CheckpointError: as `load_state`.
         TypeError: if the state holds something of another kind than that of the part as it is.
-
-    Example:
-        >>> load_part(optimizer, content["optimizer"], "last.pt")
     """
     if isinstance(part, nn.Module):
         load_state(part, state, source)

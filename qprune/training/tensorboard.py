@@ -185,9 +185,6 @@ def panels_of(trainer: Trainer, splits: Splits) -> Callable[[], list[Tensor]] | 
 
     Returns:
         None where the task has no ``panels``, or there are no images to show.
-
-    Example:
-        >>> TensorBoard("runs/mine/tensorboard", panels_of(trainer, splits))
     """
     task: Any = trainer.task
     part = splits.val if splits.val is not None else splits.test

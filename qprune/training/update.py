@@ -163,9 +163,6 @@ def check_precision(net: nn.Module, precision: str) -> None:
 
     Raises:
         PlanError: for ``"float16"``, if an importance needs gradients; the first site is named.
-
-    Example:
-        >>> check_precision(nn.Sequential(PrunedConv2d(2, 3, 1)), "float16")
     """
     for site in sites(net) if precision == "float16" else ():
         if site.mask is not None and site.mask.ranking.gradient_power:

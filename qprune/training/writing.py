@@ -25,10 +25,6 @@ def replaced(path: Path, keep_as: str | None = None) -> Iterator[IO[bytes]]:
 
     Raises:
         CheckpointError: if it cannot be written, say on a full disk; what was there is left as it was.
-
-    Example:
-        >>> with replaced(Path("history.csv")) as file:
-        ...     _ = file.write(b"loss\\n0.5\\n")
     """
     part = _part(path)
     with told(path), _removed(part):
@@ -91,9 +87,6 @@ def remove_parts(path: Path, age: float = 0) -> None:
     Args:
         path: the file that was to be written.
         age: seconds since a part was last written to.
-
-    Example:
-        >>> remove_parts(Path("last.pt"), age=3600)
     """
     for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         with suppress(FileNotFoundError):
