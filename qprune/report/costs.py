@@ -93,7 +93,6 @@ def layer_costs(net: nn.Module, flow: Flow) -> tuple[LayerCost, ...]:
         flow: its `qprune.flow.trace` on one example, batch 1.
 
     Example:
-        >>> from qprune.flow import trace
         >>> net = nn.Conv2d(3, 4, 3)
         >>> layer_costs(net, trace(net, torch.zeros(1, 3, 5, 7)))[0].macs
         1620
@@ -237,7 +236,6 @@ def positions(module: nn.Module, call: Call) -> int:
         call: of it.
 
     Example:
-        >>> from qprune.flow import trace
         >>> net = nn.Conv2d(2, 3, 5)
         >>> positions(net, trace(net, torch.zeros(1, 2, 7, 9)).calls[0])
         15
@@ -258,7 +256,6 @@ def uncounted(flow: Flow, rows: Sequence[LayerCost]) -> Iterator[str]:
     """Sentences about multiplications that the rows leave out.
 
     Example:
-        >>> from qprune.flow import trace
         >>> list(uncounted(trace(nn.ReLU(), torch.zeros(1, 3, 5, 7)), ()))
         []
     """

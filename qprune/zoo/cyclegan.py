@@ -26,7 +26,6 @@ class CycleGAN(nn.Module):
         width_discriminators: the same of both discriminators, whose first layer has 64 channels.
 
     Example:
-        >>> import torch
         >>> net = CycleGAN(width=0.125, width_ba=0.125, width_discriminators=0.125)
         >>> fake_b, rec_a = net(torch.zeros(2, 3, 8, 12))
         >>> net.eval()(torch.zeros(2, 3, 8, 12)).shape

@@ -9,8 +9,7 @@ def deployed(net: nn.Module) -> nn.Module:
     Discriminators, and the generator that leads back, only teach.
 
     Example:
-        >>> from qprune import zoo
-        >>> type(zoo.deployed(zoo.create("pix2pix", width=0.125, width_discriminator=0.125))).__name__
+        >>> type(deployed(qprune.zoo.create("pix2pix", width=0.125, width_discriminator=0.125))).__name__
         'UNet256'
     """
     path = getattr(net, "deployed", "")

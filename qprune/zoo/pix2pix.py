@@ -24,7 +24,6 @@ class Pix2Pix(nn.Module):
         width_discriminator: the same of the discriminator, whose first layer has 64 channels.
 
     Example:
-        >>> import torch
         >>> Pix2Pix(width=0.125, width_discriminator=0.125)(torch.zeros(2, 3, 256, 256)).shape
         torch.Size([2, 3, 256, 256])
     """
