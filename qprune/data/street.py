@@ -78,7 +78,8 @@ def _facades(canvas: Canvas, dice: Dice, x: float, light: float) -> None:
     start = dice.between(2, 6)
     while start < FAR:
         end = start + dice.between(7, 18)
-        part = canvas.part(_sorted(x / start, x / min(end, FAR)), (-10, EYE / start))
+        ends = sorted((x / start, x / min(end, FAR)))
+        part = canvas.part((ends[0], ends[1]), (-10, EYE / start))
         front = _hedge if dice.one() < 0.15 else _house
         front(part, dice, x / part.u, light)
         start = end
@@ -98,10 +99,6 @@ def _house(canvas: Canvas, dice: Dice, z: Floats, light: float) -> None:
     canvas.paint(wall, BUILDING, colour, z)
     canvas.tint(wall & window, dice.colour(0.12, 0.35, 0.08) * (1, 1.05, 1.2))
     canvas.tint(wall & (y < 0.5), colour * 0.6)
-
-
-def _sorted(first: float, second: float) -> tuple[float, float]:
-    return min(first, second), max(first, second)
 
 
 def _ground(canvas: Canvas, dice: Dice, half: float, kerb: float) -> None:

@@ -141,11 +141,8 @@ def _call(cls: type[nn.Module], options: Mapping[str, Any]) -> str:
 
 
 def _shapes(reads: Reads) -> str:
-    return " and ".join(f'"{name}" {_shape(x)}' for name, x in reads if x is not None)
-
-
-def _shape(x: Tensor) -> str:
-    return f"({', '.join(['N', *map(str, x.shape[1:])])})"
+    shapes = [(name, ", ".join(["N", *map(str, x.shape[1:])])) for name, x in reads if x is not None]
+    return " and ".join(f'"{name}" ({shape})' for name, shape in shapes)
 
 
 def _first_line(error: Exception) -> str:

@@ -116,20 +116,15 @@ def _are_scores(value: Any) -> bool:
 
 def _cells(row: Mapping[str, Any], monitor: str, mode: str) -> list[str]:
     score, costs = row.get("scores", {}).get("test", {}).get(monitor), row["costs"]
+    shown = "-" if score is None else f"{score:.4g}" if mode == "min" else f"{score:.2%}".replace("%", " %")
     share, worth = costs["parameters_kept"] / max(1, costs["parameters"]), merit(score, mode)
     density = None if worth is None or not costs["megabytes"] else performance_density(worth, costs["megabytes"])
     return [
         str(row["name"]),
-        _score(score, mode),
+        shown,
         f"{costs['parameters_kept']:,}",
         f"{share:.1%}".replace("%", " %"),
         *(bits_list(costs[key]) for key in ("weight_bits", "activation_bits")),
         short(costs["packed_bytes"], "B"),
         "-" if density is None else f"{density:.4g}",
     ]
-
-
-def _score(score: float | None, mode: str) -> str:
-    if score is None:
-        return "-"
-    return f"{score:.4g}" if mode == "min" else f"{score:.2%}".replace("%", " %")

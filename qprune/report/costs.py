@@ -97,7 +97,8 @@ def layer_costs(net: nn.Module, flow: Flow) -> tuple[LayerCost, ...]:
         >>> layer_costs(net, trace(net, torch.zeros(1, 3, 5, 7)))[0].macs
         1620
     """
-    return tuple(_weighted(layer) if _is_weighted(layer) else _other(layer) for layer in _layers(net, flow))
+    layers = _layers(net, flow)
+    return tuple(_weighted(layer) if isinstance(layer.module, WEIGHTED) else _other(layer) for layer in layers)
 
 
 def _layers(net: nn.Module, flow: Flow) -> Iterator[_Layer]:
@@ -119,10 +120,6 @@ def _uses(net: nn.Module, flow: Flow) -> dict[str, list[_Use]]:
         if use.call.path is not None:
             table.setdefault(use.call.path, []).append(use)
     return table
-
-
-def _is_weighted(layer: _Layer) -> bool:
-    return isinstance(layer.module, WEIGHTED)
 
 
 def _weighted(layer: _Layer) -> LayerCost:
@@ -250,6 +247,16 @@ def _features(use: _Use, *, kept: bool) -> int:
     if not kept or isinstance(use.call.layer, Aligned):
         return total
     return total // use.kept.outputs.numel() * int(use.kept.outputs.sum())
+
+
+def summed(rows: Sequence[LayerCost], name: str) -> int:
+    """The sum of one of the costs over layers.
+
+    Example:
+        >>> summed([LayerCost("a", "Conv2d", macs=5), LayerCost("b", "Linear", macs=7)], "macs")
+        12
+    """
+    return sum(getattr(row, name) for row in rows)
 
 
 def uncounted(flow: Flow, rows: Sequence[LayerCost]) -> Iterator[str]:

@@ -108,7 +108,10 @@ class CycleGAN:
 
     def _train(self, net: Any, a: Tensor, b: Tensor) -> tuple[Tensor, Translated]:
         fake_a, fake_b = net.generator_ba(b), net.generator_ab(a)
-        parts = {"generator": _fooling(net, fake_a, fake_b)}
+        with frozen_parameters(net.discriminator_a, net.discriminator_b):
+            verdicts = net.discriminator_a(fake_a), net.discriminator_b(fake_b)
+        fooled_a, fooled_b = (judged(F.mse_loss, verdict, real=True) for verdict in verdicts)
+        parts = {"generator": fooled_a + fooled_b}
         parts["cycle"] = mean_difference(net.generator_ba(fake_b), a) + mean_difference(net.generator_ab(fake_a), b)
         if self.identity:
             parts["identity"] = mean_difference(net.generator_ba(a), a) + mean_difference(net.generator_ab(b), b)
@@ -120,9 +123,3 @@ class CycleGAN:
     def _weights(self) -> dict[str, float]:
         weights = {"generator": 1.0, "cycle": self.cycle, "discriminator": 1.0}
         return weights | ({"identity": self.cycle * self.identity} if self.identity else {})
-
-
-def _fooling(net: Any, fake_a: Tensor, fake_b: Tensor) -> Tensor:
-    with frozen_parameters(net.discriminator_a, net.discriminator_b):
-        on_a, on_b = net.discriminator_a(fake_a), net.discriminator_b(fake_b)
-    return judged(F.mse_loss, on_a, real=True) + judged(F.mse_loss, on_b, real=True)
