@@ -3,6 +3,8 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 from types import ModuleType
 
@@ -58,6 +60,19 @@ def _imported_rooms(path: Path) -> set[str]:
 
 
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py"))
+MODULES = {".".join(("qprune", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
+           for path in SOURCES}  # fmt: skip
+
+
+def _imports_of(body: list[ast.stmt]) -> Iterator[str]:
+    """Modules of the package that are imported when a file is, not later in a function or for types alone."""
+    for node in body:
+        if isinstance(node, ast.ImportFrom) and node.module in MODULES:
+            yield from (deeper if (deeper := f"{node.module}.{a.name}") in MODULES else node.module for a in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in MODULES)
+        elif isinstance(node, ast.ClassDef | ast.With | ast.Try):
+            yield from _imports_of(node.body)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -66,6 +81,12 @@ def test_imports_point_down(path: Path) -> None:
     for other in _imported_rooms(path) - {room}:
         lower = FLOORS[other] < FLOORS[room]
         assert lower or other in SAME_FLOOR.get(room, ()), f"{room} must not import {other}"
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+    graph = {name: set(_imports_of(tree.body)) - {name} for name, tree in trees.items()}
+    TopologicalSorter(graph).prepare()  # raises a CycleError, which names them
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -16,7 +16,6 @@ from qprune.report.tables import as_plain, bits_list, kept, short, table
 from qprune.zoo import deployed
 
 HEADER = ("layer", "type", "output", "in", "out", "parameters", "W bits", "A bits", "MACs", "bit ops", "packed")
-SUMMED = ("parameters", "parameters_kept", "macs", "macs_kept", "bit_operations")
 
 
 @frozen
