@@ -59,7 +59,7 @@ class _Formatter(logging.Formatter):
         return visible(super().format(record), keep="\n\t")
 
 
-def _told(command: Callable[..., Any]) -> Callable[..., Any]:
+def _explaining_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     """Tell mistakes in sentences, with exit code 2 and no traceback; Ctrl-C has exit code 130, SIGTERM 143."""
 
     @wraps(command)
@@ -109,7 +109,7 @@ def main(verbose: bool) -> None:
 @DATA
 @RUNS
 @DEVICE
-@_told
+@_explaining_errors
 def fit(spec: str, chain: bool, overrides: tuple[str, ...], data: Path | None, quiet: bool, **options: Any) -> None:
     """Train SPEC and leave a run folder with its model, history and report."""
     options["verbose"] = 0 if quiet else "auto"
@@ -138,7 +138,7 @@ _GO_ON = "Go on with the same command and --resume (in place of --overwrite)."
 @SET
 @DATA
 @RUNS
-@_told
+@_explaining_errors
 def plan(spec: str, **options: Any) -> None:
     """Show what training SPEC would do, step by step, without training.
 
@@ -158,7 +158,7 @@ def plan(spec: str, **options: Any) -> None:
 @DATA
 @RUNS
 @DEVICE
-@_told
+@_explaining_errors
 def evaluate(run: str, split: str, data: Path | None, **options: Any) -> None:
     """Score RUN, or a file that was exported from one, on its data; prints JSON."""
     _say(json.dumps(trained.evaluate(run, split=split, data=data, **options), indent=2))
@@ -170,7 +170,7 @@ def evaluate(run: str, split: str, data: Path | None, **options: Any) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the results: a PNG for each image, or a CSV.")
 @TRUSTED
 @RUNS
-@_told
+@_explaining_errors
 def predict(run: str, images: tuple[Path, ...], out: Path | None, trusted: bool, runs: Path | None) -> None:
     """Show what RUN, or a file that was exported from one, makes of image files.
 
@@ -234,7 +234,7 @@ def _new_file(folder: Path, name: str) -> Path:
 @main.command()
 @click.argument("run")
 @RUNS
-@_told
+@_explaining_errors
 def summary(run: str, runs: Path | None) -> None:
     """Show what RUN's network costs, per layer and in total."""
     _say(trained.summary(run, runs=runs))
@@ -247,7 +247,7 @@ def summary(run: str, runs: Path | None) -> None:
     "--out", type=click.Path(path_type=Path), help="The file to write; by default small.pt in the folder of RUN."
 )
 @RUNS
-@_told
+@_explaining_errors
 def shrink(run: str, fold: bool, out: Path | None, runs: Path | None) -> None:
     """Take dropped channels out of RUN's network, and write the smaller one, which computes the same.
 
@@ -304,7 +304,7 @@ _NO_DENSE = "(the network was handed over and has been cut, so what it was befor
               help="qonnx: real numbers with Quant nodes, for tools that make hardware.")  # fmt: skip
 @DATA
 @RUNS
-@_told
+@_explaining_errors
 def export(
     run: str, out: Path | None, require: str | None, storage: str, dialect: str, data: Path | None, runs: Path | None
 ) -> None:
@@ -380,7 +380,7 @@ def _exported_times(opened: Opened, file: Path) -> dict[int, dict[str, float]]:
 
 @main.command(name="list")
 @click.argument("part", default="")
-@_told
+@_explaining_errors
 def list_(part: str) -> None:
     """List the specs, all of them or those with PART in their name.
 

@@ -36,7 +36,7 @@ OF_THE_READER = {
     "qprune.data.scenes.segmentation_source", "qprune.data.translation.has_two_folders",
     "qprune.data.translation.translation_source", "qprune.data.user_data.Splits", "qprune.data.user_data.wrap_data",
     "qprune.data.user_facts.class_names", "qprune.data.workers.LoaderWatch",
-    "qprune.data.workers.lost_loaders_told", "qprune.exact.bias_grids", "qprune.exact.make_exact",
+    "qprune.data.workers.explaining_lost_loaders", "qprune.exact.bias_grids", "qprune.exact.make_exact",
     "qprune.exact.settle_biases", "qprune.export.about.check_about", "qprune.export.formats.file_model",
     "qprune.export.locating.where_it_begins", "qprune.export.onnx_file.read_onnx", "qprune.export.onnx_format.Onnx",
     "qprune.export.qonnx.Qonnx", "qprune.export.qonnx.write_qonnx", "qprune.export.quant_node.runnable",
@@ -57,12 +57,12 @@ OF_THE_READER = {
     "qprune.training.opening.model_file", "qprune.training.optimizers.make_average",
     "qprune.training.provided.Provided", "qprune.training.provided.Provided.in_place_of",
     "qprune.training.reproducibility.determined", "qprune.training.reproducibility.set_rng",
-    "qprune.training.resuming.fitting", "qprune.training.roll_call.RollCall", "qprune.training.run.Run.create",
-    "qprune.training.run.Run.drop_unsaved", "qprune.training.run.Run.open", "qprune.training.run.Run.read_last",
-    "qprune.training.shrinking.Shrinker", "qprune.training.small_model.save_small",
-    "qprune.training.standstill.Standstill", "qprune.training.tensorboard.TensorBoard.add",
-    "qprune.training.tensorboard.TensorBoard.move_to", "qprune.training.trainer.Trainer",
-    "qprune.training.update.Update",
+    "qprune.training.resuming.explaining_misfit", "qprune.training.roll_call.RollCall",
+    "qprune.training.run.Run.create", "qprune.training.run.Run.drop_unsaved", "qprune.training.run.Run.open",
+    "qprune.training.run.Run.read_last", "qprune.training.shrinking.Shrinker",
+    "qprune.training.small_model.save_small", "qprune.training.standstill.Standstill",
+    "qprune.training.tensorboard.TensorBoard.add", "qprune.training.tensorboard.TensorBoard.move_to",
+    "qprune.training.trainer.Trainer", "qprune.training.update.Update",
 }  # fmt: skip
 
 

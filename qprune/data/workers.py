@@ -55,14 +55,14 @@ class LoaderError(DataError):
 
 
 @contextmanager
-def lost_loaders_told() -> Iterator[None]:
+def explaining_lost_loaders() -> Iterator[None]:
     """Tell of a loader process that is gone in a sentence.
 
     Raises:
         LoaderError: in place of torch's RuntimeError.
 
     Example:
-        >>> with lost_loaders_told():
+        >>> with explaining_lost_loaders():
         ...     batches = list(loader)
     """
     try:
@@ -117,7 +117,7 @@ class LoaderWatch:
         self._install()
         self._waiting = True
         try:
-            with lost_loaders_told():
+            with explaining_lost_loaders():
                 if self._came:
                     self._tell()
                 return next(waiting, _END)

@@ -9,8 +9,8 @@ from qprune.training.csv_logger import CSVLogger
 from qprune.training.driver import ScheduleDriver
 from qprune.training.early_stopping import EarlyStopping
 from qprune.training.evaluation import evaluate, evaluating
-from qprune.training.experiment import Experiment, prepare
-from qprune.training.file_checks import batch_of, check_images, here, is_about_images, spec_of
+from qprune.training.experiment import prepare
+from qprune.training.file_checks import batch_of, check_images, is_about_images, spec_of
 from qprune.training.fitting import train
 from qprune.training.history import History
 from qprune.training.model_checkpoint import ModelCheckpoint
@@ -19,15 +19,13 @@ from qprune.training.opening import (
     Opened,
     choose_device,
     evaluate_model,
-    is_trained,
     load_model,
     model_file,
     open_model,
 )
 from qprune.training.optimizers import make_average, make_lr_schedule, make_optimizer
-from qprune.training.planning import plan_spec
 from qprune.training.progress import Progress
-from qprune.training.provided import Provided, steps_per_epoch
+from qprune.training.provided import Provided
 from qprune.training.ranks import is_writer, joined
 from qprune.training.reproducibility import determined, get_rng, set_rng
 from qprune.training.run import Run, runs_root
@@ -43,7 +41,6 @@ __all__ = [
     "CallbackError",
     "CallbackList",
     "EarlyStopping",
-    "Experiment",
     "History",
     "LambdaCallback",
     "LearningRateMonitor",
@@ -71,10 +68,8 @@ __all__ = [
     "evaluate_model",
     "evaluating",
     "get_rng",
-    "here",
     "init_run",
     "is_about_images",
-    "is_trained",
     "is_writer",
     "joined",
     "load_checkpoint",
@@ -87,13 +82,11 @@ __all__ = [
     "open_model",
     "plan_chain",
     "plan_run",
-    "plan_spec",
     "prepare",
     "runs_root",
     "save_checkpoint",
     "save_small",
     "set_rng",
     "spec_of",
-    "steps_per_epoch",
     "train",
 ]

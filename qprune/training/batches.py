@@ -121,7 +121,7 @@ def _sees_one_value(layer: nn.Module | None, shape: tuple[int, ...]) -> bool:
 
 
 @contextmanager
-def one_value_told(where: str) -> Iterator[None]:
+def explaining_single_values(where: str) -> Iterator[None]:
     """Say in a sentence what `part_size` finds before training, where loaders and networks tell enough.
 
     Args:

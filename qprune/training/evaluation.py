@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from qprune.data import lost_loaders_told
+from qprune.data import explaining_lost_loaders
 from qprune.errors import DataError
 from qprune.tasks import Task
 from qprune.training.batches import check_target
@@ -45,7 +45,7 @@ def evaluate(
         0.9733333587646484
     """
     meter = Meter(task, device)
-    with evaluating(net), torch.no_grad(), lost_loaders_told():
+    with evaluating(net), torch.no_grad(), explaining_lost_loaders():
         for number, batch in enumerate(loader):
             check_target(task, batch[1], f"Batch {number} of the data to score")
             batch = to_device(batch, device, channels_last)

@@ -177,11 +177,11 @@ def workers_of(spec: Spec) -> int:
     return min(spec.data.workers, os.cpu_count() or 1)
 
 
-def here(data: DataSpec) -> DataSpec:
+def without_download(data: DataSpec) -> DataSpec:
     """The data that a file names, as far as it is on this machine: nothing is downloaded because a file says so.
 
     Example:
-        >>> here(DataSpec("cifar10", download=True)).download
+        >>> without_download(DataSpec("cifar10", download=True)).download
         False
     """
     return evolve(data, download=False)

@@ -11,7 +11,7 @@ from attrs import frozen
 
 from qprune.errors import CheckpointError
 from qprune.training.owner import Owner
-from qprune.training.writing import ABANDONED, told
+from qprune.training.writing import ABANDONED, explaining_write_errors
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Lock:
             CheckpointError: if another training holds it, or may hold it, or the folder cannot be written.
         """
         lock = cls(folder, Owner.claiming())
-        with told(folder):
+        with explaining_write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             _sweep(folder)
             for _ in range(100):

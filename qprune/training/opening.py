@@ -22,10 +22,10 @@ from qprune.training.file_checks import (
     batch_of,
     check_images,
     check_network,
-    here,
     is_about_images,
     is_cut_record,
     spec_in,
+    without_download,
     workers_of,
 )
 from qprune.training.ranks import device_of_rank
@@ -81,7 +81,7 @@ class Opened:
         Raises:
             DataError: if the data is not here, or has no such split.
         """
-        splits = load_data(here(self.spec.data), self.spec.seed) if self.data is None else self.data
+        splits = load_data(without_download(self.spec.data), self.spec.seed) if self.data is None else self.data
         part = getattr(splits, name)
         if part is None:
             raise DataError(f'The data has no "{name}" split.')

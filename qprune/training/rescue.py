@@ -12,7 +12,7 @@ from qprune.errors import CheckpointError
 from qprune.training.callbacks import Callback
 from qprune.training.claim import Claim
 from qprune.training.run import Run
-from qprune.training.writing import told
+from qprune.training.writing import explaining_write_errors
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Rescue(Callback):
                 except OSError:
                     break
                 return beside
-        with told(gone):
+        with explaining_write_errors(gone):
             return Path(mkdtemp(prefix=f"qprune-{gone.name}-"))
 
     def tell(self) -> None:

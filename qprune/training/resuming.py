@@ -45,21 +45,21 @@ def take_up(trainer: "Trainer", checkpoint: dict[str, Any]) -> None:
     _check(trainer, checkpoint, parts)
     shrinker = parts.pop("shrinker", None)
     if shrinker is not None:
-        with fitting("shrinker"):
+        with explaining_misfit("shrinker"):
             load_part(shrinker, checkpoint["shrinker"], SOURCE)
-    with fitting("net"):
+    with explaining_misfit("net"):
         load_state(trainer.net, checkpoint["net"], SOURCE)
     for name, part in parts.items():
-        with fitting(name):
+        with explaining_misfit(name):
             load_part(part, copy.deepcopy(checkpoint[name]), SOURCE)
-    with fitting("step"):
+    with explaining_misfit("step"):
         trainer.step, trainer.lr = int(checkpoint["step"]), float(checkpoint["lr"])
-    with fitting("ranks"):
+    with explaining_misfit("ranks"):
         _take_up_own(trainer, checkpoint["ranks"])
 
 
 def _check(trainer: "Trainer", checkpoint: dict[str, Any], parts: dict[str, Any]) -> None:
-    with fitting("step"):
+    with explaining_misfit("step"):
         longer = checkpoint["step"] > trainer.steps
     if longer:
         raise CheckpointError(
@@ -110,14 +110,14 @@ def _alike(own: Any, other: Any) -> bool:
 
 
 @contextmanager
-def fitting(what: str) -> Iterator[None]:
+def explaining_misfit(what: str) -> Iterator[None]:
     """Say in a sentence that a part of a checkpoint is none that can be loaded, whatever error that raises.
 
     Raises:
         CheckpointError: naming the part.
 
     Example:
-        >>> with fitting("optimizer"):
+        >>> with explaining_misfit("optimizer"):
         ...     optimizer.load_state_dict({"state": 5})
         Traceback (most recent call last):
         qprune.errors.CheckpointError: The checkpoint holds something else where its optimizer should be. Begin anew \

@@ -15,7 +15,7 @@ from qprune.spec.files import read_table
 from qprune.spec.values import shown
 from qprune.spelling import similar
 from qprune.training.checkpoint import DamagedError, load
-from qprune.training.writing import remove_parts, replaced, told
+from qprune.training.writing import explaining_write_errors, remove_parts, replaced
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class Run:
         if resume and overwrite:
             raise CheckpointError(f"{run.path}: resume and overwrite exclude each other; give one of them.")
         if overwrite:
-            with told(run.path):
+            with explaining_write_errors(run.path):
                 run.clear()
         elif run.exists and not resume:
             raise CheckpointError(run._refusal())
@@ -94,7 +94,7 @@ class Run:
         else:
             log.log(logging.INFO if resume else logging.DEBUG, "%s: nothing to resume, the run begins", run.path)
         if not run.exists:
-            with told(run.path):
+            with explaining_write_errors(run.path):
                 run.path.mkdir(parents=True, exist_ok=True)
             with replaced(run.spec) as file:
                 file.write(spec_toml.encode())
@@ -190,7 +190,7 @@ class Run:
         """
         if not self.resumable:
             log.info("%s: there is no checkpoint, the run begins anew", self.path)
-            with told(self.path):
+            with explaining_write_errors(self.path):
                 self._delete(name for name in FILES if name != self.spec.name)
 
     def _delete(self, names: Iterable[str]) -> None:

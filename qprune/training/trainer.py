@@ -17,7 +17,7 @@ from qprune.data import LoaderError
 from qprune.errors import DataError
 from qprune.tasks import Task
 from qprune.training import ranks
-from qprune.training.batches import check_target, one_value_told
+from qprune.training.batches import check_target, explaining_single_values
 from qprune.training.callbacks import Callback, CallbackError, CallbackList
 from qprune.training.compiling import compiled
 from qprune.training.driver import Event, ScheduleDriver
@@ -27,7 +27,7 @@ from qprune.training.history import History
 from qprune.training.interrupt import Interruption
 from qprune.training.meter import Meter
 from qprune.training.reproducibility import set_rng
-from qprune.training.resuming import fitting, take_up, training_state
+from qprune.training.resuming import explaining_misfit, take_up, training_state
 from qprune.training.shrinking import Shrinker
 from qprune.training.update import Update
 
@@ -195,7 +195,7 @@ class Trainer:
         self.net.train()
         self._since = perf_counter()
         if self.rng is not None:
-            with fitting("random numbers"):
+            with explaining_misfit("random numbers"):
                 set_rng(self.rng, self.device)
             self.rng = None
         if not self._done() or self._validation_due():
@@ -228,7 +228,7 @@ class Trainer:
         check_target(self.task, batch[1], where)  # here, because on a GPU it would have to be read back
         self._whole = False
         self.batch = to_device(batch, self.device, self.channels_last)
-        with one_value_told(where):
+        with explaining_single_values(where):
             self.loss = self.update.backward(self.batch, self.feed.share(number), self.meter.update)
         self.callbacks.on_before_optimizer_step()
         self.lr = _lr(self.optimizer)

@@ -27,7 +27,7 @@ def replaced(path: Path, keep_as: str | None = None) -> Iterator[IO[bytes]]:
         CheckpointError: if it cannot be written, say on a full disk; what was there is left as it was.
     """
     part = _part(path)
-    with told(path), _removed(part):
+    with explaining_write_errors(path), _removed(part):
         remove_parts(path, ABANDONED)
         part.unlink(missing_ok=True)  # of a killed process that had this process's number
         with part.open("xb") as file:
@@ -59,14 +59,14 @@ def _removed(part: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def told(path: Path) -> Iterator[None]:
+def explaining_write_errors(path: Path) -> Iterator[None]:
     """Tell what went wrong in writing ``path`` in a sentence, with the way out.
 
     Raises:
         CheckpointError: in place of an ``OSError``.
 
     Example:
-        >>> with told(Path("/proc/run")):
+        >>> with explaining_write_errors(Path("/proc/run")):
         ...     Path("/proc/run").mkdir()
         Traceback (most recent call last):
         qprune.errors.CheckpointError: /proc/run cannot be written: No such file or directory. ...
