@@ -111,8 +111,8 @@ class ImageFiles:
     """Images too many for memory: decoded each time they are indexed.
 
     Example:
-        >>> ImageFiles(paths, 64, 64)[[0, 2]].shape
-        torch.Size([2, 3, 64, 64])
+        >>> ImageFiles(paths, 32, 32)[[0, 2]].shape
+        torch.Size([2, 3, 32, 32])
     """
 
     paths: Sequence[Path]

@@ -71,7 +71,7 @@ class LabelFiles:
         ids: which id is which class.
 
     Example:
-        >>> LabelFiles([Path("a.png")], LabelIds({0: 0, 1: 1}))[0].shape
+        >>> LabelFiles([Path("labels/0.png")], LabelIds({0: 0, 1: 1}))[0].shape
         torch.Size([240, 320])
     """
 

@@ -156,8 +156,9 @@ class CallbackList:
         CallbackError: from a hook, if a callback raised in it.
 
     Example:
-        >>> callbacks = CallbackList([CSVLogger("history.csv")])
+        >>> callbacks = CallbackList([LambdaCallback(on_epoch_end=lambda epoch, logs: print(logs["loss"]))])
         >>> callbacks.on_epoch_end(0, {"loss": 0.5})
+        0.5
     """
 
     def __init__(self, callbacks: Iterable[Callback] = ()) -> None:

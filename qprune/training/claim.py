@@ -59,7 +59,8 @@ def claim_run(root: Path, spec: Spec, resume: bool, overwrite: bool) -> Iterator
 
     Example:
         >>> with claim_run(Path("runs"), spec, resume=False, overwrite=False) as claim:
-        ...     train(experiment, claim)
+        ...     claim.held
+        True
     """
     run, lock = Run(root / spec.name), None
     try:

@@ -41,8 +41,8 @@ def evaluate(
         DataError: if there is no batch, labels are none of the task's classes, or a process of the loader is gone.
 
     Example:
-        >>> evaluate(net, Classification(classes=10), eval_loader(splits.test, batch=256))["accuracy"]
-        0.9733333587646484
+        >>> sorted(evaluate(net, Classification(classes=10), loader))
+        ['accuracy', 'loss', 'top5']
     """
     meter = Meter(task, device)
     with evaluating(net), torch.no_grad(), explaining_lost_loaders():
