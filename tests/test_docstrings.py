@@ -64,7 +64,7 @@ WITH_THINGS = {
     "qprune.training.evaluation.evaluate", "qprune.training.evaluation.evaluating",
     "qprune.training.history.History.plot", "qprune.training.model_checkpoint.ModelCheckpoint.move_to",
     "qprune.training.opening.is_trained", "qprune.training.opening.load_model",
-    "qprune.training.opening.model_file", "qprune.training.optimizers.make_average",
+    "qprune.training.opening.model_file", "qprune.training.averaging.make_average",
     "qprune.training.provided.Provided", "qprune.training.provided.Provided.in_place_of",
     "qprune.training.reproducibility.determined", "qprune.training.reproducibility.set_rng",
     "qprune.training.resuming.explaining_misfit", "qprune.training.run.Run.create",

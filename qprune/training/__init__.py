@@ -1,5 +1,6 @@
 """The training loop and what watches it."""
 
+from qprune.training.averaging import make_average
 from qprune.training.callbacks import Callback, CallbackError, CallbackList, LambdaCallback
 from qprune.training.chain import Overrides, SpecLike, choose_spec, init_run, missing_links, plan_chain, plan_run
 from qprune.training.checkpoint import load as load_checkpoint
@@ -23,7 +24,7 @@ from qprune.training.opening import (
     model_file,
     open_model,
 )
-from qprune.training.optimizers import make_average, make_lr_schedule, make_optimizer
+from qprune.training.optimizers import make_lr_schedule, make_optimizer
 from qprune.training.progress import Progress
 from qprune.training.provided import Provided
 from qprune.training.ranks import is_writer, joined

@@ -19,11 +19,12 @@ from qprune.shrink import graph_of
 from qprune.spec import Spec, TrainSpec
 from qprune.tasks import Task
 from qprune.training import ranks
+from qprune.training.averaging import make_average
 from qprune.training.batches import check_labels, check_output, fewest_images, part_size
 from qprune.training.driver import ScheduleDriver
 from qprune.training.inheriting import inherit
 from qprune.training.opening import choose_device
-from qprune.training.optimizers import make_average, make_lr_schedule, make_optimizer
+from qprune.training.optimizers import make_lr_schedule, make_optimizer
 from qprune.training.provided import NOTHING, Provided, loader_length
 from qprune.training.reproducibility import seed_generators
 from qprune.training.shrinking import Shrinker

@@ -1,10 +1,9 @@
-"""Optimizers, learning-rate schedules and moving averages of weights, as a spec asks for them."""
+"""Optimizers and learning-rate schedules from their tables of a spec."""
 
 import math
 
 from torch import nn, optim
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from qprune.errors import PlanError, as_lines
 from qprune.schedules.durations import in_epochs, to_steps
@@ -103,25 +102,6 @@ ep); received '5ep'. Train longer, or leave it out.
         end = f"must be over before training ends at step {in_epochs(steps, steps_per_epoch)}"
         lines = [f"train.lr_schedule.{name} {end}; received {mark!r}" for name, mark in late.items()]
         raise PlanError(as_lines(f"{line}. Train longer, or leave it out." for line in lines))
-
-
-def make_average(net: nn.Module, decay: float) -> AveragedModel:
-    """A copy of ``net`` whose weights become the moving average; its buffers are those of ``net``.
-
-    After each step of training ``average.update_parameters(net)`` moves it; `ScheduleDriver` zeroes in it what it
-    zeroes in ``net``. Masks and ranges are measured with the weights that are trained.
-
-    Args:
-        net: the network.
-        decay: the weight of the average so far, in (0, 1).
-
-    Source: Polyak and Juditsky, 1992; torch.optim.swa_utils.
-
-    Example:
-        >>> average = make_average(net, decay=0.999)
-        >>> driver = ScheduleDriver(net, average=average.module)
-    """
-    return AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)
 
 
 def _steps(duration: int | str, steps_per_epoch: int) -> int:
