@@ -1,4 +1,4 @@
-"""From a spec to a trained network; `qprune.trained` has what one does with it then."""
+"""From a spec to a trained network; what is done with that one is in `qprune.trained`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -134,7 +134,7 @@ def plan(
     runs: Path | str | None = None,
     overrides: Overrides = (),
 ) -> Plan:
-    """Everything that training would do, without training: sites, time line, cost; prints as a time line.
+    """Plan a training without running it: sites, time line, cost; prints as a time line.
 
     What the run that ``init`` names has pruned counts; if it is not trained yet, it is planned first.
 

@@ -53,14 +53,14 @@ def _say(text: object, err: bool = False) -> None:
 
 
 class _Formatter(logging.Formatter):
-    """Log lines, likewise."""
+    """Log lines, with control characters written out."""
 
     def format(self, record: logging.LogRecord) -> str:
         return visible(super().format(record), keep="\n\t")
 
 
 def _explaining_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Tell mistakes in sentences, with exit code 2 and no traceback; Ctrl-C has exit code 130, SIGTERM 143."""
+    """Print errors as sentences without a traceback, with exit code 2; Ctrl-C has exit code 130, SIGTERM 143."""
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -345,7 +345,7 @@ def _allowed(require: str | None) -> float | None:
 def _check_certificate(
     certificate: Certificate, metric: str, require: str | None, allowed: float | None, own_data: bool = False
 ) -> str:
-    """What the file was held to, as a line to show."""
+    """Check the certificate against ``--require``; a line that says what was required."""
     if require == "exact" and not certificate.exact:
         raise ExportError(
             f'{certificate.file} differs from the network. Train with numerics = "exact", or require less.'

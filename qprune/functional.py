@@ -40,7 +40,7 @@ def keep_top(score: Tensor, sparsity: float, multiple_of: int = 1) -> Tensor:
 
 
 def kept_channels(channels: int, sparsity: float, multiple_of: int = 1) -> int:
-    """How many of ``channels`` remain at ``sparsity``; see `keep_top`.
+    """The number of channels that remain at ``sparsity``; see `keep_top`.
 
     Example:
         >>> kept_channels(10, 0.75), kept_channels(10, 0.75, multiple_of=8)

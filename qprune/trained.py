@@ -1,4 +1,4 @@
-"""What one does with a trained network: open, score, run, weigh, save and export it."""
+"""Functions for trained networks: load, score, run, summarize, save and export them."""
 
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,7 @@ def summary(
     metric: float | None = None,
     runs: Path | str | None = None,
 ) -> Summary:
-    """What a network costs, per layer and in total: parameters, MACs, bits, bytes; prints as a table.
+    """The costs of a network per layer and in total: parameters, MACs, bits, bytes; prints as a table.
 
     Args:
         model: a network, or a run as for `load`.
@@ -145,7 +145,7 @@ def summary(
 
 
 def shrink_report(net: nn.Module, example: Any, fold: bool = False) -> ShrinkReport:
-    """What `shrink` takes out of a network, and what it leaves and why; prints as a table.
+    """What `shrink` removes from a network, what it leaves, and why; prints as a table.
 
     Per layer and in total: channels, parameters, MACs and packed bytes before and after, beside what the masks promise.
 
@@ -164,7 +164,7 @@ def shrink_report(net: nn.Module, example: Any, fold: bool = False) -> ShrinkRep
 
 
 def save(net: nn.Module, path: Path | str, example: Any) -> None:
-    """One file that `load` opens without the network's classes: any network of yours, swapped, shrunk or neither.
+    """Save any network of yours, swapped, shrunk or neither, in a file that `load` opens without its classes.
 
     The calls of its forward in eval mode, followed symbolically, are written as plain data beside its state. `load`
     makes an ordinary network of them, with the same outputs to the bit, the same module paths and state keys: to

@@ -135,7 +135,7 @@ def find_transform(name: object, path: str) -> Any:
 
 
 def reason(error: Exception) -> str:
-    """What a library found wrong with a value, in its words; where it only stumbled over it, in ours.
+    """The text of a library's error; a sentence of our own where the text is merely Python's.
 
     Example:
         >>> reason(TypeError("'<=' not supported between instances of 'float' and 'str'"))

@@ -15,7 +15,7 @@ _UNKNOWN = -1
 
 @frozen(eq=False)
 class LabelIds:
-    """Which id of a file is which class.
+    """Maps the ids in a file to classes.
 
     Args:
         labels: id -> class; 255 is void in any case.

@@ -78,7 +78,7 @@ def load_pairs(spec: DataSpec, seed: int = 0) -> Splits:
 
 
 def _stated(spec: DataSpec, listed: PairSource | None) -> DataInfo:
-    """What is known of the pictures as they are stored: of a named set from the table, of others from their listing."""
+    """The data set as it is stored: from the table for a named set, from the listing for others."""
     known = NAMED.get(spec.name)
     if listed is None:
         assert known is not None

@@ -129,7 +129,7 @@ class Streets:
         return self.size
 
     def name_of(self, index: int) -> str:
-        """Which scene."""
+        """The split and number of the scene."""
         return f"streets, {self.split} scene {index}"
 
 
@@ -175,5 +175,5 @@ class Chosen:
         return [self.pictures.size_of(index) for index in self.indices]
 
     def name_of(self, index: int) -> str:
-        """What to call one in a sentence."""
+        """The name of a picture for error messages."""
         return self.pictures.name_of(self.indices[index])

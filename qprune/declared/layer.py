@@ -115,7 +115,7 @@ def _construct(cls: type[nn.Module], options: Mapping[str, Any]) -> nn.Module:
 
 
 def _size(cls: type[nn.Module], values: Mapping[str, Any]) -> int:
-    """How many values the layer will have, before memory is asked for them; 0 where it cannot be made on meta."""
+    """Number of values the layer will have, counted without allocating memory; 0 if it cannot be made on meta."""
     try:
         with torch.device("meta"):
             return sum(value.numel() for value in cls(**values).state_dict().values())

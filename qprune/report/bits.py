@@ -1,4 +1,4 @@
-"""At how many bits the tensors of a network arrive and are kept, followed from quantizer to reader."""
+"""Follows the bit widths of tensors through a network, from quantizers to the layers that read them."""
 
 from math import prod
 from typing import Any

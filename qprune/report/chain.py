@@ -42,7 +42,7 @@ def chain_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def chain_of(name: str, root: Path) -> list[dict[str, Any]]:
-    """The reports of a run and of the runs it was built on, the first one first; what has no report ends the chain.
+    """The reports of a run and of the runs before it, the first one first, as far back as there are reports.
 
     So does a damaged one, of which a warning tells: the run itself has long been trained, and nothing is lost.
 
@@ -71,11 +71,11 @@ def chain_of(name: str, root: Path) -> list[dict[str, Any]]:
 
 
 class _DamagedError(Exception):
-    """What is wrong with a report."""
+    """A report that cannot be shown, with the reason."""
 
 
 def _report(content: bytes) -> dict[str, Any]:
-    """What a file holds, if it is a report that `chain_table` can show."""
+    """Parse a report, and check what `chain_table` needs of it."""
     try:
         found = json.loads(content)
     except (ValueError, RecursionError):  # no JSON, no UTF-8, nested too deep, or a number of thousands of digits

@@ -22,7 +22,7 @@ NORMALIZATIONS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 
 @frozen
 class LayerCost:
-    """What one layer costs for one image. ``kept`` counts are by the masks; the others are those of the dense layer.
+    """The cost of one layer for one image. ``kept`` counts are by the masks; the others are those of the dense layer.
 
     Attributes:
         path: module path; empty if the network is the layer.
@@ -226,7 +226,7 @@ def _macs(layer: _Layer, use: _Use, *, kept: bool) -> int:
 
 
 def positions(module: nn.Module, call: Call) -> int:
-    """How often each weight is used: at every output position, or for a transposed convolution at every input position.
+    """The number of times each weight is used: once per output position, per input position if the layer is transposed.
 
     Args:
         module: a convolution or linear layer.

@@ -1,4 +1,4 @@
-"""`ShrinkReport`: what shrinking took out of a network, against what its masks promise, and what stayed and why."""
+"""`ShrinkReport`: the channels that shrinking removed beside those that the masks drop, and why others stayed."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -68,7 +68,7 @@ class ShrinkTotal:
 
 @frozen
 class ShrinkReport:
-    """What shrinking did to a network; printed, it is a table.
+    """The changes that shrinking made to a network; prints as a table.
 
     Attributes:
         input_size: shape of one image, without the batch.
@@ -99,7 +99,7 @@ class ShrinkReport:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain dicts, lists and numbers, ready for JSON."""
+        """The report as plain dicts, lists and numbers, ready for JSON."""
         return as_plain(self)
 
     def __str__(self) -> str:

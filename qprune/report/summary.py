@@ -1,4 +1,4 @@
-"""`summarize`: what a network costs, layer by layer and in total."""
+"""`summarize`: counts the costs of a network, layer by layer and in total."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -64,7 +64,7 @@ class TotalCost:
 
 @frozen
 class Summary:
-    """A network's cost ledger; printed, it is a table.
+    """The costs of a network, layer by layer and in total; prints as a table.
 
     Attributes:
         input_size: shape of the image, without the batch.
@@ -79,7 +79,7 @@ class Summary:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain dicts, lists and numbers, ready for JSON."""
+        """The summary as plain dicts, lists and numbers, ready for JSON."""
         return as_plain(self)
 
     def __str__(self) -> str:

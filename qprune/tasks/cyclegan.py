@@ -65,7 +65,7 @@ class CycleGAN:
     pool_b: ImagePool = field(default=Factory(_pool_of, takes_self=True), init=False, eq=False, repr=False)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Mean absolute difference of a reconstruction and its original: what can be told without pairs."""
+        """Mean absolute difference of a reconstruction and its original, which needs no pairs."""
         return mean_difference(output, target)
 
     def step(self, net: nn.Module, batch: Any) -> tuple[Tensor, Translated]:
@@ -102,7 +102,7 @@ class CycleGAN:
         return {"pool_a": self.pool_a.state_dict(), "pool_b": self.pool_b.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the pools of ``state``."""
+        """Restore the pools."""
         self.pool_a.load_state_dict(state["pool_a"])
         self.pool_b.load_state_dict(state["pool_b"])
 

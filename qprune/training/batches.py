@@ -1,4 +1,4 @@
-"""What batches, labels and outputs must be for a network to be trained on them; said before the first step."""
+"""Checks of batches, labels and outputs, made before the first step where possible."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,7 +84,7 @@ def check_output(task: Task, flow: Flow, shape: tuple[int, ...], data: str) -> N
 
 
 def part_size(flow: Flow, fewest: int | None, other: int | None = None) -> int:
-    """How many images the parts of a batch must have at least, for the network's batch statistics.
+    """The least number of images that a part of a batch must have for the network's batch statistics.
 
     Args:
         flow: trace of the network on two images.
@@ -122,7 +122,7 @@ def _sees_one_value(layer: nn.Module | None, shape: tuple[int, ...]) -> bool:
 
 @contextmanager
 def explaining_single_values(where: str) -> Iterator[None]:
-    """Say in a sentence what `part_size` finds before training, where loaders and networks tell enough.
+    """Turn torch's error about batch statistics of a single value into one sentence.
 
     Args:
         where: what to call the batch.

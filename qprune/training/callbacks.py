@@ -19,7 +19,7 @@ Logs = dict[str, Any]
 
 
 class Callback:
-    """Watches a training; every hook does nothing until it is overridden.
+    """Base class of what watches a training; every hook does nothing until it is overridden.
 
     An "epoch" of the hooks ends with a validation, whatever its length; ``epoch`` counts them from 0. Callbacks may set
     ``trainer.stop_training = True``. They must not draw from torch's global generator, which the network's dropout
@@ -71,14 +71,14 @@ class Callback:
         """Called when the error of a callback ends training, between two steps; errors of this hook are only logged."""
 
     def close(self) -> None:
-        """Let go of files and terminal lines; called at the very end, however training ended."""
+        """Close files and terminal lines; called at the very end, however training ended."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed training needs to know: tensors and plain types. Called whenever a checkpoint is written."""
+        """State to be saved, tensors and plain types; called whenever a checkpoint is written."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Restore the state that `state_dict` gave."""
 
 
 HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
@@ -227,7 +227,7 @@ class CallbackList:
         return {name: state for name, callback in self._numbered() if (state := callback.state_dict())}
 
     def load_state_dict(self, states: dict[str, Any]) -> None:
-        """Give every state to the callback it came from; those that are not there any more are named in the log."""
+        """Restore the state of every callback; states of callbacks that are missing now are named in the log."""
         for name, callback in self._numbered():
             if name in states:
                 callback.load_state_dict(states[name])

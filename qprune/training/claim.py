@@ -1,4 +1,4 @@
-"""Claiming the folder of a run: one process does, the others wait for it, and no other training may have it."""
+"""Claims the folder of a run, so that no other training uses it; one process claims, the others wait for it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""The view of a network that training runs when it is compiled; the network itself stays as it is."""
+"""Compiled views of a network for training; the network itself is not changed."""
 
 import copy
 from typing import Any
@@ -37,7 +37,7 @@ def _allow_graphs() -> None:
 
 
 def graphs_compiled() -> int:
-    """How many graphs this process has compiled so far.
+    """Number of graphs that this process has compiled so far.
 
     Example:
         >>> graphs_compiled()

@@ -1,4 +1,4 @@
-"""What a checkpoint holds: tensors and plain types, a bounded number of them, and their checksum."""
+"""Checks that a checkpoint holds tensors and plain types only, not too many of them, and computes its checksum."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256

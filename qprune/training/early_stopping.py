@@ -56,7 +56,7 @@ class EarlyStopping(Callback):
         self.weights: dict[str, Any] = {}
 
     def on_train_begin(self, logs: Logs) -> None:
-        """A training that this callback has ended stays ended when it is resumed."""
+        """Keep a training that this callback has ended from going on when it is resumed."""
         self.trainer.stop_training |= self.stopped
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
@@ -88,6 +88,6 @@ class EarlyStopping(Callback):
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on comparing from there."""
+        """Restore the best value, and the weights if they were kept."""
         for name, value in state.items():
             setattr(self, name, value)

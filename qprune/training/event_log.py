@@ -40,7 +40,7 @@ class EventLog:
         self._warned = False
 
     def begin(self, step: int) -> None:
-        """Go on in a new file at ``step``; whoever reads it drops points of later steps from the files before."""
+        """Continue in a new file at ``step``; TensorBoard then ignores later steps in the earlier files."""
         self._name, self._start = None, step
 
     def cut_back(self) -> None:

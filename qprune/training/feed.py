@@ -58,7 +58,7 @@ class Feed:
             yield batch
 
     def until_interrupted(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """The same batches, up to the one during which the interruption came.
+        """Pass batches on until the interruption comes.
 
         Raises:
             LoaderError: if a loader process is gone.

@@ -1,4 +1,4 @@
-"""What a file says about its network and data, checked before anything relies on it or memory is asked for it."""
+"""Checks what a file says about its network and data, before memory is allocated for it."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ def is_about_images(content: Mapping[str, Any]) -> bool:
 
 
 def is_cut_record(value: Any) -> bool:
-    """Whether it looks like what `qprune.shrink.record` gave; what fits which network, `qprune.shrink.rebuild` sees.
+    """Whether a value has the form of what `qprune.shrink.record` gives; `qprune.shrink.rebuild` checks the rest.
 
     Example:
         >>> is_cut_record({"cuts": {}, "folds": []})
@@ -65,7 +65,7 @@ def _are_numbers(value: Any, count: int, least: int, most: int) -> bool:
 
 
 def spec_in(text: str, source: str | os.PathLike[str]) -> Spec | None:
-    """The spec that a file holds as TOML; None where it holds none. It leads to no other file.
+    """The spec that a file holds as TOML, None if it holds none; ``extends`` is not followed.
 
     Raises:
         CheckpointError: if it cannot be read, with the file and the mistakes.
@@ -178,7 +178,7 @@ def workers_of(spec: Spec) -> int:
 
 
 def without_download(data: DataSpec) -> DataSpec:
-    """The data that a file names, as far as it is on this machine: nothing is downloaded because a file says so.
+    """The same data table with ``download`` off: nothing is downloaded because a file says so.
 
     Example:
         >>> without_download(DataSpec("cifar10", download=True)).download

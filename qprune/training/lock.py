@@ -44,7 +44,7 @@ class Lock:
 
     @classmethod
     def take(cls, folder: Path) -> "Lock":
-        """Take the lock of a folder, which is made if need be.
+        """Take the lock of a folder; the folder is made if it is not there.
 
         Raises:
             CheckpointError: if another training holds it, or may hold it, or the folder cannot be written.
@@ -84,7 +84,7 @@ class Lock:
         return True
 
     def release(self) -> None:
-        """Let another training have the folder. A process that was forked from the holder releases nothing."""
+        """Release the lock, if this is the process that took it and not one that was forked from it."""
         if os.getpid() == self.owner.process:
             with suppress(OSError):
                 self._entry.unlink()

@@ -206,7 +206,7 @@ class ModelCheckpoint(Callback):
         return {"best": self.best, "best_step": self.best_step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on choosing from there."""
+        """Restore the best value and its step."""
         self.best, self.best_step = state["best"], state["best_step"]
 
 

@@ -1,4 +1,4 @@
-"""What the processes of one training tell each other. With one process they have nothing to tell, and nothing is sent.
+"""Communication between the processes of one training. With a single process nothing is sent.
 
 A process is called a rank, as in torch.distributed. Nothing here is called inside a forward pass. All but the first
 few functions wait for all ranks, which must call them at the same points.
@@ -33,7 +33,7 @@ def rank() -> int:
 
 
 def world() -> int:
-    """How many processes train together."""
+    """Number of processes that train together."""
     return dist.get_world_size() if several() else 1
 
 
@@ -92,7 +92,7 @@ def joined(device: torch.device) -> Iterator[None]:
 
 
 def _part() -> None:
-    """Let go of the others, who notice it at their next exchange."""
+    """Leave the process group; the other processes notice at their next exchange."""
     if several():
         gc.collect()  # whatever still holds the group keeps its threads, which must be gone before Python ends
         dist.destroy_process_group()

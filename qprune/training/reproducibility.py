@@ -54,7 +54,7 @@ def get_rng(device: Device = None) -> dict[str, Any]:
 
 
 def set_rng(state: dict[str, Any], device: Device = None) -> None:
-    """Go on from what `get_rng` gave, on this machine's GPU wherever it was another one's.
+    """Restore the generators from what `get_rng` gave; the state of a GPU goes to this machine's GPU.
 
     States of earlier versions of qprune hold torch's generators alone; then Python's and NumPy's stay as they are.
 
@@ -111,7 +111,7 @@ def _set_gpu(saved: Any, index: int) -> None:
 
 @contextmanager
 def determined(wanted: bool = True) -> Iterator[list[str]]:
-    """Let torch choose operations whose results do not depend on timing; it may choose slower ones.
+    """Make torch use deterministic operations inside the ``with`` block; they may be slower.
 
     On a CPU all operations of the networks here are. On a GPU some are not, such as the gradient of bilinear resizing
     and of reflection padding: each is named once in the log, and training goes on.

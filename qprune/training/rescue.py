@@ -50,7 +50,7 @@ class Rescue(Callback):
         return self.run != self.claim.run
 
     def look(self) -> None:
-        """Look for the folder, and have all be written elsewhere if it is gone.
+        """Check that the folder is there; if it is gone, have everything written to another folder.
 
         Raises:
             CheckpointError: if there is nowhere to write to.

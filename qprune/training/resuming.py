@@ -1,4 +1,4 @@
-"""What of a training a checkpoint holds, and how a training takes it up again, part by part."""
+"""Collects the state of a training for a checkpoint, and restores it part by part."""
 
 import copy
 import os
@@ -23,7 +23,7 @@ PARTS = ("shrinker", "optimizer", "update", "lr_schedule", "driver", "average", 
 
 
 def training_state(trainer: "Trainer") -> dict[str, Any]:
-    """All that a training needs to go on from its present step to the same result, of every process."""
+    """The state of a training, of every process; restoring it leads to the same result."""
     states = {name: part.state_dict() for name, part in ({"net": trainer.net} | _parts(trainer)).items()}
     own = {"rng": get_rng(trainer.device) if trainer.rng is None else trainer.rng}
     if hasattr(trainer.task, "state_dict"):
@@ -36,7 +36,7 @@ def _parts(trainer: "Trainer") -> dict[str, Any]:
 
 
 def take_up(trainer: "Trainer", checkpoint: dict[str, Any]) -> None:
-    """Let a training go on from what `training_state` gave.
+    """Restore a training from what `training_state` gave.
 
     Raises:
         CheckpointError: if that is of another network or from a longer training, or holds something else.
@@ -111,7 +111,7 @@ def _alike(own: Any, other: Any) -> bool:
 
 @contextmanager
 def explaining_misfit(what: str) -> Iterator[None]:
-    """Say in a sentence that a part of a checkpoint is none that can be loaded, whatever error that raises.
+    """Turn any error that loading a part of a checkpoint raises into one sentence.
 
     Raises:
         CheckpointError: naming the part.

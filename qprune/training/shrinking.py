@@ -154,7 +154,7 @@ class Shrinker:
             return analyse(self.net, self._flow, Mode(settled=settled.__contains__, training=True))
 
     def _difference(self, cuts: Mapping[str, Cut], inputs: Any) -> ShrinkError | None:
-        """What copies of the network and of its average, cut and uncut, differ by."""
+        """Compare copies of the network and of its average before and after the cut; the error if they differ."""
         try:
             self._compare(self.net, cuts, inputs)
             if self.average is not None:
@@ -234,7 +234,7 @@ class Shrinker:
                     )
 
     def finish(self, net: nn.Module) -> nn.Module:
-        """Cut what only the end of training lets go: constants become biases, and channels go that happen to be zero.
+        """Make the cuts that must wait for the end of training: constants become biases, and channels that are zero go.
 
         Args:
             net: the trained network. It is not touched.
@@ -258,7 +258,7 @@ class Shrinker:
         return small
 
     def state_dict(self) -> dict[str, Any]:
-        """What was cut so far, and what decides about the next cut."""
+        """The cuts so far, and the counters that decide when the next one is due."""
         decisive = {"wasted": self.wasted, "excess": self.excess, "cautious": self.cautious}
         return {"cuts": record(self.net)} | decisive
 
@@ -285,7 +285,7 @@ class _WithoutDropout(TorchFunctionMode):
 
 
 def _stay_in_mode(net: nn.Module) -> None:
-    """Let a copy run in the modes that it is in, whatever is set meanwhile."""
+    """Keep each layer of a copy in its present training or eval mode, whatever mode is set later."""
     # statistics that processes exchange would make all of them wait, where one compares once more
     modes = {part: part.training and not isinstance(part, nn.SyncBatchNorm) for part in net.modules()}
 

@@ -1,4 +1,4 @@
-"""The file of a network that was shrunk after training."""
+"""Writes the file of a network that was shrunk after training."""
 
 import os
 from collections.abc import Mapping

@@ -123,14 +123,14 @@ class TensorBoard(Callback):
         self.written += len(news)
 
     def state_dict(self) -> dict[str, Any]:
-        """How far the event files go; what is known so far is written first, since a checkpoint follows."""
+        """The sizes of the event files; pending points are written first, since a checkpoint follows."""
         self._flush()
         names = ("active", "written", "begun")
         facts = {name: getattr(self, name) for name in names}
         return facts | {"sizes": dict(self.events.sizes), "pending": list(self.events.pending)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the sizes, so that the event files can be cut back to them."""
         self.active, self.written, self.begun = state["active"], state["written"], state["begun"]
         self.events.sizes, self.events.pending = dict(state["sizes"]), list(state["pending"])
 
@@ -174,7 +174,7 @@ class LearningRateMonitor(Callback):
 
 
 def panels_of(trainer: Trainer, splits: Splits) -> Callable[[], list[Tensor]] | None:
-    """What draws some validation images, or test images where there are no others, as the network sees them now.
+    """A function that shows what the network makes of some validation images, or of test images if there are no others.
 
     They are spread evenly over the split, whose neighbours may be frames of one film. Of a loader that was handed over
     they are the first.

@@ -163,7 +163,7 @@ class Trainer:
 
     @property
     def averaged_net(self) -> nn.Module:
-        """What is validated and saved as the model: the moving average if there is one, else the network."""
+        """The network that is validated and saved as the model: the moving average if there is one, else ``net``."""
         return self.net if self.average is None else self.average.module
 
     @property
@@ -302,11 +302,11 @@ class Trainer:
         return {f"val_{name}": score for name, score in scores.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """All that is needed to go on from this step to the same result, of every process."""
+        """The state of the whole training, of every process: resuming from it gives the same result."""
         return training_state(self)
 
     def resume_from(self, checkpoint: dict[str, Any]) -> None:
-        """Go on where a checkpoint was written; `fit` then continues with its next step.
+        """Restore the state of a checkpoint; `fit` then continues with its next step.
 
         With another number of processes than before, those that are new begin with random numbers of their own.
 

@@ -88,7 +88,7 @@ class Update:
             self._step = plain
 
     def renew(self) -> None:
-        """Take note that parameters have other shapes now."""
+        """Exchange gradients of the parameters' new shapes, after channels were cut."""
         if isinstance(self._step, DistributedDataParallel):
             self._step = self._step.module  # whose hooks must be gone before others are set
             self._step = _replicated(self._step, self.device)
@@ -104,7 +104,7 @@ class Update:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
     def inputs(self, batch: Any) -> Any:
-        """What the network is given of a batch, or of its first part; None for a batch that is no tuple."""
+        """The network's input in a batch, or in its first part; None for a batch that is no tuple."""
         if not isinstance(batch, (tuple, list)):
             return None
         part, _ = next(split(batch, self.accumulate))
@@ -153,7 +153,7 @@ class Update:
         return self.scaler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the scale of ``state``."""
+        """Restore the scale of the loss."""
         if state:
             self.scaler.load_state_dict(state)
 

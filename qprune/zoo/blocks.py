@@ -1,4 +1,4 @@
-"""What several networks of the zoo are built from."""
+"""Building blocks that several networks of the zoo share."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from torch import nn
 
 
 def scaled(channels: int, width: float) -> int:
-    """How many of ``channels`` there are at ``width``, a share in (0, 1]: rounded down, never fewer than one.
+    """``channels`` times ``width``, a share in (0, 1], rounded down but at least 1.
 
     Example:
         >>> scaled(64, 0.5), scaled(3, 0.1)

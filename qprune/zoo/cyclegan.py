@@ -11,7 +11,7 @@ from qprune.zoo.resnet_generator import ResNetGenerator
 
 
 class CycleGAN(nn.Module):
-    """All that learns when images of kind a become images of kind b; ``generator_ab`` is what is deployed.
+    """Both generators and discriminators for images of kinds a and b; ``generator_ab`` is the deployed part.
 
     Input ``a`` of shape ``(N, in_channels, H, W)``, values about [-1, 1], with H and W multiples of 4 (``stride``).
     Output in eval mode: ``fake_b`` of shape ``(N, out_channels, H, W)``. In training mode: ``(fake_b, rec_a)``, the

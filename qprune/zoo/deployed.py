@@ -1,4 +1,4 @@
-"""Which part of a network is used once it is trained."""
+"""Finds the part of a network that is used after training."""
 
 from torch import nn
 

@@ -11,7 +11,7 @@ from qprune.zoo.unet_256 import UNet256
 
 
 class Pix2Pix(nn.Module):
-    """All that learns when an input becomes an image; ``generator`` is what is deployed.
+    """Generator and discriminator; ``generator`` is the deployed part.
 
     Input ``a`` of shape ``(N, in_channels, H, W)``, values about [-1, 1], with H and W multiples of 256 (``stride``);
     output ``(N, out_channels, H, W)``. The discriminator takes part in the losses alone: it reads
