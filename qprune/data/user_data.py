@@ -35,7 +35,7 @@ class Splits:
     test: Any = None
 
     @property
-    def known(self) -> DataInfo:
+    def facts(self) -> DataInfo:
         """``info``, where it must be there."""
         assert self.info is not None
         return self.info

@@ -61,7 +61,7 @@ class Experiment:
     @property
     def palette(self) -> tuple[tuple[int, int, int], ...]:
         """One colour per class, where classes have one."""
-        return self.splits.known.palette
+        return self.splits.facts.palette
 
 
 def prepare(
@@ -87,7 +87,7 @@ def prepare(
     """
     seed_generators(spec.seed)
     splits = provided.load(spec)
-    info = splits.known
+    info = splits.facts
     classes, shape = info.classes, info.shape
     task = provided.make_task(spec, info)
     net = assemble(spec, len(classes), shape, provided.model)
@@ -157,7 +157,7 @@ def _trainer(
     average = make_average(net, train.ema) if train.ema else None
     example = torch.zeros(2, *shape, device="meta")
     flow = trace(net, example)
-    check_output(task, flow, shape, splits.known.name or "your own")
+    check_output(task, flow, shape, splits.facts.name or "your own")
     driver = ScheduleDriver(
         net,
         example,

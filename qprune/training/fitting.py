@@ -58,7 +58,9 @@ def train(
     trainer, spec, run = experiment.trainer, experiment.spec, claim.run
     spec_toml = spec_to_toml(spec)
     facts: dict[str, Any] = {name: getattr(experiment, name) for name in ("classes", "shape", "palette")}
-    checkpoint = ModelCheckpoint(run.path, spec=spec_toml, **_interval(trainer, spec), **facts, own=experiment.example)
+    checkpoint = ModelCheckpoint(
+        run.path, spec=spec_toml, **_interval(trainer, spec), **facts, example=experiment.example
+    )
     rows, points = CSVLogger(run.history), TensorBoard(run.tensorboard, panels_of(trainer, experiment.splits))
     rescue = Rescue(claim, spec_toml, [rows, points, checkpoint])
     trainer.use([rescue, TerminateOnNaN(), rows, points, *callbacks, rescue, checkpoint])  # callbacks may take long

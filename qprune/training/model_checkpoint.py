@@ -46,8 +46,8 @@ class ModelCheckpoint(Callback):
         classes: names of the classes, stored in the files.
         shape: ``(C, H, W)`` of an image, stored in the files.
         palette: one colour per class, stored in the files.
-        own: an input of a network of the user's own, whose graph is then stored in ``model.pt``, so that `load` needs
-            none of its classes; see `qprune.save`.
+        example: an input of a network of the user's own, whose graph is then stored in ``model.pt``, so that `load`
+            needs none of its classes; see `qprune.save`.
 
     Raises:
         ValueError: for a mode that is neither, intervals that are not above 0, or intervals with ``save_best_only``.
@@ -71,13 +71,13 @@ class ModelCheckpoint(Callback):
         classes: Sequence[str] = (),
         shape: Sequence[int] = (),
         palette: Sequence[Sequence[int]] = (),
-        own: Tensor | None = None,
+        example: Tensor | None = None,
     ) -> None:
         _check_intervals(every, minutes, save_best_only)
         self.folder, self.monitor = Path(folder), Monitor(monitor, mode)
         self.save_best_only, self.every, self.minutes = save_best_only, every, minutes
         self.about = {"spec": spec, "classes": list(classes), "shape": list(shape), "palette": list(map(list, palette))}
-        self.own = own
+        self.example = example
         self.best: float | None = None
         self.best_step: int | None = None
         self._saved: tuple[int, int] | None = None
@@ -142,10 +142,10 @@ class ModelCheckpoint(Callback):
         self._save("model.pt", content | {"state": net.state_dict(), "cuts": record(net)} | self._graph(net))
 
     def _graph(self, net: nn.Module) -> dict[str, Any]:
-        if self.own is None:
+        if self.example is None:
             return {}
         try:
-            return {"graph": graph_of(net, self.own)}
+            return {"graph": graph_of(net, self.example)}
         except ShrinkError as error:
             log.warning("model.pt is opened with the network's own code only, model=: %s", error)
             return {}
