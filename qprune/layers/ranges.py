@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from qprune.layers.together import Strip, Together, owners
+from qprune.layers.strips import Strip, Together, owners
 
 if TYPE_CHECKING:
     from qprune.layers.quantizer import FakeQuant
@@ -28,7 +28,7 @@ class Ranges(Together):
         >>> ranges.commit()
     """
 
-    telling: ClassVar[str] = "range"
+    watched: ClassVar[str] = "range"
 
     def __init__(self, quants: "Sequence[FakeQuant]") -> None:
         self.quants = sorted(quants, key=_grid)
