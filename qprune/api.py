@@ -175,7 +175,7 @@ def build(spec: SpecLike) -> nn.Module:
     with mistakes_in(spec), torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(chosen.seed)
         net = assembling.assemble(chosen, len(info.classes), info.shape)
-        if chosen.numerics == "exact":
+        if chosen.arithmetic.remakes:
             make_exact(net, torch.zeros(2, *info.shape, device="meta"))
         return net
 

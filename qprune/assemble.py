@@ -14,6 +14,7 @@ from qprune.errors import PlanError, SpecError, as_lines
 from qprune.exact import make_exact
 from qprune.flow import Flow, hooked_copy, trace
 from qprune.layers import ChannelMask, Compressed, sites
+from qprune.numerics import numerics_of
 from qprune.selection import Filling, choose, fill, not_a_host
 from qprune.spec import ModelSpec, PruneRule, QuantizeRule, Spec
 
@@ -126,10 +127,12 @@ def swap(
 
     Raises:
         PlanError: for rules that match nothing, do not fit or contradict each other; every mistake is one line.
+        ValueError: for a word that is no numerics.
     """
+    remakes = numerics_of(numerics).remakes  # refuses another word before anything is done
     copied = copy.deepcopy(net)
     compress(copied, trace(copied, example), prune, quantize, numerics=numerics, complete=complete, origin="swap")
-    if numerics == "exact":
+    if remakes:
         make_exact(copied, example)
     return copied
 

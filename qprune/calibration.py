@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map_only
 from qprune.errors import DataError, PlanError, TrainingError
 from qprune.exact import bias_grids, settle_biases
 from qprune.flow import trace
-from qprune.layers import BiasQuant, FakeQuant, commit_all, sites
+from qprune.layers import BiasQuant, FakeQuant, commit_all, learned_parameters, sites
 from qprune.training.evaluation import evaluating
 from qprune.zoo import deployed
 
@@ -184,10 +184,10 @@ def _required(net: nn.Module) -> int:
 
 @contextmanager
 def _undone_on_error(net: nn.Module) -> Iterator[None]:
-    before = [(buffer, buffer.clone()) for buffer in net.buffers()]
+    before = [(each, each.clone()) for each in (*net.buffers(), *learned_parameters(net))]
     try:
         yield
     except BaseException:
-        for buffer, values in before:
-            buffer.copy_(values)
+        for tensor, values in before:
+            tensor.copy_(values)
         raise

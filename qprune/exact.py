@@ -22,6 +22,7 @@ from qprune.layers import (
     Compressed,
     CompressedConv2d,
     FakeQuant,
+    LearnedQuant,
     in_place_of,
 )
 from qprune.layers.bias import LARGEST
@@ -138,7 +139,7 @@ def bias_grids(flow: Flow, settled: bool = True) -> Iterator[tuple[Any, FakeQuan
 
 @torch.no_grad()
 def settle_biases(grids: Sequence[tuple[Any, FakeQuant]]) -> None:
-    """Give every bias its grid whose input and weight have theirs; what has one keeps it.
+    """Give every bias its grid whose input and weight have theirs; what has one keeps it, unless these are learned.
 
     Where a bias is out of proportion to its weights, these get larger steps, so that its integer has room.
 
@@ -150,10 +151,14 @@ def settle_biases(grids: Sequence[tuple[Any, FakeQuant]]) -> None:
     """
     for layer, source in grids:
         weight = layer.weight_quant
-        if layer.bias_quant.active or not (source.active and weight.active):
+        if not (source.active and weight.active) or (layer.bias_quant.active and not _moves(source, weight)):
             continue
         if layer.bias is not None:
             needed = layer.bias.abs() / (source.scale * (LARGEST / 2))
             needed = needed if weight.channels is not None else needed.max()
-            weight.scale.copy_(torch.maximum(weight.scale, power_of_two(needed.clamp(min=SMALLEST_STEP))))
+            weight.widen(power_of_two(needed.clamp(min=SMALLEST_STEP)))
         layer.bias_quant.settle((source.scale * weight.scale).expand_as(layer.bias_quant.scale))
+
+
+def _moves(*quants: FakeQuant) -> bool:
+    return any(isinstance(quant, LearnedQuant) for quant in quants)

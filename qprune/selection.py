@@ -50,13 +50,17 @@ def choose(
         flow: its traced picture.
         prune: rules for masks.
         quantize: rules for quantizers.
-        numerics: ``"default"`` or ``"paper"``.
+        numerics: of the quantizers, a word of `qprune.numerics.NUMERICS`.
         origin: where the rules were written, named in each mistake.
     """
     choice = _Choice(net, flow, origin)
     for index, rule in enumerate(prune):
         choice.apply(rule, f"prune[{index}]", "mask", _mask_options(rule))
     for index, quant_rule in enumerate(quantize):
+        problem = quant_rule.problem(numerics)
+        if problem:
+            choice.wrong(problem, f"quantize[{index}].range")
+            continue
         choice.apply(quant_rule, f"quantize[{index}]", "quant", _quant_options(quant_rule, numerics))
     return choice.fillings, list(choice.mistakes)
 
@@ -67,6 +71,7 @@ def _mask_options(rule: PruneRule) -> Options:
 
 def _quant_options(rule: QuantizeRule, numerics: str) -> Options:
     options = {"bits": rule.bits, "per": rule.per, "gradient": rule.gradient, "schedule": rule.schedule}
+    options |= {"range": rule.range}
     symmetric = {} if rule.symmetric is None else {"symmetric": rule.symmetric}
     return options | symmetric | {"numerics": numerics}
 
@@ -90,19 +95,19 @@ class _Choice:
                 self._claim(path, selector.at, kind, key, where, options)
         self._check_patterns(rule.exclude, matched, f"{key}.exclude")
 
-    def _wrong(self, sentence: str, where: str) -> None:
+    def wrong(self, sentence: str, where: str) -> None:
         self.mistakes[f"{sentence} ({where} in {self.origin})."] = None
 
     def _check_patterns(self, patterns: Iterable[str], paths: Sequence[str], where: str) -> None:
         for pattern in patterns:
             if paths and not any(fnmatchcase(path, pattern) for path in paths):
-                self._wrong(_no_path(paths, pattern), where)
+                self.wrong(_no_path(paths, pattern), where)
 
     def _find(self, selector: Selector, where: str) -> list[str]:
         modules = dict(self.net.named_modules())
         for name in selector.types:
             if not any(_is_a(module, (name,)) for module in modules.values()):
-                self._wrong(_no_type(self.net, name), where)
+                self.wrong(_no_type(self.net, name), where)
         typed = [
             p for p, m in modules.items() if _is_a(m, selector.types) or (not selector.types and p in selector.paths)
         ]
@@ -116,22 +121,20 @@ class _Choice:
         inside = range(-len(kept), len(kept))
         for i in selector.skip:
             if found and i not in inside:
-                self._wrong(f"skip = {i} is out of range: the selector matches {_layers(len(kept))}", where)
+                self.wrong(f"skip = {i} is out of range: the selector matches {_layers(len(kept))}", where)
         skipped = {kept[i] for i in selector.skip if i in inside}
         chosen = [p for p in kept if p not in skipped]
         if found and not chosen:
-            self._wrong(f"The selector matches {_layers(len(found))}, and exclude and skip leave none", where)
+            self.wrong(f"The selector matches {_layers(len(found))}, and exclude and skip leave none", where)
         return chosen
 
     def _claim(self, path: str, side: str, kind: str, key: str, where: str, options: Options) -> None:
         module, first = self.net.get_submodule(path), self.taken.setdefault((path, side, kind), key)
         refusal = self._refusal(module, path, side, kind) or _cannot_rank(module, path, options)
         if refusal:
-            self._wrong(refusal, where)
+            self.wrong(refusal, where)
         elif first != key:
-            self._wrong(
-                f'"{_site(path, side)}" already has a {kind} by {first}; use exclude in one of the rules', where
-            )
+            self.wrong(f'"{_site(path, side)}" already has a {kind} by {first}; use exclude in one of the rules', where)
         elif (filling := self._filling(module, path, side, kind, options)) not in self.fillings:
             self.fillings.append(filling)
 

@@ -19,7 +19,8 @@ from qprune.layers.hosts import (
     CompressedReLU6,
     CompressedWeight,
 )
-from qprune.layers.in_place import in_place_of
+from qprune.layers.in_place import cut_parameter, in_place_of
+from qprune.layers.learned import LearnedQuant, learned_parameters, make_quant
 from qprune.layers.mask import ChannelMask, commit_masks
 from qprune.layers.quantizer import FakeQuant, commit_all
 from qprune.layers.ranges import Ranges, ranges_of
@@ -62,6 +63,7 @@ __all__ = [
     "CompressedWeight",
     "Compressor",
     "FakeQuant",
+    "LearnedQuant",
     "PrunedConv2d",
     "PrunedConvTranspose2d",
     "PrunedLinear",
@@ -77,7 +79,10 @@ __all__ = [
     "bare",
     "commit_all",
     "commit_masks",
+    "cut_parameter",
     "in_place_of",
+    "learned_parameters",
+    "make_quant",
     "ranges_of",
     "sites",
 ]

@@ -27,16 +27,24 @@ class Compressor(nn.Module, ABC):
 
     @abstractmethod
     def fresh(self) -> dict[str, Tensor]:
-        """The saved state of a compressor that has done nothing yet: each of its buffers with its harmless value."""
+        """The saved state of a compressor that has done nothing yet: each of its tensors with its harmless value."""
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Which of `fresh` are parameters; the others are buffers."""
+        return ()
 
     def unsaved(self) -> dict[str, Tensor]:
         """The accumulators of a step, which no file holds, with the values of a step that measured nothing."""
         return {}
 
     def register_state(self, device: torch.device | str | None) -> None:
-        """Register all buffers, as a compressor that has done nothing has them."""
+        """Register all tensors, as a compressor that has done nothing has them."""
         for name, value in self.fresh().items():
-            self.register_buffer(name, value.to(device))
+            if name in self.trained:
+                self.register_parameter(name, nn.Parameter(value.to(device)))
+            else:
+                self.register_buffer(name, value.to(device))
         for name, value in self.unsaved().items():
             self.register_buffer(name, value.to(device), persistent=False)
 

@@ -1,8 +1,9 @@
-"""The one rule of every layer that takes the place of another, or is put into it."""
+"""The rules of layers that take the place of another or are put into one, and of parameters that get smaller."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from qprune.layers.compressor import Compressor
@@ -42,3 +43,29 @@ def _tensors(new: nn.Module, *around: nn.Module | None) -> Iterator[tuple[nn.Mod
         for part in module.modules() if module is not None else ():
             if part not in parts:
                 yield from ((part, tensor) for tensor in (*part.parameters(False), *part.buffers(False)))
+
+
+def cut_parameter(parameter: nn.Parameter, take: Callable[[Tensor], Tensor]) -> None:
+    """Let a parameter and its gradient have fewer entries; whoever holds the parameter holds it still.
+
+    Args:
+        parameter: changed in place.
+        take: from a tensor of its shape to what stays of it.
+
+    Example:
+        >>> weight = nn.Parameter(torch.arange(3.0))
+        >>> cut_parameter(weight, lambda tensor: tensor[1:])
+        >>> weight
+        Parameter containing:
+        tensor([1., 2.], requires_grad=True)
+    """
+    taken, gradient = take(parameter.data), parameter.grad
+    # A loss that somebody keeps keeps the node that adds up this parameter's gradient, which knows the old shape and
+    # would refuse gradients of the new one. Torch drops that node when the type of a parameter's data changes, not when
+    # its shape does: so the data is of another type for a moment.
+    other = torch.float16 if taken.dtype != torch.float16 else torch.float32
+    parameter.data = taken.new_empty(0, dtype=other)
+    parameter.data = taken
+    parameter.grad = None if gradient is None else take(gradient)
+    if not parameter.is_inference():
+        torch.autograd.graph.increment_version(parameter)  # so that no backward pass goes through what was cut

@@ -1,48 +1,36 @@
 """`FakeQuant`: rounds values to the grid of a b-bit integer."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from qprune.functional import (
-    GRADIENTS,
-    along,
-    code_bounds,
-    exact_scale_and_zero_point,
-    fake_quantize,
-    quantize,
-    scale_and_zero_point,
-)
+from qprune.functional import GRADIENTS, along, fake_quantize, quantize
 from qprune.layers.compressor import Compressor, measure
 from qprune.layers.mask import ChannelMask
 from qprune.layers.ranges import ranges_of
 from qprune.masking import mask_channels
+from qprune.numerics import NUMERICS, RANGES, Numerics, channel_extremes, numerics_of
 from qprune.schedules import QuantizeFrom
 
 torch.fx.wrap("fake_quantize")  # one operation to symbolic tracing, which cannot know a dtype
 torch.fx.wrap("mask_channels")
-
-NUMERICS = ("default", "paper", "exact")
 
 
 class FakeQuant(Compressor):
     """Quantizes to ``bits`` once active; passes values through before that.
 
     Input of any shape, output the same shape and dtype. In training, while ``measuring``, each forward widens the range
-    seen in this step; `commit` folds it into a running mean with weight ``max(1 / seen, 0.01)``. The numerics
-    ``"paper"`` follow the published rules: 2^b steps over the range, a running mean of equal weights, and for
-    activations a zero point that is an integer only in eval. ``"exact"`` takes powers of two as scales, and even zero
-    points, which stay what they are once it is active, see `qprune.exact`.
+    seen in this step; `commit` folds it into a running mean, and derives the grid from it, as the numerics say.
 
     Args:
         bits: 2 to 8.
         channels: one range per channel if given, else one for the whole tensor.
         axis: the channel axis of the input.
         symmetric: integers around 0 (weights) instead of 0 to 2^bits - 1 (activations).
-        numerics: ``"default"``, ``"paper"`` or ``"exact"``.
-        gradient: ``"straight"`` or ``"clipped"``, see `qprune.functional.fake_quantize`.
+        numerics: the rules of ranges and grids, a word of `qprune.numerics.NUMERICS`.
+        gradient: ``"straight"`` (the default) or ``"clipped"``, see `qprune.functional.fake_quantize`.
         schedule: when to start; asked by `ScheduleDriver`.
         device: where the buffers live.
 
@@ -52,11 +40,15 @@ class FakeQuant(Compressor):
         zero_point: int32, same shape, the integer that stands for 0.
         seen: how many steps were measured.
         active: whether it quantizes.
+        code_bounds: the smallest and largest integer code.
+        ranging: how it comes to its range, a word of `qprune.numerics.RANGES`.
+        stored: the tensors that its grid is saved in: a step size, and what stands for the zero point.
+        multiplied: those of them that are in units of the values.
 
     Raises:
         ValueError: for bits outside 2 to 8, or an unknown numerics or gradient.
 
-    Source: Jacob et al. (2018), arXiv:1712.05877, for the affine form; Zhang, Colbert, Das (2022) for ``"paper"``.
+    Source: Jacob et al. (2018), arXiv:1712.05877, for the affine form.
 
     Example:
         >>> quant = FakeQuant(2).calibrate(torch.tensor([-1.0, 2.0]))
@@ -64,6 +56,9 @@ class FakeQuant(Compressor):
         tensor([-1., 0., 1., 2.])
     """
 
+    ranging: ClassVar[str] = "measured"
+    stored: ClassVar[tuple[str, str]] = ("scale", "zero_point")
+    multiplied: ClassVar[tuple[str, ...]] = ("scale",)
     range: Tensor
     scale: Tensor
     zero_point: Tensor
@@ -80,16 +75,18 @@ class FakeQuant(Compressor):
         axis: int = 1,
         symmetric: bool = False,
         numerics: str = "default",
-        gradient: str = "straight",
+        gradient: str | None = None,
         schedule: QuantizeFrom | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
-        code_bounds(bits, symmetric)
-        if numerics not in NUMERICS:
-            raise ValueError(f'numerics must be "default", "paper" or "exact"; received {numerics!r}')
+        ranging = RANGES[self.ranging]
+        gradient = gradient or ranging.gradients[0]
+        self.code_bounds = numerics_of(numerics).code_bounds(bits, symmetric)
         if gradient not in GRADIENTS:
             raise ValueError(f'gradient must be "straight" or "clipped"; received {gradient!r}')
+        if problem := ranging.problem(numerics, numerics_of(numerics), gradient):
+            raise ValueError(problem)
         self.bits, self.channels, self.axis, self.symmetric = bits, channels, axis, symmetric
         self.numerics, self.gradient, self.schedule = numerics, gradient, schedule
         self.known: bool | None = None
@@ -111,9 +108,13 @@ class FakeQuant(Compressor):
         shape = () if self.channels is None else (self.channels,)
         return {"pending_low": torch.full(shape, torch.inf), "pending_high": torch.full(shape, -torch.inf)}
 
-    def _load_from_state_dict(self, *arguments: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
         self.known = None  # the loaded buffer decides
-        super()._load_from_state_dict(*arguments)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+        if "step" not in self.stored and prefix + "step" in state_dict:
+            arguments[-1].append(
+                f'"{prefix.rstrip(".")}" learned its steps there, and measures here: give its rule range = "learned"'
+            )
 
     def forward(
         self,
@@ -139,6 +140,11 @@ class FakeQuant(Compressor):
             return torch.where(self.active, self._quantized(x, mask), x)
         return self._quantized(x, mask, owned, nonnegative) if known else x
 
+    @property
+    def arithmetic(self) -> Numerics:
+        """The rules of ranges and grids: the object that the word ``numerics`` stands for."""
+        return NUMERICS[self.numerics]
+
     def _known_now(self) -> bool | None:
         # The driver's word spares eager training a pass over memory; compiled code and eval always ask the buffer.
         return self.known if self.training and not torch.compiler.is_compiling() else None
@@ -146,21 +152,15 @@ class FakeQuant(Compressor):
     def _quantized(self, x: Tensor, mask: ChannelMask | None, owned: bool = False, nonnegative: bool = False) -> Tensor:
         low, high = self.code_bounds
         options: dict[str, Any] = {"axis": self.axis, "gradient": self.gradient}
-        if self.numerics == "paper" and not self.symmetric and self.training:
-            offset, values = along(self.range[0], x, self.axis), x.float()
+        origin = self.arithmetic.origin(self.range, self.symmetric)
+        if origin is not None and self.training:
+            offset, values = along(origin, x, self.axis), x.float()
             y = (fake_quantize(values - offset, self.scale, None, low, high, **options) + offset).to(x.dtype)
             return y if mask is None else mask_channels(y, mask.keep, mask.axis)
         zero_point = None if self.symmetric else self.zero_point
         options["inplace"] = owned and x.dtype == torch.float32
-        options["nonnegative"] = nonnegative and self.numerics != "paper"
+        options["nonnegative"] = nonnegative and origin is None
         return fake_quantize(x, self.scale, zero_point, low, high, **options)
-
-    @property
-    def code_bounds(self) -> tuple[int, int]:
-        """The smallest and largest integer code."""
-        if self.numerics == "paper" and self.symmetric:
-            return -(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1
-        return code_bounds(self.bits, self.symmetric)
 
     def codes(self, x: Tensor) -> Tensor:
         """The integer codes of ``x`` (eval arithmetic), int16, same shape."""
@@ -184,16 +184,11 @@ class FakeQuant(Compressor):
 
     def _extremes(
         self, x: Tensor, mask: ChannelMask | None = None, nonnegative: bool = False
-    ) -> tuple[Any, Tensor]:  # a rectifier's low is a plain 0
+    ) -> tuple[Any, Any]:  # plain numbers where they are known, such as a rectifier's 0
         if self.channels is not None:
-            return _channel_extremes(x, self.axis)
-        if self.numerics != "paper":
-            # dropped zeros do not matter, nor does a minimum above 0: the range is widened to contain 0
-            return 0.0 if nonnegative else x.amin(), x.amax()
-        if mask is None:
-            return x.amin(), x.amax()
-        low, high = _channel_extremes(x, mask.axis)  # the published range is that of the kept channels alone
-        return torch.where(mask.keep, low, torch.inf).amin(), torch.where(mask.keep, high, -torch.inf).amax()
+            return channel_extremes(x, self.axis)
+        keep, axis = (None, 1) if mask is None else (mask.keep, mask.axis)
+        return self.arithmetic.extremes(x, keep, axis, nonnegative)
 
     def commit(self) -> None:
         """Fold the range seen in this step into the running mean, and derive scale and zero point from it."""
@@ -203,11 +198,38 @@ class FakeQuant(Compressor):
         """Go on with the ranges of these channels alone, given by their numbers; one range for all stays as it is."""
         if self.channels is None:
             return
-        for name in ("range", "scale", "zero_point", "pending_low", "pending_high"):
+        for name in {"range", "pending_low", "pending_high", *self.stored} & self._buffers.keys():
             buffer = getattr(self, name)
             setattr(self, name, buffer[..., channels.to(buffer.device)])
         self.channels = len(channels)
 
+    @torch.no_grad()
+    def multiply(self, factor: Tensor) -> None:
+        """Multiply the grid and the range by positive factors, one per range.
+
+        Example:
+            >>> quant = FakeQuant(2, symmetric=True).calibrate(torch.tensor([-1.0, 3.0]))
+            >>> quant.multiply(torch.tensor(2.0))
+            >>> quant.scale
+            tensor(6.)
+        """
+        for name in (*self.multiplied, "range"):
+            getattr(self, name).mul_(factor)
+
+    @torch.no_grad()
+    def widen(self, least: Tensor) -> None:
+        """Take steps of at least this size.
+
+        Example:
+            >>> quant = FakeQuant(2, channels=3)
+            >>> quant.widen(torch.tensor([0.5, 1.0, 4.0]))
+            >>> quant.scale
+            tensor([1., 1., 4.])
+        """
+        steps: Tensor = getattr(self, self.stored[0])
+        steps.copy_(torch.maximum(steps, least))
+
+    @torch.no_grad()
     def per_channel(self, channels: int) -> "FakeQuant":
         """A quantizer of so many channels, each with this one's range for all of them.
 
@@ -217,8 +239,8 @@ class FakeQuant(Compressor):
         """
         names = ("symmetric", "numerics", "gradient", "schedule")
         options: dict[str, Any] = {name: getattr(self, name) for name in names}
-        wide = FakeQuant(self.bits, channels=channels, axis=self.axis, device=self.scale.device, **options)
-        for name in ("range", "scale", "zero_point"):
+        wide = type(self)(self.bits, channels=channels, axis=self.axis, device=self.scale.device, **options)
+        for name in ("range", *self.stored):
             own = getattr(self, name)
             getattr(wide, name).copy_(own[..., None].expand(*own.shape, channels))
         wide.seen.copy_(self.seen)
@@ -228,15 +250,11 @@ class FakeQuant(Compressor):
 
     def scale_and_zero_point(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """Step size and integer zero point for these ranges, by the quantizer's numerics."""
-        if self.numerics != "paper":
-            grid = exact_scale_and_zero_point if self.numerics == "exact" else scale_and_zero_point
-            return grid(low, high, self.bits, self.symmetric)
-        if self.symmetric:
-            scale = high / 2 ** (self.bits - 1)
-            return scale.clamp(min=torch.finfo(torch.float32).tiny), torch.zeros_like(scale, dtype=torch.int32)
-        scale = (high - low) / 2**self.bits
-        scale = torch.where(scale == 0, 1e-4, scale)  # the published rule for a constant tensor
-        return scale, -(low / scale).round().to(torch.int32)
+        return self.arithmetic.scale_and_zero_point(low, high, self.bits, self.symmetric)
+
+    def stored_grid(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """What is saved of the grid of these ranges; the tensors are called `stored`."""
+        return self.scale_and_zero_point(low, high)
 
     @torch.no_grad()
     def calibrate(self, x: Tensor) -> "FakeQuant":
@@ -251,6 +269,7 @@ class FakeQuant(Compressor):
         self.pending_low.copy_(low)
         self.pending_high.copy_(high)
         self.seen.zero_()
+        self.active.fill_(False)  # some keep their grid while they are active
         self.commit()
         self.active.fill_(True)
         self.known = None
@@ -260,11 +279,6 @@ class FakeQuant(Compressor):
         """Bits, granularity and schedule."""
         per = "tensor" if self.channels is None else "channel"
         return f"bits={self.bits}, per={per!r}, symmetric={self.symmetric}, schedule={self.schedule}"
-
-
-def _channel_extremes(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    others = [d for d in range(x.dim()) if d != axis % x.dim()]
-    return (x.amin(others), x.amax(others)) if others else (x, x)
 
 
 def commit_all(quants: Sequence[FakeQuant]) -> None:

@@ -8,20 +8,19 @@ import torch
 from torch import Tensor
 
 from qprune.layers.strips import Strip, Together, owners
+from qprune.numerics import RANGES
 
 if TYPE_CHECKING:
     from qprune.layers.quantizer import FakeQuant
 
-LEAST = {"default": 0.01, "exact": 0.01, "paper": 0.0}  # weight of a step in the running mean
-
 
 class Ranges(Together):
-    """The running ranges of quantizers with the same numerics, folded together, and the step sizes that follow.
+    """The running ranges of quantizers of one kind, folded together, and the step sizes that follow.
 
     A step that measured nothing, or something that is not finite, leaves its range as it is.
 
     Args:
-        quants: at least one, on one device; those with ``"paper"`` numerics are all symmetric, or none of them.
+        quants: at least one, on one device, of the same numerics and ``ranging``.
 
     Example:
         >>> ranges = Ranges([FakeQuant(4), FakeQuant(4, channels=3, axis=0, symmetric=True)])
@@ -33,20 +32,24 @@ class Ranges(Together):
     def __init__(self, quants: "Sequence[FakeQuant]") -> None:
         self.quants = sorted(quants, key=_grid)
         super().__init__(self.quants)
-        self.numerics, self.symmetric = quants[0].numerics, quants[0].symmetric
+        self.arithmetic = quants[0].arithmetic
+        self._keeps_grids = self.arithmetic.keeps_grid or RANGES[quants[0].ranging].learned
 
     def _lay_out(self) -> None:
-        lows, highs, scales = (self.buffers(name) for name in ("pending_low", "pending_high", "scale"))
+        lows, highs = self.buffers("pending_low"), self.buffers("pending_high")
+        scales, zero_points = ([getattr(each, name).detach() for each in self.quants] for name in self.quants[0].stored)
         ends = [each.view(2, -1) for each in self.buffers("range")]
         self._floats = Strip([*lows, *highs, *(low for low, _ in ends), *(high for _, high in ends), *scales], rows=5)
         self._pending, self._range, (scale,) = self._floats.values.split([2, 2, 1])
         self._low, self._high = self._pending
-        self._zero_points, self._seen = Strip(self.buffers("zero_point")), Strip(self.buffers("seen"))
+        self._zero_points, self._seen = Strip(zero_points), Strip(self.buffers("seen"))
         self._active = Strip(self.buffers("active"))
         sizes = [each.numel() for each in scales]
         self._owner = owners(sizes, scale.device)  # the quantizer of each entry
         self._measured = torch.empty_like(scale, dtype=torch.bool)
-        self._grids = _grids(self.quants, sizes, *self._range, self._measured, scale, *self._zero_points.values)
+        self._grids = _grids(
+            self.quants, sizes, *self._pending, *self._range, self._measured, scale, *self._zero_points.values
+        )
 
     def _fold(self) -> None:
         strips = self._floats, self._zero_points, self._seen
@@ -63,12 +66,12 @@ class Ranges(Together):
 
     def _look(self) -> None:
         """Find which entries measured something that counts."""
-        if self.numerics == "paper" and self.symmetric:  # the published mean is one of magnitudes
-            torch.maximum(-self._low, self._high, out=self._high)
+        for grid in self._grids if self.arithmetic.by_magnitude else ():
+            grid.take_magnitudes()
         # x - x is 0 where x is finite, else NaN
         low, high = torch.sub(self._pending, self._pending).unbind()
         torch.eq(low, high, out=self._measured)
-        if self.numerics == "exact":  # integers that something was computed with keep their meaning
+        if self._keeps_grids:  # integers that something was computed with keep their meaning
             self._active.read()
             self._measured &= ~self._active.values[0, self._owner]
 
@@ -76,7 +79,7 @@ class Ranges(Together):
         (seen,) = self._seen.values
         count = seen.index_select(0, self._owner).add_(self._measured)
         seen.scatter_reduce_(0, self._owner, count, "amax")
-        mean = torch.lerp(self._range, self._pending, count.reciprocal().clamp_(min=LEAST[self.numerics]))
+        mean = torch.lerp(self._range, self._pending, count.reciprocal().clamp_(min=self.arithmetic.least))
         torch.where(self._measured, mean, self._range, out=self._range)
 
 
@@ -84,15 +87,22 @@ class _Grid(NamedTuple):
     """The entries of all quantizers that have the same grid as one of them."""
 
     quant: "FakeQuant"
+    seen_low: Tensor
+    seen_high: Tensor
     low: Tensor
     high: Tensor
     measured: Tensor
     scale: Tensor
     zero_point: Tensor
 
+    def take_magnitudes(self) -> None:
+        """Let the larger end that a step measured be the largest magnitude, where the range is symmetric."""
+        if self.quant.symmetric:
+            torch.maximum(-self.seen_low, self.seen_high, out=self.seen_high)
+
     def follow(self) -> None:
         """Let step size and zero point follow the ranges that were measured."""
-        scale, zero_point = self.quant.scale_and_zero_point(self.low, self.high)
+        scale, zero_point = self.quant.stored_grid(self.low, self.high)
         torch.where(self.measured, scale, self.scale, out=self.scale)
         torch.where(self.measured, zero_point, self.zero_point, out=self.zero_point)
 
@@ -113,10 +123,10 @@ def ranges_of(quants: "Sequence[FakeQuant]") -> list[Ranges]:
     """The `Ranges` of quantizers of any numerics.
 
     Example:
-        >>> [each.numerics for each in ranges_of([FakeQuant(4), FakeQuant(4, numerics="exact"), FakeQuant(8)])]
-        ['default', 'exact']
+        >>> [each.arithmetic for each in ranges_of([FakeQuant(4), FakeQuant(4, numerics="exact"), FakeQuant(8)])]
+        [Default(), Exact()]
     """
-    groups: dict[tuple[str, bool], list[FakeQuant]] = {}
+    groups: dict[tuple[str, str], list[FakeQuant]] = {}
     for quant in quants:
-        groups.setdefault((quant.numerics, quant.symmetric and quant.numerics == "paper"), []).append(quant)
+        groups.setdefault((quant.numerics, quant.ranging), []).append(quant)
     return [Ranges(alike) for alike in groups.values()]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from qprune.functional import along
 from qprune.layers.bias import LARGEST, BiasQuant
+from qprune.layers.learned import make_quant
 from qprune.layers.mask import ChannelMask
 from qprune.layers.quantizer import FakeQuant
 
@@ -63,7 +64,14 @@ class Compressed:
         return mask
 
     def add_quant(
-        self, side: str, bits: int, *, per: str = "tensor", channels: int | None = None, **options: Any
+        self,
+        side: str,
+        bits: int,
+        *,
+        per: str = "tensor",
+        range: str = "measured",
+        channels: int | None = None,
+        **options: Any,
     ) -> FakeQuant:
         """Fill the quantizer slot at ``side``; ``options`` are those of `FakeQuant`.
 
@@ -71,6 +79,7 @@ class Compressed:
             side: ``"input"``, ``"weight"`` or ``"output"``.
             bits: 2 to 8.
             per: one range for the whole ``"tensor"`` or one per ``"channel"``.
+            range: ``"measured"``, or ``"learned"`` for a `LearnedQuant`.
             channels: number of channels, where the layer does not know it.
             **options: of `FakeQuant`; symmetric by default at the weight only.
 
@@ -82,7 +91,8 @@ class Compressed:
         self._free(side, "quant")
         count = self._count(side, "quant", channels) if per == "channel" else None
         options = {"symmetric": side == "weight"} | options
-        quant = FakeQuant(bits, channels=count, axis=self._axis(side), device=self._device(), **options)
+        options |= {"channels": count, "axis": self._axis(side), "device": self._device()}
+        quant = make_quant(bits, ranging=range, **options)
         setattr(self, f"{side}_quant", quant.train(self.training))  # type: ignore[attr-defined]
         return quant
 

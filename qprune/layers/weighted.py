@@ -34,11 +34,13 @@ class _Quant(Compressed):
         at: str = "input",
         per: str = "channel",
         numerics: str = "default",
-        gradient: str = "straight",
+        gradient: str | None = None,
+        range: str = "measured",
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        _quantize(self, weight_bits, act_bits, at, per, schedule=schedule, numerics=numerics, gradient=gradient)
+        options = {"schedule": schedule, "numerics": numerics, "gradient": gradient, "range": range}
+        _quantize(self, weight_bits, act_bits, at, per, **options)
 
 
 class _PrunedQuant(Compressed):
@@ -55,14 +57,14 @@ class _PrunedQuant(Compressed):
         act_at: str = "input",
         per: str = "channel",
         numerics: str = "default",
-        gradient: str = "straight",
+        gradient: str | None = None,
+        range: str = "measured",
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         _prune(self, at, importance, multiple_of, prune_schedule)
-        _quantize(
-            self, weight_bits, act_bits, act_at, per, schedule=quant_schedule, numerics=numerics, gradient=gradient
-        )
+        options = {"schedule": quant_schedule, "numerics": numerics, "gradient": gradient, "range": range}
+        _quantize(self, weight_bits, act_bits, act_at, per, **options)
 
 
 def _prune(
@@ -145,8 +147,9 @@ class QuantConv2d(_Quant, CompressedConv2d):
         act_bits: 2 to 8, or None to leave activations alone.
         at: which activation: ``"input"`` or ``"output"``.
         per: one weight scale per output ``"channel"`` or per ``"tensor"``.
-        numerics: ``"default"`` or ``"paper"``, see `FakeQuant`.
-        gradient: ``"straight"`` or ``"clipped"``.
+        numerics: as for `FakeQuant`.
+        gradient: ``"straight"`` (the default) or ``"clipped"``.
+        range: ``"measured"``, or ``"learned"``: step sizes are trained, see `LearnedQuant`.
         **kwargs: as for `torch.nn.Conv2d`.
 
     Raises:
@@ -187,6 +190,7 @@ class PrunedQuantConv2d(_PrunedQuant, CompressedConv2d):
         per: as for `QuantConv2d`.
         numerics: as for `QuantConv2d`.
         gradient: as for `QuantConv2d`.
+        range: as for `QuantConv2d`.
         **kwargs: as for `torch.nn.Conv2d`.
 
     Raises:

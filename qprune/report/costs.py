@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from qprune.flow import Call, Flow, Shape
-from qprune.layers import Aligned
+from qprune.layers import Aligned, Compressor
 from qprune.report.bits import FLOAT, WEIGHTED, arriving_bits, slot_bits, stored_bits
 from qprune.shrink import Kept, kept_by_masks
 from qprune.shrink.weights import input_count, output_count
@@ -107,6 +107,8 @@ def _layers(net: nn.Module, flow: Flow) -> Iterator[_Layer]:
     holders = Counter(id(p) for _, module in modules for p in module.parameters(recurse=False))
     shared, seen = frozenset(key for key, count in holders.items() if count > 1), set[int]()
     for path, module in modules:
+        if isinstance(module, Compressor):
+            continue  # a learned step counts as a measured one does
         held = list(module.named_parameters(recurse=False))
         if held or isinstance(module, (*WEIGHTED, *NORMALIZATIONS)):
             own = tuple((name, p) for name, p in held if id(p) not in seen)

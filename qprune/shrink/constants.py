@@ -77,8 +77,8 @@ def compressed(values: Tensor, shape: Shape, mask: ChannelMask | None, quant: Fa
         return values
     if not mode.training:
         return _quantized(values, shape, quant)
-    exact = quant.numerics != "paper" or quant.symmetric or masked  # the published grid has no 0 in training
-    return values if exact else unknown(len(values))
+    stays = masked or quant.arithmetic.origin(quant.range, quant.symmetric) is None  # a 0 in training
+    return values if stays else unknown(len(values))
 
 
 @torch.no_grad()

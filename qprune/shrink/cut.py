@@ -7,7 +7,7 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
-from qprune.layers import ALIGNED, HOSTS, Align, Aligned, Compressed, CompressedWeight, bare, in_place_of
+from qprune.layers import ALIGNED, HOSTS, Align, Aligned, Compressed, CompressedWeight, bare, cut_parameter, in_place_of
 from qprune.shrink.weights import WEIGHTED, input_count, output_count, rows
 
 Joint = tuple[tuple[int, float], ...]  # for each channel the place of the one it is, or -1 and a constant
@@ -71,11 +71,11 @@ def apply_cuts(net: nn.Module, cuts: Mapping[str, Cut]) -> dict[nn.Parameter, Ta
         layer = net.get_submodule(path)
         takes = _takes(layer, cut)
         masks = _masks(layer, cut)
-        _cut_compressors(layer, cut)
+        taken |= _cut_compressors(layer, cut)
         for name, take in takes.items():
             tensor = getattr(layer, name)
             if isinstance(tensor, nn.Parameter):
-                _shrink_parameter(tensor, take)
+                cut_parameter(tensor, take)
                 taken[tensor] = take
             else:
                 setattr(layer, name, take(tensor))
@@ -84,20 +84,6 @@ def apply_cuts(net: nn.Module, cuts: Mapping[str, Cut]) -> dict[nn.Parameter, Ta
         _add_bias(layer, cut)
         _rejoin(net, layer, cut)
     return taken
-
-
-def _shrink_parameter(parameter: nn.Parameter, take: Take) -> None:
-    """Let a parameter and its gradient have fewer entries; whoever holds the parameter holds it still."""
-    taken, gradient = take(parameter.data), parameter.grad
-    # A loss that somebody keeps keeps the node that adds up this parameter's gradient, which knows the old shape and
-    # would refuse gradients of the new one. Torch drops that node when the type of a parameter's data changes, not when
-    # its shape does: so the data is of another type for a moment.
-    other = torch.float16 if taken.dtype != torch.float16 else torch.float32
-    parameter.data = taken.new_empty(0, dtype=other)
-    parameter.data = taken
-    parameter.grad = None if gradient is None else take(gradient)
-    if not parameter.is_inference():
-        torch.autograd.graph.increment_version(parameter)  # so that no backward pass goes through what was cut
 
 
 def _takes(layer: Any, cut: Cut) -> dict[str, Take]:
@@ -175,17 +161,25 @@ def _masks(layer: Any, cut: Cut) -> dict[str, tuple[bool, ...]]:
     return {side: tuple(mask.keep.tolist()) for side, mask in masks.items() if mask is not None}
 
 
-def _cut_compressors(layer: Any, cut: Cut) -> None:
+def _cut_compressors(layer: Any, cut: Cut) -> dict[nn.Parameter, Take]:
+    taken: dict[nn.Parameter, Take] = {}
     for side in layer.sides if isinstance(layer, Compressed) else ():
         if side in cut.masks:
             setattr(layer, f"{side}_mask", None)
-        stay = cut.inputs[0] if side == "input" and isinstance(layer, CompressedWeight) else cut.outputs
+        at_input = side == "input" and isinstance(layer, CompressedWeight)
+        stay = torch.tensor(cut.inputs[0] if at_input else cut.outputs)
         for kind in ("mask", "quant"):
             part = layer.slot(side, kind)
             if part is not None:
-                part.select(torch.tensor(stay))
+                part.select(stay)
+                taken |= dict.fromkeys((each for each in part.parameters() if each.dim()), _take_of(stay))
     if isinstance(layer, CompressedWeight) and layer.bias_quant is not None:
         layer.bias_quant.select(torch.tensor(cut.outputs))
+    return taken
+
+
+def _take_of(stay: Tensor) -> Take:
+    return lambda tensor: tensor[stay.to(tensor.device)]
 
 
 def _rejoin(net: nn.Module, layer: nn.Module, cut: Cut) -> None:

@@ -192,8 +192,7 @@ def _scale_grid(layer: CompressedWeight, quant: FakeQuant, scale: Tensor) -> Non
     if quant.active:
         weight = quant(weight)  # what rounding made of it, so that rounding it again makes the same
     size = torch.where(scale == 0, 1, scale.abs())
-    quant.scale.mul_(size)
-    quant.range.mul_(size)
+    quant.multiply(size)
     quant.range.copy_(torch.where(scale < 0, -quant.range.flip(0), quant.range))
     layer.weight.copy_(rows(layer, weight * _along_rows(scale, weight)))
 

@@ -1,7 +1,7 @@
 """A layer as plain data, and back: its type from a fixed list, its options, its compressors, its alignments."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,14 +18,14 @@ from qprune.layers import (
     Compressed,
     CompressedWeight,
     Compressor,
-    FakeQuant,
+    make_quant,
 )
 from qprune.shrink.graph_arguments import plain, shown
 from qprune.shrink.graph_words import TYPES, leaf_type
 
-SLOTS: dict[str, type[Compressor]] = {"mask": ChannelMask, "quant": FakeQuant}
+SLOTS: dict[str, Callable[..., Compressor]] = {"mask": ChannelMask, "quant": make_quant}
 MASK = ("channels", "axis", "importance", "multiple_of", "tied")
-QUANT = ("bits", "channels", "axis", "symmetric", "numerics", "gradient")
+QUANT = ("bits", "channels", "axis", "symmetric", "numerics", "gradient", "ranging")
 BIAS = ("channels", "levels")
 _PLACES = ("device", "dtype")
 _BARE = {aligned: kind for kind, aligned in ALIGNED.items()}

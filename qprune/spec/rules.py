@@ -2,10 +2,11 @@
 
 from typing import Any, get_args
 
-from attrs import field, frozen
+from attrs import field, frozen, validators
 
 from qprune.errors import SpecError
 from qprune.importances import fitting
+from qprune.numerics import RANGES, numerics_of
 from qprune.schedules import PruneSchedule, QuantizeFrom
 from qprune.spec.values import STRINGS, WHOLES, as_tuple, items, listed, must, one_of, shown, whole
 
@@ -108,12 +109,14 @@ class QuantizeRule:
         bits: 2 to 8.
         per: one range for the whole ``"tensor"`` or one for each ``"channel"``.
         symmetric: zero point 0 and a range of equal sides; None: true at weight sites, false at the others.
-        gradient: ``"straight"`` (passes unchanged) or ``"clipped"`` (zero outside the range).
+        gradient: ``"straight"`` (passes unchanged) or ``"clipped"`` (zero outside the range); None: straight, clipped
+            where the range is learned.
+        range: ``"measured"`` while training goes on, or ``"learned"`` with it, see `qprune.layers.LearnedQuant`.
         schedule: when values begin to be quantized, and how long the range is measured before.
         exclude: patterns on module paths that are left out of all selectors.
 
     Raises:
-        SpecError: for a wrong type or a value out of range.
+        SpecError: for a wrong type, a value out of range, or a gradient that does not go with the range.
 
     Example:
         >>> sites = (Selector(("Conv2d",), at="weight"),)
@@ -127,12 +130,31 @@ class QuantizeRule:
     symmetric: bool | None = field(
         default=None, validator=must(lambda v: v is None or isinstance(v, bool), "true or false")
     )
-    gradient: str = field(default="straight", validator=one_of("straight", "clipped"))
+    gradient: str | None = field(default=None, validator=validators.optional(one_of("straight", "clipped")))
+    range: str = field(default="measured", kw_only=True, validator=one_of(*RANGES))
     schedule: QuantizeFrom = field(
         kw_only=True,
         validator=must(lambda v: isinstance(v, QuantizeFrom), 'a table such as { kind = "quantize-from", ... }'),
     )
     exclude: tuple[str, ...] = field(default=(), converter=as_tuple, validator=STRINGS)
+
+    def __attrs_post_init__(self) -> None:
+        if problem := self.problem("default"):
+            raise SpecError(problem)
+
+    def problem(self, numerics: str) -> str:
+        """Why the rule does not go with these numerics, in a sentence; empty if it does.
+
+        Args:
+            numerics: a word of `qprune.numerics.NUMERICS`.
+
+        Example:
+            >>> rule = QuantizeRule((Selector(("ReLU",), at="output"),), 4, range="learned", schedule=QuantizeFrom(9))
+            >>> rule.problem("paper")
+            'range = "learned" needs numerics = "default" or "exact"; received numerics = "paper"'
+        """
+        ranging = RANGES[self.range]
+        return ranging.problem(numerics, numerics_of(numerics), self.gradient or ranging.gradients[0])
 
 
 PRUNE_RULES = items(lambda v: isinstance(v, PruneRule), "a list of tables ([[prune]])")

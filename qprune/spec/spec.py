@@ -5,6 +5,7 @@ from typing import Any
 
 from attrs import Factory, field, frozen, validators
 
+from qprune.numerics import NUMERICS, Numerics
 from qprune.spec.network import ModelSpec
 from qprune.spec.recipe import DataSpec, TrainSpec
 from qprune.spec.rules import PRUNE_RULES, QUANTIZE_RULES, PruneRule, QuantizeRule
@@ -69,7 +70,7 @@ class Spec:
     published: bool = field(default=False, validator=SWITCH)
     aka: str | None = field(default=None, validator=validators.optional(WORD))
     seed: int = field(default=0, validator=whole(0, most=2**63 - 1))
-    numerics: str = field(default="default", validator=one_of("default", "paper", "exact"))
+    numerics: str = field(default="default", validator=one_of(*NUMERICS))
     complete: bool = field(default=False, validator=SWITCH)
     data: DataSpec = field(default=Factory(DataSpec), validator=must(lambda v: isinstance(v, DataSpec), "a table"))
     task: TaskSpec = field(default=Factory(TaskSpec), validator=must(lambda v: isinstance(v, TaskSpec), "a table"))
@@ -77,6 +78,11 @@ class Spec:
     train: TrainSpec = field(validator=must(lambda v: isinstance(v, TrainSpec), "a table"))
     prune: tuple[PruneRule, ...] = field(default=(), converter=as_tuple, validator=PRUNE_RULES)
     quantize: tuple[QuantizeRule, ...] = field(default=(), converter=as_tuple, validator=QUANTIZE_RULES)
+
+    @property
+    def arithmetic(self) -> Numerics:
+        """The rules of quantizers: the object that the word ``numerics`` stands for."""
+        return NUMERICS[self.numerics]
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as plain tables, as a TOML file would hold it; values at their default are left out.

@@ -3,6 +3,9 @@
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from qprune.errors import PlanError
+from qprune.layers import BiasQuant, learned_parameters
+
 
 def make_average(net: nn.Module, decay: float) -> AveragedModel:
     """A copy of ``net`` whose weights become the moving average; its buffers are those of ``net``.
@@ -14,10 +17,30 @@ def make_average(net: nn.Module, decay: float) -> AveragedModel:
         net: the network.
         decay: the weight of the average so far, in (0, 1).
 
+    Raises:
+        PlanError: as `check_average`.
+
     Source: Polyak and Juditsky, 1992; torch.optim.swa_utils.
 
     Example:
         >>> average = make_average(net, decay=0.999)
         >>> driver = ScheduleDriver(net, average=average.module)
     """
+    check_average(net)
     return AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)
+
+
+def check_average(net: nn.Module) -> None:
+    """Refuse to average a network whose biases are rounded to grids that are learned.
+
+    Raises:
+        PlanError: for a network in exact numerics with learned steps.
+
+    Example:
+        >>> check_average(nn.Linear(2, 3))
+    """
+    if learned_parameters(net) and any(isinstance(module, BiasQuant) for module in net.modules()):
+        raise PlanError(
+            "In exact numerics biases lie on the grids of the learned steps that are trained, not of their moving "
+            'average: train without the average (train.ema), or take range = "measured".'
+        )

@@ -13,10 +13,11 @@ from qprune.errors import CheckpointError, PlanError, TrainingError
 from qprune.exact import bias_grids, settle_biases
 from qprune.flow import trace
 from qprune.importances import Measured, Scored
-from qprune.layers import BiasQuant, ChannelMask, Site, sites
+from qprune.layers import BiasQuant, ChannelMask, FakeQuant, Site, learned_parameters, sites
 from qprune.network_plan import make_plan
 from qprune.schedules import Timeline
 from qprune.training import ranks
+from qprune.training.averaging import check_average
 from qprune.training.measurements import Measurements, Part
 from qprune.training.standstill import Standstill
 
@@ -84,6 +85,9 @@ class ScheduleDriver:
                 "A network in exact numerics has biases on the grids of what its layers read: pass example=, an input "
                 "of it, from which these are known."
             )
+        self._learns = bool(learned_parameters(net))
+        if average is not None:
+            check_average(net)
         self.plan = make_plan(net, flow, steps_per_epoch=steps_per_epoch, steps=steps)
         self.net, self.optimizer, self.seed, self.together = net, optimizer, seed, together
         self._averages = _counterparts(net, average)
@@ -135,6 +139,8 @@ class ScheduleDriver:
         settled = any(event.get("frozen", True) for event in events)  # a mask frozen, or a quantizer started
         if settled or self.optimizer is None:
             self.zero_dropped()
+        if self._learns:
+            settle_biases(self._bias_grids)  # which follow the learned steps
         if settled:
             ranks.check_alike(self._choices, f"The masks and ranges after step {self.steps_done}")
         if self._standstill is not None:
@@ -201,7 +207,15 @@ class ScheduleDriver:
                 f"{site.name} is due at step {self.steps_done}, but no training forward has reached it yet."
             )
         quant.active.fill_(True)
+        self._begin_learning(quant)
         return {"step": self.steps_done, "site": site.name, "bits": quant.bits}
+
+    @torch.no_grad()
+    def _begin_learning(self, quant: FakeQuant) -> None:
+        """Let averages of learned steps begin at the measured ones; those before were of other ranges."""
+        for parameter in quant.parameters():
+            for average in self._averages.get(parameter, ()):
+                average.copy_(parameter)
 
     def _follow(self) -> None:
         masks = {site.name: site.mask for site in self.sites}

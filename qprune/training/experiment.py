@@ -91,11 +91,11 @@ def prepare(
     classes, shape = info.classes, info.shape
     task = provided.make_task(spec, info)
     net = assemble(spec, len(classes), shape, provided.model)
-    cuts = spec.train.shrink != "never" or spec.numerics == "exact" or (init or {}).get("cuts")
+    cuts = spec.train.shrink != "never" or spec.arithmetic.remakes or (init or {}).get("cuts")
     whole = unhooked_copy(net) if cuts else None
     if init is not None:
         inherit(net, init, str(spec.init))
-    if spec.numerics == "exact":
+    if spec.arithmetic.remakes:
         _make_exact(spec, net, shape, init is not None)
     followed = _followed(spec, net, shape)
     chosen = choose_device(device)
@@ -110,8 +110,8 @@ def _make_exact(spec: Spec, net: nn.Module, shape: tuple[int, ...], started: boo
     if not started and any(map(_is_fresh, net.modules())):
         own = ", or train the network before it is handed over" if spec.model.is_own else ""
         raise SpecError(
-            'numerics = "exact" folds normalizations at the start of a run, and they have no statistics yet; name a '
-            f"trained run (init in {spec.name}){own}."
+            f'numerics = "{spec.numerics}" folds normalizations at the start of a run, and they have no statistics '
+            f"yet; name a trained run (init in {spec.name}){own}."
         )
     make_exact(net, torch.zeros(2, *shape, device="meta"))
 
@@ -125,14 +125,16 @@ def _is_fresh(norm: nn.Module) -> bool:
 
 def _followed(spec: Spec, net: nn.Module, shape: tuple[int, ...]) -> Tensor | None:
     """The input by which a network is followed that its spec does not describe; where that fails, it is said now."""
-    if not spec.model.is_own and spec.numerics != "exact":
+    if not spec.model.is_own and not spec.arithmetic.remakes:
         return None
     example = torch.zeros(1, *shape)
     try:
         graph_of(unhooked_copy(net), example)  # as at the end
     except ShrinkError as error:
-        if spec.numerics == "exact":
-            raise SpecError(f'In numerics = "exact" a network is opened by its calls alone. {error}') from error
+        if spec.arithmetic.remakes:
+            raise SpecError(
+                f'In numerics = "{spec.numerics}" a network is opened by its calls alone. {error}'
+            ) from error
         if ranks.is_writer():
             log.warning("The run %s is opened with the network's code only, model=: %s", spec.name, error)
         return None
@@ -176,8 +178,8 @@ def _trainer(
         optimizer=optimizer,
         lr_schedule=make_lr_schedule(train.lr_schedule, optimizer, steps, per_epoch),
         driver=driver,
-        shrinker=None  # exact numerics cut at the start
-        if spec.numerics == "exact"
+        shrinker=None  # masks were cut at the start
+        if spec.arithmetic.remakes
         else _shrinker(train, net, driver, optimizer, example, steps, average and average.module),
         average=average,
         steps=steps,

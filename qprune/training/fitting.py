@@ -102,7 +102,7 @@ def _report(experiment: Experiment, rescue: Rescue, environment: dict[str, Any])
     task = experiment.task
     metric = merit(trainer.history.scores.get("test", {}).get(task.monitor), task.mode)
     costs = summarize(_masked(experiment, content), experiment.shape, metric=metric).to_dict()["total"]
-    if spec.numerics == "exact" and experiment.whole is not None:  # what masks dropped was gone from the start
+    if spec.arithmetic.remakes and experiment.whole is not None:  # what masks dropped was gone from the start
         dense = summarize(experiment.whole, experiment.shape).to_dict()["total"]
         costs |= {name: dense[name] for name in ("parameters", "macs", "features", "features_with_norms")}
     report = {"name": spec.name, "init": spec.init, "step": content["step"], "steps": trainer.steps}
@@ -125,7 +125,7 @@ def _report(experiment: Experiment, rescue: Rescue, environment: dict[str, Any])
 def _masked(experiment: Experiment, content: dict[str, Any]) -> nn.Module:
     """The trained network with its masks, of which costs tell what it was and what is left."""
     trainer, whole = experiment.trainer, experiment.whole
-    if not content["cuts"]["cuts"] or whole is None or experiment.spec.numerics == "exact":
+    if not content["cuts"]["cuts"] or whole is None or experiment.spec.arithmetic.remakes:
         return trainer.net
     restore_masks(whole, content["cuts"])
     active = {site.name: site.quant.active for site in sites(trainer.net) if site.quant is not None}

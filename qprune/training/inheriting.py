@@ -31,7 +31,8 @@ def inherit(net: nn.Module, content: dict[str, Any], origin: str) -> None:
     _check_homes(cut - masked, origin)
     rebuild(net, content["cuts"], origin)
     state, own = content["state"], net.state_dict()
-    _check_homes({match[1] for key in state if key not in own and (match := _COMPRESSOR.fullmatch(key))}, origin)
+    theirs, homes = ({match[1] for key in each if (match := _COMPRESSOR.fullmatch(key))} for each in (state, own))
+    _check_homes(theirs - homes, origin)
     load_state(net, state, origin)
 
 

@@ -115,8 +115,8 @@ def open_model(run: str | os.PathLike[str], root: Path, model: nn.Module | None 
     content = load_model(path)
     spec = spec_in(content["spec"], path)
     check_images(content["shape"], spec, path)
-    # a network in exact numerics cannot be made again from what it was before; its calls are the only way
-    alone = "graph" in content and (model is None or (spec is not None and spec.numerics == "exact"))
+    # a network that its numerics remade cannot be made again from what it was before; its calls are the only way
+    alone = "graph" in content and (model is None or (spec is not None and spec.arithmetic.remakes))
     try:
         if alone:
             net = net_from(content["graph"], content["state"], path)  # of the network as it was cut

@@ -1,27 +1,35 @@
 """Optimizers and learning-rate schedules from their tables of a spec."""
 
 import math
+from typing import Any
 
 from torch import nn, optim
 from torch.optim.lr_scheduler import LambdaLR
 
 from qprune.errors import PlanError, as_lines
+from qprune.layers import learned_parameters
 from qprune.schedules.durations import in_epochs, to_steps
 from qprune.spec import LrSpec, OptimizerSpec
 
 
 def make_optimizer(spec: OptimizerSpec, net: nn.Module) -> optim.Optimizer:
-    """Make a torch optimizer over the trainable parameters of ``net``, all in one group.
+    """Make a torch optimizer over the trainable parameters of ``net``: all in one group, without learned steps.
+
+    The steps and offsets that quantizers learn form a second group, without weight decay, if there are any.
 
     Args:
         spec: which one, and its options.
-        net: the network, with its compressors in place (masks and ranges are buffers, and not trained).
+        net: the network, with its compressors in place (masks and measured ranges are buffers, and not trained).
 
     Example:
         >>> type(make_optimizer(OptimizerSpec("adam", lr=0.001), nn.Linear(2, 3))).__name__
         'Adam'
     """
-    parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    learned = dict.fromkeys(learned_parameters(net))
+    trainable = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    parameters: list[dict[str, Any]] = [{"params": [each for each in trainable if each not in learned]}]
+    if learned:
+        parameters.append({"params": [each for each in trainable if each in learned], "weight_decay": 0.0})
     if spec.name == "sgd":
         return optim.SGD(parameters, spec.lr, spec.momentum, weight_decay=spec.weight_decay, nesterov=spec.nesterov)
     kind = {"adam": optim.Adam, "adamw": optim.AdamW}[spec.name]

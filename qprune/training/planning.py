@@ -18,6 +18,7 @@ from qprune.report import carry_out, forecast
 from qprune.schedules import to_steps
 from qprune.shrink import restore_masks
 from qprune.spec import Spec
+from qprune.training.averaging import check_average
 from qprune.training.batches import check_output, part_size
 from qprune.training.inheriting import inherit
 from qprune.training.optimizers import check_lr_schedule
@@ -72,13 +73,15 @@ def plan_spec(
             keeps = _keeps_in(net, init)
         _take(net, keeps or {})
         whole = copy.deepcopy(net)
-        if spec.numerics == "exact":
+        if spec.arithmetic.remakes:
             make_exact(net, example)
     counted = per_epoch is None and "train" in info.sizes  # a loader of the user's own is asked when it trains
     per_epoch = per_epoch or provided.steps_per_epoch(spec, info)
     steps = to_steps(spec.train.length, per_epoch)
     check_lr_schedule(spec.train.lr_schedule, steps, per_epoch)
     check_precision(net, spec.train.precision)
+    if spec.train.ema:
+        check_average(net)
     flow = trace(net, example)
     check_output(task, flow, info.shape, info.name or "your own")
     if counted:

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from qprune.errors import PlanError
-from qprune.layers import sites
+from qprune.layers import learned_parameters, sites
 from qprune.tasks import Task
 from qprune.training import ranks
 
@@ -186,6 +186,8 @@ class _Step(nn.Module):
 
 def _replicated(step: nn.Module, device: torch.device) -> nn.Module:
     options: dict[str, Any] = {"device_ids": [device] if device.type == "cuda" else None}
+    # steps that are learned have no gradient before their quantizers are active
+    options["find_unused_parameters"] = bool(learned_parameters(step))
     # statistics, masks and ranges are merged between steps, not sent at every forward
     parameters = inspect.signature(DistributedDataParallel).parameters
     renamed = "forward_sync_buffers" in parameters  # in 2.14

@@ -17,7 +17,7 @@ from torch.autograd.profiler import profile
 from torch.func import functional_call, grad
 
 from qprune.functional import along
-from qprune.layers import HOSTS, ChannelMask, Compressor, FakeQuant
+from qprune.layers import HOSTS, ChannelMask, Compressor, FakeQuant, LearnedQuant, learned_parameters
 from qprune.layers.hosts import compress
 from qprune.zoo import Add, Concat
 
@@ -94,6 +94,12 @@ def activate(layer):
             part.refresh(0.5)
 
 
+def weights(layer):
+    """The parameters without those that quantizers learn."""
+    learned = set(learned_parameters(layer))
+    return [parameter for parameter in layer.parameters() if parameter not in learned]
+
+
 def everything(layer):
     """Parameters and all buffers, the unsaved ones too."""
     return {name: tensor.clone() for name, tensor in [*layer.named_parameters(), *layer.named_buffers()]}
@@ -112,7 +118,9 @@ def run(layer, inputs):
     y.square().sum().backward()
     grads = {f"gradient of input {i}": x.grad for i, x in enumerate(inputs)}
     eager = getattr(layer, "_orig_mod", layer)
-    grads |= {f"gradient of {name}": p.grad for name, p in eager.named_parameters()}
+    learned = set(learned_parameters(eager))  # which have a gradient only in training
+    for name, p in eager.named_parameters():
+        grads[f"gradient of {name}"] = torch.zeros_like(p) if p in learned and p.grad is None else p.grad
     return {"output": y.detach()} | grads | everything(eager)
 
 
@@ -282,9 +290,12 @@ def passes_finite_gradients_to_every_parameter(subject):
     for stage in STAGES:
         layer, inputs = subject.at(stage), [x.requires_grad_() for x in subject.inputs()]
         layer(*inputs).square().sum().backward()
-        grads = [tensor.grad for tensor in (*inputs, *layer.parameters())]
+        grads = [tensor.grad for tensor in (*inputs, *weights(layer))]
         assert all(grad.isfinite().all() for grad in grads)
         assert all((grad != 0).any() for grad in grads)
+        for part in compressors(layer) if stage == "active" else ():
+            assert all(parameter.grad.isfinite().all() for parameter in part.parameters())
+            assert not isinstance(part, LearnedQuant) or part.step.grad.any()
 
 
 def masked_channels_are_zero(subject):
@@ -343,7 +354,7 @@ def has_second_gradients(subject):
 
 def _two_gradients(layer, inputs):
     inputs = [x.clone().requires_grad_() for x in inputs]
-    tensors = [*inputs, *layer.parameters()]
+    tensors = [*inputs, *weights(layer)]
     first = torch.autograd.grad(layer(*inputs).pow(3).sum(), tensors, create_graph=True)
     second = torch.autograd.grad(sum(gradient.square().sum() for gradient in first), tensors)
     return *first, *second

@@ -44,6 +44,7 @@ OPTIONS = {
         "weight": {"act_bits": None, "weight_bits": 2, "per": "tensor"},
         "paper": {"numerics": "paper", "weight_bits": 4, "act_bits": 4},
         "clipped": {"gradient": "clipped", "weight_bits": 4, "act_bits": 4, "at": "output"},
+        "learned": {"range": "learned", "weight_bits": 4, "act_bits": 3},
     },
     "PrunedQuant": {
         "default": {"prune_schedule": SCHEDULE, "quant_schedule": QuantizeFrom(2), "weight_bits": 4, "act_bits": 4},
@@ -51,6 +52,7 @@ OPTIONS = {
         "output": {"at": "output", "act_at": "output", "act_bits": 4},
         "paper": {"numerics": "paper", "act_bits": 4},
         "clipped": {"gradient": "clipped", "act_bits": 3},
+        "learned": {"range": "learned", "act_bits": 4, "act_at": "output"},
     },
 }
 

@@ -19,8 +19,8 @@ SMALL = [
 CIFAR = ["baseline", "resnet20/baseline", "a75_layerwise", "a75_w4a4", "a75_w4a4_exact"]
 DIGITS = [
     "baseline", "baseline_half", "baseline_quarter", "a75_layerwise", "a75_oneshot", "a75_l0_layerwise",
-    "w75_layerwise", "w75_stepwise", "a75_w8a8", "a75_w4a8", "a75_w4a4", "a75_w4a4_exact", "a75_w8a8_exact",
-    "joint_single_run",
+    "w75_layerwise", "w75_stepwise", "a75_w8a8", "a75_w4a8", "a75_w4a4", "a75_w4a4_exact", "a75_w4a4_learned",
+    "a75_w8a8_exact", "joint_single_run",
 ]  # fmt: skip
 
 

@@ -72,16 +72,23 @@ def prune_rules(places, importances):
 prune = prune_rules(("input", "output"), ("activation-l1", "activation-l0", "random")) | prune_rules(
     ("weight",), ("weight-l1", "random")
 )
-quantize = st.builds(
-    QuantizeRule,
-    sites("input", "weight", "output"),
-    st.integers(2, 8),
-    chosen("tensor", "channel"),
-    chosen(None, True, False),
-    chosen("straight", "clipped"),
-    schedule=quantizings,
-    exclude=STRINGS,
-)
+
+
+def quantize_rules(range, *gradients):
+    return st.builds(
+        QuantizeRule,
+        sites("input", "weight", "output"),
+        st.integers(2, 8),
+        chosen("tensor", "channel"),
+        chosen(None, True, False),
+        chosen(None, *gradients),
+        range=st.just(range),
+        schedule=quantizings,
+        exclude=STRINGS,
+    )
+
+
+quantize = quantize_rules("measured", "straight", "clipped") | quantize_rules("learned", "clipped")
 options = st.tuples(OPTIONS, st.dictionaries(chosen("schedule", "quant_schedule"), prunings | quantizings, max_size=1))
 layer = st.builds(
     LayerSpec,
