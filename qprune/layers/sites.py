@@ -1,4 +1,4 @@
-"""Where compressors are: the sites of a network, named ``<module path>.<side>`` everywhere."""
+"""The sites of a network, where compressors can be; each is named ``<module path>.<side>``."""
 
 from collections.abc import Iterator
 

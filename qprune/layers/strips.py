@@ -46,7 +46,7 @@ class Together(ABC):
 
     @abstractmethod
     def _lay_out(self) -> None:
-        """Make room for all buffers in long tensors."""
+        """Make long tensors with room for all buffers."""
 
     @abstractmethod
     def _fold(self) -> None:
