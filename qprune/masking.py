@@ -23,7 +23,7 @@ def mask_channels(x: Tensor, keep: Tensor, axis: int = 1) -> Tensor:
         tensor([[1., 0.]])
     """
     kept = along(keep, x, axis)
-    if _in_torch_func():
+    if in_torch_func():
         return torch.where(kept, x, 0)
     result: Tensor = _MaskChannels.apply(x, kept)
     return result
@@ -49,14 +49,20 @@ def rectify_channels(
         tensor([[0., 0., 6.]])
     """
     kept = None if keep is None else along(keep, x, axis)
-    if _in_torch_func():
+    if in_torch_func():
         y = torch.relu(x) if ceiling == math.inf else F.hardtanh(x, 0.0, ceiling)
         return y if kept is None else torch.where(kept, y, 0)
     result: Tensor = _RectifyChannels.apply(x, kept, ceiling, reusable)
     return result
 
 
-def _in_torch_func() -> bool:
+def in_torch_func() -> bool:
+    """Whether this runs within one of the transforms of `torch.func`.
+
+    Example:
+        >>> in_torch_func()
+        False
+    """
     # private, but what torch's own functions ask
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
