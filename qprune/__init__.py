@@ -1,6 +1,7 @@
 """Train convolutional networks into small, low-precision ones, by joint layerwise channel pruning and quantization."""
 
-from qprune.api import build, fit, plan, swap
+from qprune.api import build, fit, plan
+from qprune.assemble import swap
 from qprune.calibration import calibrate
 from qprune.dense import to_dense
 from qprune.errors import PlanError, QpruneError, SpecError

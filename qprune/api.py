@@ -1,6 +1,6 @@
 """From a spec to a trained network; what is done with that one is in `qprune.trained`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +8,11 @@ import torch
 from attrs import evolve
 from torch import nn
 
-from qprune import assemble as assembling
+from qprune.assemble import assemble
 from qprune.data import describe
 from qprune.exact import make_exact
 from qprune.network_plan import Plan
-from qprune.spec import PruneRule, QuantizeRule, mistakes_in, read_rules, read_spec
+from qprune.spec import mistakes_in, read_spec
 from qprune.tasks import Task
 from qprune.training import (
     Callback,
@@ -174,44 +174,7 @@ def build(spec: SpecLike) -> nn.Module:
     info = describe(chosen.data)
     with mistakes_in(spec), torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(chosen.seed)
-        net = assembling.assemble(chosen, len(info.classes), info.shape)
+        net = assemble(chosen, len(info.classes), info.shape)
         if chosen.arithmetic.remakes:
             make_exact(net, torch.zeros(2, *info.shape, device="meta"))
         return net
-
-
-def swap(
-    net: nn.Module,
-    example: Any,
-    *,
-    prune: Sequence[PruneRule | Mapping[str, Any]] = (),
-    quantize: Sequence[QuantizeRule | Mapping[str, Any]] = (),
-    numerics: str = "default",
-    complete: bool = False,
-) -> nn.Module:
-    """A copy of a network of your own whose chosen layers can be pruned and quantized.
-
-    Every dense key of its ``state_dict`` keeps its name; compressor keys are added. Hooks are kept and shared layers
-    stay shared. ``net`` is not touched: make the optimizer from the copy, and a `ScheduleDriver`.
-
-    Args:
-        net: any network of torch layers.
-        example: an input of it (a tensor or a tuple of arguments); only its shape matters.
-        prune: rules as in a spec,
-            ``{"sites": [{"types": ["Conv2d"], "at": "input"}], "sparsity": 0.75, "schedule": ...}``.
-        quantize: rules as in a spec, ``{"sites": [...], "bits": 4, "start": 200}``.
-        numerics: ``"default"``, ``"paper"``, or ``"exact"``: the exported file computes the same bits. It takes the
-            masks and the statistics of normalizations as final; ``net`` must be trained.
-        complete: also quantize to 8 bits what convolutions, sums and concatenations read and no rule quantizes, so
-            that all of them have an integer form when exported.
-
-    Raises:
-        SpecError: for rules with mistakes.
-        PlanError: for rules that do not fit the network; every mistake is one line.
-
-    Example:
-        >>> weights = {"sites": [{"types": ["Conv2d"], "at": "weight"}], "bits": 4, "per": "channel", "start": 0}
-        >>> net = qprune.swap(resnet18(), torch.zeros(1, 3, 64, 64), quantize=[weights])
-    """
-    rules = read_rules(prune, quantize)
-    return assembling.swap(net, example, rules.prune, rules.quantize, numerics, complete)

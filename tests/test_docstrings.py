@@ -42,7 +42,7 @@ OF_THE_READER = {
 
 # What is run with a reader's network, files and run, which `docstring_things` makes.
 WITH_THINGS = {
-    "qprune.api.swap", "qprune.calibration.calibrate", "qprune.data.class_file.read_class_file",
+    "qprune.assemble.swap", "qprune.calibration.calibrate", "qprune.data.class_file.read_class_file",
     "qprune.data.decode.ImageFiles", "qprune.data.decode.read_image", "qprune.data.decode.read_images",
     "qprune.data.decode.read_size", "qprune.data.folders.folder_source", "qprune.data.inputs.read_inputs",
     "qprune.data.labels.read_label_size", "qprune.data.labels.read_labels", "qprune.data.loaders.eval_loader",
