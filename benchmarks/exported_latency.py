@@ -9,11 +9,15 @@ For each network of the zoo, at the paper's input size:
 - `quarter`: the yardstick, a dense network with a quarter of the channels, written as an ONNX file and quantized by
   ONNX Runtime's own tool (static, QDQ, per channel).
 
+With --couple also `coupled`: as `exported`, but the masks agree where their channels meet (`couple = true`), so that
+nothing is gathered. Not for densenet121, where none meet.
+
 They take turns within one run, so that a drifting machine slows all of them alike. The last columns count the operators
 of the exported file that ONNX Runtime executed on integers, on real numbers, and between the two. With --profile a
 second table says by kind which of them took most of its time, each with what its first input holds.
 
     python benchmarks/exported_latency.py [--networks mobilenetv2 unet] [--batch 1] [--threads 2] [--rounds 20]
+        [--couple] [--profile]
 """
 
 import argparse
@@ -33,25 +37,29 @@ from qprune.export import OnnxModel, write_network
 from qprune.report import forward_times, table
 from qprune.spec import read_spec
 
-FILES = ("dense", "exported", "quarter")
 CALIBRATION = 4  # images of which ranges are measured
 OPERATORS = 8  # kinds that --profile shows
 PROFILE = ("network", "operator (reads)", "how many", "ms", "share")
-HEADER = (
-    "network", "eager", *FILES, "exported/quarter", "eager/exported", "dense/exported", "integer", "float", "between",
-)  # fmt: skip
+RATIOS = (("exported", "quarter"), ("eager", "exported"), ("dense", "exported"))
+COUPLED = ("coupled", "exported")
+COUNTS = ("integer", "float", "between")
 
 
-def networks(name: str) -> dict[str, nn.Module]:
-    """Dense, pruned and quantized, and with a quarter of the channels."""
+def networks(name: str, couple: bool) -> dict[str, nn.Module]:
+    """Dense, pruned and quantized, and with a quarter of the channels; with coupled masks, if that is asked for."""
     folder, size = NETWORKS[name]
     torch.manual_seed(0)
-    joint = masked_network(read_spec(f"{folder}/a75_w8a8", ["complete=true"]))
-    return {
+    images = [torch.randn(CALIBRATION, *size)]
+
+    def joint(*overrides: str) -> nn.Module:
+        return qprune.calibrate(masked_network(read_spec(f"{folder}/a75_w8a8", ["complete=true", *overrides])), images)
+
+    nets = {
         "dense": dense_network(f"{folder}/baseline"),
-        "exported": qprune.calibrate(joint, [torch.randn(CALIBRATION, *size)]),
+        "exported": joint(),
         "quarter": dense_network(read_spec(f"{folder}/baseline", ["model.width=0.25"])),
     }
+    return nets | {"coupled": joint("prune.0.couple=true")} if couple else nets
 
 
 def write(nets: dict[str, nn.Module], size: tuple[int, ...], folder: Path) -> dict[str, Path]:
@@ -111,10 +119,10 @@ def _read(facts: dict[str, Any]) -> str:
 
 
 def measure(
-    name: str, batch: int, threads: int, rounds: int | None, profiled: bool
+    name: str, batch: int, threads: int, rounds: int | None, profiled: bool, couple: bool
 ) -> tuple[list[str], list[list[str]]]:
     """A line of the table, and the lines of the second one."""
-    nets = networks(name)
+    nets = networks(name, couple)
     size = NETWORKS[name][1]
     x = torch.randn(batch, *size)
     with tempfile.TemporaryDirectory() as folder:
@@ -126,14 +134,24 @@ def measure(
         watched(x)
         operators = watched.operators()
         lines = [[name, *line] for line in profile(files["exported"], x, threads)] if profiled else []
-    ratios = (("exported", "quarter"), ("eager", "exported"), ("dense", "exported"))
     line = [
         name,
         *(f"{1000 * seconds:.2f} ms" for seconds in taken.values()),
-        *(f"{taken[one] / taken[other]:.2f}" for one, other in ratios),
+        *(f"{taken[one] / taken[other]:.2f}" for one, other in ratios(couple)),
         *(str(sum(each.values())) for each in (operators.integer, operators.real, operators.between)),
     ]
     return line, lines
+
+
+def ratios(couple: bool) -> tuple[tuple[str, str], ...]:
+    """Which times are divided by which."""
+    return (*RATIOS, COUPLED) if couple else RATIOS
+
+
+def header(couple: bool) -> tuple[str, ...]:
+    """The names of the columns."""
+    times = ("eager", "dense", "exported", "quarter", *["coupled"] * couple)
+    return ("network", *times, *(f"{one}/{other}" for one, other in ratios(couple)), *COUNTS)
 
 
 def main() -> None:
@@ -145,17 +163,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="of each runtime; default: 2")
     parser.add_argument("--rounds", type=int, help="default: as many as take about 5 seconds")
     parser.add_argument("--profile", action="store_true", help="say which operators take the time")
+    parser.add_argument("--couple", action="store_true", help="also with masks that agree where channels meet")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     lines, operators = [], []
     for name in options.networks:
-        line, kinds = measure(name, options.batch, options.threads, options.rounds, options.profile)
+        line, kinds = measure(name, options.batch, options.threads, options.rounds, options.profile, options.couple)
         lines.append(line)
         operators += kinds
         print(f"{name} is measured", flush=True)
     runtimes = f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}"
     print(f"\nbatch {options.batch}, {options.threads} threads, {runtimes}: medians\n")
-    print(table(HEADER, lines, right="l" + "r" * (len(HEADER) - 1)))
+    columns = header(options.couple)
+    print(table(columns, lines, right="l" + "r" * (len(columns) - 1)))
     if options.profile:
         print(f"\nOperators of the exported files\n\n{table(PROFILE, operators, right='llrrr')}")
 

@@ -33,6 +33,9 @@ def masked_network(spec: str | Spec) -> nn.Module:
             mask.score.uniform_()
             mask.refresh(SPARSITY)
     for mask in masks.values():
+        if mask.coupled:
+            mask.keep.copy_(masks[mask.coupled[0]].keep)
+    for mask in masks.values():
         follow(mask, masks)
     return as_if_trained(deployed(net))
 

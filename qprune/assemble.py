@@ -9,6 +9,7 @@ from torch import nn
 
 from qprune import zoo
 from qprune.complete import like_the_others, missing_quantizers
+from qprune.coupling import couple
 from qprune.declared import build_declared
 from qprune.errors import PlanError, SpecError, as_lines
 from qprune.exact import make_exact
@@ -156,7 +157,9 @@ def compress(
     complete: bool,
     origin: str,
 ) -> None:
-    """Put the compressors of all rules into ``net``, in place; at a mistake nothing is changed.
+    """Put the compressors of all rules into ``net``, in place.
+
+    At a mistake nothing is changed, unless it is that coupled masks cannot agree, which shows when they are in place.
 
     Raises:
         PlanError: with one line for every mistake.
@@ -173,6 +176,9 @@ def compress(
         for filling in missing_quantizers(flow, like_the_others(net)):
             fill(net, filling)
     tie_norms(net, flow)
+    mistakes = couple(net, flow, fillings, origin)
+    if mistakes:
+        raise PlanError(as_lines(mistakes))
 
 
 def tie_norms(net: nn.Module, flow: Flow) -> None:

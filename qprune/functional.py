@@ -1,5 +1,6 @@
 """The arithmetic of pruning and quantizing, as pure tensor functions that can be checked by hand."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -37,6 +38,27 @@ def keep_top(score: Tensor, sparsity: float, multiple_of: int = 1) -> Tensor:
     keep = torch.zeros(channels, dtype=torch.bool, device=score.device)
     keep[order[:kept]] = True
     return keep
+
+
+def joint_score(scores: Sequence[Tensor]) -> Tensor:
+    """One score for the channels that several masks share: the sum of theirs, each as a share of its total.
+
+    Masks measure in units of their own (values of one layer are larger than those of another), so each says only how
+    its importance is spread over the channels. Scores that are 0 everywhere say nothing.
+
+    Args:
+        scores: one per mask, at least 0, each of shape ``(C,)``.
+
+    Returns:
+        float32 of shape ``(C,)``.
+
+    Example:
+        >>> joint_score([torch.tensor([1.0, 3.0]), torch.tensor([50.0, 50.0])])
+        tensor([0.7500, 1.2500])
+    """
+    each = torch.stack([score.float() for score in scores])
+    totals = each.sum(1, keepdim=True)
+    return (each / torch.where(totals == 0, 1, totals)).sum(0)
 
 
 def kept_channels(channels: int, sparsity: float, multiple_of: int = 1) -> int:

@@ -34,6 +34,7 @@ class SitePlan:
         importance: importance of the mask; empty for a quantizer.
         bits: bits of the quantizer (0 for a mask).
         inherited: whether its mask is taken over as it is.
+        coupled: the sites that share this mask, its own among them; empty if it chooses alone.
     """
 
     site: str
@@ -44,6 +45,7 @@ class SitePlan:
     importance: str = ""
     bits: int = 0
     inherited: bool = False
+    coupled: tuple[str, ...] = ()
 
     def frozen_at(self, step: int) -> bool:
         """Whether the mask never changes from ``step`` on."""
@@ -55,9 +57,16 @@ class SitePlan:
         if self.kind == "quant":
             return f"{at:>18}  {self.site}: {self.bits} bits from here on"
         if self.inherited:
-            return f"{'from the start':>18}  {self.site}: mask taken over"
+            return f"{'from the start':>18}  {self.site}: mask taken over{self._shared()}"
         at = in_epochs(self.timeline.freeze or 0, steps_per_epoch)
-        return f"{at:>18}  {self.site}: {self.kept} of {self.channels} channels kept ({self.importance})"
+        kept = f"{self.kept} of {self.channels} channels kept"
+        return f"{at:>18}  {self.site}: {kept} ({self.importance}){self._shared()}"
+
+    def _shared(self) -> str:
+        if len(self.coupled) < 2:
+            return ""
+        first = self.coupled[0]
+        return f", one mask for {len(self.coupled)} sites" if self.site == first else f", the mask of {first}"
 
 
 @frozen
@@ -187,8 +196,15 @@ def _slots(net: nn.Module, flow: Flow | None, steps_per_epoch: int | None) -> tu
             sequences.setdefault(_sequence(schedule, steps_per_epoch), []).append(site)
     ordered = [_in_order(members, schedule.order, flow) for schedule, members in sequences.items()]
     unordered = any(s.order == "flow" and len(members) > 1 for s, members in sequences.items())
-    slots = {site.name: index for members in ordered for index, site in enumerate(members)}
+    slots = {name: index for members in ordered for name, index in _places(members).items()}
     return slots, [_NEEDS_FLOW] if unordered and flow is None else []
+
+
+def _places(members: list[Site]) -> dict[str, int]:
+    """The place of each site in its sequence; coupled ones have one together, where the first of them is."""
+    groups = [(site.mask and site.mask.coupled) or (site.name,) for site in members]
+    order = {group: index for index, group in enumerate(dict.fromkeys(groups))}
+    return {site.name: order[group] for site, group in zip(members, groups, strict=True)}
 
 
 def _sequence(schedule: Layerwise, steps_per_epoch: int | None) -> Layerwise:
@@ -226,7 +242,8 @@ def _entry(site: Site, kind: str, timeline: Timeline) -> SitePlan:
     final = timeline.refreshes[-1][1] if timeline.refreshes else 0.0
     kept = kept_channels(mask.channels, final, mask.multiple_of)
     inherited = isinstance(mask.schedule, Inherited)
-    return SitePlan(site.name, kind, timeline, mask.channels, kept, mask.importance, inherited=inherited)
+    shape = (mask.channels, kept, mask.importance)
+    return SitePlan(site.name, kind, timeline, *shape, inherited=inherited, coupled=mask.coupled)
 
 
 def _drops_nothing(entry: SitePlan) -> bool:
@@ -277,12 +294,13 @@ def _fallbacks(net: nn.Module, flow: Flow) -> Iterable[str]:
 
 
 def _differing(net: nn.Module, flow: Flow) -> Iterable[str]:
-    readers: dict[int, list[str]] = {}
+    readers: dict[int, list[Site]] = {}
     for site in sites(net):
         if site.side == "input" and site.mask is not None and flow.of(site.path):
-            readers.setdefault(flow.of(site.path)[0].inputs[0], []).append(site.name)
-    for names in readers.values():
-        if len(names) > 1:
+            readers.setdefault(flow.of(site.path)[0].inputs[0], []).append(site)
+    for members in readers.values():
+        names = [site.name for site in members]
+        if len(names) > 1 and not set(names) <= set(members[0].mask.coupled):  # type: ignore[union-attr]
             yield f"one tensor is masked separately by {', '.join(names)}"
 
 

@@ -1,7 +1,8 @@
 """From rules to the slots that they fill, or to the sentences that say why they cannot."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 from attrs import define, field, frozen
@@ -11,6 +12,7 @@ from torch.nn.utils import parametrize
 from qprune.flow import Call, Flow
 from qprune.importances import IMPORTANCES
 from qprune.layers import HOSTS, Compressed, in_place_of
+from qprune.per_path import PerPath
 from qprune.spec import PruneRule, QuantizeRule, Selector
 from qprune.spelling import closest, similar
 
@@ -26,12 +28,16 @@ class Filling:
         side: ``"input"``, ``"weight"`` or ``"output"``.
         kind: ``"mask"`` or ``"quant"``.
         options: options of the compressor.
+        rule: the rule that asks for it, such as ``"prune[0]"``; empty if none does.
+        couple: whether that rule's masks are to agree where their channels are the same.
     """
 
     path: str
     side: str
     kind: str
     options: Options
+    rule: str = ""
+    couple: bool = False
 
 
 def choose(
@@ -55,21 +61,24 @@ def choose(
     """
     choice = _Choice(net, flow, origin)
     for index, rule in enumerate(prune):
-        choice.apply(rule, f"prune[{index}]", "mask", _mask_options(rule))
+        choice.apply(rule, f"prune[{index}]", "mask", partial(_mask_options, rule))
     for index, quant_rule in enumerate(quantize):
         problem = quant_rule.problem(numerics)
         if problem:
             choice.wrong(problem, f"quantize[{index}].range")
             continue
-        choice.apply(quant_rule, f"quantize[{index}]", "quant", _quant_options(quant_rule, numerics))
+        options = partial(_quant_options, quant_rule, numerics)
+        choice.apply(quant_rule, f"quantize[{index}]", "quant", options)
     return choice.fillings, list(choice.mistakes)
 
 
-def _mask_options(rule: PruneRule) -> Options:
+def _mask_options(rule: PruneRule, path: str) -> Options:
+    rule = rule.for_layer(path)
     return {"importance": rule.importance, "multiple_of": rule.multiple_of, "schedule": rule.schedule}
 
 
-def _quant_options(rule: QuantizeRule, numerics: str) -> Options:
+def _quant_options(rule: QuantizeRule, numerics: str, path: str) -> Options:
+    rule = rule.for_layer(path)
     options = {"bits": rule.bits, "per": rule.per, "gradient": rule.gradient, "schedule": rule.schedule}
     options |= {"range": rule.range}
     symmetric = {} if rule.symmetric is None else {"symmetric": rule.symmetric}
@@ -85,15 +94,29 @@ class _Choice:
     fillings: list[Filling] = field(factory=list)
     taken: dict[tuple[str, str, str], str] = field(factory=dict)
 
-    def apply(self, rule: PruneRule | QuantizeRule, key: str, kind: str, options: Options) -> None:
+    def apply(self, rule: PruneRule | QuantizeRule, key: str, kind: str, options_at: Callable[[str], Options]) -> None:
         matched: list[str] = []
+        chosen: list[tuple[str, str, str]] = []
         for index, selector in enumerate(rule.sites):
             where = f"{key}.sites[{index}]"
             found = self._find(selector, where)
             matched += found
-            for path in self._narrow(found, selector, rule.exclude, where):
-                self._claim(path, selector.at, kind, key, where, options)
+            chosen += [(path, selector.at, where) for path in self._narrow(found, selector, rule.exclude, where)]
         self._check_patterns(rule.exclude, matched, f"{key}.exclude")
+        undecided = self._undecided(rule, dict.fromkeys(path for path, _, _ in chosen), key)
+        for path, side, where in chosen:
+            if path not in undecided:
+                self._claim(path, side, kind, key, where, options_at(path), getattr(rule, "couple", False))
+
+    def _undecided(self, rule: PruneRule | QuantizeRule, paths: Iterable[str], key: str) -> set[str]:
+        """The layers for which no number of the rule's table decides, or more than one; all mistakes are noted."""
+        if rule.table is None:
+            return set()
+        name, table = rule.table
+        deciding = {path: table.deciding(path) for path in paths}
+        for sentence in _table_mistakes(name, table, deciding):
+            self.wrong(sentence, f"{key}.{name}")
+        return {path for path, patterns in deciding.items() if len(patterns) != 1}
 
     def wrong(self, sentence: str, where: str) -> None:
         self.mistakes[f"{sentence} ({where} in {self.origin})."] = None
@@ -128,19 +151,22 @@ class _Choice:
             self.wrong(f"The selector matches {_layers(len(found))}, and exclude and skip leave none", where)
         return chosen
 
-    def _claim(self, path: str, side: str, kind: str, key: str, where: str, options: Options) -> None:
+    def _claim(self, path: str, side: str, kind: str, key: str, where: str, options: Options, couple: bool) -> None:
         module, first = self.net.get_submodule(path), self.taken.setdefault((path, side, kind), key)
         refusal = self._refusal(module, path, side, kind) or _cannot_rank(module, path, options)
         if refusal:
             self.wrong(refusal, where)
         elif first != key:
             self.wrong(f'"{_site(path, side)}" already has a {kind} by {first}; use exclude in one of the rules', where)
-        elif (filling := self._filling(module, path, side, kind, options)) not in self.fillings:
+        elif (filling := self._filling(module, path, side, kind, options, key, couple)) not in self.fillings:
             self.fillings.append(filling)
 
-    def _filling(self, module: nn.Module, path: str, side: str, kind: str, options: Options) -> Filling:
+    def _filling(
+        self, module: nn.Module, path: str, side: str, kind: str, options: Options, key: str, couple: bool
+    ) -> Filling:
         knows = isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
-        return Filling(path, side, kind, options if knows else options | {"channels": self.flow.of(path)[0].shape[1]})
+        count = {} if knows else {"channels": self.flow.of(path)[0].shape[1]}
+        return Filling(path, side, kind, options | count, key, couple)
 
     def _refusal(self, module: nn.Module, path: str, side: str, kind: str) -> str:
         problem = not_a_host(module)
@@ -215,17 +241,42 @@ def _no_type(net: nn.Module, name: str) -> str:
     return f"The network has no layer of type {name!r}. {hint}"
 
 
+def _table_mistakes(name: str, table: PerPath, deciding: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
+    """What is wrong with a table, given which of its patterns decide for each of the rule's layers."""
+    paths = list(deciding)
+    without = [path for path in paths if not deciding[path]]
+    if without:
+        more = f", as of {len(without) - 1} more of the rule's layers" if len(without) > 1 else ""
+        yield (
+            f'No pattern of {name} matches "{without[0]}"{more}; add one that does, or "*" = ... for all that no other '
+            "matches"
+        )
+    for path in paths:
+        if len(deciding[path]) > 1:
+            several = " and ".join(f'"{pattern}"' for pattern in deciding[path])
+            yield (
+                f'"{path}" matches {several}, of which none is the narrower; give it a pattern of its own, '
+                f'"{path}" = ...'
+            )
+    for pattern in table.to_table():
+        if not any(fnmatchcase(path, pattern) for path in paths):
+            if paths:
+                yield _no_path(paths, pattern).replace("No layer", "No layer of the rule", 1)
+        elif not any(pattern in patterns for patterns in deciding.values()):
+            yield f'"{pattern}" decides for no layer: narrower patterns match all of its own; leave it out'
+
+
 def _no_path(paths: Sequence[str], pattern: str) -> str:
     # the nearest pattern is the same pattern with one component taken from a real path
-    candidates = {pattern.replace(_last(pattern), _last(path)) for path in paths} | set(paths)
-    near = [p for p in similar(pattern, sorted(candidates)) if any(_matches(q, [p]) for q in paths)]
+    words = {word for path in paths for word in path.split(".")}
+    parts = pattern.split(".")
+    candidates = {".".join([*parts[:i], word, *parts[i + 1 :]]) for i in range(len(parts)) for word in words}
+    candidates |= set(paths)
+    fitting = [p for p in sorted(candidates) if any(_matches(path, [p]) for path in paths)]
+    near = similar(pattern, fitting)
     count = sum(fnmatchcase(path, near[0]) for path in paths) if near else 0
     hint = f'Nearest: "{near[0]}" ({_layers(count)})' if near else f'One of them is "{paths[0]}"'
     return f'No layer matches "{pattern}". {hint}'
-
-
-def _last(dotted: str) -> str:
-    return dotted.rsplit(".", 1)[-1]
 
 
 def _name(module: nn.Module) -> str:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from qprune.data import wrap_data
 from qprune.errors import ExportError
 from qprune.export import Certificate, export_network, export_run, open_run
+from qprune.graph import graph_of
 from qprune.report import ShrinkReport, Summary, report_shrunk, summarize
-from qprune.shrink import graph_of, shrink_with_facts
+from qprune.shrink import shrink_with_facts
 from qprune.tasks import Task, run_padded
 from qprune.training import (
     Opened,
@@ -166,7 +167,7 @@ def shrink_report(net: nn.Module, example: Any, fold: bool = False) -> ShrinkRep
 def save(net: nn.Module, path: Path | str, example: Any) -> None:
     """Save any network of yours, swapped, shrunk or neither, in a file that `load` opens without its classes.
 
-    The calls of its forward in eval mode, followed symbolically, are written as plain data beside its state. `load`
+    The calls of its forward in eval mode, as operations of ATen, are written as plain data beside its state. `load`
     makes an ordinary network of them, with the same outputs to the bit, the same module paths and state keys: to
     evaluate, train on, compile and export. Functional dropouts become layers, active in training. Hooks, schedules of
     masks and quantizers, and attributes of your classes are not kept.

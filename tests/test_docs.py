@@ -80,7 +80,8 @@ def test_the_page_about_specs_shows_one_that_reads():
 
 
 def test_the_page_about_specs_shows_layers_that_build():
-    table = tomllib.loads(blocks(ROOT / "docs/specs.md", "toml")[1])
+    (text,) = [block for block in blocks(ROOT / "docs/specs.md", "toml") if block.startswith("[[model.layers]]")]
+    table = tomllib.loads(text)
     net = qprune.build({"data": {"name": "digits"}, "model": table["model"], "train": TRAIN})
     assert net(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
 

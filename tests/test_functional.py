@@ -11,6 +11,7 @@ from qprune.functional import (
     along,
     code_bounds,
     fake_quantize,
+    joint_score,
     keep_top,
     kept_channels,
     power_of_two,
@@ -404,3 +405,9 @@ def test_parameter_is_not_overwritten_within_torch_func():
     torch.testing.assert_close(torch.func.grad(loss)(x), 2 * x * torch.tensor([0.5, 1.0, -3.5]).square())
     torch.func.grad(lambda x: torch.func.grad(loss)(x).pow(2).sum())(x)
     assert torch.equal(weight.detach(), before)
+
+
+def test_a_joint_score_adds_shares():
+    scores = [torch.tensor([1.0, 3.0, 0.0]), torch.tensor([500.0, 0.0, 500.0]), torch.zeros(3)]
+    assert joint_score(scores).tolist() == [0.75, 0.75, 0.5]
+    assert joint_score([torch.tensor([torch.nan, 1.0])]).isnan().all()

@@ -115,6 +115,23 @@ def test_equal_layerwise_rules_are_one_sequence_whatever_their_sparsity():
     assert [entry.kept for entry in plan(net).sites] == [2, 1, 2]
 
 
+def test_a_layerwise_rule_with_a_sparsity_per_path_is_one_sequence():
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 8, 1), nn.Conv2d(8, 4, 1))
+    schedule = step({"0": 0, "1": 0.5, "*": 0.75}, order="flow")
+    net = swap(net, X, [PruneRule((site("input", "Conv2d"),), schedule)])
+    result = plan(net, flow=True)
+    assert ends(result) == {"0.input": 15, "1.input": 20, "2.input": 25}
+    assert [entry.kept for entry in result.sites] == [3, 2, 2]
+
+
+def test_a_layer_of_its_own_cannot_hold_a_table():
+    net = chain(pruned(OneShot({"0": 0.5, "*": 0.25}, at=1), into=3))
+    assert mistakes(net) == [
+        "0.input: sparsity is a table from patterns on module paths, which a rule of a spec or of swap applies; a "
+        "schedule of a single layer needs one number."
+    ]
+
+
 def test_layerwise_rules_that_are_equal_in_steps_are_one_sequence():
     starts = ("1ep", "1.0ep", 10, "10it")
     rules = [Layerwise(0.5, start=start, interval="0.2ep", refresh=2) for start in starts]
@@ -326,6 +343,30 @@ def test_masks_know_when_they_are_frozen():
 def test_a_network_without_compressors_has_an_empty_plan():
     result = plan(chain(nn.Conv2d(3, 4, 1)), steps=10)
     assert (result.sites, result.finished_by, result.notes) == ((), 0, ())
+
+
+def test_coupled_sites_are_shown_with_their_group_and_what_follows_it():
+    net = zoo.create("preactresnet18", width=0.05)
+    rule = PruneRule((site("output", "ReLU", paths=("stage1.*",)),), SHOT, couple=True)
+    result = plan(swap(net, torch.zeros(2, 3, 32, 32), [rule]))
+    lines = [line.strip() for line in str(result).splitlines()]
+    assert lines[1:5] == [
+        "3  stage1.0.act1.output: 2 of 3 channels kept (activation-l1), one mask for 2 sites",
+        "3  stage1.0.act2.output: 2 of 3 channels kept (activation-l1)",
+        "3  stage1.1.act1.output: 2 of 3 channels kept (activation-l1), the mask of stage1.0.act1.output",
+        "3  stage1.1.act2.output: 2 of 3 channels kept (activation-l1)",
+    ]
+    assert "note: stage1.1.conv2.output follows stage1.0.act1.output" in lines
+    assert result.sites[0].coupled == result.sites[2].coupled == ("stage1.0.act1.output", "stage1.1.act1.output")
+
+
+def test_coupled_inputs_of_one_tensor_are_not_masked_separately():
+    net = zoo.create("resnet20", width=0.25, shortcut="B")
+    rules = [PruneRule((site("input", "Conv2d", skip=(0,)),), SHOT, couple=couple) for couple in (True, False)]
+    x = torch.zeros(2, 3, 32, 32)
+    coupled, separate = (make_plan(swap(net, x, [rule]), trace(swap(net, x, [rule]), x)) for rule in rules)
+    assert any("is masked separately by stage2.0.conv1.input" in note for note in separate.notes)
+    assert not any("is masked separately" in note for note in coupled.notes)
 
 
 def test_kept_channels_are_rounded_up_to_the_multiple():

@@ -257,14 +257,14 @@ def test_exact_numerics_of_a_network_that_was_trained_before_it_is_handed_over()
 
 
 class Undecided(nn.Module):
-    """Its forward asks for a size, so that nobody can follow it without running it."""
+    """Its forward takes a Fourier transform, which is on no list of what a file may hold."""
 
     def __init__(self):
         super().__init__()
         self.net = net()
 
     def forward(self, x):
-        return self.net(x) if x.shape[0] > 0 else x
+        return self.net(x) + 0 * torch.fft.rfft(x.flatten(1)).abs().mean()
 
 
 def test_exact_numerics_of_a_network_that_cannot_be_followed_is_refused_before_training():

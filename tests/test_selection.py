@@ -393,3 +393,70 @@ def test_all_mistakes_are_told_at_once_and_nothing_is_changed():
 def test_inherited_masks_are_chosen_as_others():
     net = swap(Net(), X, [prune(at("output", "BatchNorm2d"), schedule=Inherited())])
     assert [site.mask.schedule for site in sites(net)] == [Inherited(), Inherited()]
+
+
+# numbers by pattern
+
+
+def shot(sparsity):
+    return OneShot(sparsity=sparsity, at=3)
+
+
+NORMS = at("output", "BatchNorm2d")
+
+
+def test_each_site_gets_the_sparsity_and_bits_of_its_pattern():
+    net = swap(
+        Net(),
+        X,
+        [prune(NORMS, schedule=shot({"a.*": 0.25, "b.*": 0.5}))],
+        [quantize(at("weight", "Conv2d"), at("input", "Linear"), exclude=("unused",), bits={"b.conv": 3, "*": 5})],
+    )
+    assert (net.a.norm.output_mask.schedule, net.b.norm.output_mask.schedule) == (shot(0.25), shot(0.5))
+    assert [net.get_submodule(path).weight_quant.bits for path in ("a.conv", "b.conv")] == [5, 3]
+    assert net.classifier.input_quant.bits == 5
+
+
+def test_a_layer_that_no_pattern_matches_is_named_with_the_way_out():
+    assert mistakes(prune(NORMS, schedule=shot({"a.*": 0.25}))) == [
+        'No pattern of sparsity matches "b.norm"; add one that does, or "*" = ... for all that no other matches '
+        "(prune[0].sparsity in mine)."
+    ]
+    assert mistakes(quantize(at("weight", "Conv2d", "Linear", exclude=("unused",)), bits={"a.*": 4})) == [
+        'No pattern of bits matches "b.conv", as of 1 more of the rule\'s layers; add one that does, or "*" = ... for '
+        "all that no other matches (quantize[0].bits in mine)."
+    ]
+
+
+def test_a_pattern_of_a_table_must_match_a_layer_of_the_rule():
+    assert mistakes(prune(NORMS, schedule=shot({"c.*": 0.25, "*": 0.5}))) == [
+        'No layer of the rule matches "c.*". Nearest: "b.*" (1 layer) (prune[0].sparsity in mine).'
+    ]
+    net = nn.Sequential()
+    net.layer1 = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 2, 1))
+    net.head = nn.Conv2d(2, 2, 1)
+    assert mistakes(quantize(at("weight", "Conv2d"), bits={"layr1.*": 4, "*": 8}), net=net) == [
+        'No layer of the rule matches "layr1.*". Nearest: "layer1.*" (3 layers) (quantize[0].bits in mine).'
+    ]
+
+
+def test_a_pattern_that_never_decides_is_a_mistake():
+    assert mistakes(prune(NORMS, schedule=shot({"a.*": 0.25, "b.*": 0.3, "*": 0.5}))) == [
+        '"*" decides for no layer: narrower patterns match all of its own; leave it out (prune[0].sparsity in mine).'
+    ]
+
+
+def test_a_layer_with_two_patterns_of_which_none_is_narrower_is_named():
+    assert mistakes(prune(NORMS, schedule=shot({"a.*": 0.25, "*.norm": 0.5}))) == [
+        '"a.norm" matches "a.*" and "*.norm", of which none is the narrower; give it a pattern of its own, '
+        '"a.norm" = ... (prune[0].sparsity in mine).'
+    ]
+    assert mistakes(prune(NORMS, schedule=shot({"a.*": 0.25, "*.norm": 0.5, "a.norm": 0}))) == [
+        '"a.*" decides for no layer: narrower patterns match all of its own; leave it out (prune[0].sparsity in mine).'
+    ]
+
+
+def test_a_table_is_judged_beside_other_mistakes_of_the_rule():
+    assert mistakes(prune(at("output", "BatchNorm2D"), schedule=shot({"a.*": 0.25}))) == [
+        "The network has no layer of type 'BatchNorm2D'. Nearest: \"BatchNorm2d\" (prune[0].sites[0] in mine)."
+    ]

@@ -161,6 +161,12 @@ class Lowering:
         """A side length, known or not, as a tensor of one number."""
         return value.name if isinstance(value, Size) else self.integers([int(value)], "length")
 
+    def lengths(self, values: Sequence[Any], name: str) -> str:
+        """Side lengths, known or not, as a tensor."""
+        if any(isinstance(value, Size) for value in values):
+            return self.graph.node("Concat", [self.length(value) for value in values], name, axis=0)
+        return self.integers(values, "lengths")
+
     def integers(self, values: Sequence[int], name: str) -> str:
         """A constant of int64, as shapes are."""
         return self.graph.constant(np.asarray(values, dtype=np.int64), name)

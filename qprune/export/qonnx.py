@@ -61,7 +61,7 @@ def write_qonnx(net: nn.Module, example: Any) -> Written:
         >>> [node.op_type for node in model.graph.node]
         ['Quant', 'Quant', 'Conv', 'Identity']
     """
-    small, nodes, inputs = followed(net, example)
+    small, nodes, inputs = followed(net, example, images=False, sides=False)
     return QonnxWalk(small, nodes, inputs, QonnxLowering(net=small), False).written()
 
 

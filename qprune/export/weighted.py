@@ -11,15 +11,15 @@ from qprune.export.values import Codes, Grid, Product, Real, Value, array
 from qprune.layers import Compressed, CompressedWeight
 
 
-def weighted(low: Lowering, path: str, layer: Any, value: Value) -> Value:
-    """Write a convolution, a transposed one or a linear layer."""
+def weighted(low: Lowering, path: str, layer: Any, value: Value, rank: int) -> Value:
+    """Write a convolution, a transposed one or a linear layer, of inputs with so many dimensions."""
     if isinstance(layer, CompressedWeight):
-        value = low.masked(value, layer.input_mask, f"{path}.input_mask", 2 if isinstance(layer, nn.Linear) else 4)
+        value = low.masked(value, layer.input_mask, f"{path}.input_mask", rank)
         value = low.quantize(value, layer.input_quant, f"{path}.input")
     if getattr(layer, "padding_mode", "zeros") != "zeros":
         value = _padded(low, path, layer, value)
     kernel = kernel_of(layer)
-    reason = _why_real(layer, value, kernel, low.packed)
+    reason = _why_real(layer, value, kernel, low.packed, rank)
     low.layers.append(Layer(path, not reason, reason))
     if kernel is None:
         return _transposed(low, path, layer, value)
@@ -40,7 +40,7 @@ def _bits(layer: Any) -> int:
     return 32 if quant is None or not bool(quant.active) else int(quant.bits)
 
 
-def _why_real(layer: Any, value: Value, kernel: Kernel | None, packed: bool) -> str:
+def _why_real(layer: Any, value: Value, kernel: Kernel | None, packed: bool, rank: int) -> str:
     if _bits(layer) == 32:
         return "its weights have no quantizer"
     if not isinstance(value, Codes):
@@ -49,6 +49,8 @@ def _why_real(layer: Any, value: Value, kernel: Kernel | None, packed: bool) -> 
         return "no runtime has integer kernels for this transposed convolution"
     if kernel.scale is None:
         return "the integers of its weights do not lie around 0"
+    if isinstance(layer, nn.Linear) and rank != 2:
+        return f"its inputs have {rank} dimensions"
     return "its weights are held as 4-bit integers" if packed and _bits(layer) <= 4 else ""
 
 

@@ -2,23 +2,24 @@
 
 import inspect
 import itertools
+import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from attrs import field, frozen
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from qprune.errors import ExportError, ShrinkError
 from qprune.export.functions import constant, lower_function
-from qprune.export.layers import lower_layer
+from qprune.export.layers import is_layer, lower_layer
 from qprune.export.lowering import Layer, Lowering
-from qprune.export.overwriting import without_overwriting
 from qprune.export.packages import import_onnx
 from qprune.export.probe import saturates
 from qprune.export.values import Codes, Product, Real, Size
-from qprune.shrink import leaf_type, shrink_with_facts, symbolic_calls
+from qprune.graph import hint
+from qprune.shrink import shrink_with_facts
 
 STORAGES = ("int8", "int4")
 
@@ -74,10 +75,12 @@ def write_network(net: nn.Module, example: Any, *, storage: str = "int8", dynami
     if storage not in STORAGES:
         raise ExportError(f'storage must be "int8" or "int4"; received {storage!r}.')
     low = Lowering(signed=not saturates(), packed=storage == "int4")
-    return Walk(*followed(net, example), low, dynamic_size).written()
+    return Walk(*followed(net, example, sides=dynamic_size is not False), low, dynamic_size).written()
 
 
-def followed(net: nn.Module, example: Any) -> tuple[nn.Module, list[fx.Node], tuple[Any, ...]]:
+def followed(
+    net: nn.Module, example: Any, *, images: bool = True, sides: bool = True
+) -> tuple[nn.Module, list[fx.Node], tuple[Any, ...]]:
     """The network that is written, shrunk and folded, its calls, and its inputs.
 
     Raises:
@@ -86,16 +89,17 @@ def followed(net: nn.Module, example: Any) -> tuple[nn.Module, list[fx.Node], tu
     Example:
         >>> small, calls, inputs = followed(nn.Sequential(nn.ReLU()), torch.zeros(1, 2))
         >>> [call.op for call in calls]
-        ['placeholder', 'call_module', 'output']
+        ['placeholder', 'call_function', 'output']
     """
+    from qprune.graph.following import follow  # with torch's compiler, which takes seconds to import
+
     inputs = example if isinstance(example, tuple) else (example,)
     _check_dtypes(net, inputs)
     inputs = tree_map(lambda x: torch.zeros(x.shape, dtype=x.dtype) if isinstance(x, Tensor) else x, inputs)
     try:
         small = shrink_with_facts(net, inputs, fold=True).net.cpu()
-        small = small if leaf_type(small) is None else nn.Sequential(small)
-        calls = symbolic_calls(small, len(inputs))
-        return small, without_overwriting(small, calls, inputs), inputs
+        small = nn.Sequential(small) if is_layer(small) else small
+        return small, list(follow(small, inputs, is_layer, images=images, sides=sides).graph.nodes), inputs
     except (ShrinkError, ExportError) as error:
         reason = str(error).rstrip(".")
         raise ExportError(f"{type(net).__name__} cannot be written as an ONNX file: {reason}.") from error
@@ -111,23 +115,6 @@ def _check_dtypes(net: nn.Module, inputs: tuple[Any, ...]) -> None:
                 f"{type(net).__name__} cannot be written as an ONNX file: {name} is {dtype}, and a file computes in "
                 "float32. Export net.float(), with inputs of float32."
             )
-
-
-class _Shapes(fx.Interpreter):
-    """Runs the calls on the example, and remembers the shapes of their results, and what is no tensor."""
-
-    def __init__(self, net: nn.Module, graph: fx.Graph) -> None:
-        super().__init__(net, graph=graph)
-        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
-        self.others: dict[fx.Node, Any] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if isinstance(result, Tensor):
-            self.shapes[n] = tuple(result.shape)
-        else:
-            self.others[n] = result
-        return result
 
 
 class Walk:
@@ -150,10 +137,7 @@ class Walk:
         self.net, self.nodes, self.low, self.watching = net, nodes, low, watching
         self.watched: dict[tuple[str, int], str] = {}
         self.values: dict[fx.Node, Any] = {}
-        interpreter = _Shapes(net, nodes[0].graph)
-        with torch.no_grad():
-            interpreter.run(*inputs)
-        self.shapes, self.others = interpreter.shapes, interpreter.others
+        self.shapes = {node: shape for node in nodes if (shape := _example(node)) is not None}
         self.resizable = self._is_resizable() if dynamic is None else dynamic
 
     def _is_resizable(self) -> bool:
@@ -203,44 +187,29 @@ class Walk:
         return Real(name)
 
     def _call_function(self, node: fx.Node) -> Any:
-        return self._read(node) if node.target is getattr else self._called(node)
-
-    def _read(self, node: fx.Node) -> Any:
-        """What is read of a tensor by its name."""
-        tensor: Any = node.args[0]
-        if node.args[1] == "shape":
-            return self._sizes(tensor)
-        if node.args[1] == "data":
-            return self.values[tensor]
-        if node.args[1] in ("ndim", "dtype", "device"):
-            return self.others[node]
-        return self._told(lambda: _refuse_attribute(node.args[1]))
-
-    def _call_method(self, node: fx.Node) -> Any:
-        if node.target == "dim":
-            return self.others[node]
-        if node.target == "size":
-            sizes = self._sizes(node.args[0])
-            side = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
-            return sizes if side is None else sizes[side]  # type: ignore[index]
-        return self._called(node)
-
-    def _called(self, node: fx.Node) -> Any:
+        if node.target is torch.ops.aten.sym_size.int:
+            return self._size(*node.args)  # type: ignore[arg-type]
         args, kwargs = self._arguments(node.args), self._arguments(node.kwargs)
+        if "input" in kwargs:  # torch's name of the first one
+            args = (kwargs.pop("input"), *args)
         shape = next((self.shapes[each] for each in node.all_input_nodes if each in self.shapes), ())
-        return self._told(lambda: lower_function(self.low, node.name, node.target, args, kwargs, shape))
+        return self._told(lambda: self._written(node, args, kwargs, shape))
 
-    def _sizes(self, node: Any) -> list[Any]:
+    def _written(self, node: fx.Node, args: Any, kwargs: Any, shape: tuple[int, ...]) -> Any:
+        path = node.meta.get("custom", {}).get("path")
+        try:
+            _check_dtype(node)
+            return lower_function(self.low, node.name, node.target, args, kwargs, shape)
+        except ExportError as error:
+            raise ExportError(f"{path}: {error}" if path else str(error)) from error
+
+    def _size(self, node: fx.Node, dim: int) -> Any:
         shape = self.shapes[node]
-        known = self._symbols(shape)
-        name = self.low.name(self.values[node]) if any(known) else ""
-
-        def side(place: int, symbol: str) -> Size:
-            bounds = {"start": place, "end": place + 1}
-            return Size(self.low.graph.node("Shape", [name], f"{node.name}.{symbol}", **bounds))
-
-        sizes = enumerate(zip(shape, known, strict=True))
-        return [size if symbol is None else side(place, symbol) for place, (size, symbol) in sizes]
+        symbol = self._symbols(shape)[dim]
+        if symbol is None:
+            return shape[dim]
+        source = self.low.name(self.values[node])
+        return Size(self.low.graph.node("Shape", [source], f"{node.name}.{symbol}", start=dim, end=dim + 1))
 
     def _arguments(self, arguments: Any) -> Any:
         return fx.node.map_arg(arguments, lambda node: self.values[node])
@@ -255,8 +224,7 @@ class Walk:
             ) from error
 
     def _outputs(self, node: fx.Node) -> None:
-        outputs = node.args[0] if isinstance(node.args[0], (tuple, list)) else [node.args[0]]
-        for place, each in enumerate(outputs):
+        for place, each in enumerate(tree_leaves(node.args[0])):
             if not isinstance(each, fx.Node) or each not in self.shapes:
                 raise ExportError(f"Output {place} is no tensor, and cannot be one of an ONNX file.")
             shape = self.shapes[each]
@@ -277,5 +245,15 @@ def _in_order(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 _ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-def _refuse_attribute(name: Any) -> None:
-    raise ExportError(f"{name} is an attribute of a tensor for which there is no way into an ONNX file")
+def _example(node: fx.Node) -> tuple[int, ...] | None:
+    """Shape of a call's result in the example, where there are twice as many images."""
+    made = node.meta.get("val")
+    if not isinstance(made, Tensor):
+        return None
+    return tuple(map(hint, made.shape))
+
+
+def _check_dtype(node: fx.Node) -> None:
+    made = node.meta.get("val")
+    if isinstance(made, Tensor) and made.dtype != torch.float32 and node.target is not operator.getitem:
+        raise ExportError(f"{node.name} makes {made.dtype}, and a file computes in float32")

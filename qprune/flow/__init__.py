@@ -2,6 +2,18 @@
 
 from qprune.flow.calls import NORMS, Call, Flow, Given, Shape
 from qprune.flow.failing import line_of
-from qprune.flow.tracing import hooked_copy, leaves, trace, unhooked_copy
+from qprune.flow.tracing import hooked_copy, leaves, meta_copy, trace, unhooked_copy
 
-__all__ = ["NORMS", "Call", "Flow", "Given", "Shape", "hooked_copy", "leaves", "line_of", "trace", "unhooked_copy"]
+__all__ = [
+    "NORMS",
+    "Call",
+    "Flow",
+    "Given",
+    "Shape",
+    "hooked_copy",
+    "leaves",
+    "line_of",
+    "meta_copy",
+    "trace",
+    "unhooked_copy",
+]

@@ -217,4 +217,4 @@ def _held(leaf: nn.Module) -> Iterator[Tensor]:
 
 
 def _name(func: Callable[..., Any]) -> str:
-    return getattr(func, "__name__", str(func))
+    return str(getattr(func, "_opname", None) or getattr(func, "__name__", func))

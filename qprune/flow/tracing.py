@@ -36,7 +36,7 @@ def trace(net: nn.Module, example: Any) -> Flow:
         (['Conv2d', 'ReLU'], (1, 8, 3, 5))
     """
     with torch.inference_mode(False), torch.no_grad():  # inference mode counts no writes
-        shadow = _shadow(net)
+        shadow = meta_copy(net)
         arguments = tree_map_only(Tensor, lambda t: torch.empty_like(t, device="meta"), example)
         arguments = arguments if isinstance(arguments, tuple) else (arguments,)
         recorder = Recorder(dict(leaves(shadow)), dict(net.named_modules()))
@@ -94,7 +94,13 @@ def _rebound(hook: Any, copies: dict[int, Any]) -> Any:
     return MethodType(hook.__func__, copies[id(owner)]) if inside else hook
 
 
-def _shadow(net: nn.Module) -> nn.Module:
+def meta_copy(net: nn.Module) -> nn.Module:
+    """A copy of a network in eval mode, without people's hooks, whose tensors have shapes and no data.
+
+    Example:
+        >>> next(meta_copy(nn.Linear(2, 3)).parameters()).device
+        device(type='meta')
+    """
     shadow = unhooked_copy(net)  # hooks collect and count real values: they are not to see this run
     before = _tensors(shadow)
     shadow = shadow.to("meta").eval()

@@ -29,7 +29,7 @@ class ChannelMask(Compressor):
         importance: how channels are ranked, a word of `qprune.importances.IMPORTANCES`.
         multiple_of: the kept count is rounded up to a multiple of this.
         schedule: when to measure and choose; asked by `ScheduleDriver`.
-        tied: for the importance ``"tied"``, pairs ``(weight site, offset)`` of the masks that this one follows.
+        tied: for the importance ``"tied"``, pairs ``(site, offset)`` of the masks that this one follows.
         device: where the buffers live.
 
     Attributes:
@@ -37,6 +37,7 @@ class ChannelMask(Compressor):
         score: float32 ``(C,)``, running mean of the steps' scores; that of a step is the mean over all values that its
             forwards saw, in every process.
         seen: how many steps it holds.
+        coupled: the sites, its own among them, whose masks choose together and are the same; empty if it chooses alone.
 
     Raises:
         ValueError: if ``channels`` or ``multiple_of`` is below 1 or ``importance`` is unknown.
@@ -55,6 +56,7 @@ class ChannelMask(Compressor):
     seen: Tensor
     pending_score: Tensor
     pending_count: Tensor
+    coupled: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -143,9 +145,14 @@ class ChannelMask(Compressor):
         self.channels = len(channels)
 
     @torch.no_grad()
-    def refresh(self, sparsity: float) -> None:
-        """Choose anew which channels to keep, by the present scores; see `qprune.functional.keep_top`."""
-        self.keep.copy_(keep_top(self.score, sparsity, self.multiple_of))
+    def refresh(self, sparsity: float, score: Tensor | None = None) -> None:
+        """Choose anew which channels to keep; see `qprune.functional.keep_top`.
+
+        Args:
+            sparsity: share of channels to drop.
+            score: by which to choose; by default the mask's own.
+        """
+        self.keep.copy_(keep_top(self.score if score is None else score, sparsity, self.multiple_of))
 
     @property
     def sparsity(self) -> float:

@@ -2,15 +2,20 @@
 
 from typing import Any
 
+from qprune.per_path import problems
 from qprune.schedules.durations import check_duration, to_steps
 
 ORDERS = ("flow", "registration", "reversed")
 
 
 def is_sparsity(_: object, __: object, value: Any) -> None:
-    """Refuse a sparsity outside [0, 1)."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise ValueError(f"sparsity must be in [0, 1); received {value!r}")
+    """Refuse a sparsity outside [0, 1), alone or in a table from patterns on module paths."""
+    for problem in problems(value, _is_share):
+        raise ValueError(f"sparsity must be in [0, 1); {problem}")
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
 
 
 def is_duration(_: object, attribute: Any, value: Any) -> None:

@@ -1,10 +1,11 @@
 """Pruning schedules: how sparse a mask is at which step. Frozen values, compared and printed like numbers."""
 
 from abc import ABC, abstractmethod
-from typing import TypeAlias
+from typing import Any, Self, TypeAlias
 
 from attrs import evolve, field, frozen
 
+from qprune.per_path import PerPath, one_number, per_path
 from qprune.schedules.checks import is_duration, is_order, is_positive, is_sparsity, is_times
 from qprune.schedules.durations import Duration, to_steps
 from qprune.schedules.timeline import Timeline
@@ -13,7 +14,22 @@ from qprune.schedules.timeline import Timeline
 class _Simulated(ABC):
     @abstractmethod
     def timeline(self, steps_per_epoch: int | None = None) -> Timeline:
-        """The schedule in steps."""
+        """The schedule in steps.
+
+        Raises:
+            ValueError: if its sparsity is a table, see `for_layer`.
+        """
+
+    def for_layer(self, path: str) -> Self:
+        """The same schedule with the one sparsity that its table, if it has one, holds for the layer at ``path``.
+
+        Example:
+            >>> OneShot(sparsity={"stage1.*": 0.3, "*": 0.5}, at=2).for_layer("stage1.0.conv")
+            OneShot(sparsity=0.3, at=2, measure=1)
+        """
+        held: Any = self
+        table = getattr(held, "sparsity", None)
+        return evolve(held, sparsity=table.at(path)) if isinstance(table, PerPath) else self
 
     def simulate(self, steps: int, steps_per_epoch: int | None = None) -> list[float]:
         """The sparsity of each of the first ``steps`` forwards.
@@ -31,7 +47,7 @@ class OneShot(_Simulated):
     """Prune everything at once: measure ``measure`` steps, then drop ``sparsity`` of the channels at step ``at``.
 
     Args:
-        sparsity: share of channels dropped, in [0, 1).
+        sparsity: share of channels dropped, in [0, 1); in a rule also a table of them, see `qprune.per_path`.
         at: the step at which the mask is chosen and frozen (int, ``"800it"`` or ``"2ep"``).
         measure: how long activations are measured before it.
 
@@ -43,7 +59,7 @@ class OneShot(_Simulated):
         (450, 500)
     """
 
-    sparsity: float = field(validator=is_sparsity)
+    sparsity: float | PerPath = field(converter=per_path, validator=is_sparsity)
     at: Duration = field(validator=is_duration)
     measure: Duration = field(default=1, validator=is_positive)
 
@@ -51,7 +67,7 @@ class OneShot(_Simulated):
         """The schedule in steps."""
         at = to_steps(self.at, steps_per_epoch)
         first = max(0, at - to_steps(self.measure, steps_per_epoch))
-        return Timeline(measure=(first, at), refreshes=((at, self.sparsity),), end=at)
+        return Timeline(measure=(first, at), refreshes=((at, one_number(self.sparsity, "sparsity")),), end=at)
 
 
 @frozen
@@ -62,7 +78,7 @@ class Stepwise(_Simulated):
     measured from one ``every`` before ``start`` until the last refresh.
 
     Args:
-        sparsity: final share of channels dropped, in [0, 1).
+        sparsity: final share of channels dropped, in [0, 1); in a rule also a table of them, see `qprune.per_path`.
         start: step of the first refresh.
         every: steps between refreshes.
         times: number of refreshes.
@@ -75,7 +91,7 @@ class Stepwise(_Simulated):
         (8, 0.75)
     """
 
-    sparsity: float = field(validator=is_sparsity)
+    sparsity: float | PerPath = field(converter=per_path, validator=is_sparsity)
     start: Duration = field(validator=is_duration)
     every: Duration = field(validator=is_positive)
     times: int = field(default=5, validator=is_times)
@@ -88,7 +104,8 @@ class Stepwise(_Simulated):
         return Timeline(measure=(max(0, start - every), end), refreshes=refreshes, end=end)
 
     def _cubic(self, done: int) -> float:
-        return self.sparsity * (1 - (1 - done / self.times) ** 3)
+        final: float = one_number(self.sparsity, "sparsity")
+        return final * (1 - (1 - done / self.times) ** 3)
 
 
 @frozen
@@ -99,7 +116,7 @@ class Layerwise(_Simulated):
     earlier sites are pruned already; its mask is chosen anew every ``refresh`` steps and the last choice freezes it.
 
     Args:
-        sparsity: share of channels dropped, in [0, 1).
+        sparsity: share of channels dropped, in [0, 1); in a rule also a table of them, see `qprune.per_path`.
         start: step at which the first site begins to measure.
         interval: steps that each site measures.
         refresh: steps between choices of the mask; at most ``interval``.
@@ -115,7 +132,7 @@ class Layerwise(_Simulated):
         ((18, 0.5), (20, 0.5))
     """
 
-    sparsity: float = field(validator=is_sparsity)
+    sparsity: float | PerPath = field(converter=per_path, validator=is_sparsity)
     start: Duration = field(validator=is_duration)
     interval: Duration = field(validator=is_positive)
     refresh: Duration = field(validator=is_positive)
@@ -139,7 +156,8 @@ class Layerwise(_Simulated):
         first = self.slot(0, steps_per_epoch)
         start, interval, refresh = int(first.start), int(first.interval), int(first.refresh)
         times = [start + t for t in range(refresh, interval + 1, refresh)]
-        refreshes = tuple((step, self.sparsity) for step in times)
+        sparsity = one_number(self.sparsity, "sparsity")
+        refreshes = tuple((step, sparsity) for step in times)
         return Timeline(measure=(start, times[-1]), refreshes=refreshes, end=start + interval + 1)
 
 

@@ -4,6 +4,7 @@ from typing import Any, TypeAlias
 
 from attrs import fields
 
+from qprune.per_path import PerPath
 from qprune.schedules.pruning import Inherited, Layerwise, OneShot, Stepwise
 from qprune.schedules.quantizing import QuantizeFrom
 
@@ -29,4 +30,4 @@ def to_table(schedule: Schedule) -> dict[str, Any]:
     values = {
         f.name: getattr(schedule, f.name) for f in fields(type(schedule)) if getattr(schedule, f.name) != f.default
     }
-    return {"kind": kind} | values
+    return {"kind": kind} | {name: v.to_table() if isinstance(v, PerPath) else v for name, v in values.items()}

@@ -4,14 +4,10 @@ from qprune.shrink.analysis import Analysis, analyse
 from qprune.shrink.constants import Mode
 from qprune.shrink.cut import Cut, apply_cuts
 from qprune.shrink.fold import Fold, apply_fold, find_folds, fold_norms
-from qprune.shrink.graph import graph_of
-from qprune.shrink.graph_net import net_from
-from qprune.shrink.graph_words import leaf_type
 from qprune.shrink.kept import Kept, kept_by_masks
 from qprune.shrink.layer_rules import scale_and_shift
 from qprune.shrink.record import rebuild, record, restore_masks
 from qprune.shrink.shrink import Shrunk, cut_dead, shrink, shrink_with_facts
-from qprune.shrink.symbolic import symbolic_calls
 from qprune.shrink.weights import rows
 
 __all__ = [
@@ -27,10 +23,7 @@ __all__ = [
     "cut_dead",
     "find_folds",
     "fold_norms",
-    "graph_of",
     "kept_by_masks",
-    "leaf_type",
-    "net_from",
     "rebuild",
     "record",
     "restore_masks",
@@ -38,5 +31,4 @@ __all__ = [
     "scale_and_shift",
     "shrink",
     "shrink_with_facts",
-    "symbolic_calls",
 ]

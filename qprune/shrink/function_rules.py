@@ -1,11 +1,21 @@
 """Rules of functions in a network's own code: their channels are fixed, or those of their arguments."""
 
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from qprune.flow import Call
 from qprune.shrink.constants import Mode, channels, flattened, replay, unknown, zeros_alone
-from qprune.shrink.positions import has_free_tensor, pads_positions, pads_with, picks_positions, reduces_positions
+from qprune.shrink.positions import (
+    has_free_tensor,
+    pads_channels,
+    pads_positions,
+    pads_with,
+    picks_positions,
+    reduces_positions,
+)
 from qprune.shrink.rule import Rule
 
 # Functions of one pixel: what they make of a constant channel is found by running them.
@@ -116,6 +126,38 @@ class Flattened(Rule):
         return whole.repeat_interleave(self._positions(len(whole))), [whole]
 
 
+class Widened(Rule):
+    """`torch.nn.functional.pad` along channels: so many of one value around those that there are.
+
+    The network's own code says how many, so they come whatever is cut before it; layers behind it pick what they want.
+    """
+
+    def __init__(self, call: Call, mode: Mode, before: int, behind: int) -> None:
+        super().__init__(call, mode)
+        self.reason = None
+        self.before, self.behind = before, behind
+
+    def _around(self, inner: Tensor, value: Any) -> Tensor:
+        return F.pad(inner, (self.before, self.behind), value=value)
+
+    def _inner(self, channels: Tensor) -> Tensor:
+        return channels[self.before : len(channels) - self.behind]
+
+    def values(self, values: list[Tensor]) -> Tensor:
+        """The value, the channels, the value; of the channels zeros alone, which any value at the borders may end."""
+        _, value = pads_with(self.call)
+        return self._around(zeros_alone(values[0]) if value == 0 else unknown(len(values[0])), value)
+
+    def wanted(self, needed: Tensor) -> list[Tensor]:
+        """Those between."""
+        return [self._inner(needed)]
+
+    def closed(self, present: Tensor, arguments: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """All that it adds, around what there is."""
+        both = self._inner(present) | arguments[0]
+        return self._around(both, True), [both]
+
+
 class Sliced(Rule):
     """Slices of tensors by numbers in the network's own code: what is cut before them must be put back."""
 
@@ -152,6 +194,9 @@ def function_rule(call: Call, mode: Mode) -> Rule:
     kind = _channelwise_function(call)
     if kind is not None and len(call.shapes) == 1 and len(call.shape) >= 2 and first[1] == call.shape[1]:
         return kind(call, mode)
+    around = pads_channels(call) if call.name == "pad" and len(call.shapes) == 1 else None
+    if around is not None:
+        return Widened(call, mode, *around)
     if call.name in SLICES and alike and len(call.shapes) == 1:
         return Sliced(call, mode)
     return Rule(call, mode)

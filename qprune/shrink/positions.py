@@ -80,6 +80,26 @@ def pads_positions(call: Call) -> bool:
     return isinstance(sizes, (tuple, list)) and len(sizes) <= 2 * (len(call.shapes[0]) - 2)
 
 
+def pads_channels(call: Call) -> tuple[int, int] | None:
+    """How many channels it puts before and behind those that there are; None if it does anything else to them.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from qprune.flow import trace
+        >>> class Widen(nn.Module):
+        ...     def forward(self, x):
+        ...         return nn.functional.pad(x, (0, 0, 0, 0, 1, 2))
+        >>> pads_channels(trace(Widen(), torch.zeros(2, 3, 5, 7)).calls[0])
+        (1, 2)
+    """
+    sizes, rank = _argument(call, 1, "pad"), len(call.shapes[0])
+    if not isinstance(sizes, (tuple, list)) or len(call.shape) != rank or pads_with(call)[0] != "constant":
+        return None
+    before, behind, *batch = sizes[2 * (rank - 2) :] or (0, 0)
+    return (before, behind) if before >= 0 and behind >= 0 and not any(batch) else None
+
+
 def pads_with(call: Call) -> tuple[str, float]:
     """The mode of a padding function, and the value that it puts there in mode ``"constant"``."""
     return _argument(call, 2, "mode") or "constant", _argument(call, 3, "value") or 0.0

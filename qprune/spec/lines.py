@@ -1,6 +1,5 @@
 """How a mistake becomes a line: the sentence, the key path and the file it is in."""
 
-import re
 from collections.abc import Iterable
 
 import attrs
@@ -12,7 +11,7 @@ from qprune.spec.network import LayerSpec, ModelSpec
 from qprune.spec.recipe import DataSpec, LrSpec, OptimizerSpec, TrainSpec
 from qprune.spec.rules import LIFTED, PruneRule, QuantizeRule, Rules, Selector
 from qprune.spec.spec import Spec
-from qprune.spec.values import key_of, listed
+from qprune.spec.values import in_toml, key_of, listed
 from qprune.spelling import closest, nearest
 
 _NOUNS = {
@@ -99,12 +98,8 @@ def dotted(path: KeyPath) -> str:
         >>> dotted(("prune", 0, "sparsity"))
         'prune[0].sparsity'
     """
-    text = "".join(f"[{key}]" if isinstance(key, int) else f".{_key(key)}" for key in path)
+    text = "".join(f"[{key}]" if isinstance(key, int) else f".{in_toml(key)}" for key in path)
     return text.removeprefix(".")
-
-
-def _key(key: str) -> str:
-    return key if re.fullmatch(r"[\w-]+", key) else f'"{key}"'
 
 
 def _noun(cls: type) -> str:

@@ -208,6 +208,7 @@ _UNUSED = {
     "multistep": ("decay_from", "final"),
     "cosine": ("milestones", "gamma", "decay_from"),
     "linear": ("milestones", "gamma"),
+    "onecycle": ("milestones", "gamma", "decay_from"),
 }
 
 
@@ -217,12 +218,14 @@ class LrSpec:
 
     Attributes:
         name: ``"constant"``, ``"multistep"`` (times ``gamma`` at each milestone), ``"cosine"`` (half a cosine down to
-            ``final``) or ``"linear"`` (a line down to ``final``).
+            ``final``), ``"linear"`` (a line down to ``final``) or ``"onecycle"`` (half a cosine up from a 25th of
+            ``lr``, then half a cosine down to ``final``).
         milestones: of multistep.
         gamma: of multistep, in (0, 1].
-        warmup: the rate rises linearly for so long from (nearly) 0.
+        warmup: the rate rises linearly for so long from (nearly) 0. Of onecycle: how long it rises; by default for
+            three tenths of training.
         decay_from: of linear: constant until then.
-        final: of cosine and linear: the rate at the end of training as a share of ``lr``, in [0, 1].
+        final: of cosine, linear and onecycle: the rate at the end of training as a share of ``lr``, in [0, 1].
 
     Raises:
         SpecError: for a wrong type, a value out of range, multistep without milestones, or an option that the schedule
@@ -233,7 +236,7 @@ class LrSpec:
         ('45ep', '65ep')
     """
 
-    name: str = field(default="constant", validator=one_of("constant", "multistep", "cosine", "linear"))
+    name: str = field(default="constant", validator=one_of("constant", "multistep", "cosine", "linear", "onecycle"))
     milestones: tuple[Duration, ...] = field(default=(), converter=as_tuple, validator=durations)
     gamma: float = field(default=0.1, converter=as_float, validator=number("a number in (0, 1]", lambda v: 0 < v <= 1))
     warmup: Duration = field(default=0, validator=duration())

@@ -2,13 +2,14 @@
 
 from typing import Any, get_args
 
-from attrs import field, frozen, validators
+from attrs import evolve, field, frozen, validators
 
 from qprune.errors import SpecError
 from qprune.importances import fitting
 from qprune.numerics import RANGES, numerics_of
+from qprune.per_path import PerPath, per_path, problems
 from qprune.schedules import PruneSchedule, QuantizeFrom
-from qprune.spec.values import STRINGS, WHOLES, as_tuple, items, listed, must, one_of, shown, whole
+from qprune.spec.values import STRINGS, SWITCH, WHOLES, as_tuple, is_whole, items, listed, must, one_of, shown, whole
 
 PLACES = ("input", "weight", "output")
 
@@ -56,6 +57,11 @@ def _check_sites(instance: Any, attribute: Any, value: Any) -> None:
         raise SpecError("sites must name at least one selector; received []")
 
 
+def _check_bits(_: Any, __: Any, value: Any) -> None:
+    for problem in problems(value, lambda bits: is_whole(bits) and 2 <= bits <= 8):
+        raise SpecError(f"bits must be a whole number from 2 to 8; {problem}")
+
+
 @frozen
 class PruneRule:
     """A ``[[prune]]`` table: drop channels at these sites.
@@ -65,11 +71,15 @@ class PruneRule:
     Attributes:
         sites: the selectors, whose matches are united.
         schedule: when and how much: ``kind`` is ``"layerwise"``, ``"one-shot"``, ``"stepwise"`` or ``"inherited"``
-            (keep the frozen masks that come with ``init``), the other keys are the arguments of that schedule.
+            (keep the frozen masks that come with ``init``), the other keys are the arguments of that schedule. Its
+            ``sparsity`` is one number, or a table from patterns on module paths, of which exactly one must decide for
+            every layer that the rule chooses, see `qprune.per_path.PerPath`.
         importance: how channels are ranked, a word of `qprune.importances.IMPORTANCES`, such as ``"activation-l1"``
             (mean magnitude).
         multiple_of: kept channels are rounded up to a multiple of this, for kernels that need it.
         exclude: patterns on module paths that are left out of all selectors.
+        couple: sites whose channels meet in a sum, a product or a chain of depthwise convolutions share one mask, see
+            `qprune.coupling`.
 
     Raises:
         SpecError: for a wrong type, a value out of range, or an importance that does not fit the sites, see
@@ -79,6 +89,9 @@ class PruneRule:
         >>> from qprune.schedules import OneShot
         >>> PruneRule((Selector(("ReLU",), at="output"),), OneShot(sparsity=0.5, at="2ep")).importance
         'activation-l1'
+        >>> schedule = OneShot(sparsity={"stage1.*": 0.3, "*": 0.5}, at="2ep")
+        >>> PruneRule((Selector(("ReLU",), at="output"),), schedule).for_layer("stage1.act").schedule.sparsity
+        0.3
     """
 
     sites: tuple[Selector, ...] = field(converter=as_tuple, validator=_check_sites)
@@ -88,6 +101,7 @@ class PruneRule:
     importance: str = field(default="activation-l1", validator=one_of(*fitting(*PLACES)))
     multiple_of: int = field(default=1, validator=whole(1))
     exclude: tuple[str, ...] = field(default=(), converter=as_tuple, validator=STRINGS)
+    couple: bool = field(default=False, validator=SWITCH)
 
     def __attrs_post_init__(self) -> None:
         for site in self.sites:
@@ -96,6 +110,16 @@ class PruneRule:
                 raise SpecError(
                     f'importance must be {listed(fits)} for a site at = "{site.at}"; received {shown(self.importance)}'
                 )
+
+    @property
+    def table(self) -> tuple[str, PerPath] | None:
+        """What it holds by patterns, if anything: the key ``"sparsity"`` and its table."""
+        sparsity = getattr(self.schedule, "sparsity", None)
+        return ("sparsity", sparsity) if isinstance(sparsity, PerPath) else None
+
+    def for_layer(self, path: str) -> "PruneRule":
+        """The rule as it holds for the layer at ``path``, with one sparsity."""
+        return evolve(self, schedule=self.schedule.for_layer(path))
 
 
 @frozen
@@ -106,7 +130,8 @@ class QuantizeRule:
 
     Attributes:
         sites: the selectors, whose matches are united.
-        bits: 2 to 8.
+        bits: 2 to 8, or a table of them from patterns on module paths, of which exactly one must decide for every layer
+            that the rule chooses, see `qprune.per_path.PerPath`.
         per: one range for the whole ``"tensor"`` or one for each ``"channel"``.
         symmetric: zero point 0 and a range of equal sides; None: true at weight sites, false at the others.
         gradient: ``"straight"`` (passes unchanged) or ``"clipped"`` (zero outside the range); None: straight, clipped
@@ -125,7 +150,7 @@ class QuantizeRule:
     """
 
     sites: tuple[Selector, ...] = field(converter=as_tuple, validator=_check_sites)
-    bits: int = field(validator=whole(2, 8))
+    bits: int | PerPath = field(converter=per_path, validator=_check_bits)
     per: str = field(default="tensor", validator=one_of("tensor", "channel"))
     symmetric: bool | None = field(
         default=None, validator=must(lambda v: v is None or isinstance(v, bool), "true or false")
@@ -155,6 +180,22 @@ class QuantizeRule:
         """
         ranging = RANGES[self.range]
         return ranging.problem(numerics, numerics_of(numerics), self.gradient or ranging.gradients[0])
+
+    @property
+    def table(self) -> tuple[str, PerPath] | None:
+        """What it holds by patterns, if anything: the key ``"bits"`` and its table."""
+        return ("bits", self.bits) if isinstance(self.bits, PerPath) else None
+
+    def for_layer(self, path: str) -> "QuantizeRule":
+        """The rule as it holds for the layer at ``path``, with one number of bits.
+
+        Example:
+            >>> sites = (Selector(("Conv2d",), at="weight"),)
+            >>> rule = QuantizeRule(sites, bits={"stem": 8, "*": 4}, schedule=QuantizeFrom("0.5ep"))
+            >>> rule.for_layer("stem").bits, rule.for_layer("stage1.0.conv").bits
+            (8, 4)
+        """
+        return evolve(self, bits=self.bits.at(path)) if isinstance(self.bits, PerPath) else self
 
 
 PRUNE_RULES = items(lambda v: isinstance(v, PruneRule), "a list of tables ([[prune]])")

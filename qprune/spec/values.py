@@ -1,6 +1,7 @@
 """What a value of a spec may be, and the sentence for what it may not: validators and converters."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from sys import float_info
 from typing import Any, TypeAlias
@@ -31,12 +32,32 @@ def _written(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
+        return quoted(value)
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_written, value))}]"
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {_written(item)}" for key, item in value.items()) + " }"
+        return "{ " + ", ".join(f"{in_toml(str(key))} = {_written(item)}" for key, item in value.items()) + " }"
     return "nothing" if value is None else str(value)
+
+
+def quoted(text: str) -> str:
+    """Write text as TOML and JSON do, in double quotes.
+
+    Example:
+        >>> quoted('a "b"')
+        '"a \\\\"b\\\\""'
+    """
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def in_toml(key: str) -> str:
+    """Write a key as TOML does, in quotes where it must be.
+
+    Example:
+        >>> in_toml("batch"), in_toml("stage1.*")
+        ('batch', '"stage1.*"')
+    """
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else quoted(key)
 
 
 def listed(words: Iterable[str], last: str = "or") -> str:

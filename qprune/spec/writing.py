@@ -1,7 +1,5 @@
 """Spec to plain tables and to TOML; reading either gives an equal spec."""
 
-import json
-import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any, get_args
@@ -10,11 +8,12 @@ import attrs
 import toml
 
 from qprune.errors import SpecError
+from qprune.per_path import PerPath
 from qprune.schedules import Schedule
 from qprune.schedules import to_table as schedule_to_table
 from qprune.spec.rules import LIFTED, QuantizeRule
 from qprune.spec.spec import Spec
-from qprune.spec.values import Table, key_of
+from qprune.spec.values import Table, in_toml, key_of, quoted
 
 
 def spec_to_toml(spec: Spec) -> str:
@@ -50,7 +49,7 @@ def _sections(key: str, value: Any) -> Iterator[str]:
 
 def _lines(table: Table) -> str:
     encoder = _Encoder()
-    return "".join(f"{_key(key)} = {encoder.dump_value(value)}\n" for key, value in table.items())
+    return "".join(f"{in_toml(key)} = {encoder.dump_value(value)}\n" for key, value in table.items())
 
 
 def to_table(spec: Any) -> Table:
@@ -71,6 +70,8 @@ def _default(attribute: Any) -> Any:
 def _plain(value: Any) -> Any:
     if isinstance(value, get_args(Schedule)):
         return schedule_to_table(value)
+    if isinstance(value, PerPath):
+        return value.to_table()
     if attrs.has(type(value)):
         return to_table(value)
     if isinstance(value, Mapping):
@@ -94,10 +95,10 @@ class _Encoder(toml.TomlEncoder):
 
     def __init__(self) -> None:
         super().__init__()
-        self.dump_funcs.update({str: _string, float: repr, dict: self._inline, type(None): _refuse})
+        self.dump_funcs.update({str: quoted, float: repr, dict: self._inline, type(None): _refuse})
 
     def _inline(self, table: Table) -> str:
-        return "{ " + ", ".join(f"{_key(key)} = {self.dump_value(value)}" for key, value in table.items()) + " }"
+        return "{ " + ", ".join(f"{in_toml(key)} = {self.dump_value(value)}" for key, value in table.items()) + " }"
 
     def dump_list(self, v: Any) -> str:
         texts = [str(self.dump_value(item)) for item in v]
@@ -108,11 +109,3 @@ class _Encoder(toml.TomlEncoder):
 
 def _refuse(_: None) -> str:
     raise SpecError("TOML cannot hold None: leave the option out")
-
-
-def _string(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _string(key)

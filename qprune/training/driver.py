@@ -1,7 +1,7 @@
 """`ScheduleDriver`: asks the schedules and tells the compressors, between steps and nowhere else."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from qprune.errors import CheckpointError, PlanError, TrainingError
 from qprune.exact import bias_grids, settle_biases
 from qprune.flow import trace
+from qprune.functional import joint_score
 from qprune.importances import Measured, Scored
 from qprune.layers import BiasQuant, ChannelMask, FakeQuant, Site, learned_parameters, sites
 from qprune.network_plan import make_plan
@@ -105,11 +106,14 @@ class ScheduleDriver:
         self._check_optimizer()
         for site in self.sites:
             self._check_inherited(site)
+        for group in self._groups.values():
+            self._check_alike(group)
         events = self._apply()
         self.zero_dropped()
         return events
 
     def _take_over(self) -> None:
+        self._groups = _coupled(self.sites)
         self._driven = {part: site.name for site in self.sites for _, part in _parts(site)}
         for part in self._driven:
             part.driver = self._number  # a plain number, because networks are copied and pickled
@@ -184,13 +188,24 @@ class ScheduleDriver:
     def _refresh(self, site: Site, sparsity: float) -> Event:
         mask = site.mask
         assert mask is not None
-        self._score(site, mask)
-        try:
-            mask.refresh(sparsity)
-        except ValueError as error:
-            raise TrainingError(f"{site.name}, step {self.steps_done}: {error}") from error
+        group = self._groups.get(mask.coupled, [site])
+        if site is group[0]:  # the others are due at the same steps
+            self._choose(group, sparsity)
         frozen = self._timeline(site, "mask").freeze == self.steps_done
         return {"step": self.steps_done, "site": site.name, "sparsity": mask.sparsity, "frozen": frozen}
+
+    def _choose(self, group: Sequence[Site], sparsity: float) -> None:
+        """One choice for coupled masks; most are a group of one."""
+        masks = [site.mask for site in group if site.mask is not None]
+        for site, mask in zip(group, masks, strict=True):
+            self._score(site, mask)
+        score = joint_score([mask.score for mask in masks]) if len(masks) > 1 else None
+        try:
+            for mask in masks:
+                mask.refresh(sparsity, score)
+        except ValueError as error:
+            wrong = next((site for site, mask in zip(group, masks, strict=True) if mask.score.isnan().any()), group[0])
+            raise TrainingError(f"{wrong.name}, step {self.steps_done}: {error}") from error
 
     def _score(self, site: Site, mask: ChannelMask) -> None:
         ranking = mask.ranking
@@ -218,11 +233,12 @@ class ScheduleDriver:
                 average.copy_(parameter)
 
     def _follow(self) -> None:
-        masks = {site.name: site.mask for site in self.sites}
+        masks = {site.name: site.mask for site in self.sites if site.mask is not None}
         for mask in masks.values():
-            for source, offset in mask.tied if mask is not None else ():
-                keep = masks[source].keep  # type: ignore[union-attr]
-                mask.keep[offset : offset + len(keep)] = keep  # type: ignore[union-attr]
+            for source, offset in mask.tied:
+                if source in masks:  # else it was frozen, and cut out, and had been followed
+                    keep = masks[source].keep
+                    mask.keep[offset : offset + len(keep)] = keep
 
     def _set_modes(self) -> None:
         parts = [(site, kind, part) for site in self.sites for kind, part in _parts(site)]
@@ -256,6 +272,15 @@ class ScheduleDriver:
                 raise PlanError(
                     f"{site.name} inherits its mask, but the mask drops nothing: load a pruned network first "
                     "(init in a spec, load_state_dict in a loop), or give it another schedule."
+                )
+
+    def _check_alike(self, group: Sequence[Site]) -> None:
+        first, *others = group
+        for site in others:
+            if not torch.equal(first.mask.keep, site.mask.keep):  # type: ignore[union-attr]
+                raise PlanError(
+                    f"{first.name} and {site.name} are coupled and inherit masks that differ: leave couple out of "
+                    "their rule, or start from a network whose masks were coupled."
                 )
 
     @torch.no_grad()
@@ -325,6 +350,14 @@ def _parts(site: Site) -> Iterator[tuple[str, Part]]:
         yield "mask", site.mask
     if site.quant is not None:
         yield "quant", site.quant
+
+
+def _coupled(among: Sequence[Site]) -> dict[tuple[str, ...], list[Site]]:
+    groups: dict[tuple[str, ...], list[Site]] = {}
+    for site in among:
+        if site.mask is not None and site.mask.coupled:
+            groups.setdefault(site.mask.coupled, []).append(site)
+    return groups
 
 
 def _check_plan(theirs: dict[str, str], own: dict[str, str]) -> None:

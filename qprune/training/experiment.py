@@ -14,8 +14,8 @@ from qprune.data import EpochSampler, Splits, eval_loader, mix, train_loader
 from qprune.errors import ShrinkError, SpecError
 from qprune.exact import make_exact
 from qprune.flow import Flow, trace, unhooked_copy
+from qprune.graph import graph_of
 from qprune.schedules import to_steps
-from qprune.shrink import graph_of
 from qprune.spec import Spec, TrainSpec
 from qprune.tasks import Task
 from qprune.training import ranks

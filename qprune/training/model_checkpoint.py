@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from qprune.data import LoaderError
 from qprune.errors import CheckpointError, ShrinkError
 from qprune.flow import unhooked_copy
-from qprune.shrink import graph_of, record
+from qprune.graph import graph_of
+from qprune.shrink import record
 from qprune.training.callbacks import Callback, CallbackError, Logs
 from qprune.training.checkpoint import load, save
 from qprune.training.monitor import Monitor

@@ -11,6 +11,8 @@ from qprune.layers import learned_parameters
 from qprune.schedules.durations import in_epochs, to_steps
 from qprune.spec import LrSpec, OptimizerSpec
 
+FIRST = 1 / 25  # of the rate, where one cycle begins; as in torch
+
 
 def make_optimizer(spec: OptimizerSpec, net: nn.Module) -> optim.Optimizer:
     """Make a torch optimizer over the trainable parameters of ``net``: all in one group, without learned steps.
@@ -70,13 +72,19 @@ def lr_factor(spec: LrSpec, step: int, steps: int, steps_per_epoch: int) -> floa
         steps: length of training.
         steps_per_epoch: what an epoch is.
 
-    Source: Loshchilov and Hutter, 2017, arXiv:1608.03983 (cosine); Goyal et al., 2017, arXiv:1706.02677 (warm-up).
+    One cycle is that of torch's ``OneCycleLR`` without its cycle of the momentum: a rate of ``lr`` at the end of the
+    rise, and of ``final`` in the last step.
+
+    Source: Loshchilov and Hutter, 2017, arXiv:1608.03983 (cosine); Goyal et al., 2017, arXiv:1706.02677 (warm-up);
+    Smith and Topin, 2018, arXiv:1708.07120 (one cycle).
 
     Example:
         >>> [lr_factor(LrSpec("multistep", milestones=[2, 3]), step, 4, 1) for step in range(3)]
         [1.0, 1.0, 0.1]
     """
     warmup = _steps(spec.warmup, steps_per_epoch)
+    if spec.name == "onecycle":
+        return _one_cycle(step, (warmup or 0.3 * steps) - 1, steps - 1, spec.final)
     rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
     if spec.name == "multistep":
         return rise * spec.gamma ** sum(to_steps(mark, steps_per_epoch) <= step for mark in spec.milestones)
@@ -87,6 +95,13 @@ def lr_factor(spec: LrSpec, step: int, steps: int, steps_per_epoch: int) -> floa
     if spec.name == "linear":
         return rise * (1 - (1 - spec.final) * share)
     return rise
+
+
+def _one_cycle(step: int, top: float, last: int, final: float) -> float:
+    if step <= top:
+        return FIRST + (1 - FIRST) * (1 - math.cos(math.pi * step / max(1.0, top))) / 2
+    share = min(1.0, (step - top) / max(1.0, last - top))
+    return final + (1 - final) * (1 + math.cos(math.pi * share)) / 2
 
 
 def check_lr_schedule(spec: LrSpec, steps: int, steps_per_epoch: int) -> None:

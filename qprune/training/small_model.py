@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from qprune.shrink import graph_of, record
+from qprune.graph import graph_of
+from qprune.shrink import record
 from qprune.training.checkpoint import save
 from qprune.zoo import deployed
 

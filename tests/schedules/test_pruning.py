@@ -216,3 +216,34 @@ def test_refresh_longer_than_interval_is_refused():
     schedule = Layerwise(0.5, start=1, interval="0.1ep", refresh=8)
     with pytest.raises(ValueError, match=r"^refresh \(8 steps\) must not be longer than interval \(5 steps\)$"):
         schedule.timeline(steps_per_epoch=50)
+
+
+TABLE = {"stage1.*": 0.25, "*": 0.5}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda sparsity: OneShot(sparsity, at=3),
+        lambda sparsity: Stepwise(sparsity, start=3, every=2, times=3),
+        lambda sparsity: Layerwise(sparsity, start=1, interval=3, refresh=3),
+    ],
+)
+def test_a_table_of_sparsities_gives_each_layer_its_schedule(make):
+    schedule = make(TABLE)
+    assert schedule.for_layer("stage1.0.conv") == make(0.25)
+    assert schedule.for_layer("stem") == make(0.5)
+    assert make(0.5).for_layer("stem") == make(0.5)
+    assert hash(schedule) == hash(make(dict(reversed(TABLE.items()))))
+    with pytest.raises(ValueError, match=r"^sparsity is a table from patterns on module paths, which a rule"):
+        schedule.timeline()
+
+
+@pytest.mark.parametrize("value", [{"a": 1.5}, {"a": True}, {"a": "0.5"}, {}, "0.5", {"a": {"b": 0.5}}, {3: 0.5}])
+def test_a_table_of_what_is_no_sparsity_is_refused(value):
+    with pytest.raises(ValueError, match=r"^sparsity must be in \[0, 1\); received "):
+        OneShot(value, at=3)
+
+
+def test_an_inherited_schedule_is_the_same_for_every_layer():
+    assert Inherited().for_layer("stem") == Inherited()

@@ -27,3 +27,9 @@ def test_a_schedule_is_written_as_its_table(schedule, table):
 
 def test_every_schedule_has_a_kind():
     assert set(KINDS.values()) == set(get_args(Schedule))
+
+
+def test_a_sparsity_per_path_is_a_plain_table():
+    schedule = OneShot(sparsity={"stage1.*": 0.3, "*": 0.5}, at="2ep")
+    assert to_table(schedule) == {"kind": "one-shot", "sparsity": {"stage1.*": 0.3, "*": 0.5}, "at": "2ep"}
+    assert type(to_table(schedule)["sparsity"]) is dict

@@ -368,6 +368,53 @@ def test_normalization_with_scale_zero_is_a_constant():
     assert small.middle.num_features == 4
 
 
+# channels of zeros around those that there are
+
+
+def widened(pad, kept=range(2, 9), into=9, **layers):
+    """A convolution with a mask, channels of a constant around its own, and a convolution with a mask at its input."""
+    after = masked(conv(into, 4), kept, "input")
+    run = layers.pop("run", lambda net, x: net.after(pad(net.before(x))))
+    return lively(Net(run, before=masked(conv(3, SIX, 3, padding=1), KEEP), after=after, **layers))
+
+
+PADS = {
+    "around": lambda x: F.pad(x, (0, 0, 0, 0, 1, 2)),
+    "around, by name": lambda x: F.pad(x[:, :, ::2, 1::2], pad=[0, 0, 0, 0, 1, 2], mode="constant", value=0),
+    "with borders": lambda x: F.pad(x, (1, 2, 0, 1, 1, 2)),
+    "with the batch": lambda x: F.pad(x, (0, 0, 0, 0, 1, 2, 0, 0)),
+    "ones": lambda x: F.pad(x, (0, 0, 0, 0, 1, 2), value=1.0),
+    "ones at the borders": lambda x: F.pad(x, (1, 1, 0, 0, 1, 2), value=1.0),
+}
+
+
+@pytest.mark.parametrize("pad", PADS.values(), ids=PADS)
+def test_channels_that_a_pad_adds_hold_nothing_before_it(pad):
+    net = widened(pad)
+    small = shrunk(net, X)
+    # 0, 2, 3, 5 of six are kept, and lie at 1, 3, 4, 6 behind it; 0 and 1 are not read
+    assert small.before.out_channels == 3
+    assert held(net, X) == ()
+
+
+def test_a_sum_picks_what_it_wants_of_padded_channels():
+    def run(net, x):
+        y = net.before(x)
+        return net.after(net.add(F.pad(y, (0, 0, 0, 0, 1, 2)), net.other(x)))
+
+    other = masked(conv(3, 9, 3, padding=1), (3, 6, 8))
+    small = shrunk(widened(None, kept=(3, 6, 8), run=run, other=other, add=Add()), X)
+    assert (small.before.out_channels, small.other.out_channels, small.after.in_channels) == (2, 3, 3)
+    assert aligned(small) == ["add"]
+
+
+@pytest.mark.parametrize("sizes", [(0, 0, 0, 0, -1, 2), (0, 0, 0, 0, 1, 2, 0, 1)], ids=["cropping", "batch"])
+def test_pads_that_crop_channels_or_add_images_are_a_barrier(sizes):
+    net = widened(lambda x: F.pad(x, sizes), kept=range(5), into=SIX + sizes[4] + sizes[5])
+    shrunk(net, X)
+    assert held(net, X) == ("pad: what pad does to channels is not known",)
+
+
 # sums, concatenations, gates, slices
 
 

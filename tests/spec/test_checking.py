@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qprune.errors import SpecError
+from qprune.per_path import per_path
 from qprune.schedules import Inherited, Layerwise, OneShot, QuantizeFrom, Stepwise, to_table
 from qprune.spec import DataSpec, read_rules, read_spec, spec_to_toml, values
 from qprune.spec.values import shown
@@ -278,6 +279,24 @@ def test_a_mistake_in_the_model_has_its_sentence(told, table, model, line):
             'for a site at = "output"; received "weight-l1" (prune[0]).',
         ),
         (
+            {"sites": [SITE], "sparsity": 0.5, "couple": "yes", "schedule": AT_ONCE},
+            'couple must be true or false; received "yes" (prune[0].couple).',
+        ),
+        (
+            {"sites": [SITE], "sparsity": {"stage1.*": 0.3, "*": 1}, "schedule": AT_ONCE},
+            'sparsity must be in [0, 1); received 1 for "*" (prune[0].sparsity).',
+        ),
+        (
+            {"sites": [SITE], "schedule": AT_ONCE | {"sparsity": {"stage1": {"*": 0.3}}}},
+            "sparsity must be in [0, 1); received a table for stage1; a pattern with dots stands in quotes "
+            "(prune[0].schedule.sparsity).",
+        ),
+        (
+            {"sites": [SITE], "sparsity": {}, "schedule": AT_ONCE},
+            "sparsity must be in [0, 1); received a table without entries; give it patterns on module paths, such as "
+            '"stage1.*" (prune[0].sparsity).',
+        ),
+        (
             {"sites": [{"types": ["Conv2d"], "at": "weight"}], "sparsity": 0.5, "schedule": AT_ONCE},
             'importance must be "weight-l1" or "random" for a site at = "weight"; received "activation-l1" (prune[0]).',
         ),
@@ -293,6 +312,10 @@ def test_a_mistake_in_a_prune_rule_has_its_sentence(told, table, rule, line):
         ({"bits": 1, "start": 3}, "bits must be a whole number from 2 to 8; received 1 (quantize[0].bits)."),
         ({"bits": 9, "start": 3}, "bits must be a whole number from 2 to 8; received 9 (quantize[0].bits)."),
         ({"bits": 4.0, "start": 3}, "bits must be a whole number from 2 to 8; received 4.0 (quantize[0].bits)."),
+        (
+            {"bits": {"stem": 8, "*": 16}, "start": 3},
+            'bits must be a whole number from 2 to 8; received 16 for "*" (quantize[0].bits).',
+        ),
         ({"bits": 4}, 'A quantize-from schedule needs "start" (quantize[0]).'),
         (
             {"bits": 4, "start": -3},
@@ -379,6 +402,16 @@ def test_sparsity_and_start_on_the_rule_reach_the_schedule(table):
     rule["schedule"] = {"kind": "layerwise", "interval": "2it", "refresh": 1}
     (made,) = read_spec(table | {"prune": [rule]}).prune
     assert made.schedule == Layerwise(sparsity=0.5, start="1ep", interval="2it", refresh=1)
+
+
+def test_a_table_of_sparsities_or_bits_is_read(table):
+    rule = {"sites": [SITE], "sparsity": {"stage1.*": 0.3, "*": 0.5}, "schedule": AT_ONCE}
+    bits = {"sites": [SITE], "bits": {"stem": 8, "*": 4}, "start": 3}
+    spec = read_spec(table | {"prune": [rule], "quantize": [bits]})
+    assert spec.prune[0].schedule == OneShot(sparsity={"stage1.*": 0.3, "*": 0.5}, at=AT_ONCE["at"])
+    assert spec.prune[0].for_layer("stage1.act").schedule.sparsity == 0.3
+    assert spec.quantize[0].bits == per_path({"*": 4, "stem": 8})
+    assert spec.quantize[0].for_layer("stem").bits == 8
 
 
 def test_an_inherited_rule_needs_no_sparsity(table):

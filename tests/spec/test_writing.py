@@ -56,17 +56,24 @@ def sites(*places):
     return st.lists(selectors(*places), min_size=1, max_size=3).map(tuple)
 
 
+def numbers(number):
+    """A number, or a table of them from patterns on module paths."""
+    return number | st.dictionaries(chosen("stage1.*", "*", "stem", "*.äö"), number, min_size=1)
+
+
 prunings = (
-    st.builds(OneShot, SHARE, DURATION, DURATION)
-    | st.builds(Stepwise, SHARE, DURATION, DURATION, st.integers(1, 6))
-    | st.builds(Layerwise, SHARE, DURATION, DURATION, DURATION, chosen("flow", "reversed"))
+    st.builds(OneShot, numbers(SHARE), DURATION, DURATION)
+    | st.builds(Stepwise, numbers(SHARE), DURATION, DURATION, st.integers(1, 6))
+    | st.builds(Layerwise, numbers(SHARE), DURATION, DURATION, DURATION, chosen("flow", "reversed"))
     | st.just(Inherited())
 )
 quantizings = st.builds(QuantizeFrom, DURATION, DURATION)
 
 
 def prune_rules(places, importances):
-    return st.builds(PruneRule, sites(*places), prunings, chosen(*importances), st.integers(1, 9), STRINGS)
+    return st.builds(
+        PruneRule, sites(*places), prunings, chosen(*importances), st.integers(1, 9), STRINGS, st.booleans()
+    )
 
 
 prune = prune_rules(("input", "output"), ("activation-l1", "activation-l0", "random")) | prune_rules(
@@ -78,7 +85,7 @@ def quantize_rules(range, *gradients):
     return st.builds(
         QuantizeRule,
         sites("input", "weight", "output"),
-        st.integers(2, 8),
+        numbers(st.integers(2, 8)),
         chosen("tensor", "channel"),
         chosen(None, True, False),
         chosen(None, *gradients),
@@ -196,6 +203,15 @@ bits = 4
 start = "0.5ep"
 """
     )
+
+
+def test_tables_from_patterns_are_written_in_one_line(table):
+    rule = {"sites": [{"types": ["ReLU"], "at": "output"}], "sparsity": {"stage1.*": 0.3, "*": 0.5}}
+    rule["schedule"] = {"kind": "one-shot", "at": "2ep"}
+    bits = {"sites": [{"types": ["Conv2d"], "at": "weight"}], "bits": {"stem": 8, "*": 4}, "start": "0.5ep"}
+    lines = spec_to_toml(read_spec(table | {"prune": [rule], "quantize": [bits]})).splitlines()
+    assert 'sparsity = { "stage1.*" = 0.3, "*" = 0.5 }' in lines
+    assert 'bits = { stem = 8, "*" = 4 }' in lines
 
 
 def test_a_written_file_reads_back_under_its_own_name(spec, write):

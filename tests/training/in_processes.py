@@ -55,7 +55,9 @@ def generator():
     schedule = {"kind": "layerwise", "start": "1it", "interval": "1it", "refresh": "1it"}
     inputs = {"types": ["Conv2d", "ConvTranspose2d"], "at": "input", "skip": [0]}
     return qprune.swap(
-        net, torch.zeros(1, 3, 32, 32), prune=[{"sites": [inputs], "sparsity": 0.5, "schedule": schedule}]
+        net,
+        torch.zeros(1, 3, 32, 32),
+        prune=[{"sites": [inputs], "sparsity": 0.5, "couple": True, "schedule": schedule}],
     )
 
 

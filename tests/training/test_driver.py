@@ -13,6 +13,7 @@ from qprune.layers import PrunedConv2d, PrunedLinear, PrunedQuantConv2d, QuantCo
 from qprune.schedules import Inherited, Layerwise, OneShot, QuantizeFrom, Stepwise
 from qprune.spec import PruneRule, Selector
 from qprune.training import ScheduleDriver
+from qprune.zoo import Add
 
 SHOT = OneShot(sparsity=0.5, at=2)
 
@@ -51,6 +52,21 @@ def train(net, driver, optimizer=None, steps=1):
 
 def at_steps(events):
     return [(event["step"], event["site"]) for event in events]
+
+
+def residual(schedule, importance="activation-l1", **options):
+    """A sum of two convolutions behind rectifiers, one of which is a thousand times as large; coupled or not."""
+    net = nn.Sequential()
+    net.a, net.act_a, net.b, net.act_b = nn.Conv2d(3, 6, 1), nn.ReLU(), nn.Conv2d(3, 6, 1), nn.ReLU()
+    net.add, net.c, net.act_c, net.d = Add(), nn.Conv2d(6, 5, 1), nn.ReLU(), nn.Conv2d(5, 2, 1)
+    net.__class__ = type("Residual", (nn.Sequential,), {"forward": _residual_forward})
+    nn.init.constant_(net.b.bias, 1000.0)
+    rule = PruneRule((Selector(types=("ReLU",), at="output"),), schedule, importance, couple=True, **options)
+    return swap(net, batch(), [rule])
+
+
+def _residual_forward(net, x):
+    return net.d(net.act_c(net.c(net.add(net.act_a(net.a(x)), net.act_b(net.b(x))))))
 
 
 # when things happen
@@ -693,3 +709,77 @@ def test_drivers_of_a_part_and_of_a_copy_are_told_apart():
     ScheduleDriver(net[2])
     with pytest.raises(TrainingError, match=r"^2\.output has a newer ScheduleDriver"):
         whole.step()
+
+
+# coupled masks
+
+
+def test_coupled_masks_choose_once_by_the_sum_of_the_shares_of_their_scores():
+    net = residual(OneShot(sparsity=0.5, at=2, measure=2))
+    driver = ScheduleDriver(net)
+    events = train(net, driver, steps=2)
+    a, b = net.act_a.output_mask, net.act_b.output_mask
+    assert not torch.equal(a.score, b.score)
+    expected = keep_top(a.score / a.score.sum() + b.score / b.score.sum(), 0.5)
+    assert torch.equal(a.keep, expected)
+    assert torch.equal(b.keep, expected)
+    assert not torch.equal(expected, keep_top(b.score, 0.5))  # the larger values alone do not decide
+    assert at_steps(events) == [(2, "act_a.output"), (2, "act_b.output"), (2, "act_c.output")]
+
+
+def test_a_mask_in_no_group_chooses_alone():
+    net = residual(OneShot(sparsity=0.5, at=2, measure=2))
+    train(net, ScheduleDriver(net), steps=2)
+    mask = net.act_c.output_mask
+    assert mask.coupled == ()
+    assert torch.equal(mask.keep, keep_top(mask.score, 0.5))
+
+
+def test_a_group_is_one_step_of_a_layerwise_sequence():
+    net = residual(Layerwise(sparsity=0.5, start=1, interval=2, refresh=1))
+    driver = ScheduleDriver(net, batch())
+    events = train(net, driver, steps=6)
+    assert at_steps(events) == [
+        (2, "act_a.output"), (2, "act_b.output"), (3, "act_a.output"), (3, "act_b.output"),
+        (5, "act_c.output"), (6, "act_c.output"),
+    ]  # fmt: skip
+    assert torch.equal(net.act_a.output_mask.keep, net.act_b.output_mask.keep)
+
+
+def test_coupled_masks_agree_after_every_step_of_a_stepwise_schedule():
+    net = residual(Stepwise(sparsity=0.7, start=2, every=2, times=3))
+    driver = ScheduleDriver(net)
+    for _ in range(7):
+        train(net, driver)
+        assert torch.equal(net.act_a.output_mask.keep, net.act_b.output_mask.keep)
+    assert int(net.act_a.output_mask.keep.sum()) == 2
+
+
+def test_scores_of_a_coupled_mask_that_are_no_numbers_name_its_site():
+    net = residual(OneShot(sparsity=0.5, at=1))
+    driver = ScheduleDriver(net)
+    with torch.no_grad():
+        net.b.bias.fill_(torch.nan)
+    with pytest.raises(TrainingError, match=r"^act_b.output, step 1: scores hold NaN"):
+        train(net, driver)
+
+
+def test_coupled_masks_that_are_inherited_must_agree():
+    net = residual(Inherited())
+    for number, mask in enumerate((net.act_a.output_mask, net.act_b.output_mask, net.act_c.output_mask)):
+        mask.keep[number] = False
+    with pytest.raises(PlanError) as caught:
+        ScheduleDriver(net)
+    assert str(caught.value) == (
+        "act_a.output and act_b.output are coupled and inherit masks that differ: leave couple out of their rule, or "
+        "start from a network whose masks were coupled."
+    )
+
+
+@pytest.mark.parametrize("importance", ["activation-l0", "taylor", "random"])
+def test_coupled_masks_agree_whatever_ranks_them(importance):
+    net = residual(OneShot(sparsity=0.5, at=1), importance)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-4)
+    train(net, ScheduleDriver(net, optimizer=optimizer), optimizer)
+    assert torch.equal(net.act_a.output_mask.keep, net.act_b.output_mask.keep)
+    assert int(net.act_a.output_mask.keep.sum()) == 3

@@ -69,6 +69,19 @@ def test_cosine_is_torchs_cosine_annealing() -> None:
         oracle.step()
 
 
+@pytest.mark.parametrize(("warmup", "share"), [(0, 0.3), (12, 0.12)])
+def test_one_cycle_is_torchs_without_momentum(warmup: int, share: float) -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 0.5, total_steps=100, pct_start=share, cycle_momentum=False, final_div_factor=1e4
+    )
+    spec = LrSpec("onecycle", warmup=warmup, final=1 / 25e4)
+    for step in range(100):
+        assert 0.5 * lr_factor(spec, step, 100, 10) == pytest.approx(theirs.get_last_lr()[0])
+        optimizer.step()
+        theirs.step() if step < 99 else None
+
+
 def test_linear_is_constant_and_then_a_line() -> None:
     spec = LrSpec("linear", decay_from="1ep", final=0.5)
     assert factors(spec, 8) == pytest.approx([1, 1, 1, 1, 1, 0.875, 0.75, 0.625])

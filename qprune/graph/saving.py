@@ -6,6 +6,7 @@ types beside tensors, has a checksum over both, and needs no further dependency.
 """
 
 import copy
+import inspect
 import logging
 import operator
 from collections.abc import Iterator, Mapping
@@ -16,14 +17,14 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from qprune.errors import CheckpointError, ShrinkError
-from qprune.shrink.graph_arguments import encode
-from qprune.shrink.graph_layers import describe_layer
-from qprune.shrink.graph_net import EXTRA, net_from
-from qprune.shrink.graph_words import ATTRIBUTES, CONTAINERS, DROPOUTS, FUNCTIONS, METHODS, leaf_type
-from qprune.shrink.symbolic import symbolic_calls
+from qprune.graph.arguments import encode
+from qprune.graph.folding import EXTRA, add_extra
+from qprune.graph.layers import describe_layer
+from qprune.graph.opening import net_from
+from qprune.graph.operations import CONTAINERS, DROPOUTS, is_layer, leaf_type, operation_name
+from qprune.graph.teaching import switched_dropouts
 
 log = logging.getLogger(__name__)
-_NAMES = {function: name for name, function in FUNCTIONS.items()}
 _WAY_OUT = "Keep its state_dict, and load that into a network made in the same way"
 
 
@@ -69,40 +70,39 @@ def _values(tensor: Tensor) -> Tensor:
 
 
 def _trace(net: nn.Module, inputs: tuple[Any, ...]) -> list[fx.Node]:
+    switched = switched_dropouts(net, inputs, is_layer)
     try:
-        nodes = symbolic_calls(net, len(inputs))
+        nodes = _calls(net, inputs)
     except ShrinkError as error:
         raise ShrinkError(f"{type(net).__name__} cannot be saved as a graph: {error}. {_WAY_OUT}.") from error
-    try:
-        others = symbolic_calls(copy.deepcopy(net).train(), len(inputs))  # tracing leaves constants behind
-    except ShrinkError as error:
-        log.warning("the network is saved as it computes in eval mode; in training %s", error)
-        return nodes
-    _mark_dropout(net, nodes, others)
+    if switched is None:
+        log.warning("%s computes otherwise in training; the file holds what it computes in eval", type(net).__name__)
+    for node in nodes:
+        if node.meta.get("dropout") in (switched or ()):
+            _make_layer(net, node)
     return nodes
 
 
-def _mark_dropout(net: nn.Module, nodes: list[fx.Node], others: list[fx.Node]) -> None:
-    """Make layers of functional dropouts, which a file could not switch on again; warn of what else differs."""
-    alike = [(n.op, n.target) for n in nodes] == [(n.op, n.target) for n in others]
-    for node, other in zip(nodes, others, strict=False) if alike else ():
-        if node.target in DROPOUTS and node.kwargs.get("training") != other.kwargs.get("training"):
-            layer = DROPOUTS[node.target](node.kwargs["p"])  # type: ignore[index]
-            node.op, node.target = "call_module", _add_extra(net, "dropout", layer.eval())
-            node.args, node.kwargs = node.args[:1], {}
-        else:
-            alike = alike and str((node.args, node.kwargs)) == str((other.args, other.kwargs))
-    if not alike:
-        log.warning("%s computes otherwise in training; the file holds what it computes in eval", type(net).__name__)
+def _calls(net: nn.Module, inputs: tuple[Any, ...]) -> list[fx.Node]:
+    from qprune.graph.following import follow  # with torch's compiler, which takes seconds to import
+
+    try:
+        return list(follow(net, inputs, is_layer).graph.nodes)
+    except ShrinkError as error:
+        try:
+            return list(follow(net, inputs, is_layer, images=False, sides=False).graph.nodes)
+        except ShrinkError:
+            raise error from error.__cause__  # it is not the sizes
 
 
-def _add_extra(net: nn.Module, kind: str, module: nn.Module) -> str:
-    if not hasattr(net, EXTRA):
-        net.add_module(EXTRA, nn.Module())
-    extra: Any = getattr(net, EXTRA)
-    number = next(n for n in range(len(dir(extra)) + 1) if not hasattr(extra, f"{kind}_{n}"))
-    extra.add_module(f"{kind}_{number}", module)
-    return f"{EXTRA}.{kind}_{number}"
+def _make_layer(net: nn.Module, node: fx.Node) -> None:
+    """Make a layer of a functional dropout, which a file could not switch on again."""
+    target: Any = node.target
+    given = inspect.signature(target).bind(*node.args, **node.kwargs)
+    given.apply_defaults()
+    layer = DROPOUTS[target](given.arguments["p"])
+    node.op, node.target = "call_module", add_extra(net, "dropout", layer.eval())
+    node.args, node.kwargs = (given.arguments["input"],), {}
 
 
 class _Description:
@@ -161,14 +161,10 @@ class _Description:
         target: Any = node.target
         if node.op == "get_attr":
             return target if target in self.state else self._constant(target)
-        if node.op == "call_function":
-            target = None if _reads_unlisted(node) else _NAMES.get(target)
-        elif node.op == "call_method" and target not in METHODS:
-            target = None
-        if target is None:
+        if node.op == "call_function" and (target := operation_name(target)) is None:
             raise ShrinkError(
-                f"{type(self.net).__name__} cannot be saved as a graph: it {_shown(node)}, which is none of the "
-                f"functions and attributes that a file may name. {_WAY_OUT}."
+                f"{type(self.net).__name__} cannot be saved as a graph: it calls {_shown(node)}, which is none of the "
+                f"operations that a file may name. {_WAY_OUT}."
             )
         return str(target)
 
@@ -184,17 +180,9 @@ def _is_inside(path: str, modules: Mapping[str, Any]) -> bool:
     return any(modules[owner]["type"] not in CONTAINERS for owner in owners if owner in modules)
 
 
-def _reads_unlisted(node: fx.Node) -> bool:
-    return node.target is getattr and node.args[1] not in ATTRIBUTES
-
-
 def _shown(node: fx.Node) -> str:
     target: Any = node.target
-    if isinstance(target, str):
-        return f"calls the method {target}"
-    if target is getattr:
-        return f"reads the attribute {node.args[1]} of a tensor"
-    return f"calls {getattr(target, '__module__', None) or 'torch'}.{getattr(target, '__name__', target)}"
+    return str(target) if isinstance(target, torch._ops.OpOverload) else str(getattr(target, "__name__", target))
 
 
 def _check(net: nn.Module, graph: dict[str, Any], inputs: tuple[Any, ...]) -> None:
@@ -204,15 +192,30 @@ def _check(net: nn.Module, graph: dict[str, Any], inputs: tuple[Any, ...]) -> No
         again = net_from(graph, state, name)
     except CheckpointError as error:
         raise ShrinkError(f"{name} cannot be saved as a graph: {error}. {_WAY_OUT}.") from error
-    for given in (inputs, _random_like(inputs)):  # twice, and not on zeros alone
-        with torch.no_grad():
-            before, after = (tree_leaves(each(*copy.deepcopy(given))) for each in (net, again))
-        if len(before) != len(after) or not all(map(_same_bits, before, after)):
+    random = _random_like(inputs)
+    # not on zeros alone, nor on so many images alone
+    for given in (inputs, random, _resized(random, 0, 0.5), _resized(random, 0, 2)):
+        if _agree(net, again, given) is False:
             raise ShrinkError(
                 f"{name} cannot be saved as a graph: its calls alone compute something else than its forward, which "
-                "may depend on values, on hooks of its layers, or overwrite a tensor that is the same in the next "
-                f"forward. {_WAY_OUT}."
+                f"may depend on values, on the number of images, or on hooks of its layers. {_WAY_OUT}."
             )
+    if _agree(net, again, _resized(random, 2, 2)) is False:
+        log.warning("%s decides by the size of its inputs; the file holds what it does for %s", name, _shapes(inputs))
+
+
+@torch.no_grad()
+def _agree(net: nn.Module, again: nn.Module, given: tuple[Any, ...]) -> bool | None:
+    """Whether both make the same bits of it; None if the network takes no such inputs."""
+    try:
+        before = tree_leaves(net(*copy.deepcopy(given)))
+    except Exception:  # the network's own code
+        return None
+    try:
+        after = tree_leaves(again(*copy.deepcopy(given)))
+    except Exception:  # a size that is no longer what it was
+        return False
+    return len(before) == len(after) and all(map(_same_bits, before, after))
 
 
 def _random_like(inputs: Any) -> Any:
@@ -222,6 +225,23 @@ def _random_like(inputs: Any) -> Any:
         return torch.randn(tensor.shape, generator=generator, dtype=torch.float32).to(tensor.dtype)
 
     return tree_map_only(Tensor, lambda each: random(each) if each.is_floating_point() else each, inputs)
+
+
+def _resized(inputs: Any, first: int, factor: float) -> Any:
+    """Inputs that are smaller or larger in the dimensions from ``first`` on; 0 means the first alone."""
+
+    def resized(tensor: Tensor) -> Tensor:
+        last = 1 if first == 0 else tensor.dim()
+        for dim in range(first, min(last, tensor.dim())):
+            wanted = torch.arange(max(1, int(tensor.shape[dim] * factor))) % max(1, tensor.shape[dim])
+            tensor = tensor.index_select(dim, wanted)
+        return tensor
+
+    return tree_map_only(Tensor, resized, inputs)
+
+
+def _shapes(inputs: tuple[Any, ...]) -> str:
+    return ", ".join(str(tuple(x.shape)) for x in inputs if isinstance(x, Tensor))
 
 
 def _same_bits(one: Any, other: Any) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch.fx import Node
 
 from qprune.errors import CheckpointError, ShrinkError
-from qprune.shrink.graph_words import DTYPES, MEMORY_FORMATS
+from qprune.graph.operations import DTYPES, MEMORY_FORMATS
 
 DEPTH = 12  # levels of lists in each other; the arguments of torch's functions have two
 LARGEST = 2**31  # no size of a tensor, and no number of a channel, is beyond
@@ -18,7 +18,7 @@ _PATH = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
 def encode(value: Any, numbers: Mapping[Node, int]) -> Any:
-    """An argument as plain data: a node by its number, ``{"node": 3}``; slices and dtypes in the same way.
+    """An argument as plain data: a node by its number, ``{"node": 3}``; dtypes in the same way.
 
     Args:
         value: what a node of a graph has among its arguments.
@@ -28,20 +28,16 @@ def encode(value: Any, numbers: Mapping[Node, int]) -> Any:
         ShrinkError: for a value that a file must not hold.
 
     Example:
-        >>> encode((slice(None, 2), torch.float16), {})
-        ({'slice': [None, 2, None]}, {'dtype': 'float16'})
+        >>> encode((2, torch.float16), {})
+        (2, {'dtype': 'float16'})
     """
     if isinstance(value, Node):
         return {"node": numbers[value]}
     if value is None or type(value) in (bool, int, float, str):
         return value
-    if isinstance(value, slice):
-        return {"slice": [encode(part, numbers) for part in (value.start, value.stop, value.step)]}
     if isinstance(value, (torch.dtype, torch.memory_format)):
         kind = "dtype" if isinstance(value, torch.dtype) else "memory_format"
         return {kind: str(value).removeprefix("torch.")}
-    if value is Ellipsis:
-        return {"ellipsis": None}
     if isinstance(value, Mapping):
         return {"dict": {key: encode(entry, numbers) for key, entry in value.items()}}
     if isinstance(value, list) or type(value) in (tuple, torch.Size):
@@ -62,8 +58,8 @@ def decode(value: Any, nodes: Sequence[Any], depth: int = 0) -> Any:
         CheckpointError: for anything that `encode` does not write.
 
     Example:
-        >>> decode([1, {"slice": [None, 2, None]}], [])
-        [1, slice(None, 2, None)]
+        >>> decode([1, {"dtype": "float16"}], [])
+        [1, torch.float16]
     """
     if depth > DEPTH:
         raise CheckpointError(f"arguments are nested deeper than {DEPTH} levels")
@@ -78,14 +74,10 @@ def decode(value: Any, nodes: Sequence[Any], depth: int = 0) -> Any:
 def _marked(kind: Any, content: Any, nodes: Sequence[Any], depth: int) -> Any:
     if kind == "node" and type(content) is int and 0 <= content < len(nodes):
         return nodes[content]
-    if kind == "slice" and type(content) is list and len(content) == 3:
-        return slice(*(decode(part, nodes, depth) for part in content))
     if kind == "dtype" and type(content) is str and content in DTYPES:
         return DTYPES[content]
     if kind == "memory_format" and type(content) is str and content in MEMORY_FORMATS:
         return MEMORY_FORMATS[content]
-    if kind == "ellipsis" and content is None:
-        return ...
     if kind == "dict" and type(content) is dict and all(type(key) is str for key in content):
         return {key: decode(entry, nodes, depth) for key, entry in content.items()}
     raise CheckpointError(

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from qprune.errors import CheckpointError, ShrinkError
+from qprune.graph.arguments import plain, shown
+from qprune.graph.operations import TYPES, leaf_type
 from qprune.layers import (
     ALIGNED,
     HOSTS,
@@ -20,8 +22,6 @@ from qprune.layers import (
     Compressor,
     make_quant,
 )
-from qprune.shrink.graph_arguments import plain, shown
-from qprune.shrink.graph_words import TYPES, leaf_type
 
 SLOTS: dict[str, Callable[..., Compressor]] = {"mask": ChannelMask, "quant": make_quant}
 MASK = ("channels", "axis", "importance", "multiple_of", "tied")
@@ -33,7 +33,7 @@ _PLAIN_OF: dict[type, type[nn.Module]] = {host: kind for kind, host in HOSTS.ite
 
 
 def describe_layer(layer: nn.Module) -> dict[str, Any]:
-    """A layer of `qprune.shrink.graph_words.TYPES` as plain data, without its parameters and buffers.
+    """A layer of `qprune.graph.operations.TYPES` as plain data, without its parameters and buffers.
 
     Returns:
         ``{"type": ..., "options": {...}}``; for hosts ``"slots"`` too, the options of each mask and quantizer without

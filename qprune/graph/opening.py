@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from qprune.errors import CheckpointError
+from qprune.graph.arguments import decode, name, path, shown
+from qprune.graph.folding import EXTRA
+from qprune.graph.layers import make_layer
+from qprune.graph.operations import CONTAINERS, leaf_type, operation
 from qprune.layers import Compressor
-from qprune.shrink.graph_arguments import decode, name, path, shown
-from qprune.shrink.graph_layers import make_layer
-from qprune.shrink.graph_words import ATTRIBUTES, CONTAINERS, FUNCTIONS, METHODS, leaf_type
 
-EXTRA = "_traced"  # holds what has no place in the network as it was written: constants, and dropouts of functions
 PARTS = {"modules": dict, "nodes": list, "tensors": dict}
 TENSORS = {"parameters": list, "buffers": list, "constants": dict, "frozen": list, "same": dict}
 
@@ -29,9 +29,9 @@ class Net(fx.GraphModule):
 
 
 def net_from(graph: Any, state: Mapping[str, Tensor], source: Any = "The graph") -> nn.Module:
-    """The network that `qprune.shrink.graph.graph_of` described, without any class of its author's.
+    """The network that `qprune.graph.saving.graph_of` described, without any class of its author's.
 
-    Nothing in the data is run: layers, functions and methods are looked up by name in `qprune.shrink.graph_words`, and
+    Nothing in the data is run: layers and operations are looked up by name in `qprune.graph.operations`, and
     layers are as large as the tensors of the state, or there is an error. What a forward of the network costs in time
     and memory is the network's own affair.
 
@@ -199,10 +199,9 @@ def _node(
         return graph.create_node(op, target)
     if known and op == "call_module" and leaf_type(_module(net, path(target))) is not None:
         return graph.create_node(op, target, positional, named)
-    if known and op == "call_method" and target in METHODS and args and isinstance(positional[0], fx.Node):
-        return graph.create_node(op, target, positional, named)
-    if known and op == "call_function" and target in FUNCTIONS and _may_call(target, positional, named):
-        return graph.create_node(op, FUNCTIONS[target], positional, named)
+    function = operation(target) if known and op == "call_function" else None
+    if function is not None and _has_node((positional, named)):  # numbers alone could make one without end
+        return graph.create_node(op, function, positional, named)
     raise CheckpointError(
         f"it asks for {shown(op)} of {shown(target)}, which is none of the calls that a file may make"
     )
@@ -212,19 +211,6 @@ def _is_tensor(net: nn.Module, place: str) -> bool:
     before, _, own = place.rpartition(".")
     module = _module(net, before) if before else net
     return module._parameters.get(own) is not None or module._buffers.get(own) is not None
-
-
-def _may_call(function: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    if function == "getattr":
-        return (
-            len(args) == 2
-            and not kwargs
-            and isinstance(args[0], fx.Node)
-            and type(args[1]) is str
-            and args[1] in ATTRIBUTES
-        )
-    # out of numbers alone Python could make a number without end
-    return _has_node((args, kwargs))
 
 
 def _has_node(value: Any) -> bool:

@@ -1,0 +1,276 @@
+"""Operations that compute with real numbers: of one tensor, of two, along dimensions, over windows."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from qprune.export.lowering import Lowering
+from qprune.export.moving import Shape, pair, split
+from qprune.export.no_way import NoWayError
+from qprune.export.values import Codes, Product, Real, Size, Value
+
+VALUES = (Real, Codes, Product)
+Writer = Callable[..., Any]
+
+
+def number(low: Lowering, value: Any) -> str:
+    """The tensor of an operand that may be a number."""
+    if isinstance(value, VALUES):
+        return low.real(value)
+    if isinstance(value, (int, float)):
+        return low.graph.constant(np.float32(value), "number")
+    raise NoWayError("a side length among real numbers" if isinstance(value, Size) else f"a {type(value).__name__}")
+
+
+def unary(kind: str, **fixed: Any) -> Writer:
+    """One node of one tensor."""
+
+    def write(low: Lowering, name: str, shape: Shape, value: Value) -> Value:
+        return Real(low.graph.node(kind, [low.real(value)], name, **fixed))
+
+    return write
+
+
+def binary(kind: str, of_sizes: str = "", swapped: bool = False) -> Writer:
+    """One node of two tensors, or of a tensor and a number; of side lengths, too, by another node."""
+
+    def write(low: Lowering, name: str, shape: Shape, one: Any, other: Any, *, alpha: float = 1) -> Any:
+        one, other = (other, one) if swapped else (one, other)
+        if isinstance(one, Size) or isinstance(other, Size):
+            if not of_sizes:
+                raise NoWayError("side lengths are known only when the file runs")
+            return Size(low.graph.node(of_sizes, [low.length(one), low.length(other)], name))
+        names = [number(low, one), number(low, other)]
+        if alpha != 1:
+            place = 0 if swapped else 1
+            names[place] = low.graph.node("Mul", [names[place], number(low, alpha)], f"{name}.scaled")
+        return Real(low.graph.node(kind, names, name))
+
+    return write
+
+
+def divided(low: Lowering, name: str, shape: Shape, one: Any, other: Any, rounding_mode: str | None = None) -> Any:
+    """A quotient, rounded down if so asked."""
+    if isinstance(one, Size) or isinstance(other, Size):
+        return binary("Div", of_sizes="Div")(low, name, shape, one, other)
+    quotient = low.graph.node(
+        "Div", [number(low, one), number(low, other)], f"{name}.quotient" if rounding_mode else name
+    )
+    if rounding_mode not in (None, "floor"):
+        raise NoWayError(f'rounding_mode="{rounding_mode}"')
+    return Real(quotient if rounding_mode is None else low.graph.node("Floor", [quotient], name))
+
+
+def divided_down(low: Lowering, name: str, shape: Shape, one: Any, other: Any) -> Any:
+    """A quotient that is rounded down."""
+    return divided(low, name, shape, one, other, "floor")
+
+
+def bounded(low: Lowering, name: str, shape: Shape, value: Value, min: Any = None, max: Any = None) -> Value:
+    """Numbers between two bounds, which a quantizer behind it can do by itself."""
+    if not all(each is None or isinstance(each, (int, float)) for each in (min, max)):
+        raise NoWayError("bounds that are tensors")
+    return low.rectify(value, -np.inf if min is None else float(min), np.inf if max is None else float(max))
+
+
+def rectified(low: Lowering, name: str, shape: Shape, value: Value) -> Value:
+    """ReLU."""
+    return low.rectify(value, 0.0, np.inf)
+
+
+def bounded_above(low: Lowering, name: str, shape: Shape, value: Value, max: Any) -> Value:
+    """Numbers up to a bound."""
+    return bounded(low, name, shape, value, None, max)
+
+
+def hardtanh(low: Lowering, name: str, shape: Shape, value: Value, low_bound: Any = -1, high_bound: Any = 1) -> Value:
+    """Numbers between two bounds; ReLU6 among others."""
+    return bounded(low, name, shape, value, low_bound, high_bound)
+
+
+def leaky(low: Lowering, name: str, shape: Shape, value: Value, slope: float = 0.01) -> Value:
+    """Leaky ReLU."""
+    return Real(low.graph.node("LeakyRelu", [low.real(value)], name, alpha=float(slope)))
+
+
+def gated(low: Lowering, name: str, shape: Shape, value: Value) -> Value:
+    """SiLU: x times its sigmoid."""
+    x = low.real(value)
+    return Real(low.graph.node("Mul", [x, low.graph.node("Sigmoid", [x], f"{name}.gate")], name))
+
+
+def half_gated(low: Lowering, name: str, shape: Shape, value: Value, dim: int = -1) -> Value:
+    """GLU: one half of the channels times the sigmoid of the other."""
+    first, second = split(low, f"{name}.halves", shape, value, shape[dim] // 2, dim % len(shape))
+    gate = low.graph.node("Sigmoid", [low.real(second)], f"{name}.gate")
+    return Real(low.graph.node("Mul", [low.real(first), gate], name))
+
+
+def gelu(low: Lowering, name: str, shape: Shape, value: Value, *, approximate: str = "none") -> Value:
+    """GELU."""
+    return Real(low.graph.node("Gelu", [low.real(value)], name, approximate=approximate))
+
+
+def elu(low: Lowering, name: str, shape: Shape, value: Value, alpha: float = 1, scale: float = 1,
+        input_scale: float = 1) -> Value:  # fmt: skip
+    """ELU; SELU, too, which is a scaled one."""
+    if input_scale != 1:
+        raise NoWayError("a scale of its input")
+    y = low.graph.node("Elu", [low.real(value)], name if scale == 1 else f"{name}.elu", alpha=float(alpha))
+    return Real(y if scale == 1 else low.graph.node("Mul", [y, number(low, scale)], name))
+
+
+def celu(low: Lowering, name: str, shape: Shape, value: Value, alpha: float = 1) -> Value:
+    """CELU."""
+    return Real(low.graph.node("Celu", [low.real(value)], name, alpha=float(alpha)))
+
+
+def softplus(low: Lowering, name: str, shape: Shape, value: Value, beta: float = 1, threshold: float = 20) -> Value:
+    """Softplus; beyond the threshold it is its argument to the last bit of float32."""
+    if beta != 1:
+        raise NoWayError("a beta other than 1")
+    return Real(low.graph.node("Softplus", [low.real(value)], name))
+
+
+def log_sigmoid(low: Lowering, name: str, shape: Shape, value: Value) -> list[Value]:
+    """The logarithm of the sigmoid: minus the softplus of minus x."""
+    negative = low.graph.node("Neg", [low.real(value)], f"{name}.negative")
+    return [Real(low.graph.node("Neg", [low.graph.node("Softplus", [negative], f"{name}.softplus")], name))]
+
+
+def prelu(low: Lowering, name: str, shape: Shape, value: Value, slopes: Value) -> Value:
+    """Leaky ReLU with a slope for each channel."""
+    return Real(low.graph.node("PRelu", [low.real(value), low.real(slopes)], name))
+
+
+def softmax(kind: str) -> Writer:
+    """Softmax, or its logarithm."""
+
+    def write(low: Lowering, name: str, shape: Shape, value: Value, dim: int, half_to_float: bool = False) -> Value:
+        return Real(low.graph.node(kind, [low.real(value)], name, axis=dim))
+
+    return write
+
+
+def reduced(kind: str) -> Writer:
+    """One number of many, along dimensions."""
+
+    def write(low: Lowering, name: str, shape: Shape, value: Value, dim: Any = None, keepdim: bool = False,
+              *, dtype: Any = None) -> Value:  # fmt: skip
+        dims = list(range(len(shape))) if dim is None or dim == [] else pair(dim) if isinstance(dim, list) else [dim]
+        dims = sorted({each % len(shape) for each in dims})
+        if kind == "ReduceMean" and keepdim and len(shape) == 4 and dims == [2, 3]:
+            return Real(low.graph.node("GlobalAveragePool", [low.real(value)], name))
+        return Real(
+            low.graph.node(kind, [low.real(value), low.integers(dims, "axes")], name, keepdims=int(bool(keepdim)))
+        )
+
+    return write
+
+
+def length(low: Lowering, name: str, shape: Shape, value: Value, ord: float = 2, dim: Any = None,
+           keepdim: bool = False, *, dtype: Any = None) -> Value:  # fmt: skip
+    """The Euclidean length, or the sum of magnitudes, along dimensions."""
+    if ord not in (1, 2):
+        raise NoWayError(f"a norm of order {ord}")
+    return reduced(f"ReduceL{ord}")(low, name, shape, value, dim, keepdim)
+
+
+def multiplied(low: Lowering, name: str, shape: Shape, one: Value, other: Value) -> Value:
+    """A product of matrices."""
+    return Real(low.graph.node("MatMul", [low.real(one), low.real(other)], name))
+
+
+def multiplied_and_added(
+    low: Lowering, name: str, shape: Shape, bias: Value, one: Value, other: Value, *, beta: float = 1, alpha: float = 1
+) -> Value:
+    """A product of matrices and a bias."""
+    product = multiplied(low, f"{name}.product", shape, one, other)
+    if (alpha, beta) != (1, 1):
+        raise NoWayError("factors other than 1")
+    return Real(low.graph.node("Add", [low.real(product), low.real(bias)], name))
+
+
+def convolved(
+    low: Lowering, name: str, shape: Shape, value: Value, weight: Value, bias: Value | None, stride: Sequence[int],
+    padding: Sequence[int], dilation: Sequence[int], is_transposed: bool, output_padding: Sequence[int], groups: int,
+) -> Value:  # fmt: skip
+    """A convolution whose weight the network's own code hands over."""
+    inputs = [low.real(each) for each in (value, weight, bias) if each is not None]
+    options: dict[str, Any] = {"strides": list(stride), "pads": [*padding, *padding], "dilations": list(dilation)}
+    if is_transposed:
+        options["output_padding"] = list(output_padding)
+    kind = "ConvTranspose" if is_transposed else "Conv"
+    return Real(low.graph.node(kind, inputs, name, group=groups, **options))
+
+
+def batch_normalized(
+    low: Lowering, name: str, shape: Shape, value: Value, weight: Value | None, bias: Value | None, mean: Value,
+    variance: Value, momentum: float, eps: float,
+) -> list[Value]:  # fmt: skip
+    """A batch normalization with the statistics of training, by a function."""
+    given = zip((weight, bias), (1.0, 0.0), strict=True)
+    channels = [low.graph.constant(np.full(shape[1], fill, np.float32), "ones") if each is None else low.real(each)
+                for each, fill in given]  # fmt: skip
+    inputs = [low.real(value), *channels, low.real(mean), low.real(variance)]
+    return [Real(low.graph.node("BatchNormalization", inputs, name, epsilon=float(eps)))]
+
+
+def layer_normalized(
+    low: Lowering, name: str, shape: Shape, value: Value, sizes: Sequence[int], weight: Value | None,
+    bias: Value | None, eps: float,
+) -> list[Value]:  # fmt: skip
+    """A normalization over the last dimensions."""
+    scale = low.graph.constant(np.ones(sizes, np.float32), "ones") if weight is None else low.real(weight)
+    inputs = [low.real(value), scale, *([] if bias is None else [low.real(bias)])]
+    options = {"axis": -len(sizes), "epsilon": float(eps)}
+    return [Real(low.graph.node("LayerNormalization", inputs, name, **options))]
+
+
+def max_pooled(
+    low: Lowering, name: str, shape: Shape, value: Value, kernel: Any, stride: Any = (), padding: Any = 0,
+    dilation: Any = 1, ceil_mode: bool = False,
+) -> list[Value]:  # fmt: skip
+    """The largest of each window, in integers, too; its place is not known."""
+    options = _window(kernel, stride, padding, ceil_mode) | {"dilations": pair(dilation)}
+    return [low.moved("MaxPool", low.settled(value), name, **options)]
+
+
+def average_pooled(
+    low: Lowering, name: str, shape: Shape, value: Value, kernel: Any, stride: Any = (), padding: Any = 0,
+    ceil_mode: bool = False, count_include_pad: bool = True, divisor: int | None = None,
+) -> Value:  # fmt: skip
+    """The mean of each window."""
+    if divisor is not None:
+        raise NoWayError("a divisor of its own")
+    options = _window(kernel, stride, padding, ceil_mode) | {"count_include_pad": int(count_include_pad)}
+    return Real(low.graph.node("AveragePool", [low.real(value)], name, **options))
+
+
+def _window(kernel: Any, stride: Any, padding: Any, ceil_mode: bool) -> dict[str, Any]:
+    sides = pair(padding)
+    strides = pair(stride) if isinstance(stride, int) or stride else pair(kernel)
+    return {"kernel_shape": pair(kernel), "strides": strides, "pads": [*sides, *sides], "ceil_mode": int(ceil_mode)}
+
+
+def adaptive(kind: str) -> Writer:
+    """Pool to a fixed size: globally, or with windows that fit the size of the example exactly."""
+
+    def write(low: Lowering, name: str, shape: Shape, value: Value, size: Any) -> Value:
+        sides = [given if side is None else side for side, given in zip(pair(size), shape[2:], strict=True)]
+        if any(isinstance(side, Size) for side in sides):
+            raise NoWayError("a size that is known only when the file runs")
+        if sides == [1, 1]:
+            return Real(low.graph.node(f"Global{kind}Pool", [low.real(value)], name))
+        if any(given % side for given, side in zip(shape[2:], sides, strict=True)):
+            raise NoWayError(f"{shape[2:]} is pooled to {tuple(sides)}, which no window of one size does")
+        window = [given // side for given, side in zip(shape[2:], sides, strict=True)]
+        return Real(low.graph.node(f"{kind}Pool", [low.real(value)], name, kernel_shape=window, strides=window))
+
+    return write
+
+
+def adaptive_max(low: Lowering, name: str, shape: Shape, value: Value, size: Any) -> list[Value]:
+    """Pool to a fixed size by the largest; its place is not known."""
+    return [adaptive("Max")(low, name, shape, value, size)]
