@@ -73,6 +73,7 @@ class Trainer:
         batch: the batch of the present step, on the device.
         loss: its loss, on the device.
         stop_training: set it to end after the present step.
+        rng: after `resume_from`, the state of the random generators with which `fit` is to go on; else None.
 
     Example:
         >>> trainer = Trainer(net, Classification(classes=10), train=loader, optimizer=sgd, steps=20)
