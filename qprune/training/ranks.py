@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from qprune.errors import QpruneError, TrainingError
+from qprune.layers.strips import Strip
 from qprune.training.roll_call import LostError, RollCall
 
 _MEETING = 300.0  # seconds in which all must have been started, at least; as torch has it
@@ -217,12 +218,13 @@ def lowest(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _reduced(tensors: Sequence[Tensor], dtype: torch.dtype, operation: str) -> list[Tensor]:
-    flat = torch.cat([tensor.detach().to(dtype).reshape(-1) for tensor in tensors])
+    reduced = [tensor.detach().to(dtype, copy=True).contiguous() for tensor in tensors]
     if world() > 1:
+        strip = Strip(reduced)
         with _exchanging():
-            dist.all_reduce(flat, getattr(dist.ReduceOp, operation))
-    sizes = [tensor.numel() for tensor in tensors]
-    return [part.view(tensor.shape) for part, tensor in zip(flat.split(sizes), tensors, strict=True)]
+            dist.all_reduce(strip.values, getattr(dist.ReduceOp, operation))
+        strip.write()
+    return reduced
 
 
 @torch.no_grad()
