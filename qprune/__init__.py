@@ -1,23 +1,13 @@
 """Train convolutional networks into small, low-precision ones, by joint layerwise channel pruning and quantization."""
 
-from qprune.api import (
-    ScheduleDriver,
-    build,
-    calibrate,
-    evaluate,
-    export,
-    fit,
-    load,
-    plan,
-    predict,
-    save,
-    shrink,
-    shrink_report,
-    summary,
-    swap,
-    to_dense,
-)
+from qprune.api import build, fit, plan
+from qprune.assemble import swap
+from qprune.calibration import calibrate
+from qprune.dense import to_dense
 from qprune.errors import PlanError, QpruneError, SpecError
+from qprune.shrink import shrink
+from qprune.trained import evaluate, export, load, predict, save, shrink_report, summary
+from qprune.training import ScheduleDriver
 from qprune.version import __version__ as __version__
 
 __all__ = [

@@ -1,7 +1,7 @@
 """From rules to a network with its compressors in place; `swap` does it to a network people already have."""
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from qprune.flow import Flow, hooked_copy, trace
 from qprune.layers import ChannelMask, Compressed, sites
 from qprune.numerics import numerics_of
 from qprune.selection import Filling, choose, fill, not_a_host
-from qprune.spec import ModelSpec, PruneRule, QuantizeRule, Spec
+from qprune.spec import ModelSpec, PruneRule, QuantizeRule, Spec, read_rules
 
 Ties = dict[str, list[tuple[str, int]]]
 
@@ -107,32 +107,41 @@ def _check_sides(model: ModelSpec, stride: int, sides: tuple[int, ...]) -> None:
 def swap(
     net: nn.Module,
     example: Any,
-    prune: Sequence[PruneRule] = (),
-    quantize: Sequence[QuantizeRule] = (),
+    prune: Sequence[PruneRule | Mapping[str, Any]] = (),
+    quantize: Sequence[QuantizeRule | Mapping[str, Any]] = (),
     numerics: str = "default",
     complete: bool = False,
 ) -> nn.Module:
-    """A copy of ``net`` whose layers can be pruned and quantized; every dense key of its ``state_dict`` keeps its name.
+    """A copy of a network of your own whose chosen layers can be pruned and quantized.
 
-    Each chosen layer becomes its ``Compressed<Type>``; hooks are kept and shared layers stay shared. Normalizations
-    behind a weight mask follow it. ``net`` is not touched; make the optimizer from the copy.
+    Every dense key of its ``state_dict`` keeps its name; compressor keys are added. Hooks are kept and shared layers
+    stay shared. ``net`` is not touched: make the optimizer from the copy, and a `ScheduleDriver`.
 
     Args:
         net: any network of torch layers.
-        example: an input of it (a tensor or a tuple of arguments), run once on the meta device.
-        prune: rules for masks.
-        quantize: rules for quantizers.
-        numerics: ``"default"``, ``"paper"``, or ``"exact"``, which takes normalizations and masks as final, see
-            `qprune.exact.make_exact`.
-        complete: also quantize to 8 bits what convolutions, sums and concatenations read and no rule quantizes.
+        example: an input of it (a tensor or a tuple of arguments); only its shape matters.
+        prune: rules as in a spec,
+            ``{"sites": [{"types": ["Conv2d"], "at": "input"}], "sparsity": 0.75, "schedule": ...}``.
+        quantize: rules as in a spec, ``{"sites": [...], "bits": 4, "start": 200}``.
+        numerics: ``"default"``, ``"paper"``, or ``"exact"``: the exported file computes the same bits. It takes the
+            masks and the statistics of normalizations as final; ``net`` must be trained.
+        complete: also quantize to 8 bits what convolutions, sums and concatenations read and no rule quantizes, so
+            that all of them have an integer form when exported.
 
     Raises:
+        SpecError: for rules with mistakes.
         PlanError: for rules that match nothing, do not fit or contradict each other; every mistake is one line.
         ValueError: for a word that is no numerics.
+
+    Example:
+        >>> weights = {"sites": [{"types": ["Conv2d"], "at": "weight"}], "bits": 4, "per": "channel", "start": 0}
+        >>> net = qprune.swap(resnet18(), torch.zeros(1, 3, 64, 64), quantize=[weights])
     """
+    rules = read_rules(prune, quantize)
     remakes = numerics_of(numerics).remakes  # refuses another word before anything is done
     copied = copy.deepcopy(net)
-    compress(copied, trace(copied, example), prune, quantize, numerics=numerics, complete=complete, origin="swap")
+    options: dict[str, Any] = {"numerics": numerics, "complete": complete, "origin": "swap"}
+    compress(copied, trace(copied, example), rules.prune, rules.quantize, **options)
     if remakes:
         make_exact(copied, example)
     return copied

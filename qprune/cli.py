@@ -17,7 +17,7 @@ import torch
 from attrs import evolve
 from torch import nn
 
-from qprune import api
+from qprune import api, trained
 from qprune.data import read_inputs
 from qprune.errors import CheckpointError, DataError, ExportError, QpruneError
 from qprune.escaping import visible
@@ -53,14 +53,14 @@ def _say(text: object, err: bool = False) -> None:
 
 
 class _Formatter(logging.Formatter):
-    """Log lines, likewise."""
+    """Log lines, with control characters written out."""
 
     def format(self, record: logging.LogRecord) -> str:
         return visible(super().format(record), keep="\n\t")
 
 
-def _told(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Tell mistakes in sentences, with exit code 2 and no traceback; Ctrl-C has exit code 130, SIGTERM 143."""
+def _explaining_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Print errors as sentences without a traceback, with exit code 2; Ctrl-C has exit code 130, SIGTERM 143."""
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -109,7 +109,7 @@ def main(verbose: bool) -> None:
 @DATA
 @RUNS
 @DEVICE
-@_told
+@_explaining_errors
 def fit(spec: str, chain: bool, overrides: tuple[str, ...], data: Path | None, quiet: bool, **options: Any) -> None:
     """Train SPEC and leave a run folder with its model, history and report."""
     options["verbose"] = 0 if quiet else "auto"
@@ -138,7 +138,7 @@ _GO_ON = "Go on with the same command and --resume (in place of --overwrite)."
 @SET
 @DATA
 @RUNS
-@_told
+@_explaining_errors
 def plan(spec: str, **options: Any) -> None:
     """Show what training SPEC would do, step by step, without training.
 
@@ -158,10 +158,10 @@ def plan(spec: str, **options: Any) -> None:
 @DATA
 @RUNS
 @DEVICE
-@_told
+@_explaining_errors
 def evaluate(run: str, split: str, data: Path | None, **options: Any) -> None:
     """Score RUN, or a file that was exported from one, on its data; prints JSON."""
-    _say(json.dumps(api.evaluate(run, split=split, data=data, **options), indent=2))
+    _say(json.dumps(trained.evaluate(run, split=split, data=data, **options), indent=2))
 
 
 @main.command()
@@ -170,7 +170,7 @@ def evaluate(run: str, split: str, data: Path | None, **options: Any) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the results: a PNG for each image, or a CSV.")
 @TRUSTED
 @RUNS
-@_told
+@_explaining_errors
 def predict(run: str, images: tuple[Path, ...], out: Path | None, trusted: bool, runs: Path | None) -> None:
     """Show what RUN, or a file that was exported from one, makes of image files.
 
@@ -190,7 +190,7 @@ def predict(run: str, images: tuple[Path, ...], out: Path | None, trusted: bool,
 
 
 def _classify(opened: Opened, images: tuple[Path, ...], out: Path | None) -> None:
-    shares = api.predict(opened.net, read_inputs(opened.spec.data, images, opened.shape)).flatten(1).softmax(1)
+    shares = trained.predict(opened.net, read_inputs(opened.spec.data, images, opened.shape)).flatten(1).softmax(1)
     if shares.shape[1] != len(opened.classes):
         raise CheckpointError(
             f"The network tells {shares.shape[1]} classes apart; its file names {len(opened.classes)}."
@@ -215,7 +215,7 @@ def _draw(opened: Opened, images: tuple[Path, ...], out: Path | None) -> None:
             f"Several images are called {twice.stem}, and would be written to one file: rename all but one."
         )
     for path, file in zip(images, [_new_file(out, f"{stem}.png") for stem in stems], strict=True):
-        (output,) = api.predict(opened.net, read_inputs(opened.spec.data, [path]))
+        (output,) = trained.predict(opened.net, read_inputs(opened.spec.data, [path]))
         if opened.spec.task.name == "segmentation":
             write_png(file, output.argmax(0), opened.palette)
         else:
@@ -234,10 +234,10 @@ def _new_file(folder: Path, name: str) -> Path:
 @main.command()
 @click.argument("run")
 @RUNS
-@_told
+@_explaining_errors
 def summary(run: str, runs: Path | None) -> None:
     """Show what RUN's network costs, per layer and in total."""
-    _say(api.summary(run, runs=runs))
+    _say(trained.summary(run, runs=runs))
 
 
 @main.command()
@@ -247,7 +247,7 @@ def summary(run: str, runs: Path | None) -> None:
     "--out", type=click.Path(path_type=Path), help="The file to write; by default small.pt in the folder of RUN."
 )
 @RUNS
-@_told
+@_explaining_errors
 def shrink(run: str, fold: bool, out: Path | None, runs: Path | None) -> None:
     """Take dropped channels out of RUN's network, and write the smaller one, which computes the same.
 
@@ -304,7 +304,7 @@ _NO_DENSE = "(the network was handed over and has been cut, so what it was befor
               help="qonnx: real numbers with Quant nodes, for tools that make hardware.")  # fmt: skip
 @DATA
 @RUNS
-@_told
+@_explaining_errors
 def export(
     run: str, out: Path | None, require: str | None, storage: str, dialect: str, data: Path | None, runs: Path | None
 ) -> None:
@@ -321,7 +321,7 @@ def export(
     out = out or source.with_name("model.onnx")
     file = _new_file(out.parent, out.name)
     record = _new_file(out.parent, f"{out.stem}.certificate.json")
-    certificate = api.export(run, file, storage=storage, dialect=dialect, data=data, runs=runs)
+    certificate = trained.export(run, file, storage=storage, dialect=dialect, data=data, runs=runs)
     opened = open_model(run, runs_root(runs))
     times = _exported_times(opened, file)
     certificate = evolve(certificate, milliseconds={name: 1000 * time for name, time in times[1].items()})
@@ -345,7 +345,7 @@ def _allowed(require: str | None) -> float | None:
 def _check_certificate(
     certificate: Certificate, metric: str, require: str | None, allowed: float | None, own_data: bool = False
 ) -> str:
-    """What the file was held to, as a line to show."""
+    """Check the certificate against ``--require``; a line that says what was required."""
     if require == "exact" and not certificate.exact:
         raise ExportError(
             f'{certificate.file} differs from the network. Train with numerics = "exact", or require less.'
@@ -380,7 +380,7 @@ def _exported_times(opened: Opened, file: Path) -> dict[int, dict[str, float]]:
 
 @main.command(name="list")
 @click.argument("part", default="")
-@_told
+@_explaining_errors
 def list_(part: str) -> None:
     """List the specs, all of them or those with PART in their name.
 

@@ -1,4 +1,4 @@
-"""Which convolutions read no integers, and the quantizers that would give them some."""
+"""Finds layers that do not read integers, and the quantizers that would make them."""
 
 from collections.abc import Iterator
 from typing import Any

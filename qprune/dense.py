@@ -62,7 +62,7 @@ def without_compressors(net: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def _plain(path: str, module: Any, net: nn.Module) -> nn.Module:
-    """The same object as a plain layer; behind it what does the work of a mask that has no parameters to go to."""
+    """Turn a host into a plain layer, with a layer behind it for a mask that has no parameters to be baked into."""
     kind, mask = _plain_type(module), module.slot("output", "mask")
     if "weight" in module.sides:
         weight, bias = module._weight_and_bias()

@@ -1,13 +1,10 @@
 """The arithmetic of pruning and quantizing, as pure tensor functions that can be checked by hand."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 GRADIENTS = ("straight", "clipped")
 SMALLEST_STEP = 2.0**-40  # of exact numerics: a product of two has room in a float32
@@ -65,7 +62,7 @@ def joint_score(scores: Sequence[Tensor]) -> Tensor:
 
 
 def kept_channels(channels: int, sparsity: float, multiple_of: int = 1) -> int:
-    """How many of ``channels`` remain at ``sparsity``; see `keep_top`.
+    """The number of channels that remain at ``sparsity``; see `keep_top`.
 
     Example:
         >>> kept_channels(10, 0.75), kept_channels(10, 0.75, multiple_of=8)
@@ -210,8 +207,8 @@ def fake_quantize(
         raise ValueError("a per-channel scale needs axis, the channel axis of x")
     if axis is not None:
         scale, zero_point = along(scale, x, axis), zero_point if zero_point is None else along(zero_point, x, axis)
-    least = None if nonnegative else _steps_to(low, zero_point)
-    most = _steps_to(high, zero_point)
+    least = None if nonnegative else steps_to(low, zero_point)
+    most = steps_to(high, zero_point)
     values = x.float()
     if gradient == "clipped":
         values = _passing_inside(values, scale, least, most)
@@ -219,87 +216,8 @@ def fake_quantize(
         values = x.clone()
     # Overwritten beneath the gradient, which stays that of ``values``: x + (q - x).detach() is not q to the bit, and a
     # function of autograd's own takes longer. An alias, not no_grad: torch.func lets nothing be written there.
-    _clamp_(values.detach().div_(scale).round_(), least, most).mul_(scale)
+    clamp_steps_(values.detach().div_(scale).round_(), least, most).mul_(scale)
     return values.to(x.dtype)
-
-
-def fake_quantize_learned(
-    x: Tensor, scale: Tensor, zero_point: Tensor | None, low: int, high: int, *, axis: int | None = None
-) -> Tensor:
-    """`fake_quantize` with gradients by ``scale`` and ``zero_point`` too, for quantizers that learn them.
-
-    With ``steps = round(x / scale)``, the gradient by ``scale`` is ``steps - x / scale``, and the clamped steps where
-    they were clamped; by ``zero_point`` it is 0, and ``-scale`` where they were clamped; by ``x`` it is 1, and 0 where
-    they were clamped.
-
-    Args:
-        x: values of any shape; arithmetic is in float32, the result in the dtype of ``x``.
-        scale: positive step size, shape ``()`` or ``(C,)``.
-        zero_point: float32 of whole numbers, same shape; None if it is 0 throughout.
-        low: smallest integer.
-        high: largest integer.
-        axis: the axis of ``x`` that ``(C,)`` arguments run along.
-
-    Source: Esser et al. (2020), arXiv:1902.08153, equation 3.
-
-    Example:
-        >>> scale = torch.tensor(0.5, requires_grad=True)
-        >>> fake_quantize_learned(torch.tensor([0.3, 9.0]), scale, None, -7, 7).sum().backward()
-        >>> scale.grad  # (1 - 0.6) + 7
-        tensor(7.4000)
-    """
-    if axis is not None:
-        scale, zero_point = along(scale, x, axis), zero_point if zero_point is None else along(zero_point, x, axis)
-    result: Tensor = _LearnedGrid.apply(x.float(), scale, zero_point, low, high)
-    return result.to(x.dtype)
-
-
-class _LearnedGrid(torch.autograd.Function):
-    # Of plain operations the gradient by x would be (grad * scale) / scale, which is not grad to the bit.
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, scale: Tensor, zero_point: Tensor | None, low: int, high: int) -> Tensor:
-        return _clamp_(x.div(scale).round_(), _steps_to(low, zero_point), _steps_to(high, zero_point)).mul_(scale)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        x, scale, zero_point, *ctx.bounds = inputs
-        ctx.save_for_backward(x, scale, zero_point)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None, None]:
-        x, scale, zero_point = ctx.saved_tensors
-        quotient = x / scale
-        steps = quotient.round()
-        clamped = _clamp_(steps.clone(), *(_steps_to(bound, zero_point) for bound in ctx.bounds))
-        inside = steps == clamped
-        passed = torch.where(inside, grad, 0)
-        slope = torch.where(inside, steps.sub_(quotient), clamped)
-        by_scale = slope.mul_(grad).sum_to_size(scale.shape)
-        by_zero_point = None
-        if zero_point is not None:
-            by_zero_point = (passed.sum_to_size(scale.shape) - grad.sum_to_size(scale.shape)) * scale
-        return passed, by_scale, by_zero_point, None, None
-
-
-def through(x: Tensor, value: Tensor, share: float = 1.0) -> Tensor:
-    """``value`` to the bit, with ``share`` times the gradient of ``x``: the straight-through estimator.
-
-    Args:
-        x: what gradients go to.
-        value: same shape; no gradient goes there.
-        share: a factor of the gradient.
-
-    Example:
-        >>> x = torch.tensor(0.3, requires_grad=True)
-        >>> through(x, x.detach().round(), share=0.5).backward()
-        >>> x.grad
-        tensor(0.5000)
-    """
-    y = x * share
-    y.detach().copy_(value.detach())
-    return y
 
 
 def _passing_inside(x: Tensor, scale: Tensor, least: Any, most: Any) -> Tensor:
@@ -309,34 +227,17 @@ def _passing_inside(x: Tensor, scale: Tensor, least: Any, most: Any) -> Tensor:
     return torch.where(inside, x, x.detach())
 
 
-def _clamp_(steps: Tensor, least: Any, most: Any) -> Tensor:
+def clamp_steps_(steps: Tensor, least: Any, most: Any) -> Tensor:
+    """Clamp steps in place to bounds that are numbers, or tensors that broadcast; ``least`` may be None."""
     if not isinstance(most, Tensor):
         return steps.clamp_(least, most)
     # One bound at a time: with two tensors clamp_ takes ten times as long.
     return (steps if least is None else steps.clamp_min_(least)).clamp_max_(most)
 
 
-def _steps_to(code: int, zero_point: Tensor | None) -> Tensor | int:
+def steps_to(code: int, zero_point: Tensor | None) -> Tensor | int:
+    """The number of steps from 0 to the value that an integer code stands for."""
     return code if zero_point is None else (code - zero_point).float()
-
-
-def mask_channels(x: Tensor, keep: Tensor, axis: int = 1) -> Tensor:
-    """Set the channels that are not kept to exactly 0, whatever they hold, and their gradients too.
-
-    Args:
-        x: values of shape ``(N, C, ...)``, channels at ``axis``.
-        keep: bool ``(C,)``.
-        axis: the channel axis.
-
-    Example:
-        >>> mask_channels(torch.tensor([[1.0, torch.nan]]), torch.tensor([True, False]))
-        tensor([[1., 0.]])
-    """
-    kept = along(keep, x, axis)
-    if _in_torch_func():
-        return torch.where(kept, x, 0)
-    result: Tensor = _MaskChannels.apply(x, kept)
-    return result
 
 
 def along(values: Tensor, x: Tensor, axis: int) -> Tensor:
@@ -347,100 +248,3 @@ def along(values: Tensor, x: Tensor, axis: int) -> Tensor:
         torch.Size([3, 1, 1])
     """
     return values if values.dim() == 0 else values.view([-1] + [1] * (x.dim() - 1 - axis % x.dim()))
-
-
-def rectify_channels(
-    x: Tensor, keep: Tensor | None, axis: int = 1, ceiling: float = math.inf, *, reusable: bool = False
-) -> Tensor:
-    """ReLU, or ReLU6 with a ceiling of 6, of the kept channels and 0 elsewhere: `mask_channels` after it, to the bit.
-
-    The result alone is remembered for the gradient, which is 0 where the result is; masking costs no pass of its own
-    there.
-
-    Args:
-        x: values of shape ``(N, C, ...)``, channels at ``axis``.
-        keep: bool ``(C,)``; None keeps all.
-        axis: the channel axis.
-        ceiling: largest result.
-        reusable: whether the result may be overwritten; ``x`` is remembered in its place.
-
-    Example:
-        >>> rectify_channels(torch.tensor([[-1.0, 2.0, 9.0]]), torch.tensor([True, False, True]), ceiling=6.0)
-        tensor([[0., 0., 6.]])
-    """
-    kept = None if keep is None else along(keep, x, axis)
-    if _in_torch_func():
-        y = torch.relu(x) if ceiling == math.inf else F.hardtanh(x, 0.0, ceiling)
-        return y if kept is None else torch.where(kept, y, 0)
-    result: Tensor = _RectifyChannels.apply(x, kept, ceiling, reusable)
-    return result
-
-
-def _in_torch_func() -> bool:
-    # private, but what torch's own functions ask
-    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
-
-
-# Functions in the form that torch.func cannot read: those that it can take 20 microseconds longer, at every call.
-
-
-class _MaskChannels(torch.autograd.Function):
-    # Keeping or clearing the bits takes a quarter of the time of torch.where with one value per channel, and unlike a
-    # product it also turns infinity and NaN into 0. Its gradient is the same again, so that it has one as well.
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, keep: Tensor) -> Tensor:
-        ctx.save_for_backward(keep)
-        return _keep_bits(x, keep)
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
-        (keep,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        return _MaskChannels.apply(grad, keep), None
-
-
-class _RectifyChannels(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, keep: Tensor | None, ceiling: float, reusable: bool) -> Tensor:
-        if keep is None:
-            y = torch.relu(x) if ceiling == math.inf else F.hardtanh(x, 0.0, ceiling)
-        else:
-            y = _keep_bits(x, keep)  # first, because it makes the copy in which to rectify
-            y = torch.relu_(y) if ceiling == math.inf else F.hardtanh_(y, 0.0, ceiling)
-        ctx.save_for_backward(*((x, keep) if reusable else (y, None)))  # type: ignore[arg-type]  # None is allowed
-        ctx.ceiling = ceiling  # type: ignore[attr-defined]
-        return y
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        values, keep = ctx.saved_tensors  # type: ignore[attr-defined]
-        return _RectifiedGradient.apply(grad, values, keep, ctx.ceiling), None, None, None  # type: ignore[attr-defined]
-
-
-class _RectifiedGradient(torch.autograd.Function):
-    # Linear in the gradient and piecewise constant in the values: its own gradient is the same again, or 0.
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, grad: Tensor, values: Tensor, keep: Tensor | None, ceiling: float) -> Tensor:
-        ctx.save_for_backward(values, keep)  # type: ignore[arg-type]  # None is allowed
-        ctx.ceiling = ceiling  # type: ignore[attr-defined]
-        if ceiling == math.inf:
-            passed = torch.ops.aten.threshold_backward(grad, values, 0.0)
-        else:
-            passed = torch.ops.aten.hardtanh_backward(grad, values, 0.0, ceiling)
-        return passed if keep is None else _keep_bits(passed, keep, out=passed)
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        values, keep = ctx.saved_tensors  # type: ignore[attr-defined]
-        return _RectifiedGradient.apply(grad, values, keep, ctx.ceiling), None, None, None  # type: ignore[attr-defined]
-
-
-_AS_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-def _keep_bits(x: Tensor, keep: Tensor, out: Tensor | None = None) -> Tensor:
-    kind = _AS_INTEGERS[x.element_size()]
-    kept = torch.empty_like(x) if out is None else out
-    torch.bitwise_and(x.view(kind), -keep.to(kind), out=kept.view(kind))
-    return kept

@@ -15,13 +15,13 @@ from PIL import Image
 from torch import nn
 
 from qprune import cli
-from qprune.api import save
 from qprune.cli import main
 from qprune.data import load_data
 from qprune.errors import ExportError
 from qprune.export import Certificate
 from qprune.report import timing
 from qprune.spec import DataSpec, list_specs
+from qprune.trained import save
 from qprune.training import load_model
 
 TINY = """format = 1

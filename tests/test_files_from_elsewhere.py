@@ -32,8 +32,9 @@ from qprune.export import OnnxModel, TorchProgram, file_model
 from qprune.report import chain_of
 from qprune.spec import read_spec, spec_to_toml
 from qprune.training import load_checkpoint, opening, save_checkpoint
-from qprune.training.checkpoint import load_part, load_state
+from qprune.training.checkpoint import load_state
 from qprune.training.event_log import EventLog
+from qprune.training.resuming import load_part
 
 PAGE = Path(__file__).parents[1] / "docs/checkpoints.md"
 SPEC: dict[str, Any] = {

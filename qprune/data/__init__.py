@@ -10,7 +10,7 @@ from qprune.data.seeds import mix
 from qprune.data.splits import describe, load_data
 from qprune.data.user_data import Splits, wrap_data
 from qprune.data.user_facts import class_names, count_classes, image_shape, some_images
-from qprune.data.workers import LoaderError, LoaderWatch, lost_loaders_told
+from qprune.data.workers import LoaderError, LoaderWatch, explaining_lost_loaders
 
 __all__ = [
     "IGNORE",
@@ -29,9 +29,9 @@ __all__ = [
     "count_classes",
     "describe",
     "eval_loader",
+    "explaining_lost_loaders",
     "image_shape",
     "load_data",
-    "lost_loaders_told",
     "mix",
     "read_inputs",
     "some_images",

@@ -1,6 +1,7 @@
 """Augmentation: torchvision's v2 transforms by name, applied to one training image at a time."""
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
@@ -9,7 +10,6 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from qprune.data.library_errors import reason
 from qprune.errors import DataError
 from qprune.spelling import nearest
 
@@ -21,6 +21,12 @@ _UNFIT = """
     SetClampingMode TenCrop ToDtype ToImage ToPILImage ToPureTensor ToTensor Transform
     UniformTemporalSubsample
 """
+
+# what Python itself says where a library did not check what it was given
+_PYTHON = re.compile(
+    r"not supported between instances|unsupported operand|object (?:is not|has no|cannot)|argument must be|"
+    r"must be real number|can't multiply|could not convert|invalid literal|positional argument|list index"
+)
 
 
 @frozen(eq=False)
@@ -126,6 +132,17 @@ def find_transform(name: object, path: str) -> Any:
         )
     near = nearest(name, known, repr) or f"; known are {', '.join(known)}"
     raise DataError(f"{path}.name: must be a class of torchvision.transforms.v2; received {name!r}{near}.")
+
+
+def reason(error: Exception) -> str:
+    """The text of a library's error; a sentence of our own where the text is merely Python's.
+
+    Example:
+        >>> reason(TypeError("'<=' not supported between instances of 'float' and 'str'"))
+        'a value is of the wrong kind'
+    """
+    text = str(error)
+    return "a value is of the wrong kind" if _PYTHON.search(text) or not text else text
 
 
 def _try(transform: Any, shape: tuple[int, int, int], path: str) -> None:

@@ -103,8 +103,11 @@ class Canvas:
         ahead: share of the width to the left of the vanishing point.
 
     Example:
-        >>> Canvas(5, 7, horizon=0.4, ahead=0.5).labels.shape
-        (5, 7)
+        >>> canvas = Canvas(5, 7, horizon=0.4, ahead=0.5)
+        >>> wall = canvas.box(left=-1, right=1, top=2, near=8, far=12)
+        >>> wall.paint(wall.at(8)[1] > 0, BUILDING, (0.9, 0.9, 0.9), 8)
+        >>> int(canvas.labels.max()) == BUILDING
+        True
     """
 
     def __init__(self, height: int, width: int, horizon: float, ahead: float) -> None:
@@ -117,12 +120,7 @@ class Canvas:
         self.depth = np.full((height, width), 1e4)
 
     def part(self, u: tuple[float, float], v: tuple[float, float]) -> "Canvas":
-        """The pixels between two bounds each way, as a canvas that paints on this one.
-
-        Example:
-            >>> canvas.part(u=(0, 1), v=(-1, 1)).u.min() >= 0
-            True
-        """
+        """The pixels between two bounds each way, as a canvas that paints on this one."""
         rows, columns = (slice(*np.searchsorted(line, bounds)) for line, bounds in ((self.v[:, 0], v), (self.u[0], u)))
         part = copy(self)
         for name in ("u", "v", "colours", "labels", "depth"):
@@ -130,39 +128,22 @@ class Canvas:
         return part
 
     def box(self, left: float, right: float, top: float, near: float, far: float) -> "Canvas":
-        """The part that shows a box on the ground; metres.
-
-        Example:
-            >>> canvas.box(left=-1, right=1, top=2, near=8, far=12).labels.size
-            0
-        """
+        """The part that shows a box on the ground; metres."""
         u = [x / z for x in (left, right) for z in (near, far)]
         return self.part((min(u), max(u)), (min((EYE - top) / near, (EYE - top) / far), EYE / near))
 
     def paint(self, where: Where, label: int, colour: Any, z: Any) -> None:
-        """Paint pixels; ``colour`` is one colour or one per pixel, ``z`` one distance or one per pixel.
-
-        Example:
-            >>> canvas.paint(canvas.v < 0, 1, (0.5, 0.7, 0.9), 1e4)
-        """
+        """Paint pixels; ``colour`` is one colour or one per pixel, ``z`` one distance or one per pixel."""
         self.tint(where, colour)
         self.labels[where] = label
         self.depth[where] = _at(where, z, 2)
 
     def tint(self, where: Where, colour: Any) -> None:
-        """Paint pixels that stay what they are: markings, windows, shadows.
-
-        Example:
-            >>> canvas.tint(canvas.v > 0.3, (0.9, 0.9, 0.9))
-        """
+        """Paint pixels that stay what they are: markings, windows, shadows."""
         self.colours[where] = _at(where, colour, 3)
 
     def at(self, z: float) -> tuple[Floats, Floats]:
-        """``(x, y)`` of every pixel on the upright plane at distance ``z``.
-
-        Example:
-            >>> x, y = canvas.at(12.0)
-        """
+        """``(x, y)`` of every pixel on the upright plane at distance ``z``."""
         return self.u * z, EYE - self.v * z
 
 

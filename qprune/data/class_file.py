@@ -20,7 +20,7 @@ _KEYS = ("names", "palette", "ignore")
 
 @frozen
 class ClassFile:
-    """What a ``classes.toml`` says.
+    """The content of a ``classes.toml``.
 
     Attributes:
         names: one per class; the id is the position.

@@ -75,10 +75,7 @@ def read_size(path: Path) -> tuple[int, int]:
 
 
 def read_images(paths: Sequence[Path], height: int, width: int, size: Size | None = None) -> Tensor:
-    """Decode many files of one size into memory.
-
-    Returns:
-        uint8, (len(paths), 3, height, width).
+    """Decode many files of one size into memory: uint8, (len(paths), 3, height, width).
 
     Raises:
         DataError: as `read_image`, or if an image has another size and ``size`` is None.
@@ -101,9 +98,6 @@ def check_size(path: Path, received: tuple[int, ...], expected: tuple[int, int])
 
     Raises:
         DataError: with the file, both sizes and the way out.
-
-    Example:
-        >>> check_size(Path("cat.png"), (32, 32), (32, 32))
     """
     if tuple(received) != expected:
         raise DataError(
@@ -117,8 +111,8 @@ class ImageFiles:
     """Images too many for memory: decoded each time they are indexed.
 
     Example:
-        >>> ImageFiles(paths, 64, 64)[[0, 2]].shape
-        torch.Size([2, 3, 64, 64])
+        >>> ImageFiles(paths, 32, 32)[[0, 2]].shape
+        torch.Size([2, 3, 32, 32])
     """
 
     paths: Sequence[Path]
@@ -190,24 +184,15 @@ def upright(image: "Image") -> "Image":
 
 
 def _to_rgb(image: "Image") -> "Image":
+    from PIL import Image
+
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):  # older Pillow says I
-        return _grey(np.asarray(image))
+        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise DataError(f"must have 8 or 16 bits per channel; received mode {image.mode!r}. Convert it to 8 bits.")
     if image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info:
-        return _over_black(image.convert("RGBA"))
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
-
-
-def _grey(values: np.ndarray) -> "Image":
-    from PIL import Image
-
-    return Image.fromarray((values // 257).astype(np.uint8)).convert("RGB")
-
-
-def _over_black(image: "Image") -> "Image":
-    from PIL import Image
-
-    return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")

@@ -27,16 +27,6 @@ class _Split:
     labels: np.ndarray
 
 
-def is_image_folder(root: Path) -> bool:
-    """Whether ``root`` has a ``train`` folder.
-
-    Example:
-        >>> is_image_folder(Path("photos"))
-        True
-    """
-    return (root / "train").is_dir()
-
-
 def folder_source(root: Path, size: Size | None = None) -> Source:
     """List an image folder; only the header of one image is read.
 
@@ -56,7 +46,9 @@ def folder_source(root: Path, size: Size | None = None) -> Source:
         ('cat', 'dog')
     """
     _check_layout(root)
-    classes = _classes(root / "train")
+    classes = tuple(path.name for path in _folders(root / "train"))
+    if not classes:
+        raise DataError(f"{root / 'train'}: must hold one folder per class; found none. The layout is {_LAYOUT}.")
     names = [name for name in ("train", "val", "test") if (root / name).is_dir()]
     splits = {name: _list_split(root / name, classes) for name in names}
     height, width = height_width(size) if size else read_size(splits["train"].paths[0])
@@ -84,20 +76,10 @@ def check_val(root: Path) -> None:
 
     Raises:
         DataError: if there is one.
-
-    Example:
-        >>> check_val(Path("photos"))
     """
     for name in _MISNAMED:
         if (root / name).is_dir():
             raise DataError(f"{root / name}: the validation folder must be named val; rename it or move it away.")
-
-
-def _classes(train: Path) -> tuple[str, ...]:
-    classes = tuple(path.name for path in _folders(train))
-    if not classes:
-        raise DataError(f"{train}: must hold one folder per class; found none. The layout is {_LAYOUT}.")
-    return classes
 
 
 def _list_split(folder: Path, classes: tuple[str, ...]) -> _Split:

@@ -1,4 +1,4 @@
-"""What is known about each named data set before any image is read, and what is said about every data set."""
+"""`DataInfo`: classes, shape, sizes and statistics of a data set; those of the named ones are listed here."""
 
 from attrs import frozen
 
@@ -135,7 +135,7 @@ def usual_statistics(name: str, channels: int) -> Statistics:
 
 
 def statistic(name: str, given: tuple[float, ...] | None, usual: tuple[float, ...]) -> tuple[float, ...]:
-    """What the spec gives, else the usual.
+    """The statistic in the spec if there is one, else the usual one.
 
     Raises:
         DataError: if it is not one number per channel.

@@ -50,7 +50,12 @@ def read_inputs(spec: DataSpec, paths: Sequence[Path], shape: Sequence[int] | No
         shape = (3, *_one_size(paths))
     if shape[0] not in (1, 3):
         raise DataError(f"Image files have 1 or 3 channels; the network takes {shape[0]}. Call it on tensors.")
-    images = torch.stack([_read(path, shape) for path in paths])
+    channels, height, width = shape
+    files = [torch.from_numpy(read_image(path, (height, width)).copy()) for path in paths]
+    images = torch.stack(files).permute(0, 3, 1, 2).float().contiguous()
+    if channels == 1:
+        # torchvision's weights sum to 0.9999 and its result is cut to integers, which turns grey 100 into 99
+        images = (images * GREY).sum(1, keepdim=True)
     mean, std = usual_statistics("translation" if spec.translate else spec.name, shape[0])
     return (images / 255 - _per_channel(spec.mean or mean)) / _per_channel(spec.std or std)
 
@@ -64,13 +69,6 @@ def _one_size(paths: Sequence[Path]) -> tuple[int, int]:
             f"{one}; received {second[0]}x{second[1]}. Read them one by one."
         )
     return next(iter(sizes))
-
-
-def _read(path: Path, shape: Sequence[int]) -> Tensor:
-    channels, height, width = shape
-    image = torch.from_numpy(read_image(path, (height, width)).copy()).permute(2, 0, 1).float()
-    # torchvision's weights sum to 0.9999 and its result is cut to integers, which turns grey 100 into 99
-    return (image * GREY).sum(0, keepdim=True) if channels == 1 else image
 
 
 def _per_channel(numbers: Sequence[float]) -> Tensor:

@@ -8,19 +8,14 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from qprune.data.augment import build_transform, find_transform
+from qprune.data.augment import build_transform, find_transform, reason
 from qprune.data.info import IGNORE
-from qprune.data.library_errors import reason
 from qprune.errors import DataError
 
 
 @frozen(eq=False)
 class JointAugment:
-    """Transforms that are drawn once for all pictures given; labels are never interpolated, and padded with void.
-
-    Example:
-        >>> image, labels = build_joint_augment([{"name": "RandomHorizontalFlip"}], blanks)(image, labels)
-    """
+    """Transforms that are drawn once for all pictures given; labels are never interpolated, and padded with void."""
 
     transforms: tuple[Any, ...]
 

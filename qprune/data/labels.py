@@ -15,7 +15,7 @@ _UNKNOWN = -1
 
 @frozen(eq=False)
 class LabelIds:
-    """Which id of a file is which class.
+    """Maps the ids in a file to classes.
 
     Args:
         labels: id -> class; 255 is void in any case.
@@ -56,7 +56,10 @@ def read_labels(path: Path, ids: LabelIds) -> Pixels:
         numbers = np.asarray(upright(image)).astype(np.uint8)
         labels = ids.table[numbers]
         if labels.min() == _UNKNOWN:
-            raise DataError(_unknown(int(numbers[labels == _UNKNOWN].min()), ids.labels))
+            classes = sorted(number for number, label in ids.labels.items() if label != IGNORE)
+            void = sorted({IGNORE} | {number for number, label in ids.labels.items() if label == IGNORE})
+            known = f"{classes[0]} .. {classes[-1]}, or {' or '.join(map(str, void))} for void"
+            raise DataError(f"labels must be in {known}; received {numbers[labels == _UNKNOWN].min()}.")
         return labels.astype(np.uint8)
 
 
@@ -80,10 +83,3 @@ def _check_mode(mode: str) -> None:
         raise DataError(
             f"labels must be 8-bit class ids, grey or palette; received mode {mode!r}. Write each class as its id."
         )
-
-
-def _unknown(number: int, labels: Mapping[int, int]) -> str:
-    classes = sorted(number for number, label in labels.items() if label != IGNORE)
-    void = sorted({IGNORE} | {number for number, label in labels.items() if label == IGNORE})
-    ids = f"{classes[0]} .. {classes[-1]}, or {' or '.join(map(str, void))} for void"
-    return f"labels must be in {ids}; received {number}."

@@ -163,7 +163,7 @@ def eval_loader(
 
     Example:
         >>> sum(len(labels) for images, labels in eval_loader(splits.test, batch=256))
-        10000
+        400
     """
     if isinstance(dataset, DataLoader):
         return dataset

@@ -71,7 +71,7 @@ class LabelFiles:
         ids: which id is which class.
 
     Example:
-        >>> LabelFiles([Path("a.png")], LabelIds({0: 0, 1: 1}))[0].shape
+        >>> LabelFiles([Path("labels/0.png")], LabelIds({0: 0, 1: 1}))[0].shape
         torch.Size([240, 320])
     """
 
@@ -129,7 +129,7 @@ class Streets:
         return self.size
 
     def name_of(self, index: int) -> str:
-        """Which scene."""
+        """The split and number of the scene."""
         return f"streets, {self.split} scene {index}"
 
 
@@ -175,5 +175,5 @@ class Chosen:
         return [self.pictures.size_of(index) for index in self.indices]
 
     def name_of(self, index: int) -> str:
-        """What to call one in a sentence."""
+        """The name of a picture for error messages."""
         return self.pictures.name_of(self.indices[index])

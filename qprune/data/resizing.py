@@ -5,10 +5,10 @@ from torch import Tensor
 
 
 def fit(picture: Tensor, size: tuple[int, int]) -> Tensor:
-    """Squeeze an image (bilinear, antialiased) or a label map (nearest, from the middle of each new pixel).
+    """Squeeze images (bilinear, antialiased) or a label map (nearest, from the middle of each new pixel).
 
     Args:
-        picture: uint8 (3, H, W) or (H, W).
+        picture: uint8 images (3, H, W) or (N, C, H, W), or labels (H, W).
         size: (height, width).
 
     Example:
@@ -19,13 +19,10 @@ def fit(picture: Tensor, size: tuple[int, int]) -> Tensor:
     if picture.shape[-2:] == size:
         return picture
     if picture.ndim == 2:
-        rows, columns = (_middles(old, new) for old, new in zip(picture.shape, size, strict=True))
+        sides = zip(picture.shape, size, strict=True)
+        rows, columns = ((2 * torch.arange(new) + 1) * old // (2 * new) for old, new in sides)
         return picture[rows][:, columns]
     from torchvision.transforms.v2 import functional
 
     resized: Tensor = functional.resize(picture, list(size), antialias=True)
     return resized
-
-
-def _middles(old: int, new: int) -> Tensor:
-    return (2 * torch.arange(new) + 1) * old // (2 * new)

@@ -79,7 +79,8 @@ def cityscapes_source(root: Path) -> PairSource:
         where = (root / "leftImg8bit" / split, root / "gtFine" / split)
         endings = ("_leftImg8bit.png", "_gtFine_labelIds.png")
         files = [by_name(f.glob(f"*/*{ending}"), ending) for f, ending in zip(where, endings, strict=True)]
-        parts[part] = _pictures(match(files[0], files[1], _WORDS, where), ids)
+        photos, labels = match(files[0], files[1], _WORDS, where)
+        parts[part] = PhotoFiles(photos), LabelFiles(labels, ids)
     return _known("cityscapes", root, parts)
 
 
@@ -90,11 +91,8 @@ def _by_folder(folder: Path, ids: LabelIds) -> tuple[PhotoFiles, LabelFiles]:
             raise DataError(f"{path}: there is no such folder. The layout is {LAYOUT}.")
     images = by_name(path for path in where[0].iterdir() if path.suffix.lower() in SUFFIXES)
     labels = by_name(path for path in where[1].iterdir() if path.suffix.lower() == ".png")
-    return _pictures(match(images, labels, _WORDS, where), ids)
-
-
-def _pictures(paths: tuple[list[Path], list[Path]], ids: LabelIds) -> tuple[PhotoFiles, LabelFiles]:
-    return PhotoFiles(paths[0]), LabelFiles(paths[1], ids)
+    photos, maps = match(images, labels, _WORDS, where)
+    return PhotoFiles(photos), LabelFiles(maps, ids)
 
 
 def _source(

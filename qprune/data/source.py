@@ -1,4 +1,4 @@
-"""What every reader of a data set gives: what there is at once, and images when asked."""
+"""What every reader of a data set returns: classes, labels and sizes at once, images when they are indexed."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -55,7 +55,7 @@ class StoredPictures(Pictures, Protocol):
         """(height, width) without its pixels; refuses what the header shows to be wrong."""
 
     def name_of(self, index: int) -> str:
-        """What to call it in a sentence."""
+        """Its name for error messages."""
 
 
 @frozen(eq=False)

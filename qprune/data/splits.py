@@ -9,11 +9,12 @@ from qprune.data.augment import build_augment
 from qprune.data.datasets import ImageSet
 from qprune.data.decode import height_width
 from qprune.data.info import NAMED, DataInfo, statistic, usual_statistics
+from qprune.data.opening import is_paired, open_folder, open_named
 from qprune.data.pairs import describe_pairs, load_pairs
-from qprune.data.places import is_paired, open_folder, open_named
+from qprune.data.partition import counts, pick
+from qprune.data.resizing import fit
 from qprune.data.seeds import SPLIT, stratified_order
-from qprune.data.shares import counts, pick
-from qprune.data.source import Images, Source
+from qprune.data.source import Source
 from qprune.data.user_data import Splits
 from qprune.errors import DataError
 from qprune.spec import DataSpec
@@ -63,7 +64,10 @@ def load_data(spec: DataSpec, seed: int = 0) -> Splits:
     def dataset(part: str, **options: Any) -> ImageSet:
         split, indices = picked[part]
         labels = torch.from_numpy(source.labels[split][indices])
-        return ImageSet(_resized(source.read(split, indices), info.shape), labels, info.mean, info.std, **options)
+        images = source.read(split, indices)
+        if isinstance(images, torch.Tensor):  # files are resized as they are decoded
+            images = fit(images, info.shape[1:])
+        return ImageSet(images, labels, info.mean, info.std, **options)
 
     val = dataset("val") if "val" in picked else None
     return Splits(info, train=dataset("train", augment=augment, seed=seed), val=val, test=dataset("test"))
@@ -87,12 +91,3 @@ def _folder_info(name: str, source: Source) -> DataInfo:
         raise DataError(f'data.root: {name} has {len(known.classes)} classes; {found}. Or set data.name = "folder".')
     mean, std = usual_statistics(name, source.shape[0])
     return DataInfo(name, source.classes, source.shape, {"val": 0} | source.sizes, mean, std)
-
-
-def _resized(images: Images, shape: tuple[int, int, int]) -> Images:
-    if not isinstance(images, torch.Tensor) or images.shape[1:] == shape:
-        return images
-    from torchvision.transforms.v2 import functional
-
-    resized: torch.Tensor = functional.resize(images, list(shape[1:]), antialias=True)
-    return resized

@@ -15,12 +15,7 @@ LAYOUT = (
 
 
 def has_two_folders(root: Path) -> bool:
-    """Whether ``root`` has a ``trainA`` folder.
-
-    Example:
-        >>> has_two_folders(Path("horses_and_zebras"))
-        True
-    """
+    """Whether images of A and B lie in folders of their own."""
     return (root / "trainA").is_dir()
 
 
@@ -40,17 +35,15 @@ def translation_source(root: Path, unpaired: bool = False) -> PairSource:
     """
     if not root.is_dir():
         raise DataError(f"{root}: data.root must be a folder with {LAYOUT}; there is no such folder.")
-    listed = _two_folders if has_two_folders(root) else _side_by_side
-    parts = {split: listed(root, split, unpaired) for split in ("train", "val", "test") if _is_there(root, split)}
+    two = has_two_folders(root)
+    parts = {}
+    for split in ("train", "val", "test"):
+        if any((root / name).is_dir() for name in ((f"{split}A", f"{split}B") if two else (split,))):
+            parts[split] = _two_folders(root, split, unpaired) if two else _halves(root / split)
     for split in ("train", "test"):
         if split not in parts:
             raise DataError(f"{root}: pairs of images need {LAYOUT}; {split} is missing.")
     return PairSource((), (), (3, *parts["train"][0].size_of(0)), dict(parts), matched=not unpaired)
-
-
-def _is_there(root: Path, split: str) -> bool:
-    names = (f"{split}A", f"{split}B") if has_two_folders(root) else (split,)
-    return any((root / name).is_dir() for name in names)
 
 
 def _two_folders(root: Path, split: str, unpaired: bool) -> tuple[PhotoFiles, PhotoFiles]:
@@ -62,8 +55,8 @@ def _two_folders(root: Path, split: str, unpaired: bool) -> tuple[PhotoFiles, Ph
     return PhotoFiles(first), PhotoFiles(second)
 
 
-def _side_by_side(root: Path, split: str, unpaired: bool) -> tuple[PhotoFiles, PhotoFiles]:
-    paths = list(_images(root / split).values())
+def _halves(folder: Path) -> tuple[PhotoFiles, PhotoFiles]:
+    paths = list(_images(folder).values())
     return PhotoFiles(paths, half=0), PhotoFiles(paths, half=1)
 
 

@@ -16,7 +16,7 @@ _USE = {"train": "train on", "val": "choose on", "test": "score on"}
 
 @frozen(eq=False)
 class Splits:
-    """What one run trains on, chooses on and reports on.
+    """The training, validation and test data of one run.
 
     Attributes:
         info: what is known about the data; None as long as nobody asked that of the user's own.
@@ -35,8 +35,8 @@ class Splits:
     test: Any = None
 
     @property
-    def known(self) -> DataInfo:
-        """What is known about the data, which must have been asked."""
+    def facts(self) -> DataInfo:
+        """``info``, where it must be there."""
         assert self.info is not None
         return self.info
 

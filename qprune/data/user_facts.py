@@ -1,4 +1,4 @@
-"""What data that the user hands over says about itself: the shape of its images, and its classes."""
+"""Reads the shape of the images and the classes from data that the user passed."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -53,7 +53,7 @@ def some_images(part: Dataset[Any] | DataLoader[Any], count: int) -> Tensor:
 
 
 def class_names(part: Any) -> tuple[str, ...]:
-    """What a data set calls its classes: its attribute ``classes``, or that of what it wraps; () if it does not say.
+    """The attribute ``classes`` of a data set, or of the data set that it wraps; () if there is none.
 
     Example:
         >>> class_names(torchvision.datasets.ImageFolder("animals"))

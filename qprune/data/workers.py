@@ -1,4 +1,4 @@
-"""The processes of a loader: what they do about SIGTERM, and what becomes of a training when one is killed."""
+"""Loader processes: how they handle SIGTERM, and the error that a training raises when one is killed."""
 
 import os
 import re
@@ -55,14 +55,14 @@ class LoaderError(DataError):
 
 
 @contextmanager
-def lost_loaders_told() -> Iterator[None]:
-    """Tell of a loader process that is gone in a sentence.
+def explaining_lost_loaders() -> Iterator[None]:
+    """Turn torch's error about a loader process that is gone into one sentence.
 
     Raises:
         LoaderError: in place of torch's RuntimeError.
 
     Example:
-        >>> with lost_loaders_told():
+        >>> with explaining_lost_loaders():
         ...     batches = list(loader)
     """
     try:
@@ -76,7 +76,7 @@ def lost_loaders_told() -> Iterator[None]:
 
 
 class LoaderWatch:
-    """Has the end of a loader process told where the next batch is awaited, and nowhere else.
+    """Raises the error of a loader process that ended where the next batch is awaited, and nowhere else.
 
     torch raises an error as soon as the system tells of it, wherever the training process is at that moment: in the
     middle of a step, of a callback, of a save. This way the step ends first, and can be saved.
@@ -94,7 +94,7 @@ class LoaderWatch:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Have it told by `batches` meanwhile, then as before."""
+        """Let `batches` raise the error inside the ``with`` block; afterwards torch's handler is back."""
         self._came = False
         try:
             yield
@@ -104,7 +104,7 @@ class LoaderWatch:
             self._before = None
 
     def batches(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """The same batches.
+        """Pass batches on.
 
         Raises:
             LoaderError: if a loader process is gone.
@@ -117,7 +117,7 @@ class LoaderWatch:
         self._install()
         self._waiting = True
         try:
-            with lost_loaders_told():
+            with explaining_lost_loaders():
                 if self._came:
                     self._tell()
                 return next(waiting, _END)
@@ -125,7 +125,7 @@ class LoaderWatch:
             self._waiting = False
 
     def _install(self) -> None:
-        """Take the place of torch's handler, which is there once a loader has begun."""
+        """Replace torch's signal handler, which is set when a loader begins."""
         if current_thread() is main_thread() and hasattr(signal, "SIGCHLD"):
             before = signal.getsignal(signal.SIGCHLD)
             if callable(before) and before != self._note:
@@ -157,9 +157,6 @@ def heed_only_the_parent(worker: int) -> None:
 
     Args:
         worker: its number, which a loader hands over.
-
-    Example:
-        >>> loader = DataLoader(dataset, num_workers=2, worker_init_fn=heed_only_the_parent)
     """
     parent = parent_process()
     if hasattr(signal, "sigwaitinfo") and parent is not None:

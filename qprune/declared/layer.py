@@ -115,7 +115,7 @@ def _construct(cls: type[nn.Module], options: Mapping[str, Any]) -> nn.Module:
 
 
 def _size(cls: type[nn.Module], values: Mapping[str, Any]) -> int:
-    """How many values the layer will have, before memory is asked for them; 0 where it cannot be made on meta."""
+    """Number of values the layer will have, counted without allocating memory; 0 if it cannot be made on meta."""
     try:
         with torch.device("meta"):
             return sum(value.numel() for value in cls(**values).state_dict().values())
@@ -141,11 +141,8 @@ def _call(cls: type[nn.Module], options: Mapping[str, Any]) -> str:
 
 
 def _shapes(reads: Reads) -> str:
-    return " and ".join(f'"{name}" {_shape(x)}' for name, x in reads if x is not None)
-
-
-def _shape(x: Tensor) -> str:
-    return f"({', '.join(['N', *map(str, x.shape[1:])])})"
+    shapes = [(name, ", ".join(["N", *map(str, x.shape[1:])])) for name, x in reads if x is not None]
+    return " and ".join(f'"{name}" ({shape})' for name, shape in shapes)
 
 
 def _first_line(error: Exception) -> str:

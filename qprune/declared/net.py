@@ -1,4 +1,4 @@
-"""The module that a declared network is: named layers and who reads whom."""
+"""The module of a declared network: named layers, and which of them each one reads."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""What qprune wrote about a network into an exported file: read as what anybody may have written."""
+"""Facts about a network in an exported file, checked when they are read, since anybody may have written the file."""
 
 import json
 import os

@@ -14,7 +14,7 @@ STEPS = 255  # an output's range is divided into so many steps
 
 @frozen
 class Agreement:
-    """How equal one tensor is in both, over all inputs that were tried.
+    """How far one tensor agrees in network and file, over all inputs that were tried.
 
     Attributes:
         name: of the output, or the quantizer's site.
@@ -35,7 +35,7 @@ class Agreement:
 
 @frozen
 class Environment:
-    """Where the file ran.
+    """The environment in which the file ran.
 
     Attributes:
         runtime: name and version.
@@ -54,7 +54,7 @@ class Environment:
 
 @frozen(kw_only=True)
 class Certificate:
-    """What was compared, and how equal it is; prints as a page.
+    """The result of comparing a file with its network; prints as a page.
 
     Attributes:
         file: the file.
@@ -108,11 +108,11 @@ class Certificate:
         return 2 * self.standard_errors.get(metric, 0.0)
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain dicts, lists and numbers."""
+        """The certificate as plain dicts, lists and numbers."""
         return asdict(self, value_serializer=lambda _, __, value: list(value) if isinstance(value, tuple) else value)
 
     def to_json(self) -> str:
-        """The same as JSON."""
+        """The certificate as JSON."""
         return json.dumps(self.to_dict(), indent=2)
 
     def __str__(self) -> str:

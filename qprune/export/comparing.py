@@ -167,7 +167,7 @@ class _Count:
         self.scale = max(self.scale, float(one.abs().max()))
 
     def agreement(self, name: str, scale: float | None = None) -> Agreement:
-        """What was counted."""
+        """The counts so far as an `Agreement`."""
         size = self.scale if scale is None else scale
         return Agreement(name, self.values, self.equal / self.values, self.near / self.values, self.largest, size)
 
@@ -207,7 +207,7 @@ def _copies(tensors: Inputs) -> Inputs:
 
 
 def _moved(part: Inputs) -> Inputs:
-    """The same inputs with other last bits."""
+    """Change the last bits of the inputs."""
     generator = torch.Generator().manual_seed(0)
 
     def moved(x: Tensor) -> Tensor:
@@ -218,7 +218,7 @@ def _moved(part: Inputs) -> Inputs:
 
 
 def _apart(one: Tensor, other: Tensor) -> Tensor:
-    """How far numbers are apart; infinities and what is no number are not, if they are the same."""
+    """Distances between numbers, 0 for equal infinities and for NaN in both."""
     same = (one == other) | (one.isnan() & other.isnan())
     return torch.where(same, 0.0, (one - other).abs())
 
@@ -254,7 +254,7 @@ def _watched(net: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]
 
 
 def environment() -> Environment:
-    """Where files run here."""
+    """The runtime and the processor of this machine."""
     runtime = import_runtime()
     return Environment(
         runtime=f"onnxruntime {runtime.__version__}",

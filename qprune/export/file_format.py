@@ -1,4 +1,4 @@
-"""What is particular about one kind of exported file; each kind is one object in `qprune.export.formats.FORMATS`."""
+"""Base class of the formats of exported files; each is one object in `qprune.export.formats.FORMATS`."""
 
 import copy
 import os

@@ -1,4 +1,4 @@
-"""Where a file begins to differ from the network that it was made of."""
+"""Finds the layer from which on a file differs from the network that it was made of."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,7 +42,7 @@ def where_it_begins(written: Written, inputs: tuple[Tensor, ...], tolerance: flo
 
 @contextmanager
 def _results(net: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, list[Tensor]]]:
-    """What each layer gives meanwhile, call by call."""
+    """Collect the results of each layer, call by call, inside the ``with`` block."""
     seen: dict[str, list[Tensor]] = {path: [] for path in paths}
 
     def note(path: str) -> Any:

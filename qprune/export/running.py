@@ -108,7 +108,7 @@ class OnnxModel(nn.Module):
 
     @property
     def about(self) -> dict[str, Any]:
-        """What qprune wrote about the network: its spec, classes, shape and palette; empty in other files.
+        """Spec, classes, shape and palette of the network as qprune wrote them; empty in other files.
 
         Raises:
             ExportError: if it cannot be read.
@@ -116,7 +116,7 @@ class OnnxModel(nn.Module):
         return parse_about(self.session.get_modelmeta().custom_metadata_map.get(ABOUT, ""), self.name)
 
     def operators(self) -> "Operators":
-        """What ran, by the runtime's own profile; the session ends.
+        """The operators that ran, by the runtime's own profile; ends the session.
 
         Raises:
             ExportError: if it was not made with ``profile``.

@@ -1,4 +1,4 @@
-"""How far two scores on the same images may be apart by chance."""
+"""Estimates how far two scores on the same images may differ by chance."""
 
 from typing import Any
 

@@ -111,12 +111,12 @@ class TorchProgram(nn.Module):
 
     @property
     def about(self) -> dict[str, Any]:
-        """What qprune wrote about the network: its spec, classes, shape and palette; empty in other files."""
+        """Spec, classes, shape and palette of the network as qprune wrote them; empty in other files."""
         return self._about
 
     @property
     def environment(self) -> Environment:
-        """Where it runs."""
+        """The environment in which it runs."""
         return Environment(
             runtime="a program of torch.export",
             processor=processor(),

@@ -1,4 +1,4 @@
-"""What a tensor of the network is in the file: real numbers, integers on a grid, or sums that are still integers."""
+"""The forms of a tensor in the file: real numbers, integers on a grid, or sums that are still integers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ TOP = 255  # of uint8, in which activations are held
 
 @frozen(eq=False)
 class Grid:
-    """Where the integers of a quantizer lie, as uint8.
+    """The grid of a quantizer whose integers are uint8.
 
     Attributes:
         scale: float32, the step size.
@@ -87,7 +87,7 @@ class Codes:
 
 @frozen(eq=False)
 class Product:
-    """What a layer with integer weights makes of integers, not written yet: it depends on who reads it.
+    """The integer sums of a layer, not written yet: their form depends on the layers that read them.
 
     Attributes:
         quantized: writes it for a quantizer's grid; the runtime keeps to integers throughout.

@@ -1,4 +1,4 @@
-"""What a traced network consists of: `Call` and `Flow`."""
+"""The parts of a traced network: `Call` and `Flow`."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -118,7 +118,7 @@ class Flow:
     read: Mapping[int | str, str] = field(factory=dict)
 
     def cautious(self) -> "Flow":
-        """The same, with everything that is done with a number of channels taken for granted once the number is read.
+        """A copy that treats every number of channels that was read as used.
 
         Python hands a number on without a word in some places: ``range``, ``math.log2``, a text.
         """
@@ -136,7 +136,7 @@ class Flow:
         return table
 
     def position(self, path: str) -> int:
-        """Where in execution order the layer at ``path`` runs first; after everything if it never ran."""
+        """Position in execution order of the first call of the layer at ``path``; behind all calls if it never ran."""
         calls = self.of(path)
         return calls[0].index if calls else len(self.calls)
 

@@ -52,7 +52,7 @@ class Counts:
         owner: str | None,
         maker: int | None,
     ) -> Any:
-        """What a function of `qprune.flow.sizes.READERS` says of a tensor.
+        """The result of a function of `qprune.flow.sizes.READERS` for a tensor.
 
         Args:
             function: the function.
@@ -75,7 +75,7 @@ class Counts:
         return read(function, arguments, options, dims, self._remembering(origin))
 
     def used_up(self, arguments: Any, use: str) -> Any:
-        """The same arguments with plain numbers, whose use is noted.
+        """Replace remembering numbers by ordinary ones, and note that they were used.
 
         Args:
             arguments: of a call, or the network's outputs.

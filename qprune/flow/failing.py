@@ -1,4 +1,4 @@
-"""Why a network could not be traced, as a sentence about the network."""
+"""Explains why a network could not be traced, in a sentence about the network."""
 
 import traceback
 from collections.abc import Iterable
@@ -35,7 +35,7 @@ class Failed:
 
 
 def reason(net: nn.Module, arguments: tuple[Any, ...], error: Exception, failed: Failed | None, path: str) -> str:
-    """What went wrong when a network ran on the meta device, and the way out.
+    """Explain an error of a network on the meta device in a sentence, with the way out.
 
     Args:
         net: the network.
@@ -72,7 +72,7 @@ def reason(net: nn.Module, arguments: tuple[Any, ...], error: Exception, failed:
 
 
 def line_of(error: BaseException) -> str:
-    """Which line of people's own code raised an error, as part of a sentence; empty if none did.
+    """The line of the user's code that raised an error, as part of a sentence; empty if none did.
 
     Example:
         >>> line_of(ValueError("never raised"))

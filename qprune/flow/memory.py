@@ -7,7 +7,7 @@ from qprune.flow.calls import Shape
 
 
 class Memory:
-    """Who made what, while a network runs.
+    """Tracks which call made each tensor while a network runs.
 
     Attributes:
         read_again: by writer, the makers of what it overwrote and what is read again by an earlier name (the same
@@ -24,19 +24,19 @@ class Memory:
         self._handing: dict[int, set[int]] = {}  # by memory, the layers whose argument and result both lie in it
 
     def know(self, tensor: Tensor, maker: int) -> None:
-        """Note who made a tensor; -1 for an input of the network."""
+        """Note which call made a tensor; -1 for an input of the network."""
         self._makers[id(tensor)] = maker
         self._writes.pop(id(tensor), None)
         self._names.setdefault(_place(tensor), {})[id(tensor)] = tensor
 
     def maker(self, tensor: Tensor) -> int | None:
-        """Who made what is read of a tensor now; None for a parameter, a buffer or a constant."""
+        """The call that made the present content of a tensor; None for a parameter, a buffer or a constant."""
         for writer, before in self._writes.get(id(tensor), ()):
             self.read_again.setdefault(writer, {})[before] = tuple(tensor.shape)
         return self.present_maker(tensor)
 
     def present_maker(self, tensor: Tensor) -> int | None:
-        """The same of a tensor of which only the shape is read."""
+        """The same, for a tensor of which only the shape is read."""
         writes = self._writes.get(id(tensor))
         return writes[-1][0] if writes else self._makers.get(id(tensor))
 

@@ -18,7 +18,7 @@ from qprune.flow.sizes import READERS
 
 @frozen(eq=False)
 class _Entry:
-    """What a call is given, noted before it runs: what works in place gives back its argument."""
+    """The arguments of a call, noted before it runs, since operations in place return their argument."""
 
     arguments: Any
     given: Any
@@ -185,7 +185,7 @@ class Recorder(TorchFunctionMode):
                 yield -1 if maker is None else maker
 
     def flow(self, result: Any) -> Flow:
-        """What was noted, once the network has given ``result``."""
+        """The recorded flow, after the network has returned ``result``."""
         self.counts.used_up(result, "an output")
         outputs = tuple(self.sources(result))
         calls = [self._with_earlier_names(call) for call in self.calls]
@@ -206,7 +206,7 @@ class Recorder(TorchFunctionMode):
         return evolve(call, inputs=(*call.inputs, *extra), shapes=(*call.shapes, *extra.values()))
 
     def remove(self) -> None:
-        """Take the hooks off again."""
+        """Remove the hooks."""
         for handle in self.handles:
             handle.remove()
 

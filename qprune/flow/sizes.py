@@ -17,7 +17,7 @@ READERS: frozenset[Any] = frozenset(
 
 
 class Size:
-    """Mixed in before a number: what is computed with it remembers the same, and every other use is told.
+    """A number that remembers what it was counted of; results of arithmetic do too, and other uses are reported.
 
     Attributes:
         origins: what was counted.
@@ -40,7 +40,7 @@ class RealSize(Size, float):
 
 
 def size(value: Any, origins: frozenset[Origin], note: Note) -> Any:
-    """The same number, which remembers.
+    """A number that remembers what was counted.
 
     Args:
         value: an int or a float.
@@ -64,7 +64,7 @@ def size(value: Any, origins: frozenset[Origin], note: Note) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A number that remembers as one that does not; anything else as it is.
+    """Turn a remembering number into an ordinary one; other values are returned as they are.
 
     Example:
         >>> type(plain(size(16, frozenset(), print)))
@@ -108,7 +108,7 @@ def read(
     dims: Sequence[int],
     remember: Callable[[int], Any],
 ) -> Any:
-    """What one of `READERS` says of a tensor, its first argument, with numbers that remember where channels count.
+    """The result of one of `READERS` for a tensor, with remembering numbers where it counts channels.
 
     Args:
         function: of `READERS`.

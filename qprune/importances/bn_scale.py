@@ -29,7 +29,7 @@ class BnScale(Scored):
     sides: ClassVar[tuple[str, ...]] = ("output",)
 
     def problem(self, layer: Any) -> str:
-        """Why ``layer`` has no scale for each channel; empty if it has."""
+        """The reason why ``layer`` has no scale for each channel; empty if it has one."""
         if getattr(layer, "affine", False) and getattr(layer, "weight", None) is not None:
             return ""
         return (

@@ -1,4 +1,4 @@
-"""What an importance is: where it may stand, and how it comes to a number for each channel."""
+"""Base classes of importances: the sides at which one may stand, and how it ranks channels."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ from qprune.layers.bias import BiasQuant
 from qprune.layers.compressor import Compressor
 from qprune.layers.hosts import (
     HOSTS,
-    Compressed,
     CompressedAdaptiveAvgPool2d,
     CompressedAdd,
     CompressedAvgPool2d,
@@ -27,6 +26,7 @@ from qprune.layers.quantizer import FakeQuant, commit_all
 from qprune.layers.ranges import Ranges, ranges_of
 from qprune.layers.scores import Scores
 from qprune.layers.sites import Site, sites
+from qprune.layers.slots import Compressed
 from qprune.layers.weighted import (
     PrunedConv2d,
     PrunedConvTranspose2d,

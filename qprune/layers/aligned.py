@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from qprune.layers.compressor import home
-from qprune.layers.hosts import HOSTS, Compressed
+from qprune.layers.hosts import HOSTS
+from qprune.layers.slots import Compressed
 from qprune.zoo import Add, Concat
 
 
@@ -79,7 +80,7 @@ class Align(nn.Module):
         self._settle(home(state_dict, prefix) if assigned else self.source.device)
 
     def extra_repr(self) -> str:
-        """How many channels come out, and how many of them are constants."""
+        """The number of channels that come out, and how many of them are constants."""
         return f"{len(self.index)}, constants={self.index.count(-1)}"
 
 

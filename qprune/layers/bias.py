@@ -47,15 +47,15 @@ class BiasQuant(Compressor):
         return torch.where(self.active, fake_quantize(bias, self.scale, None, -LARGEST, LARGEST, axis=0), bias)
 
     def settle(self, scale: Tensor) -> None:
-        """Take the steps and become active."""
+        """Set the steps and become active."""
         self.scale.copy_(scale)
         self.active.fill_(True)
 
     def select(self, channels: Tensor) -> None:
-        """Go on with the steps of these channels alone, given by their numbers."""
+        """Keep the steps of these channels alone."""
         self.scale = self.scale[channels.to(self.scale.device)]
         self.channels = len(channels)
 
     def extra_repr(self) -> str:
-        """How many channels."""
+        """The number of channels."""
         return f"{self.channels}"

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+from qprune.masking import in_torch_func
+
 log = logging.getLogger(__name__)
 
 
@@ -129,18 +131,6 @@ def measure(observe: Callable[..., None], *values: Tensor) -> None:
         _Beneath.apply(observe, *values)
     else:
         observe(*values)
-
-
-def in_torch_func() -> bool:
-    """Whether this runs within one of torch.func's transforms.
-
-    Example:
-        >>> from qprune.layers.compressor import in_torch_func
-        >>> in_torch_func()
-        False
-    """
-    # private, but what torch's own functions ask
-    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 class _Beneath(torch.autograd.Function):

@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from qprune.functional import fake_quantize_learned, through
 from qprune.layers.in_place import cut_parameter
 from qprune.layers.mask import ChannelMask
 from qprune.layers.quantizer import FakeQuant
+from qprune.learned_grid import fake_quantize_learned, through
 from qprune.numerics import ranging_of
 
 

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from qprune.functional import keep_top, mask_channels
+from qprune.functional import keep_top
 from qprune.importances import IMPORTANCES, Importance, Measured
-from qprune.layers.compressor import Compressor, in_torch_func, measure
+from qprune.layers.compressor import Compressor, measure
 from qprune.layers.scores import Scores
+from qprune.masking import in_torch_func, mask_channels
 from qprune.schedules import PruneSchedule
 
 torch.fx.wrap("mask_channels")  # one operation to symbolic tracing, which cannot know a dtype

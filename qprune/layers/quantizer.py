@@ -6,10 +6,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from qprune.functional import GRADIENTS, along, fake_quantize, mask_channels, quantize
+from qprune.functional import GRADIENTS, along, fake_quantize, quantize
 from qprune.layers.compressor import Compressor, measure
 from qprune.layers.mask import ChannelMask
 from qprune.layers.ranges import ranges_of
+from qprune.masking import mask_channels
 from qprune.numerics import NUMERICS, RANGES, Numerics, channel_extremes, numerics_of
 from qprune.schedules import QuantizeFrom
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from qprune.layers.together import Strip, Together, owners
+from qprune.layers.strips import Strip, Together, owners
 from qprune.numerics import RANGES
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Ranges(Together):
         >>> ranges.commit()
     """
 
-    telling: ClassVar[str] = "range"
+    watched: ClassVar[str] = "range"
 
     def __init__(self, quants: "Sequence[FakeQuant]") -> None:
         self.quants = sorted(quants, key=_grid)

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import torch
 
-from qprune.layers.together import Strip, Together, owners
+from qprune.layers.strips import Strip, Together, owners
 
 
 class Scores(Together):
@@ -18,7 +18,7 @@ class Scores(Together):
         >>> scores.commit()
     """
 
-    telling: ClassVar[str] = "score"
+    watched: ClassVar[str] = "score"
 
     def _lay_out(self) -> None:
         scores = self.buffers("score")

@@ -1,13 +1,13 @@
-"""Where compressors are: the sites of a network, named ``<module path>.<side>`` everywhere."""
+"""The sites of a network, where compressors can be; each is named ``<module path>.<side>``."""
 
 from collections.abc import Iterator
 
 from attrs import frozen
 from torch import nn
 
-from qprune.layers.hosts import Compressed
 from qprune.layers.mask import ChannelMask
 from qprune.layers.quantizer import FakeQuant
+from qprune.layers.slots import Compressed
 
 
 @frozen(eq=False)

@@ -5,7 +5,8 @@ ConvTranspose2d and Linear. Each is the torch layer with the same first argument
 from typing import Any
 
 from qprune.importances import fitting
-from qprune.layers.hosts import Compressed, CompressedConv2d, CompressedConvTranspose2d, CompressedLinear
+from qprune.layers.hosts import CompressedConv2d, CompressedConvTranspose2d, CompressedLinear
+from qprune.layers.slots import Compressed
 from qprune.schedules import PruneSchedule, QuantizeFrom
 
 

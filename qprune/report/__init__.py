@@ -1,4 +1,4 @@
-"""What a network costs and what it bought: the cost ledger, performance density, and tables of both."""
+"""The costs of a network per layer and in total, performance density, and tables of both."""
 
 from qprune.report.chain import chain_of, chain_table
 from qprune.report.costs import LayerCost

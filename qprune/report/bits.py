@@ -1,4 +1,4 @@
-"""At how many bits the tensors of a network arrive and are kept, followed from quantizer to reader."""
+"""Follows the bit widths of tensors through a network, from quantizers to the layers that read them."""
 
 from math import prod
 from typing import Any
@@ -24,7 +24,6 @@ def slot_bits(layer: Any, side: str) -> int | None:
     """Bits of the active quantizer at ``side`` of ``layer``; None where there is none, or it does not quantize yet.
 
     Example:
-        >>> from qprune.layers import QuantConv2d
         >>> layer = QuantConv2d(2, 3, 1, weight_bits=4)
         >>> _ = layer.weight_quant.calibrate(layer.weight)
         >>> slot_bits(layer, "weight"), slot_bits(layer, "input")
@@ -41,8 +40,6 @@ def arriving_bits(flow: Flow) -> list[int]:
     evaluation) and, at the most bits among its parts, concatenation. An average or a sum of quantized values is float.
 
     Example:
-        >>> import torch
-        >>> from qprune.flow import trace
         >>> arriving_bits(trace(nn.Conv2d(3, 4, 1), torch.zeros(1, 3, 5, 7)))
         [32]
     """
@@ -64,8 +61,6 @@ def stored_bits(flow: Flow) -> list[int]:
     a quantizer, by a sum, or outside of the network, is float.
 
     Example:
-        >>> import torch
-        >>> from qprune.flow import trace
         >>> stored_bits(trace(nn.Conv2d(3, 4, 1), torch.zeros(1, 3, 5, 7)))
         [32]
     """

@@ -42,7 +42,7 @@ def chain_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def chain_of(name: str, root: Path) -> list[dict[str, Any]]:
-    """The reports of a run and of the runs it was built on, the first one first; what has no report ends the chain.
+    """The reports of a run and of the runs before it, the first one first, as far back as there are reports.
 
     So does a damaged one, of which a warning tells: the run itself has long been trained, and nothing is lost.
 
@@ -71,11 +71,11 @@ def chain_of(name: str, root: Path) -> list[dict[str, Any]]:
 
 
 class _DamagedError(Exception):
-    """What is wrong with a report."""
+    """A report that cannot be shown, with the reason."""
 
 
 def _report(content: bytes) -> dict[str, Any]:
-    """What a file holds, if it is a report that `chain_table` can show."""
+    """Parse a report, and check what `chain_table` needs of it."""
     try:
         found = json.loads(content)
     except (ValueError, RecursionError):  # no JSON, no UTF-8, nested too deep, or a number of thousands of digits
@@ -116,20 +116,15 @@ def _are_scores(value: Any) -> bool:
 
 def _cells(row: Mapping[str, Any], monitor: str, mode: str) -> list[str]:
     score, costs = row.get("scores", {}).get("test", {}).get(monitor), row["costs"]
+    shown = "-" if score is None else f"{score:.4g}" if mode == "min" else f"{score:.2%}".replace("%", " %")
     share, worth = costs["parameters_kept"] / max(1, costs["parameters"]), merit(score, mode)
     density = None if worth is None or not costs["megabytes"] else performance_density(worth, costs["megabytes"])
     return [
         str(row["name"]),
-        _score(score, mode),
+        shown,
         f"{costs['parameters_kept']:,}",
         f"{share:.1%}".replace("%", " %"),
         *(bits_list(costs[key]) for key in ("weight_bits", "activation_bits")),
         short(costs["packed_bytes"], "B"),
         "-" if density is None else f"{density:.4g}",
     ]
-
-
-def _score(score: float | None, mode: str) -> str:
-    if score is None:
-        return "-"
-    return f"{score:.4g}" if mode == "min" else f"{score:.2%}".replace("%", " %")

@@ -22,7 +22,7 @@ NORMALIZATIONS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 
 @frozen
 class LayerCost:
-    """What one layer costs for one image. ``kept`` counts are by the masks; the others are those of the dense layer.
+    """The cost of one layer for one image. ``kept`` counts are by the masks; the others are those of the dense layer.
 
     Attributes:
         path: module path; empty if the network is the layer.
@@ -93,12 +93,12 @@ def layer_costs(net: nn.Module, flow: Flow) -> tuple[LayerCost, ...]:
         flow: its `qprune.flow.trace` on one example, batch 1.
 
     Example:
-        >>> from qprune.flow import trace
         >>> net = nn.Conv2d(3, 4, 3)
         >>> layer_costs(net, trace(net, torch.zeros(1, 3, 5, 7)))[0].macs
         1620
     """
-    return tuple(_weighted(layer) if _is_weighted(layer) else _other(layer) for layer in _layers(net, flow))
+    layers = _layers(net, flow)
+    return tuple(_weighted(layer) if isinstance(layer.module, WEIGHTED) else _other(layer) for layer in layers)
 
 
 def _layers(net: nn.Module, flow: Flow) -> Iterator[_Layer]:
@@ -122,10 +122,6 @@ def _uses(net: nn.Module, flow: Flow) -> dict[str, list[_Use]]:
         if use.call.path is not None:
             table.setdefault(use.call.path, []).append(use)
     return table
-
-
-def _is_weighted(layer: _Layer) -> bool:
-    return isinstance(layer.module, WEIGHTED)
 
 
 def _weighted(layer: _Layer) -> LayerCost:
@@ -232,14 +228,13 @@ def _macs(layer: _Layer, use: _Use, *, kept: bool) -> int:
 
 
 def positions(module: nn.Module, call: Call) -> int:
-    """How often each weight is used: at every output position, or for a transposed convolution at every input position.
+    """The number of times each weight is used: once per output position, per input position if the layer is transposed.
 
     Args:
         module: a convolution or linear layer.
         call: of it.
 
     Example:
-        >>> from qprune.flow import trace
         >>> net = nn.Conv2d(2, 3, 5)
         >>> positions(net, trace(net, torch.zeros(1, 2, 7, 9)).calls[0])
         15
@@ -256,11 +251,20 @@ def _features(use: _Use, *, kept: bool) -> int:
     return total // use.kept.outputs.numel() * int(use.kept.outputs.sum())
 
 
+def summed(rows: Sequence[LayerCost], name: str) -> int:
+    """The sum of one of the costs over layers.
+
+    Example:
+        >>> summed([LayerCost("a", "Conv2d", macs=5), LayerCost("b", "Linear", macs=7)], "macs")
+        12
+    """
+    return sum(getattr(row, name) for row in rows)
+
+
 def uncounted(flow: Flow, rows: Sequence[LayerCost]) -> Iterator[str]:
     """Sentences about multiplications that the rows leave out.
 
     Example:
-        >>> from qprune.flow import trace
         >>> list(uncounted(trace(nn.ReLU(), torch.zeros(1, 3, 5, 7)), ()))
         []
     """

@@ -1,4 +1,4 @@
-"""What a network will cost once its plan is carried out."""
+"""Forecasts the costs of a network after its plan is carried out."""
 
 import copy
 

@@ -35,9 +35,6 @@ def plot_history(columns: Columns, events: Events, path: str | Path | None = Non
 
     Raises:
         QpruneError: if there is nothing to draw, or matplotlib is not installed.
-
-    Example:
-        >>> figure = plot_history(history.history, history.events, "history.png")
     """
     if not columns and not events:
         raise QpruneError("The history is empty: there is nothing to plot before the first validation. Train first.")

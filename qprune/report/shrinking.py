@@ -1,17 +1,17 @@
-"""`ShrinkReport`: what shrinking took out of a network, against what its masks promise, and what stayed and why."""
+"""`ShrinkReport`: the channels that shrinking removed beside those that the masks drop, and why others stayed."""
 
 import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from attrs import asdict, frozen
+from attrs import frozen
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from qprune.flow import Shape, trace
 from qprune.layers import Align, ChannelMask, sites
-from qprune.report.costs import LayerCost, layer_costs
-from qprune.report.tables import kept, short, table
+from qprune.report.costs import LayerCost, layer_costs, summed
+from qprune.report.tables import as_plain, kept, short, table
 from qprune.shrink import Shrunk, record
 from qprune.zoo import deployed
 
@@ -68,7 +68,7 @@ class ShrinkTotal:
 
 @frozen
 class ShrinkReport:
-    """What shrinking did to a network; printed, it is a table.
+    """The changes that shrinking made to a network; prints as a table.
 
     Attributes:
         input_size: shape of one image, without the batch.
@@ -99,8 +99,8 @@ class ShrinkReport:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain dicts, lists and numbers, ready for JSON."""
-        return asdict(self, value_serializer=lambda _, __, value: list(value) if isinstance(value, tuple) else value)
+        """The report as plain dicts, lists and numbers, ready for JSON."""
+        return as_plain(self)
 
     def __str__(self) -> str:
         rows = [*map(_cells, self.layers), _total_cells(self.total)]
@@ -125,11 +125,12 @@ def report_shrunk(net: nn.Module, shrunk: Shrunk, example: Any) -> ShrinkReport:
         >>> print(report_shrunk(net, shrink_with_facts(net, example), example))
     """
     net, one = deployed(net), tree_map_only(Tensor, lambda x: x[:1], example)
-    before, by_masks, after = (_costs(each, one) for each in (_unmasked(net), net, _unmasked(shrunk.net)))
-    total = ShrinkTotal(*(_sum(rows, name) for name in ("parameters", "macs", "packed_bytes")
+    nets = (_unmasked(net), net, _unmasked(shrunk.net))
+    before, by_masks, after = (layer_costs(each, trace(each, one)) for each in nets)
+    total = ShrinkTotal(*(summed(rows, name) for name in ("parameters", "macs", "packed_bytes")
                           for rows, name in ((before, name), (by_masks, _KEPT[name]), (after, name))))  # fmt: skip
-    gathers, scatters = _aligns(shrunk.net)
-    folded = tuple(fold.norm for fold in shrunk.folds)
+    aligns = [module.index for module in shrunk.net.modules() if isinstance(module, Align)]
+    gathers, scatters = ([len(index) for index in aligns if (-1 in index) is fills] for fills in (False, True))
     return ShrinkReport(
         input_size=tuple(tree_leaves(one)[0].shape[1:]),
         layers=tuple(_changes(before, {row.path: row for row in after}, shrunk.net)),
@@ -140,17 +141,13 @@ def report_shrunk(net: nn.Module, shrunk: Shrunk, example: Any) -> ShrinkReport:
         scattered_channels=sum(scatters),
         held=shrunk.analysis.held,
         masks_left=tuple(site.name for site in sites(shrunk.net) if site.mask is not None),
-        folded=folded,
+        folded=tuple(fold.norm for fold in shrunk.folds),
         unfolded=shrunk.unfolded,
         notes=tuple(_notes(net, shrunk, total)),
     )
 
 
 _KEPT = {"parameters": "parameters_kept", "macs": "macs_kept", "packed_bytes": "packed_bytes"}
-
-
-def _costs(net: nn.Module, example: Any) -> tuple[LayerCost, ...]:
-    return layer_costs(net, trace(net, example))
 
 
 def _unmasked(net: nn.Module) -> nn.Module:
@@ -162,10 +159,6 @@ def _unmasked(net: nn.Module) -> nn.Module:
     return net
 
 
-def _sum(rows: Sequence[LayerCost], name: str) -> int:
-    return sum(getattr(row, name) for row in rows)
-
-
 def _changes(before: Sequence[LayerCost], after: dict[str, LayerCost], small: nn.Module) -> Iterator[LayerChange]:
     for row in before:
         kind = type(small.get_submodule(row.path)).__name__
@@ -173,11 +166,6 @@ def _changes(before: Sequence[LayerCost], after: dict[str, LayerCost], small: nn
         pairs = ((getattr(row, name), getattr(left, name)) for name in
                  ("channels_in", "channels_out", "parameters", "macs", "packed_bytes"))  # fmt: skip
         yield LayerChange(row.path, kind, *(value for pair in pairs for value in pair))
-
-
-def _aligns(net: nn.Module) -> tuple[list[int], list[int]]:
-    aligns = [module.index for module in net.modules() if isinstance(module, Align)]
-    return [len(index) for index in aligns if -1 not in index], [len(index) for index in aligns if -1 in index]
 
 
 def _notes(net: nn.Module, shrunk: Shrunk, total: ShrinkTotal) -> Iterator[str]:
@@ -212,17 +200,13 @@ def _cells(row: LayerChange) -> list[str]:
     return [
         row.path or "(network)",
         row.type,
-        _channels(row.channels_in_left, row.channels_in),
-        _channels(row.channels_out_left, row.channels_out),
+        kept(row.channels_in_left, row.channels_in),
+        kept(row.channels_out_left, row.channels_out),
         kept(row.parameters_left, row.parameters),
         *((short(row.macs), short(row.macs_left)) if weighted else ("", "")),
         short(row.packed_bytes, "B"),
         short(row.packed_bytes_left, "B"),
     ]
-
-
-def _channels(left: int | None, whole: int | None) -> str:
-    return "" if left is None or whole is None else kept(left, whole)
 
 
 def _total_cells(total: ShrinkTotal) -> list[str]:

@@ -1,18 +1,18 @@
-"""`summarize`: what a network costs, layer by layer and in total."""
+"""`summarize`: counts the costs of a network, layer by layer and in total."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from attrs import asdict, evolve, frozen
+from attrs import evolve, frozen
 from torch import nn
 
 from qprune.flow import Shape, trace
 from qprune.layers import sites
 from qprune.report.bits import FLOAT
-from qprune.report.costs import LayerCost, layer_costs, uncounted
+from qprune.report.costs import LayerCost, layer_costs, summed, uncounted
 from qprune.report.density import performance_density, performance_density_legacy
-from qprune.report.tables import bits_list, kept, short, table
+from qprune.report.tables import as_plain, bits_list, kept, short, table
 from qprune.zoo import deployed
 
 HEADER = ("layer", "type", "output", "in", "out", "parameters", "W bits", "A bits", "MACs", "bit ops", "packed")
@@ -64,7 +64,7 @@ class TotalCost:
 
 @frozen
 class Summary:
-    """A network's cost ledger; printed, it is a table.
+    """The costs of a network, layer by layer and in total; prints as a table.
 
     Attributes:
         input_size: shape of the image, without the batch.
@@ -79,8 +79,8 @@ class Summary:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain dicts, lists and numbers, ready for JSON."""
-        return asdict(self, value_serializer=lambda _, __, value: list(value) if isinstance(value, tuple) else value)
+        """The summary as plain dicts, lists and numbers, ready for JSON."""
+        return as_plain(self)
 
     def __str__(self) -> str:
         rows = [_cells(row) for row in self.layers]
@@ -123,14 +123,11 @@ def summarize(net: nn.Module, input_size: Shape = (3, 32, 32), metric: float | N
         3240
     """
     net = deployed(net)
-    flow = trace(net, torch.zeros(1, *input_size, dtype=_dtype(net), device="meta"))
+    dtype = next((p.dtype for p in net.parameters() if p.is_floating_point()), torch.float32)
+    flow = trace(net, torch.zeros(1, *input_size, dtype=dtype, device="meta"))
     rows = layer_costs(net, flow)
     notes = (*_inactive(net), *uncounted(flow, rows))
     return Summary(tuple(input_size), rows, _total(rows, _sparsity(net), metric), notes)
-
-
-def _dtype(net: nn.Module) -> torch.dtype:
-    return next((p.dtype for p in net.parameters() if p.is_floating_point()), torch.float32)
 
 
 def _inactive(net: nn.Module) -> Iterator[str]:
@@ -148,13 +145,16 @@ def _sparsity(net: nn.Module) -> float:
 
 def _total(rows: Sequence[LayerCost], sparsity: float, metric: float | None) -> TotalCost:
     weighted = [row for row in rows if row.weight_bits is not None]
-    packed, stored = _sum(rows, "packed_bytes"), _sum(rows, "feature_bytes")
+    packed, stored = summed(rows, "packed_bytes"), summed(rows, "feature_bytes")
     total = TotalCost(
-        **{name: _sum(rows, name) for name in ("parameters", "parameters_kept", "macs", "macs_kept", "bit_operations")},
+        **{
+            name: summed(rows, name)
+            for name in ("parameters", "parameters_kept", "macs", "macs_kept", "bit_operations")
+        },
         packed_bytes=packed,
-        features=_sum(weighted, "features"),
-        features_kept=_sum(weighted, "features_kept"),
-        features_with_norms=_sum(rows, "features"),
+        features=summed(weighted, "features"),
+        features_kept=summed(weighted, "features_kept"),
+        features_with_norms=summed(rows, "features"),
         feature_bytes=stored,
         megabytes=(packed + stored) / 1e6,
         weight_bits=_different(weighted, "weight_bits"),
@@ -162,10 +162,6 @@ def _total(rows: Sequence[LayerCost], sparsity: float, metric: float | None) -> 
         sparsity=sparsity,
     )
     return total if metric is None else _with_densities(total, float(metric))
-
-
-def _sum(rows: Sequence[LayerCost], name: str) -> int:
-    return sum(getattr(row, name) for row in rows)
 
 
 def _different(rows: Sequence[LayerCost], name: str) -> tuple[int, ...]:
@@ -193,8 +189,8 @@ def _cells(row: LayerCost) -> list[str]:
         row.path or "(network)",
         row.type,
         "-" if row.output_shape is None else "x".join(map(str, row.output_shape[1:])) or "1",
-        _channels(row.channels_in_kept, row.channels_in),
-        _channels(row.channels_out_kept, row.channels_out),
+        kept(row.channels_in_kept, row.channels_in),
+        kept(row.channels_out_kept, row.channels_out),
         kept(row.parameters_kept, row.parameters),
         "" if row.weight_bits is None else str(row.weight_bits),
         "" if row.activation_bits is None else str(row.activation_bits),
@@ -202,10 +198,6 @@ def _cells(row: LayerCost) -> list[str]:
         "" if row.weight_bits is None else short(row.bit_operations),
         short(row.packed_bytes, "B"),
     ]
-
-
-def _channels(part: int | None, whole: int | None) -> str:
-    return "" if part is None or whole is None else kept(part, whole)
 
 
 def _total_cells(total: TotalCost) -> list[str]:

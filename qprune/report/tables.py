@@ -1,6 +1,9 @@
 """Plain-text tables: aligned columns, and numbers that people can read."""
 
 from collections.abc import Sequence
+from typing import Any
+
+from attrs import asdict
 
 from qprune.escaping import visible
 
@@ -61,14 +64,26 @@ def short(number: float, unit: str = "") -> str:
     return f"{number:.4g} {PREFIXES[power]}{unit}".rstrip()
 
 
-def kept(part: int, whole: int) -> str:
-    """``"16/64"``, or just ``"64"`` where nothing is gone.
+def kept(part: int | None, whole: int | None) -> str:
+    """``"16/64"``, or just ``"64"`` where nothing is gone; empty where a number is not known.
 
     Example:
-        >>> kept(16, 64), kept(64, 64)
-        ('16/64', '64')
+        >>> kept(16, 64), kept(64, 64), kept(None, 64)
+        ('16/64', '64', '')
     """
+    if part is None or whole is None:
+        return ""
     return f"{whole:,}" if part == whole else f"{part:,}/{whole:,}"
+
+
+def as_plain(value: Any) -> dict[str, Any]:
+    """A frozen value as plain dicts, lists and numbers, ready for JSON.
+
+    Example:
+        >>> as_plain(OneShot(sparsity=0.5, at=3))
+        {'sparsity': 0.5, 'at': 3, 'measure': 1}
+    """
+    return asdict(value, value_serializer=lambda _, __, inner: list(inner) if isinstance(inner, tuple) else inner)
 
 
 def bits_list(bits: Sequence[int]) -> str:

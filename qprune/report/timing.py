@@ -1,4 +1,4 @@
-"""How long one forward pass of several networks takes, measured in turns."""
+"""Times forward passes of several networks in turns."""
 
 import statistics
 import time

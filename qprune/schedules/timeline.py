@@ -1,4 +1,4 @@
-"""What every schedule becomes once durations are steps: the only form that the driver knows."""
+"""A schedule in steps, the only form that the driver uses."""
 
 from attrs import frozen
 

@@ -1,4 +1,4 @@
-"""Which channels of a network are dead, and what can be cut: forwards, backwards, and what must exist after all."""
+"""Finds the channels of a network that are dead and can be cut: a pass forwards, one backwards, and what must exist."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ from qprune.shrink.weighted_rule import Weighted
 
 @frozen(eq=False)
 class Analysis:
-    """What is known about a network's channels.
+    """The result of `analyse`: what can be cut from a network, and what holds the rest.
 
     Attributes:
         cuts: by module path, what of a layer stays, and how it is joined to its neighbours; layers that stay whole are
@@ -171,7 +171,7 @@ def _all(like: Tensor) -> Tensor:
 
 
 def _present(flow: Flow, rules: list[Rule], values: list[Tensor], needed: list[Tensor]) -> list[Tensor]:
-    """Which channels of every tensor must exist, be it as constants."""
+    """The channels of every tensor that must exist, even if as constants."""
     present = [value.isnan() & need for value, need in zip(values, needed, strict=True)]
     for index in _whole(flow):
         present[index] = _all(present[index])
@@ -239,7 +239,7 @@ def _cut(rule: Layer, values: list[Tensor], needed: list[Tensor], present: list[
 
 
 def _joint(sources: Tensor, exists: Tensor, wanted: Tensor, values: Tensor | None = None) -> Joint | None:
-    """How channels are made of those that exist; None if they are all of these, in order.
+    """Indices and fill values that make channels from those that exist; None if they are all of these, in order.
 
     Args:
         sources: for each channel the one that it is; -1 for a constant.

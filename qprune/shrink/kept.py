@@ -1,4 +1,4 @@
-"""Which channels matter once the masks have spoken: the theory that shrinking is measured against."""
+"""Channels that are still alive when every mask is taken as frozen; the report counts them."""
 
 from typing import Any
 

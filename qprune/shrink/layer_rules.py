@@ -36,7 +36,7 @@ class Layer(Rule, ABC):
         self.open = any(self._open(side) for side in self._sides())
 
     def entering(self, values: list[Tensor]) -> list[Tensor]:
-        """What the layer itself is given: the arguments, aligned."""
+        """The arguments as the layer itself gets them, after alignment."""
         if not isinstance(self.layer, Aligned):
             return values
         aligns = self.layer.arguments
@@ -56,7 +56,7 @@ class Layer(Rule, ABC):
         """The channels that the layer itself makes."""
 
     def kept(self, needed: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Which of the layer's own output and input channels stay, given those of its result that are read."""
+        """The layer's own output and input channels that stay, given those of its result that are read."""
         outputs = self.alive(needed)
         return self.inputs_for(outputs) if outputs.any() else self.least()
 
@@ -65,20 +65,20 @@ class Layer(Rule, ABC):
         return not self.alive(needed).any() and not self.open
 
     def alive(self, needed: Tensor) -> Tensor:
-        """Which of the layer's own output channels matter: no constants, and read."""
+        """The layer's own output channels that are read and are no constants."""
         outputs = self._own_needed(needed) & self.made.isnan()
         return torch.ones_like(outputs) if self._open("output") else outputs
 
     def read_by(self, outputs: Tensor) -> Tensor:
-        """Which of its own (first argument's) input channels these outputs read, but for constants."""
+        """The input channels (of the first argument) that these outputs read, without constants."""
         return outputs
 
     def least(self) -> tuple[Tensor, list[Tensor]]:
-        """What stays where nothing is read: torch has no layers without channels."""
+        """The channels that stay where nothing is read, since torch has no layers without channels."""
         return self.inputs_for(at_least_one(torch.zeros(len(self.made), dtype=torch.bool)))
 
     def inputs_for(self, outputs: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Which output channels stay, with those that cannot go alone, and which input channels they take."""
+        """The output channels that stay, with those that cannot go alone, and the input channels that they take."""
         return outputs, [outputs for _ in self.call.shapes]
 
     def _own_needed(self, needed: Tensor) -> Tensor:
@@ -231,7 +231,7 @@ class Channelwise(Layer):
 
 
 def scale_and_shift(norm: Any) -> tuple[Tensor, Tensor]:
-    """What a normalization with running statistics does in eval: ``x * scale + shift``, each ``(C,)``.
+    """Scale and shift, each ``(C,)``, of a normalization with running statistics in eval: ``x * scale + shift``.
 
     Example:
         >>> scale_and_shift(nn.BatchNorm2d(1, eps=0))

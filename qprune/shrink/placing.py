@@ -1,4 +1,4 @@
-"""Who moves channels where neighbours disagree: gathered or carried along, put back before a layer or behind one.
+"""Decides where channels are moved if neighbouring layers kept different ones: which layer gathers, which scatters.
 
 The measure is the count of numbers that are read and written: channels times positions. A gather or scatter to k
 channels reads and writes all k of them; a channel that a layer carries along is read and written once in passing.
@@ -20,7 +20,7 @@ from qprune.shrink.rule import Rule
 def placed(
     rules: list[Rule], values: list[Tensor], needed: list[Tensor], present: list[Tensor]
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Which channels every layer makes, and which of every tensor exist, so that few numbers are moved.
+    """Choose the channels that every layer makes and that every tensor has, so that few numbers are moved.
 
     Each layer that reads other channels than there are gathers or scatters its input. Two things may spare that, and
     are done where fewer numbers move: layers without parameters carry along what comes in and nobody behind them reads
@@ -58,7 +58,7 @@ def constants_of(rule: Layer, targets: Tensor, values: Tensor) -> Tensor:
 
 
 class _Places:
-    """Which channels exist where, while it is weighed; ``free`` are the layers whose results layers alone read."""
+    """The choice while it is being made; ``free`` are the layers whose results are read by layers alone."""
 
     def __init__(self, rules: list[Rule], values: list[Tensor], needed: list[Tensor], present: list[Tensor]) -> None:
         self.values, self.needed, self.present = values, list(needed), list(present)
@@ -98,7 +98,7 @@ class _Places:
         return _behind(rule, torch.cat(own) if isinstance(rule, Concatenated) else own[slot])
 
     def wanted(self, rule: Layer) -> Tensor:
-        """What the readers of the result take from it if it exists."""
+        """The channels that the readers of the result take from it if it exists."""
         takes = [self.kept[reader.call.index][1][slot] for reader, slot in self.readers[rule.call.index]]
         return torch.stack(takes).any(0)
 

@@ -1,4 +1,4 @@
-"""What was cut from a network, as plain data: enough to cut a freshly built one the same way."""
+"""The cuts of a network as plain data, with which a freshly built network can be cut the same way."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from qprune.shrink.fold import Fold, apply_fold
 
 
 def record(net: nn.Module) -> dict[str, Any]:
-    """What was cut and folded, by module path: the channels left of the network as it was built, and how layers join.
+    """The cuts and folds by module path: the channels left of the network as it was built, and how layers join.
 
     Args:
         net: a network, shrunk or not.

@@ -8,7 +8,7 @@ from qprune.shrink.constants import Mode, channels, unknown
 
 
 class Rule:
-    """What is known about one call; this one knows nothing.
+    """Base class of the rules, one per kind of call; this one knows nothing about its call.
 
     Args:
         call: the call.
@@ -33,11 +33,11 @@ class Rule:
         return unknown(channels(self.call.shape))
 
     def wanted(self, needed: Tensor) -> list[Tensor]:
-        """Which channels of each argument are read, given those of the result that are."""
+        """The channels of each argument that are read, given those of the result that are."""
         return [torch.ones(channels(shape), dtype=torch.bool) for shape in self.call.shapes]
 
     def closed(self, present: Tensor, arguments: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """What must exist of the result and of the arguments, given what must exist at least.
+        """The channels of the result and of the arguments that must exist, given those that must exist at least.
 
         Of functions alone: a layer that is `movable` adapts to anything.
         """

@@ -1,4 +1,4 @@
-"""Which rule a call follows: one per kind of operation."""
+"""Chooses the rule that a call follows: one per kind of operation."""
 
 from typing import Any
 

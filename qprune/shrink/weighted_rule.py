@@ -92,7 +92,7 @@ class Weighted(Layer):
         return (read == 0) | (~read.isnan() if self.folds else torch.zeros_like(read, dtype=torch.bool))
 
     def folded(self, outputs: Tensor, inputs: Tensor) -> Tensor | None:
-        """What constants that are read, and are no longer, add to the output channels that stay; None if nothing.
+        """The bias that replaces constants which were read and are removed, per output channel that stays; or None.
 
         Args:
             outputs: the layer's output channels that stay.
@@ -110,7 +110,7 @@ class Weighted(Layer):
         return one, [at_least_one(torch.zeros(len(self.read), dtype=torch.bool))]
 
     def read_by(self, outputs: Tensor) -> Tensor:
-        """Which inputs they read, but for constants."""
+        """The inputs that they read, without constants."""
         read = (self.reads & outputs.view(self.groups, -1, 1)).any(1)
         return (read & ~self._known()[:, 0]).flatten()
 

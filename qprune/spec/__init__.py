@@ -1,4 +1,4 @@
-"""What a run is, as frozen values, and the TOML files they are read from."""
+"""Specs: a run as frozen values, read from TOML files and written to them."""
 
 from qprune.spec.finding import find_spec, list_specs
 from qprune.spec.network import LayerSpec, ModelSpec

@@ -130,7 +130,7 @@ def _schedule(value: Any, classes: tuple[type, ...], path: KeyPath, found: list[
 
 
 def _judged(attribute: Any, value: Any, path: KeyPath) -> list[Mistake]:
-    """What the validator of a field says of a value as it was written, before the class converts it."""
+    """The error of a field's validator for a value as it was written, before the class converts it."""
     try:
         if attribute.validator:
             attribute.validator(None, attribute, value)

@@ -37,7 +37,7 @@ class Document:
         return cls(table, dict.fromkeys(_paths(table), origin))
 
     def origin(self, path: KeyPath) -> str:
-        """Where the value at ``path``, or the innermost table around it that is known, came from."""
+        """The file that the value at ``path`` came from, or else the innermost table around it."""
         while path and path not in self.origins:
             path = path[:-1]
         return self.origins.get(path, "")

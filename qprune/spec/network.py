@@ -70,7 +70,7 @@ class LayerSpec:
         check_names(self.layers)
 
     def count(self) -> int:
-        """How many layers this makes, all copies counted.
+        """The number of layers this makes, with all copies.
 
         Example:
             >>> LayerSpec("ReLU", repeat=3).count()

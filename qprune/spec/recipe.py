@@ -162,7 +162,7 @@ class DataSpec:
         return not self.name
 
     def for_own_data(self) -> "DataSpec":
-        """What is left of the table where data of the user's own takes its place: how it is loaded.
+        """The table for data of the user's own, of which only the loading options remain.
 
         Example:
             >>> DataSpec("cifar10", validation=0.0, workers=4).for_own_data() == DataSpec(workers=4)

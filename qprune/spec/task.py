@@ -1,4 +1,4 @@
-"""What a run learns to do: the ``[task]`` table."""
+"""The ``[task]`` table: the kind of problem and its options."""
 
 from attrs import field, frozen
 

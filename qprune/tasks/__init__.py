@@ -1,4 +1,4 @@
-"""What is minimized and measured: one file per kind of problem."""
+"""Tasks: the loss and the metrics of a kind of problem, one file each."""
 
 from qprune.tasks.classification import Classification
 from qprune.tasks.create import create, make_task, names, needed_kind

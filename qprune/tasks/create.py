@@ -51,7 +51,8 @@ def create(name: str, *, classes: tuple[str, ...], **options: Any) -> Task:
     if name not in TASKS:
         raise ValueError(f"unknown task {name!r}{nearest(name, TASKS, repr)}; there are {_list(TASKS)}")
     parameters = signature(TASKS[name]).parameters
-    given = {key: value for key, value in _from_data(classes).items() if key in parameters}
+    from_data = {"classes": len(classes), "names": classes}
+    given = {key: value for key, value in from_data.items() if key in parameters}
     known = [key for key in parameters if key not in given]
     for option in options:
         if option not in known:
@@ -109,10 +110,6 @@ def names() -> list[str]:
         ['classification', 'cyclegan', 'pix2pix', 'segmentation']
     """
     return sorted(TASKS)
-
-
-def _from_data(classes: tuple[str, ...]) -> dict[str, Any]:
-    return {"classes": len(classes), "names": classes}
 
 
 def _list(known: Iterable[str]) -> str:

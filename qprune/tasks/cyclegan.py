@@ -67,7 +67,7 @@ class CycleGAN:
     pool_b: ImagePool = field(default=Factory(_pool_of, takes_self=True), init=False, eq=False, repr=False)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Mean absolute difference of a reconstruction and its original: what can be told without pairs."""
+        """Mean absolute difference of a reconstruction and its original, which needs no pairs."""
         return mean_difference(output, target)
 
     def step(self, net: nn.Module, batch: Any) -> tuple[Tensor, Translated]:
@@ -114,13 +114,16 @@ class CycleGAN:
         return {"pool_a": self.pool_a.state_dict(), "pool_b": self.pool_b.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the pools of ``state``."""
+        """Restore the pools."""
         self.pool_a.load_state_dict(state["pool_a"])
         self.pool_b.load_state_dict(state["pool_b"])
 
     def _train(self, net: Any, a: Tensor, b: Tensor) -> tuple[Tensor, Translated]:
         fake_a, fake_b = net.generator_ba(b), net.generator_ab(a)
-        parts = {"generator": _fooling(net, fake_a, fake_b)}
+        with frozen_parameters(net.discriminator_a, net.discriminator_b):
+            verdicts = net.discriminator_a(fake_a), net.discriminator_b(fake_b)
+        fooled_a, fooled_b = (judged(F.mse_loss, verdict, real=True) for verdict in verdicts)
+        parts = {"generator": fooled_a + fooled_b}
         parts["cycle"] = mean_difference(net.generator_ba(fake_b), a) + mean_difference(net.generator_ab(fake_a), b)
         if self.identity:
             parts["identity"] = mean_difference(net.generator_ba(a), a) + mean_difference(net.generator_ab(b), b)
@@ -132,9 +135,3 @@ class CycleGAN:
     def _weights(self) -> dict[str, float]:
         weights = {"generator": 1.0, "cycle": self.cycle, "discriminator": 1.0}
         return weights | ({"identity": self.cycle * self.identity} if self.identity else {})
-
-
-def _fooling(net: Any, fake_a: Tensor, fake_b: Tensor) -> Tensor:
-    with frozen_parameters(net.discriminator_a, net.discriminator_b):
-        on_a, on_b = net.discriminator_a(fake_a), net.discriminator_b(fake_b)
-    return judged(F.mse_loss, on_a, real=True) + judged(F.mse_loss, on_b, real=True)

@@ -1,4 +1,4 @@
-"""What the Fréchet distance is measured in: Inception's features where they are at hand, else fixed ones of our own."""
+"""Features for the Fréchet distance: Inception's if its weights are on this machine, else fixed ones of our own."""
 
 from importlib.util import find_spec
 from pathlib import Path

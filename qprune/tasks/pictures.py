@@ -14,7 +14,7 @@ Palette = Sequence[tuple[int, int, int]]
 
 @frozen
 class View:
-    """How a batch is shown: what was subtracted from and divided out of its images, and the colours of its classes.
+    """How to show a batch: the mean and deviation it was normalized by, and the colours of its classes.
 
     Args:
         mean: per channel, or one for all, in units of [0, 1]; the default is that of images in [-1, 1].

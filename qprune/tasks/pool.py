@@ -29,7 +29,7 @@ class ImagePool:
     images: list[Tensor] = field(init=False, factory=list, repr=False)
 
     def exchange(self, images: Tensor) -> Tensor:
-        """Take in a batch (N, C, H, W) and give one of the same shape, detached."""
+        """Exchange a batch (N, C, H, W) for one of the same shape, detached."""
         result = images.detach().clone()
         for index, image in enumerate(result.unbind()):
             if len(self.images) < self.capacity:
@@ -45,5 +45,5 @@ class ImagePool:
         return {"images": list(self.images)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over the images of ``state``, at most as many as there is room for."""
+        """Restore the images of ``state``, at most ``capacity`` of them."""
         self.images = list(state["images"])[: self.capacity]

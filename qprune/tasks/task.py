@@ -1,4 +1,4 @@
-"""What training asks of a task. Anything with these five names is one; there is nothing to inherit from."""
+"""The protocol of a task: any object with these five names is one, without inheriting from a class."""
 
 from typing import Any, Protocol, runtime_checkable
 

@@ -1,4 +1,4 @@
-"""What the tasks that translate images share: their output, their losses, their metrics."""
+"""Output, losses and metrics that the tasks of image translation share."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ Criterion = Callable[[Tensor, Tensor], Tensor]
 
 
 class Translated(NamedTuple):
-    """What a step of image translation gives.
+    """The output of a step of image translation.
 
     Attributes:
         image: the generated images, (N, 3, H, W) in [-1, 1].
@@ -31,12 +31,7 @@ class Translated(NamedTuple):
 
 @contextmanager
 def frozen_parameters(*nets: nn.Module) -> Iterator[None]:
-    """Let no gradient reach the parameters of ``nets`` through what is computed meanwhile.
-
-    Example:
-        >>> with frozen_parameters(discriminator):
-        ...     verdict = discriminator(generator(images))
-    """
+    """Freeze the parameters of ``nets`` inside the ``with`` block."""
     learning = [parameter for net in nets for parameter in net.parameters() if parameter.requires_grad]
     for parameter in learning:
         parameter.requires_grad_(False)

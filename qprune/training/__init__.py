@@ -1,46 +1,39 @@
 """The training loop and what watches it."""
 
-from qprune.training.about import is_about_images, spec_of
 from qprune.training.averaging import make_average
-from qprune.training.bounds import batch_of, check_images, here
-from qprune.training.callback_list import CallbackError, CallbackList
-from qprune.training.callbacks import Callback
+from qprune.training.callbacks import Callback, CallbackError, CallbackList, LambdaCallback
 from qprune.training.chain import Overrides, SpecLike, choose_spec, init_run, missing_links, plan_chain, plan_run
 from qprune.training.checkpoint import load as load_checkpoint
 from qprune.training.checkpoint import save as save_checkpoint
 from qprune.training.claim import check_run, claim_run
 from qprune.training.csv_logger import CSVLogger
-from qprune.training.determinism import determined
 from qprune.training.driver import ScheduleDriver
 from qprune.training.early_stopping import EarlyStopping
-from qprune.training.evaluation import evaluate
-from qprune.training.event_files import TensorBoard
-from qprune.training.experiment import Experiment, prepare
+from qprune.training.evaluation import evaluate, evaluating
+from qprune.training.experiment import prepare
+from qprune.training.file_checks import batch_of, check_images, is_about_images, spec_of
 from qprune.training.fitting import train
 from qprune.training.history import History
-from qprune.training.lambda_callback import LambdaCallback
-from qprune.training.learning_rate import LearningRateMonitor
 from qprune.training.model_checkpoint import ModelCheckpoint
 from qprune.training.nan import TerminateOnNaN
 from qprune.training.opening import (
     Opened,
     choose_device,
     evaluate_model,
-    is_trained,
     load_model,
     model_file,
     open_model,
 )
 from qprune.training.optimizers import make_lr_schedule, make_optimizer
-from qprune.training.planning import plan_spec
 from qprune.training.progress import Progress
-from qprune.training.provided import Provided, steps_per_epoch
-from qprune.training.random_state import get_rng, set_rng
+from qprune.training.provided import Provided
 from qprune.training.ranks import is_writer, joined
+from qprune.training.reproducibility import determined, get_rng, set_rng
 from qprune.training.run import Run, runs_root
 from qprune.training.shrinking import Shrinker
 from qprune.training.small_model import save_small
 from qprune.training.teaching import open_teacher
+from qprune.training.tensorboard import LearningRateMonitor, TensorBoard
 from qprune.training.trainer import Trainer
 from qprune.training.update import Update
 
@@ -50,7 +43,6 @@ __all__ = [
     "CallbackError",
     "CallbackList",
     "EarlyStopping",
-    "Experiment",
     "History",
     "LambdaCallback",
     "LearningRateMonitor",
@@ -76,11 +68,10 @@ __all__ = [
     "determined",
     "evaluate",
     "evaluate_model",
+    "evaluating",
     "get_rng",
-    "here",
     "init_run",
     "is_about_images",
-    "is_trained",
     "is_writer",
     "joined",
     "load_checkpoint",
@@ -94,13 +85,11 @@ __all__ = [
     "open_teacher",
     "plan_chain",
     "plan_run",
-    "plan_spec",
     "prepare",
     "runs_root",
     "save_checkpoint",
     "save_small",
     "set_rng",
     "spec_of",
-    "steps_per_epoch",
     "train",
 ]

@@ -1,4 +1,4 @@
-"""What a checkpoint's file must be before torch may read it: plain records, no larger than the file, no code."""
+"""Checks a checkpoint's file before torch reads it: plain records, no larger than the file, no code."""
 
 import pickletools
 import re

@@ -1,6 +1,7 @@
-"""What batches, labels and outputs must be for a network to be trained on them; said before the first step."""
+"""Checks of batches, labels and outputs, made before the first step where possible."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
 from typing import Any
 
@@ -15,7 +16,7 @@ from qprune.errors import DataError, PlanError
 from qprune.flow import Flow
 from qprune.tasks import Task
 
-ONE_VALUE = "Expected more than 1 value per channel"  # what torch says then
+_ONE_VALUE = "Expected more than 1 value per channel"  # what torch says then
 
 
 def check_labels(splits: Splits, task: Task) -> None:
@@ -23,17 +24,11 @@ def check_labels(splits: Splits, task: Task) -> None:
 
     Raises:
         DataError: naming the part and the label.
-
-    Example:
-        >>> check_labels(Splits(info=None, train=my_set), Classification(classes=10))
     """
     if hasattr(task, "check_target"):
-        for name, part in _parts(splits):
-            check_target(task, _labels(part), f'data["{name}"]')
-
-
-def _parts(splits: Splits) -> Iterator[tuple[str, Any]]:
-    return ((name, part) for name in PARTS if (part := getattr(splits, name)) is not None)
+        for name in PARTS:
+            if (part := getattr(splits, name)) is not None:
+                check_target(task, _labels(part), f'data["{name}"]')
 
 
 def _labels(part: Any) -> Any:
@@ -57,9 +52,6 @@ def check_target(task: Task, target: Any, where: str) -> None:
 
     Raises:
         DataError: with the rule and the label.
-
-    Example:
-        >>> check_target(Classification(classes=10), torch.tensor([4, 7]), "Batch 0")
     """
     check = getattr(task, "check_target", None)
     if check is None or not isinstance(target, Tensor) or target.device.type != "cpu":
@@ -81,9 +73,6 @@ def check_output(task: Task, flow: Flow, shape: tuple[int, ...], data: str) -> N
 
     Raises:
         PlanError: with the output's shape and the one that is needed.
-
-    Example:
-        >>> check_output(Classification(classes=10), trace(net, torch.zeros(2, 1, 8, 8)), (1, 8, 8), "digits")
     """
     check = getattr(task, "check_output", None)
     if check is None or len(flow.outputs) != 1 or flow.outputs[0] < 0:
@@ -95,7 +84,7 @@ def check_output(task: Task, flow: Flow, shape: tuple[int, ...], data: str) -> N
 
 
 def part_size(flow: Flow, fewest: int | None, other: int | None = None) -> int:
-    """How many images the parts of a batch must have at least, for the network's batch statistics.
+    """The least number of images that a part of a batch must have for the network's batch statistics.
 
     Args:
         flow: trace of the network on two images.
@@ -129,6 +118,28 @@ def _sees_one_value(layer: nn.Module | None, shape: tuple[int, ...]) -> bool:
     """Whether batch statistics of one image would be those of one value; ``shape`` is that of two images."""
     batch = isinstance(layer, _BatchNorm) and (layer.training or layer.running_mean is None)
     return batch and prod(shape) // shape[1] == 2
+
+
+@contextmanager
+def explaining_single_values(where: str) -> Iterator[None]:
+    """Turn torch's error about batch statistics of a single value into one sentence.
+
+    Args:
+        where: what to call the batch.
+
+    Raises:
+        DataError: in place of torch's error about batch statistics of one value.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if _ONE_VALUE not in str(error):
+            raise
+        raise DataError(
+            f"{where}: it, or the part of it that is computed at once, has a single image, and a normalization of the "
+            "network would take batch statistics over one value per channel. Leave such a batch out (drop_last=True), "
+            "or choose another size of batches, or fewer parts (accumulate)."
+        ) from error
 
 
 def fewest_images(loader: DataLoader[Any]) -> int | None:

@@ -62,7 +62,7 @@ def _with_folder(overrides: Overrides, folder: Path | str | None) -> Overrides:
 
 
 def missing_links(spec: Spec, root: Path, *, folder: Path | str | None = None, resume: bool = False) -> list[Spec]:
-    """What has to be trained before a spec, the first one first.
+    """The specs that have to be trained before this one, in the order of training.
 
     Args:
         spec: the last link.

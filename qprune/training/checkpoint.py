@@ -1,16 +1,14 @@
 """Checkpoint files: tensors and plain types only, written whole or not at all, verified when they are read."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from qprune.errors import CheckpointError, QpruneError
+from qprune.errors import CheckpointError
 from qprune.escaping import visible
 from qprune.training.archive import UnsafeError, check_archive
 from qprune.training.content import check_content, checksum, plain
@@ -45,9 +43,6 @@ def save(path: str | os.PathLike[str], content: Mapping[str, Any], *, keep_as: s
 
     Raises:
         CheckpointError: for any other type, whose place is named; or if the file cannot be written, say on a full disk.
-
-    Example:
-        >>> save("last.pt", {"step": 5, "net": net.state_dict()}, keep_as="previous.pt")
     """
     head = {"format": FORMAT, "written_by": {"qprune": __version__, "torch": str(torch.__version__)}}
     whole = head | {name: plain(value, name) for name, value in content.items() if name not in (*head, "checksum")}
@@ -175,9 +170,6 @@ def check_dtypes(state: Mapping[str, Any], own: Mapping[str, Any], source: str |
 
     Raises:
         CheckpointError: if some have another dtype; the first few are named.
-
-    Example:
-        >>> check_dtypes({"bias": torch.zeros(2)}, {"bias": torch.ones(2)}, "last.pt")
     """
     pairs = {key: (state[key], own[key]) for key in own if key in state}
     other = [key for key, both in pairs.items() if all(isinstance(each, Tensor) for each in both)
@@ -189,71 +181,6 @@ def check_dtypes(state: Mapping[str, Any], own: Mapping[str, Any], source: str |
             "rounded in passing: bring the network to the dtype of the file before, or build it from the spec it was "
             "trained with."
         )
-
-
-def load_part(part: Any, state: Any, source: str | os.PathLike[str]) -> None:
-    """Load one part of a training, its optimizer say, as `load_state` does a network: nothing is cast.
-
-    Raises:
-        CheckpointError: as `load_state`.
-        TypeError: if the state holds something of another kind than that of the part as it is.
-
-    Example:
-        >>> load_part(optimizer, content["optimizer"], "last.pt")
-    """
-    if isinstance(part, nn.Module):
-        load_state(part, state, source)
-        return
-    if not _alike(part.state_dict(), state):
-        raise TypeError("a value of another kind")
-    if isinstance(part, Optimizer):
-        _check_moments(part, state, source)
-    part.load_state_dict(state)
-
-
-def _alike(own: Any, other: Any) -> bool:
-    """Whether tensors are where there are tensors, numbers where there are numbers, and so on."""
-    if isinstance(own, dict):
-        return isinstance(other, dict) and all(_alike(own[key], other[key]) for key in own.keys() & other.keys())
-    if isinstance(own, (list, tuple)):
-        return isinstance(other, (list, tuple)) and all(map(_alike, own, other))
-    kinds: tuple[Any, ...] = (Tensor, (int, float), str)
-    return all(isinstance(other, kind) for kind in kinds if isinstance(own, kind))
-
-
-@contextmanager
-def fitting(what: str) -> Iterator[None]:
-    """Say in a sentence that a part of a checkpoint is none that can be loaded, whatever error that raises.
-
-    Raises:
-        CheckpointError: naming the part.
-
-    Example:
-        >>> with fitting("optimizer"):
-        ...     optimizer.load_state_dict({"state": 5})
-        Traceback (most recent call last):
-        qprune.errors.CheckpointError: The checkpoint holds something else where its optimizer should be. Begin anew \
-with --overwrite, or under a new --name.
-    """
-    try:
-        yield
-    except QpruneError:
-        raise
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"The checkpoint holds something else where its {what} should be. Begin anew with --overwrite, or under a "
-            "new --name."
-        ) from error
-
-
-def _check_moments(optimizer: Optimizer, state: Any, source: str | os.PathLike[str]) -> None:
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for number, moments in state["state"].items():
-        if not all(name == "step" or isinstance(value, Tensor | None) for name, value in moments.items()):
-            raise TypeError("a moment that is no tensor")
-        shaped = {f"parameter {number}, {name}": value for name, value in moments.items()
-                  if isinstance(value, Tensor) and value.dim()}  # fmt: skip
-        check_dtypes(shaped, dict.fromkeys(shaped, parameters[number]), source)
 
 
 def _few(what: str, keys: Iterable[str], order: Iterable[str]) -> str:

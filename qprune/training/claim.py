@@ -1,4 +1,4 @@
-"""Claiming the folder of a run: one process does, the others wait for it, and no other training may have it."""
+"""Claims the folder of a run, so that no other training uses it; one process claims, the others wait for it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,7 +59,8 @@ def claim_run(root: Path, spec: Spec, resume: bool, overwrite: bool) -> Iterator
 
     Example:
         >>> with claim_run(Path("runs"), spec, resume=False, overwrite=False) as claim:
-        ...     train(experiment, claim)
+        ...     claim.held
+        True
     """
     run, lock = Run(root / spec.name), None
     try:

@@ -1,4 +1,4 @@
-"""The view of a network that training runs when it is compiled; the network itself stays as it is."""
+"""Compiled views of a network for training; the network itself is not changed."""
 
 import copy
 from typing import Any
@@ -19,9 +19,6 @@ def compiled(net: nn.Module, backend: str) -> Any:
     Args:
         net: the network.
         backend: of torch.compile; ``"inductor"`` is its own.
-
-    Example:
-        >>> view = compiled(net, "inductor")
     """
     _allow_graphs()
     if not hasattr(net, "deployed"):
@@ -40,7 +37,7 @@ def _allow_graphs() -> None:
 
 
 def graphs_compiled() -> int:
-    """How many graphs this process has compiled so far.
+    """Number of graphs that this process has compiled so far.
 
     Example:
         >>> graphs_compiled()

@@ -9,16 +9,24 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from qprune.errors import CheckpointError, PlanError, TrainingError
+from qprune.errors import PlanError, TrainingError
 from qprune.exact import bias_grids, settle_biases
 from qprune.flow import trace
 from qprune.functional import joint_score
 from qprune.importances import Measured, Scored
-from qprune.layers import BiasQuant, ChannelMask, FakeQuant, Site, learned_parameters, sites
+from qprune.layers import ChannelMask, FakeQuant, Site, learned_parameters, sites
 from qprune.network_plan import make_plan
 from qprune.schedules import Timeline
 from qprune.training import ranks
 from qprune.training.averaging import check_average
+from qprune.training.driving_checks import (
+    check_biases,
+    check_coupled,
+    check_inherited,
+    check_optimizer,
+    check_same_plan,
+)
+from qprune.training.dropped import Companions, frozen_masks, settled_masks, zero_dropped
 from qprune.training.measurements import Measurements, Part
 from qprune.training.standstill import Standstill
 
@@ -81,17 +89,13 @@ class ScheduleDriver:
     ) -> None:
         flow = None if example is None else trace(net, example)
         self._bias_grids = [] if flow is None else list(bias_grids(flow))
-        if flow is None and any(isinstance(module, BiasQuant) for module in net.modules()):
-            raise PlanError(
-                "A network in exact numerics has biases on the grids of what its layers read: pass example=, an input "
-                "of it, from which these are known."
-            )
+        check_biases(net, flow)
         self._learns = bool(learned_parameters(net))
         if average is not None:
             check_average(net)
         self.plan = make_plan(net, flow, steps_per_epoch=steps_per_epoch, steps=steps)
         self.net, self.optimizer, self.seed, self.together = net, optimizer, seed, together
-        self._averages = _counterparts(net, average)
+        self._companions = Companions(net, optimizer, average)
         self.sites = list(sites(net))
         self.timelines: dict[tuple[str, str], Timeline] = {(s.site, s.kind): s.timeline for s in self.plan.sites}
         self._marks = {step for timeline in self.timelines.values() for step in timeline.steps()}
@@ -103,11 +107,10 @@ class ScheduleDriver:
         self._standstill: Standstill | None = Standstill(net)
 
     def _start(self) -> list[Event]:
-        self._check_optimizer()
-        for site in self.sites:
-            self._check_inherited(site)
+        check_optimizer(self.optimizer, self.net)
+        check_inherited(self.sites, self.plan)
         for group in self._groups.values():
-            self._check_alike(group)
+            check_coupled(group)
         events = self._apply()
         self.zero_dropped()
         return events
@@ -229,7 +232,7 @@ class ScheduleDriver:
     def _begin_learning(self, quant: FakeQuant) -> None:
         """Let averages of learned steps begin at the measured ones; those before were of other ranges."""
         for parameter in quant.parameters():
-            for average in self._averages.get(parameter, ()):
+            for average in self._companions.averages(parameter):
                 average.copy_(parameter)
 
     def _follow(self) -> None:
@@ -256,51 +259,12 @@ class ScheduleDriver:
         quants = [site.quant for site in self.sites if site.quant is not None]
         return masks + [tensor for quant in quants for tensor in (quant.scale, quant.zero_point)]
 
-    def _check_optimizer(self) -> None:
-        groups = self.optimizer.param_groups if self.optimizer is not None else []
-        held = {id(parameter) for group in groups for parameter in group["params"]}
-        if held and held.isdisjoint(map(id, self.net.parameters())):
-            raise PlanError(
-                "The optimizer holds no parameter of the network: make it from the network that swap returned."
-            )
-
-    def _check_inherited(self, site: Site) -> None:
-        if any(entry.inherited and entry.site == site.name for entry in self.plan.sites):
-            assert site.mask is not None
-            # scores tell a mask that was chosen, and has too few channels to drop one, from one that never was
-            if site.mask.keep.all() and not site.mask.score.any():
-                raise PlanError(
-                    f"{site.name} inherits its mask, but the mask drops nothing: load a pruned network first "
-                    "(init in a spec, load_state_dict in a loop), or give it another schedule."
-                )
-
-    def _check_alike(self, group: Sequence[Site]) -> None:
-        first, *others = group
-        for site in others:
-            if not torch.equal(first.mask.keep, site.mask.keep):  # type: ignore[union-attr]
-                raise PlanError(
-                    f"{first.name} and {site.name} are coupled and inherit masks that differ: leave couple out of "
-                    "their rule, or start from a network whose masks were coupled."
-                )
-
-    @torch.no_grad()
     def zero_dropped(self) -> None:
         """Zero the entries that belong to dropped channels of frozen masks, their moments and their averages."""
-        frozen = self._frozen_masks()
-        for host in {id(site.host): site.host for site in self.sites if site.mask in frozen}.values():
-            for parameter, keep in host.kept_entries(frozen):
-                for tensor in (parameter, *self._moments(parameter), *self._averages.get(parameter, ())):
-                    tensor.copy_(torch.where(keep, tensor, 0))
+        zero_dropped(self.sites, self._frozen_masks(), self._companions)
 
     def _frozen_masks(self) -> set[ChannelMask]:
-        plans = {entry.site: entry for entry in self.plan.sites if entry.kind == "mask"}
-        frozen = {name for name, entry in plans.items() if entry.frozen_at(self.steps_done)}
-        return {
-            site.mask
-            for site in self.sites
-            if site.mask is not None
-            and (site.name in frozen or (site.mask.tied and all(source in frozen for source, _ in site.mask.tied)))
-        }
+        return frozen_masks(self.sites, self.plan, self.steps_done)
 
     @property
     def all_frozen(self) -> bool:
@@ -309,10 +273,7 @@ class ScheduleDriver:
 
     def settled_masks(self) -> set[ChannelMask]:
         """The masks that never change again, and that no mask which may still change follows."""
-        frozen = self._frozen_masks()
-        masks = {site.name: site.mask for site in self.sites if site.mask is not None}
-        awaited = {source for mask in masks.values() if mask not in frozen for source, _ in mask.tied}
-        return {mask for name, mask in masks.items() if mask in frozen and name not in awaited}
+        return settled_masks(self.sites, self._frozen_masks())
 
     def refit(self) -> None:
         """Look anew at what masks and quantizers the network has, after masks were cut out of it."""
@@ -320,10 +281,6 @@ class ScheduleDriver:
         self._take_over()
         self._standstill = self._standstill and Standstill(self.net)
         self._set_modes()
-
-    def _moments(self, parameter: nn.Parameter) -> list[Tensor]:
-        state = self.optimizer.state.get(parameter, {}) if self.optimizer is not None else {}
-        return [value for value in state.values() if isinstance(value, Tensor) and value.shape == parameter.shape]
 
     def state_dict(self) -> dict[str, Any]:
         """What is needed to go on: the clock, and the plan that it belongs to. Masks and ranges are the network's."""
@@ -340,7 +297,7 @@ class ScheduleDriver:
             CheckpointError: if ``state`` is of another plan; the first site that differs is named.
         """
         own = self.state_dict()["plan"]
-        _check_plan(state.get("plan", own), own)  # some files know no plan
+        check_same_plan(state.get("plan", own), own)  # some files know no plan
         self.steps_done = int(state["steps_done"])
         self._set_modes()
 
@@ -358,20 +315,3 @@ def _coupled(among: Sequence[Site]) -> dict[tuple[str, ...], list[Site]]:
         if site.mask is not None and site.mask.coupled:
             groups.setdefault(site.mask.coupled, []).append(site)
     return groups
-
-
-def _check_plan(theirs: dict[str, str], own: dict[str, str]) -> None:
-    different = [name for name in theirs | own if theirs.get(name) != own.get(name)]
-    if different:
-        raise CheckpointError(
-            f"The checkpoint is of another plan: {different[0]} has another schedule there, first of {len(different)}. "
-            "Go on with the schedules and the steps per epoch that it was written with, or begin anew."
-        )
-
-
-def _counterparts(net: nn.Module, average: nn.Module | None) -> dict[nn.Parameter, tuple[nn.Parameter, ...]]:
-    """For each parameter the one of the same name in the average."""
-    if average is None:
-        return {}
-    averages = dict(average.named_parameters())
-    return {parameter: (averages[name],) for name, parameter in net.named_parameters()}

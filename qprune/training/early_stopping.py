@@ -56,7 +56,7 @@ class EarlyStopping(Callback):
         self.weights: dict[str, Any] = {}
 
     def on_train_begin(self, logs: Logs) -> None:
-        """A training that this callback has ended stays ended when it is resumed."""
+        """Keep a training that this callback has ended from going on when it is resumed."""
         self.trainer.stop_training |= self.stopped
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
@@ -66,18 +66,15 @@ class EarlyStopping(Callback):
         if epoch < self.start_from_epoch or not (trainer.driver is None or trainer.driver.finished):
             return
         if self.monitor.better(trainer.task, value, self.best, self.min_delta):
-            self._take(value)
+            self.best, self.best_step, self.wait = value, trainer.step, 0
+            if self.restore_best_weights:
+                self.weights = {key: tensor.clone() for key, tensor in trainer.averaged_net.state_dict().items()}
             return
         self.wait += 1
         if self.wait >= self.patience:
             self.stopped = trainer.stop_training = True
             name = self.monitor.name_for(trainer.task)
             log.info("Stopping early at step %d: %s is no better than at step %s.", trainer.step, name, self.best_step)
-
-    def _take(self, value: float) -> None:
-        self.best, self.best_step, self.wait = value, self.trainer.step, 0
-        if self.restore_best_weights:
-            self.weights = {key: tensor.clone() for key, tensor in self.trainer.averaged_net.state_dict().items()}
 
     def on_train_end(self, logs: Logs) -> None:
         """Put the best weights back, unless training was merely interrupted."""
@@ -91,6 +88,6 @@ class EarlyStopping(Callback):
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on comparing from there."""
+        """Restore the best value, and the weights if they were kept."""
         for name, value in state.items():
             setattr(self, name, value)

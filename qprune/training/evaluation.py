@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from qprune.data import lost_loaders_told
+from qprune.data import explaining_lost_loaders
 from qprune.errors import DataError
 from qprune.tasks import Task
 from qprune.training.batches import check_target
@@ -41,11 +41,11 @@ def evaluate(
         DataError: if there is no batch, labels are none of the task's classes, or a process of the loader is gone.
 
     Example:
-        >>> evaluate(net, Classification(classes=10), eval_loader(splits.test, batch=256))["accuracy"]
-        0.9733333587646484
+        >>> sorted(evaluate(net, Classification(classes=10), loader))
+        ['accuracy', 'loss', 'top5']
     """
     meter = Meter(task, device)
-    with evaluating(net), torch.no_grad(), lost_loaders_told():
+    with evaluating(net), torch.no_grad(), explaining_lost_loaders():
         for number, batch in enumerate(loader):
             check_target(task, batch[1], f"Batch {number} of the data to score")
             batch = to_device(batch, device, channels_last)
@@ -74,11 +74,7 @@ def evaluating(net: nn.Module) -> Iterator[None]:
 
 
 def place(net: nn.Module, device: torch.device | str, channels_last: bool) -> None:
-    """Move a network to its device and memory layout, in place.
-
-    Example:
-        >>> place(net, "cpu", channels_last=True)
-    """
+    """Move a network to its device and memory layout, in place."""
     net.to(device)
     if channels_last:
         net.to(memory_format=torch.channels_last)

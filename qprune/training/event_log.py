@@ -29,11 +29,6 @@ class EventLog:
     Attributes:
         sizes: bytes of every file in which points were written.
         pending: points that were not written yet.
-
-    Example:
-        >>> events = EventLog("runs/mine/tensorboard")
-        >>> events.add("train/loss", 0.5, step=100)
-        >>> events.flush()
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -45,7 +40,7 @@ class EventLog:
         self._warned = False
 
     def begin(self, step: int) -> None:
-        """Go on in a new file at ``step``; whoever reads it drops points of later steps from the files before."""
+        """Continue in a new file at ``step``; TensorBoard then ignores later steps in the earlier files."""
         self._name, self._start = None, step
 
     def cut_back(self) -> None:
@@ -95,11 +90,7 @@ class EventLog:
 
 
 def cut_back(folder: Path, sizes: Mapping[str, int]) -> None:
-    """Cut the event files of `EventLog` in a folder back to ``sizes``, and delete those that are not named there.
-
-    Example:
-        >>> cut_back(Path("runs/mine/tensorboard"), {})
-    """
+    """Cut the event files of `EventLog` in a folder back to ``sizes``, and delete those that are not named there."""
     for path in folder.glob(f"events.out.tfevents.*{SUFFIX}"):
         _cut(path, sizes.get(path.name))
 
@@ -112,10 +103,8 @@ def _cut(path: Path, size: int | None) -> None:
 
 
 def _new_name() -> str:
-    seconds, rest = divmod(time_ns(), 10**9)
-    return (
-        f"events.out.tfevents.{seconds:010d}.{rest:09d}{SUFFIX}"  # readers take the files in the order of their names
-    )
+    seconds, rest = divmod(time_ns(), 10**9)  # readers take the files in the order of their names
+    return f"events.out.tfevents.{seconds:010d}.{rest:09d}{SUFFIX}"
 
 
 def _write_head(file: IO[bytes], start: int | None) -> None:

@@ -27,7 +27,7 @@ from qprune.training.inheriting import inherit
 from qprune.training.opening import choose_device
 from qprune.training.optimizers import make_lr_schedule, make_optimizer
 from qprune.training.provided import NOTHING, Provided, loader_length
-from qprune.training.random_state import seed_generators
+from qprune.training.reproducibility import seed_generators
 from qprune.training.shrinking import Shrinker
 from qprune.training.teaching import taught
 from qprune.training.trainer import Trainer
@@ -63,7 +63,7 @@ class Experiment:
     @property
     def palette(self) -> tuple[tuple[int, int, int], ...]:
         """One colour per class, where classes have one."""
-        return self.splits.known.palette
+        return self.splits.facts.palette
 
 
 def prepare(
@@ -91,7 +91,7 @@ def prepare(
     """
     seed_generators(spec.seed)
     splits = provided.load(spec)
-    info = splits.known
+    info = splits.facts
     classes, shape = info.classes, info.shape
     task = provided.make_task(spec, info)
     net = assemble(spec, len(classes), shape, provided.model)
@@ -165,7 +165,7 @@ def _trainer(
     average = make_average(net, train.ema) if train.ema else None
     example = torch.zeros(2, *shape, device="meta")
     flow = trace(net, example)
-    check_output(task, flow, shape, splits.known.name or "your own")
+    check_output(task, flow, shape, splits.facts.name or "your own")
     driver = ScheduleDriver(
         net,
         example,

@@ -22,14 +22,13 @@ from qprune.training.claim import Claim
 from qprune.training.compiling import graphs_compiled
 from qprune.training.csv_logger import CSVLogger
 from qprune.training.evaluation import evaluate
-from qprune.training.event_files import TensorBoard
 from qprune.training.experiment import Experiment, loading_options
 from qprune.training.history import History
 from qprune.training.model_checkpoint import ModelCheckpoint
 from qprune.training.nan import TerminateOnNaN
 from qprune.training.opening import load_model
-from qprune.training.panels import panels_of
 from qprune.training.rescue import Rescue
+from qprune.training.tensorboard import TensorBoard, panels_of
 from qprune.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -59,7 +58,9 @@ def train(
     trainer, spec, run = experiment.trainer, experiment.spec, claim.run
     spec_toml = spec_to_toml(spec)
     facts: dict[str, Any] = {name: getattr(experiment, name) for name in ("classes", "shape", "palette")}
-    checkpoint = ModelCheckpoint(run.path, spec=spec_toml, **_interval(trainer, spec), **facts, own=experiment.example)
+    checkpoint = ModelCheckpoint(
+        run.path, spec=spec_toml, **_interval(trainer, spec), **facts, example=experiment.example
+    )
     rows, points = CSVLogger(run.history), TensorBoard(run.tensorboard, panels_of(trainer, experiment.splits))
     rescue = Rescue(claim, spec_toml, [rows, points, checkpoint])
     trainer.use([rescue, TerminateOnNaN(), rows, points, *callbacks, rescue, checkpoint])  # callbacks may take long

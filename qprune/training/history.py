@@ -94,10 +94,7 @@ class History:
             TypeError: for entries that are no numbers.
         """
         columns = list(state["history"].values())
-        if len(set(map(len, columns))) > 1 or not all(_is_number(value) for column in columns for value in column):
+        numbers = all(isinstance(value, (int, float)) for column in columns for value in column)
+        if len(set(map(len, columns))) > 1 or not numbers:
             raise TypeError("entries of a history must be numbers, as many of each name")
         self.history, self.events = copy.deepcopy(state["history"]), copy.deepcopy(state["events"])
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float))

@@ -38,7 +38,7 @@ class Interruption:
 
     @contextmanager
     def noted(self) -> Iterator[None]:
-        """Take note meanwhile, then let the signals do what they did before."""
+        """Note the signals inside the ``with`` block; afterwards the earlier handlers are back."""
         self.came = self.preempted = False
         # Only the main thread may set handlers; elsewhere the signals do not arrive anyway.
         if threading.current_thread() is not threading.main_thread():

@@ -11,7 +11,7 @@ from attrs import frozen
 
 from qprune.errors import CheckpointError
 from qprune.training.owner import Owner
-from qprune.training.writing import ABANDONED, told
+from qprune.training.writing import ABANDONED, explaining_write_errors
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +44,13 @@ class Lock:
 
     @classmethod
     def take(cls, folder: Path) -> "Lock":
-        """Take the lock of a folder, which is made if need be.
+        """Take the lock of a folder; the folder is made if it is not there.
 
         Raises:
             CheckpointError: if another training holds it, or may hold it, or the folder cannot be written.
         """
         lock = cls(folder, Owner.claiming())
-        with told(folder):
+        with explaining_write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             _sweep(folder)
             for _ in range(100):
@@ -67,9 +67,6 @@ class Lock:
 
         Raises:
             CheckpointError: if one does, or may.
-
-        Example:
-            >>> Lock.check_free(Path("runs/digits/baseline"))
         """
         owner = _owner(folder)
         if owner is not None and not owner.ended:
@@ -87,7 +84,7 @@ class Lock:
         return True
 
     def release(self) -> None:
-        """Let another training have the folder. A process that was forked from the holder releases nothing."""
+        """Release the lock, if this is the process that took it and not one that was forked from it."""
         if os.getpid() == self.owner.process:
             with suppress(OSError):
                 self._entry.unlink()

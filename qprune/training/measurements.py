@@ -1,4 +1,4 @@
-"""What the forwards of a step measured: merged over processes, then committed."""
+"""Merges the measurements of a step over processes, then commits them."""
 
 from collections.abc import Iterable, Sequence
 
@@ -11,14 +11,10 @@ Part = ChannelMask | FakeQuant
 
 
 class Measurements:
-    """What masks and quantizers measure, for as long as it is the same ones.
+    """The masks and quantizers that measure at present, committed together after each step.
 
     Args:
         parts: those that measure, on one device.
-
-    Example:
-        >>> measurements = Measurements([layer.input_mask, layer.weight_quant])
-        >>> measurements.commit()
     """
 
     def __init__(self, parts: Iterable[Part] = ()) -> None:
@@ -38,7 +34,7 @@ class Measurements:
 
 @torch.no_grad()
 def _merge_masks(masks: Sequence[ChannelMask]) -> None:
-    """The mean over all values that any process saw, as one process that computes the whole batch would measure it."""
+    """Average the scores over the values of all processes, as if one had computed the whole batch."""
     if not masks:
         return
     weighted = [mask.pending_score.double() * mask.pending_count for mask in masks]
@@ -52,7 +48,7 @@ def _merge_masks(masks: Sequence[ChannelMask]) -> None:
 
 @torch.no_grad()
 def _merge_quants(quants: Sequence[FakeQuant]) -> None:
-    """The range of all values that any process saw."""
+    """Widen the ranges to the values of all processes."""
     if not quants:
         return
     ends = ranks.lowest([*(quant.pending_low for quant in quants), *(-quant.pending_high for quant in quants)])

@@ -51,7 +51,7 @@ class Meter:
             return _numbers({"loss": total / count} | self.metrics.compute()) if count else {}
 
     def local(self) -> dict[str, float]:
-        """The same over this process's samples alone, without waiting for others."""
+        """The same as `result` for this process's samples alone, without waiting for the other processes."""
         return _numbers({"loss": self.total / self.count} | self.metrics.compute()) if self.count else {}
 
     def _sums(self) -> tuple[Tensor, int]:
@@ -81,7 +81,7 @@ class Meter:
         self.count = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """What all processes added up so far, so that a training stopped between two validations can go on."""
+        """The sums over all processes so far, so that a training can be resumed between two validations."""
         # items() first: metrics that share their state as one group are told of it only there
         updates = {name: metric.update_count for name, metric in self.metrics.items()}
         total, count = self._sums()
@@ -92,7 +92,7 @@ class Meter:
         return {"total": total.clone(), "count": count, "updates": updates, "metrics": metrics}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from ``state``; of several processes one takes it, the others start from nothing."""
+        """Restore the sums; of several processes one takes them, the others start at zero."""
         if not ranks.is_writer():
             self.reset()
             return

@@ -14,8 +14,7 @@ from qprune.errors import CheckpointError, ShrinkError
 from qprune.flow import unhooked_copy
 from qprune.graph import graph_of
 from qprune.shrink import record
-from qprune.training.callback_list import CallbackError
-from qprune.training.callbacks import Callback, Logs
+from qprune.training.callbacks import Callback, CallbackError, Logs
 from qprune.training.checkpoint import load, save
 from qprune.training.monitor import Monitor
 
@@ -48,8 +47,8 @@ class ModelCheckpoint(Callback):
         classes: names of the classes, stored in the files.
         shape: ``(C, H, W)`` of an image, stored in the files.
         palette: one colour per class, stored in the files.
-        own: an input of a network of the user's own, whose graph is then stored in ``model.pt``, so that `load` needs
-            none of its classes; see `qprune.save`.
+        example: an input of a network of the user's own, whose graph is then stored in ``model.pt``, so that `load`
+            needs none of its classes; see `qprune.save`.
 
     Raises:
         ValueError: for a mode that is neither, intervals that are not above 0, or intervals with ``save_best_only``.
@@ -73,13 +72,13 @@ class ModelCheckpoint(Callback):
         classes: Sequence[str] = (),
         shape: Sequence[int] = (),
         palette: Sequence[Sequence[int]] = (),
-        own: Tensor | None = None,
+        example: Tensor | None = None,
     ) -> None:
         _check_intervals(every, minutes, save_best_only)
         self.folder, self.monitor = Path(folder), Monitor(monitor, mode)
         self.save_best_only, self.every, self.minutes = save_best_only, every, minutes
         self.about = {"spec": spec, "classes": list(classes), "shape": list(shape), "palette": list(map(list, palette))}
-        self.own = own
+        self.example = example
         self.best: float | None = None
         self.best_step: int | None = None
         self._saved: tuple[int, int] | None = None
@@ -106,7 +105,9 @@ class ModelCheckpoint(Callback):
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
         """Write ``last.pt`` if it is time; where a validation comes next, it does that."""
-        if (self.every or self.minutes) and not self._validation_next() and self._is_time():
+        step = self.trainer.step
+        validation_next = step % self.trainer.validate_every == 0 or step >= self.trainer.steps
+        if (self.every or self.minutes) and not validation_next and self._is_time():
             self._tried("last.pt", self._save_last)
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
@@ -142,10 +143,10 @@ class ModelCheckpoint(Callback):
         self._save("model.pt", content | {"state": net.state_dict(), "cuts": record(net)} | self._graph(net))
 
     def _graph(self, net: nn.Module) -> dict[str, Any]:
-        if self.own is None:
+        if self.example is None:
             return {}
         try:
-            return {"graph": graph_of(net, self.own)}
+            return {"graph": graph_of(net, self.example)}
         except ShrinkError as error:
             log.warning("model.pt is opened with the network's own code only, model=: %s", error)
             return {}
@@ -156,10 +157,6 @@ class ModelCheckpoint(Callback):
 
     def _position(self) -> tuple[int, int]:
         return self.trainer.step, len(self.trainer.history)
-
-    def _validation_next(self) -> bool:
-        trainer = self.trainer
-        return trainer.step % trainer.validate_every == 0 or trainer.step >= trainer.steps
 
     def _is_time(self) -> bool:
         if self.every is not None and self.trainer.step % self.every == 0:
@@ -210,7 +207,7 @@ class ModelCheckpoint(Callback):
         return {"best": self.best, "best_step": self.best_step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on choosing from there."""
+        """Restore the best value and its step."""
         self.best, self.best_step = state["best"], state["best_step"]
 
 

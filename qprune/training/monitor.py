@@ -7,6 +7,8 @@ from attrs import field, frozen
 from qprune.errors import TrainingError
 from qprune.tasks import Task
 
+LOSSES = ("loss", "val_loss")
+
 
 def _is_mode(_: Any, __: Any, mode: str | None) -> None:
     if mode not in (None, "max", "min"):
@@ -68,8 +70,5 @@ class Monitor:
         """
         if value != value:
             return False
-        sign = 1 if self._mode(task) == "max" else -1
-        return best is None or sign * (value - best) > min_delta
-
-    def _mode(self, task: Task) -> str:
-        return self.mode or ("min" if self.name_for(task).endswith("loss") else task.mode)
+        mode = self.mode or ("min" if self.name_for(task) in LOSSES else task.mode)
+        return best is None or (1 if mode == "max" else -1) * (value - best) > min_delta

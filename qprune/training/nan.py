@@ -48,24 +48,20 @@ class TerminateOnNaN(Callback):
         """Keep the loss, and look at those that are kept if it is time."""
         assert self.trainer.loss is not None
         self._losses[self.trainer.step] = self.trainer.loss.detach()
-        if (self.trainer.step + 1) % self._interval() == 0:
+        every = self.every or (1 if self.trainer.device.type == "cpu" else 50)
+        if (self.trainer.step + 1) % every == 0:
             self._read()
 
-    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+    def on_epoch_end(self, *_: Any, **__: Any) -> None:
         """Look before anything of this epoch is saved."""
         self._read()
 
-    def on_train_end(self, logs: Logs) -> None:
-        """Look before anything is saved at the end."""
-        self._read()
+    on_train_end = on_epoch_end
 
     def state_dict(self) -> dict[str, Any]:
         """Look before a checkpoint in the middle of an epoch is written; there is nothing to remember."""
         self._read()
         return {}
-
-    def _interval(self) -> int:
-        return self.every or (1 if self.trainer.device.type == "cpu" else 50)
 
     def _read(self) -> None:
         bad = (step for step, loss in self._losses.items() if not math.isfinite(loss))  # waits for the device

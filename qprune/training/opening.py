@@ -17,10 +17,18 @@ from qprune.graph import net_from
 from qprune.shrink import rebuild
 from qprune.spec import Spec
 from qprune.tasks import Task, make_task
-from qprune.training.about import is_about_images, is_cut_record, spec_in
-from qprune.training.bounds import batch_of, check_images, check_network, here, workers_of
 from qprune.training.checkpoint import load, load_state
 from qprune.training.evaluation import evaluate, place
+from qprune.training.file_checks import (
+    batch_of,
+    check_images,
+    check_network,
+    is_about_images,
+    is_cut_record,
+    spec_in,
+    without_download,
+    workers_of,
+)
 from qprune.training.ranks import device_of_rank
 from qprune.training.run import Run
 from qprune.zoo import deployed
@@ -74,7 +82,7 @@ class Opened:
         Raises:
             DataError: if the data is not here, or has no such split.
         """
-        splits = load_data(here(self.spec.data), self.spec.seed) if self.data is None else self.data
+        splits = load_data(without_download(self.spec.data), self.spec.seed) if self.data is None else self.data
         part = getattr(splits, name)
         if part is None:
             raise DataError(f'The data has no "{name}" split.')

@@ -105,7 +105,7 @@ def _one_cycle(step: int, top: float, last: int, final: float) -> float:
 
 
 def check_lr_schedule(spec: LrSpec, steps: int, steps_per_epoch: int) -> None:
-    """Refuse a learning-rate schedule with a moment that never comes.
+    """Refuse a learning-rate schedule of which a part lies past the end of training.
 
     Raises:
         PlanError: if a milestone, the start of the decay or the end of the warm-up lies past the end of training.

@@ -59,7 +59,7 @@ class Owner:
 
     @classmethod
     def read(cls, text: str) -> "Owner | None":
-        """The owner that `text` told of; None for any other text.
+        """The owner whose `text` this is; None for any other text.
 
         Example:
             >>> Owner.read("notes.txt") is None
@@ -75,7 +75,7 @@ class Owner:
 
     @property
     def text(self) -> str:
-        """All of it, fit for the name of a file."""
+        """All attributes as text that can be the name of a file."""
         return ",".join(f"{name}={quote(str(value), safe='')}" for name, value in attrs.asdict(self).items())
 
     @property

@@ -45,9 +45,12 @@ class Progress(Callback):
     def on_epoch_begin(self, epoch: int, logs: Logs) -> None:
         """Begin a line."""
         self._began, self._from = perf_counter(), self.trainer.step
-        if self._live() and self.trainer.writes:
-            self._file().write(f"Epoch {self._position(self.trainer.step)}\n")
-            self.bar = _Bar(total=self._length(), bar_format=BAR, file=self._file(), dynamic_ncols=True)
+        live = self.verbose == 1 or (self.verbose == "auto" and self._file().isatty())
+        if live and self.trainer.writes:
+            every, step = self.trainer.validate_every, self.trainer.step
+            length = min(every - step % every, self.trainer.steps - step)
+            self._file().write(f"Epoch {self._position(step)}\n")
+            self.bar = _Bar(total=length, bar_format=BAR, file=self._file(), dynamic_ncols=True)
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
         """Move the live line on."""
@@ -75,15 +78,8 @@ class Progress(Callback):
             self.bar.close()
             self.bar = None
 
-    def _live(self) -> bool:
-        return self.verbose == 1 or (self.verbose == "auto" and self._file().isatty())
-
     def _file(self) -> TextIO:
         return self.file or sys.stdout  # looked up late: it may be redirected meanwhile
-
-    def _length(self) -> int:
-        every, step = self.trainer.validate_every, self.trainer.step
-        return min(every - step % every, self.trainer.steps - step)
 
     def _position(self, step: int) -> str:
         # epochs are counted in validations, as everywhere in the callbacks
@@ -109,9 +105,6 @@ def _pace(seconds: float) -> str:
 
 def _numbers(logs: Logs) -> str:
     shown = {name: value for name, value in logs.items() if not name.removeprefix("val_").startswith(DETAILS)}
-    return "".join(f" - {visible(name)}: {_number(value)}" for name, value in shown.items())
-
-
-def _number(value: float) -> str:
     # four decimals, but a small learning rate or loss must not read as 0
-    return f"{value:.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.2e}"
+    texts = {name: f"{v:.4f}" if v == 0 or abs(v) >= 0.001 else f"{v:.2e}" for name, v in shown.items()}
+    return "".join(f" - {visible(name)}: {text}" for name, text in texts.items())

@@ -30,7 +30,7 @@ Shape = tuple[int, int, int]
 
 @frozen(eq=False)
 class Provided:
-    """What the user hands over; the rest is made as the spec says.
+    """Network, data and task that the user passed as arguments; whatever is None is made as the spec says.
 
     Attributes:
         model: the network; it is copied before it is changed.
@@ -61,7 +61,7 @@ class Provided:
         return cls(model, None if data is None or isinstance(data, str | Path) else wrap_data(data), task, teacher)
 
     def in_place_of(self, spec: Spec) -> Spec:
-        """The spec without the network, data, task and teacher that others take the place of: it does not know them.
+        """The spec without the parts that the user's own replace, since it does not describe those.
 
         Example:
             >>> Provided.of(model=resnet18()).in_place_of(read_spec("digits/baseline")).model.is_own
@@ -78,7 +78,7 @@ class Provided:
         return evolve(spec, **own)
 
     def load(self, spec: Spec) -> Splits:
-        """The data, whosever it is, with all that is known of it.
+        """The data with its `DataInfo`: the user's own if there is one, else that of the spec.
 
         Raises:
             DataError: as `qprune.data.load_data`, or if data that was handed over does not say what is needed of it.
@@ -101,7 +101,7 @@ class Provided:
         return DataInfo("", self._classes(spec, shape), shape, sizes, mean, std)
 
     def make_task(self, spec: Spec, info: DataInfo) -> Task:
-        """What is minimized and measured, whosever it is.
+        """The task: the user's own if there is one, else that of the spec.
 
         Raises:
             SpecError: as `qprune.tasks.make_task`.
@@ -119,7 +119,7 @@ class Provided:
         return steps_per_epoch(info.sizes["train"], spec.train.batch)
 
     def _classes(self, spec: Spec, shape: Shape) -> tuple[str, ...]:
-        """Names of the data's own, else numbers: of the network's outputs, or of the labels if it is made for them."""
+        """The data's class names; else numbers, of the network's outputs or, for a zoo network, of the labels."""
         kind = None if self.task is not None else needed_kind(spec.task)
         if kind == "translation":
             return ()

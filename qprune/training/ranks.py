@@ -1,4 +1,4 @@
-"""What the processes of one training tell each other. With one process they have nothing to tell, and nothing is sent.
+"""Communication between the processes of one training. With a single process nothing is sent.
 
 A process is called a rank, as in torch.distributed. Nothing here is called inside a forward pass. All but the first
 few functions wait for all ranks, which must call them at the same points.
@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from qprune.errors import QpruneError, TrainingError
+from qprune.layers.strips import Strip
 from qprune.training.roll_call import LostError, RollCall
 
 _MEETING = 300.0  # seconds in which all must have been started, at least; as torch has it
@@ -33,7 +34,7 @@ def rank() -> int:
 
 
 def world() -> int:
-    """How many processes train together."""
+    """Number of processes that train together."""
     return dist.get_world_size() if several() else 1
 
 
@@ -92,7 +93,7 @@ def joined(device: torch.device) -> Iterator[None]:
 
 
 def _part() -> None:
-    """Let go of the others, who notice it at their next exchange."""
+    """Leave the process group; the other processes notice at their next exchange."""
     if several():
         gc.collect()  # whatever still holds the group keeps its threads, which must be gone before Python ends
         dist.destroy_process_group()
@@ -217,21 +218,18 @@ def lowest(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _reduced(tensors: Sequence[Tensor], dtype: torch.dtype, operation: str) -> list[Tensor]:
-    flat = torch.cat([tensor.detach().to(dtype).reshape(-1) for tensor in tensors])
+    reduced = [tensor.detach().to(dtype, copy=True).contiguous() for tensor in tensors]
     if world() > 1:
+        strip = Strip(reduced)
         with _exchanging():
-            dist.all_reduce(flat, getattr(dist.ReduceOp, operation))
-    sizes = [tensor.numel() for tensor in tensors]
-    return [part.view(tensor.shape) for part, tensor in zip(flat.split(sizes), tensors, strict=True)]
+            dist.all_reduce(strip.values, getattr(dist.ReduceOp, operation))
+        strip.write()
+    return reduced
 
 
 @torch.no_grad()
 def average_statistics(net: nn.Module) -> None:
-    """Give every process the mean of their running statistics, so that all hold one network.
-
-    Example:
-        >>> average_statistics(nn.BatchNorm2d(3))
-    """
+    """Give every process the mean of their running statistics, so that all hold one network."""
     if world() == 1:
         return
     norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
@@ -250,9 +248,6 @@ def check_alike(tensors: Callable[[], Sequence[Tensor]], what: str) -> None:
 
     Raises:
         TrainingError: if a process differs; it is named.
-
-    Example:
-        >>> check_alike(lambda: [torch.zeros(3)], "The masks")
     """
     if world() == 1:
         return
@@ -279,9 +274,5 @@ def digest(tensors: Sequence[Tensor]) -> str:
 
 
 def wait_for_all() -> None:
-    """Wait until every process is here.
-
-    Example:
-        >>> wait_for_all()
-    """
+    """Wait until every process is here."""
     gathered(None)

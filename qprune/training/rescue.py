@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Protocol
+from typing import Any, Protocol
 
 from qprune.errors import CheckpointError
-from qprune.training.callbacks import Callback, Logs
+from qprune.training.callbacks import Callback
 from qprune.training.claim import Claim
 from qprune.training.run import Run
-from qprune.training.writing import told
+from qprune.training.writing import explaining_write_errors
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +38,6 @@ class Rescue(Callback):
 
     Attributes:
         run: the run's folder, or the one that took its place.
-
-    Example:
-        >>> rescue = Rescue(claim, spec_toml, [rows, points, checkpoint])
     """
 
     def __init__(self, claim: Claim, spec_toml: str, writers: Sequence[Writer]) -> None:
@@ -53,7 +50,7 @@ class Rescue(Callback):
         return self.run != self.claim.run
 
     def look(self) -> None:
-        """Look for the folder, and have all be written elsewhere if it is gone.
+        """Check that the folder is there; if it is gone, have everything written to another folder.
 
         Raises:
             CheckpointError: if there is nowhere to write to.
@@ -79,7 +76,7 @@ class Rescue(Callback):
                 except OSError:
                     break
                 return beside
-        with told(gone):
+        with explaining_write_errors(gone):
             return Path(mkdtemp(prefix=f"qprune-{gone.name}-"))
 
     def tell(self) -> None:
@@ -95,25 +92,11 @@ class Rescue(Callback):
                 f"{self.trainer.step} is kept in {kept}. Move that to {gone}, or elsewhere, and go on with --resume."
             )
 
-    def on_train_begin(self, logs: Logs) -> None:
-        """Look."""
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Look for the folder: that takes microseconds, and a step that cannot be saved is in vain."""
         self.look()
 
-    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
-        """Look: it takes microseconds, and a step without a place to be saved in is in vain."""
-        self.look()
-
-    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        """Look."""
-        self.look()
-
-    def on_train_end(self, logs: Logs) -> None:
-        """Look."""
-        self.look()
-
-    def on_exception(self, error: Exception) -> None:
-        """Look."""
-        self.look()
+    on_train_batch_end = on_epoch_end = on_train_end = on_exception = on_train_begin
 
 
 def _status(folder: Path) -> os.stat_result | None:

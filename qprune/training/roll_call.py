@@ -28,7 +28,7 @@ class LostError(TrainingError):
 
 @frozen
 class RollCall:
-    """What each process leaves with the store that all of them can ask: why it failed, or that it lost the others.
+    """Notes in a store that all processes share: why a process failed, or that it lost the others.
 
     Args:
         store: the store.
@@ -67,7 +67,7 @@ class RollCall:
         return TrainingError(f"Process {where} failed, which ends all of them: {text}" if where else text)
 
     def _first_failure(self, error: Exception, lost: bool) -> str:
-        """What ended the first process: its number and its words, or words about those that said nothing."""
+        """The first failure: number and error of that process, or a sentence about processes that left no note."""
         ours = isinstance(error, QpruneError)
         if lost:
             self.store.set(f"lost/{self.number}", "")

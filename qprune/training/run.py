@@ -15,7 +15,7 @@ from qprune.spec.files import read_table
 from qprune.spec.values import shown
 from qprune.spelling import similar
 from qprune.training.checkpoint import DamagedError, load
-from qprune.training.writing import remove_parts, replaced, told
+from qprune.training.writing import explaining_write_errors, remove_parts, replaced
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Run:
         resume: bool = False,
         overwrite: bool = False,
     ) -> "Run":
-        """Make the folder ``root/name`` with its ``spec.toml``; nothing there is overwritten without being asked.
+        """Make the folder ``root/name`` with its ``spec.toml``; an existing run is replaced only with ``overwrite``.
 
         Args:
             root: the folder of all runs.
@@ -77,14 +77,14 @@ class Run:
                 and has no checkpoint, or its folder cannot be written.
 
         Example:
-            >>> Run.create("runs", "digits/baseline", spec_to_toml(spec)).spec.is_file()
+            >>> Run.create("runs", "digits/mine", spec_to_toml(spec)).spec.is_file()
             True
         """
         run = cls(Path(root) / name)
         if resume and overwrite:
             raise CheckpointError(f"{run.path}: resume and overwrite exclude each other; give one of them.")
         if overwrite:
-            with told(run.path):
+            with explaining_write_errors(run.path):
                 run.clear()
         elif run.exists and not resume:
             raise CheckpointError(run._refusal())
@@ -94,7 +94,7 @@ class Run:
         else:
             log.log(logging.INFO if resume else logging.DEBUG, "%s: nothing to resume, the run begins", run.path)
         if not run.exists:
-            with told(run.path):
+            with explaining_write_errors(run.path):
                 run.path.mkdir(parents=True, exist_ok=True)
             with replaced(run.spec) as file:
                 file.write(spec_toml.encode())
@@ -142,7 +142,7 @@ class Run:
 
     @property
     def last(self) -> Path:
-        """What a training is resumed from."""
+        """The checkpoint that a training is resumed from."""
         return self.path / "last.pt"
 
     @property
@@ -180,7 +180,7 @@ class Run:
         self._delete(FILES)
 
     def drop_unsaved(self) -> None:
-        """Delete what is there without a checkpoint, of a training that was killed before its first.
+        """Delete the files of a training that was killed before its first checkpoint.
 
         Raises:
             CheckpointError: if that is not allowed.
@@ -190,7 +190,7 @@ class Run:
         """
         if not self.resumable:
             log.info("%s: there is no checkpoint, the run begins anew", self.path)
-            with told(self.path):
+            with explaining_write_errors(self.path):
                 self._delete(name for name in FILES if name != self.spec.name)
 
     def _delete(self, names: Iterable[str]) -> None:
@@ -224,7 +224,7 @@ class Run:
         return file
 
     def read_last(self, spec_toml: str = "") -> dict[str, Any]:
-        """What to go on from: the content of ``last.pt`` or, if that is missing or damaged, of ``previous.pt``.
+        """The checkpoint to resume from: ``last.pt`` or, if that is missing or damaged, ``previous.pt``.
 
         Args:
             spec_toml: the resolved spec as text, with which it must have been written; not compared if empty.
@@ -234,8 +234,8 @@ class Run:
                 with another spec.
 
         Example:
-            >>> Run.open("digits/baseline").read_last()["step"]
-            400
+            >>> Run.open("digits/baseline").read_last()["step"] > 0
+            True
         """
         file = self.last
         try:
@@ -284,7 +284,7 @@ class Run:
             )
 
     def _check_same(self, what: str, there: Table, spec_toml: str) -> None:
-        """Refuse what was begun with another spec, but for what is FREE."""
+        """Refuse to resume with another spec; keys in `FREE` may differ."""
         before, now = dict(_flat(there)), dict(_flat(parse_toml(spec_toml)))
         changed = [key for key in before | now if before.get(key) != now.get(key)]
         if changed:
@@ -321,7 +321,7 @@ def _table_in(content: Table, file: Path) -> Table:
 
 
 def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of a spec by their keys, such as ``prune.0.sparsity``, without what is FREE."""
+    """The values of a spec by their keys, such as ``prune.0.sparsity``, without those in `FREE`."""
     if key in FREE:
         return
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):

@@ -117,7 +117,10 @@ class Shrinker:
             whether anything was cut.
         """
         if frozen:
-            self.excess = self._excess(self._analyse())
+            kept, flow = self._analyse().kept, self._flow
+            assert flow is not None  # the analysis is of one
+            before = macs(flow)
+            self.excess = 1 - macs(flow, kept) / before if before else 0.0
         if not self._due():
             self.wasted += self.excess
             return False
@@ -150,13 +153,8 @@ class Shrinker:
         with self._without_autocast():
             return analyse(self.net, self._flow, Mode(settled=settled.__contains__, training=True))
 
-    def _excess(self, analysis: Analysis) -> float:
-        assert self._flow is not None
-        before, after = macs(self._flow), macs(self._flow, analysis.kept)
-        return 1 - after / before if before else 0.0
-
     def _difference(self, cuts: Mapping[str, Cut], inputs: Any) -> ShrinkError | None:
-        """What copies of the network and of its average, cut and uncut, differ by."""
+        """Compare copies of the network and of its average before and after the cut; the error if they differ."""
         try:
             self._compare(self.net, cuts, inputs)
             if self.average is not None:
@@ -184,7 +182,8 @@ class Shrinker:
         # normalizing over few values, or computing in few bits, makes much of rounding: so more bits have the last word
         try:
             with self._without_autocast():
-                assert_same(before.double(), after.double(), tree_map_only(Tensor, _as_double, example))
+                doubled = tree_map_only(Tensor, lambda x: x.double() if x.is_floating_point() else x, example)
+                assert_same(before.double(), after.double(), doubled)
         except ShrinkError:
             return False
         return True
@@ -216,7 +215,7 @@ class Shrinker:
         self._flow = None
 
     def _laid_out(self, tensor: Tensor) -> Tensor:
-        """In the layout that a tensor made at this size would have, however often it was cut."""
+        """The same values, laid out as in a tensor that is made at this size."""
         if tensor.dim() != 4:
             return tensor
         return tensor.clone(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
@@ -235,7 +234,7 @@ class Shrinker:
                     )
 
     def finish(self, net: nn.Module) -> nn.Module:
-        """Cut what only the end of training lets go: constants become biases, and channels go that happen to be zero.
+        """Make the cuts that must wait for the end of training: constants become biases, and channels that are zero go.
 
         Args:
             net: the trained network. It is not touched.
@@ -259,12 +258,12 @@ class Shrinker:
         return small
 
     def state_dict(self) -> dict[str, Any]:
-        """What was cut so far, and what decides about the next cut."""
+        """The cuts so far, and the counters that decide when the next one is due."""
         decisive = {"wasted": self.wasted, "excess": self.excess, "cautious": self.cautious}
         return {"cuts": record(self.net)} | decisive
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Cut as was cut, before the parameters and the optimizer's moments are loaded.
+        """Repeat the recorded cuts, before the parameters and the optimizer's moments are loaded.
 
         Raises:
             CheckpointError: if the cuts are of another network.
@@ -286,7 +285,7 @@ class _WithoutDropout(TorchFunctionMode):
 
 
 def _stay_in_mode(net: nn.Module) -> None:
-    """Let a copy run in the modes that it is in, whatever is set meanwhile."""
+    """Keep each layer of a copy in its present training or eval mode, whatever mode is set later."""
     # statistics that processes exchange would make all of them wait, where one compares once more
     modes = {part: part.training and not isinstance(part, nn.SyncBatchNorm) for part in net.modules()}
 
@@ -295,10 +294,6 @@ def _stay_in_mode(net: nn.Module) -> None:
             part.training = training
 
     net.register_forward_pre_hook(restore)
-
-
-def _as_double(tensor: Tensor) -> Tensor:
-    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 def macs(flow: Flow, kept: Mapping[str, tuple[Tensor, Tensor]] | None = None) -> int:
@@ -316,11 +311,8 @@ def macs(flow: Flow, kept: Mapping[str, tuple[Tensor, Tensor]] | None = None) ->
     for call in flow.calls:
         layer: Any = call.layer
         if isinstance(layer, WEIGHTED):
-            known = None if kept is None else kept.get(str(call.path))
-            outputs, inputs = known or (_all(output_count(layer)), _all(input_count(layer)))
+            counts = output_count(layer), input_count(layer)
+            everything = [torch.ones(count, dtype=torch.bool) for count in counts]
+            outputs, inputs = (kept or {}).get(str(call.path)) or everything
             total += connections(layer, inputs, outputs) * positions(layer, call)
     return total
-
-
-def _all(count: int) -> Tensor:
-    return torch.ones(count, dtype=torch.bool)

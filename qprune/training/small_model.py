@@ -1,4 +1,4 @@
-"""The file of a network that was shrunk after training."""
+"""Writes the file of a network that was shrunk after training."""
 
 import os
 from collections.abc import Mapping
@@ -32,17 +32,13 @@ def save_small(path: str | os.PathLike[str], content: Mapping[str, Any], net: nn
     Example:
         >>> save_small("small.pt", load_model("model.pt"), net, shrink(net, example))
     """
-    place = _place(net)
+    part = deployed(net)
+    place = "" if part is net else next(f"{name}." for name, module in net.named_modules() if module is part)
     rest = {name: tensor for name, tensor in net.state_dict().items() if not name.startswith(place)} if place else {}
     state = rest | {f"{place}{name}": tensor for name, tensor in small.state_dict().items()}
     # a network that was opened by its calls has no part of it left out
     graph = {"graph": graph_of(small, torch.zeros(1, *content["shape"]))} if "graph" in content else {}
     save(path, {**content, "state": state, "cuts": _placed(record(small), place), **graph})
-
-
-def _place(net: nn.Module) -> str:
-    part = deployed(net)
-    return "" if part is net else next(f"{name}." for name, module in net.named_modules() if module is part)
 
 
 def _placed(recorded: Mapping[str, Any], place: str) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Standstill:
         self._gradient_version = 0
 
     def note(self) -> None:
-        """Remember the network as it is."""
+        """Remember the present versions of all tensors."""
         # a step whose gradients overflowed writes no parameter, but its gradients are others
         gradient = next((parameter.grad for parameter in self._parameters if parameter.grad is not None), None)
         self._gradient = None if gradient is None else weakref.ref(gradient)

@@ -1,10 +1,8 @@
 """`Trainer`: the training loop."""
 
-import copy
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from time import perf_counter
 from typing import Any
 
@@ -15,21 +13,21 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from qprune.data import EpochSampler, LoaderError, LoaderWatch
-from qprune.errors import CheckpointError, DataError
+from qprune.data import LoaderError
+from qprune.errors import DataError
 from qprune.tasks import Task
 from qprune.training import ranks
-from qprune.training.batches import ONE_VALUE, check_target
-from qprune.training.callback_list import CallbackError, CallbackList
-from qprune.training.callbacks import Callback
-from qprune.training.checkpoint import fitting, load_part, load_state
+from qprune.training.batches import check_target, explaining_single_values
+from qprune.training.callbacks import Callback, CallbackError, CallbackList
 from qprune.training.compiling import compiled
 from qprune.training.driver import Event, ScheduleDriver
 from qprune.training.evaluation import evaluate, place, to_device
+from qprune.training.feed import Feed
 from qprune.training.history import History
 from qprune.training.interrupt import Interruption
 from qprune.training.meter import Meter
-from qprune.training.random_state import get_rng, set_rng
+from qprune.training.reproducibility import set_rng
+from qprune.training.resuming import explaining_misfit, take_up, training_state
 from qprune.training.shrinking import Shrinker
 from qprune.training.update import Update
 
@@ -75,11 +73,12 @@ class Trainer:
         batch: the batch of the present step, on the device.
         loss: its loss, on the device.
         stop_training: set it to end after the present step.
+        rng: after `resume_from`, the state of the random generators with which `fit` is to go on; else None.
 
     Example:
-        >>> trainer = Trainer(net, Classification(classes=10), train=loader, optimizer=sgd, steps=500)
-        >>> trainer.fit().history["accuracy"][-1] > 0.9
-        True
+        >>> trainer = Trainer(net, Classification(classes=10), train=loader, optimizer=sgd, steps=20)
+        >>> trainer.fit().last()["step"]
+        20
     """
 
     def __init__(
@@ -123,9 +122,10 @@ class Trainer:
         self.batch: Any = None
         self.loss: Tensor | None = None
         self.stop_training = False
-        self.interruption, self.loaders = Interruption(), LoaderWatch()
-        self._rng: dict[str, Any] | None = None
-        self._since, self._waited = 0.0, 0.0
+        self.interruption = Interruption()
+        self.feed = Feed(train, self.steps_per_epoch, self.interruption)
+        self.rng: dict[str, Any] | None = None
+        self._since = 0.0
         self._whole = True
         self.callbacks = CallbackList()
         self.use(callbacks)
@@ -145,7 +145,7 @@ class Trainer:
         """
         with (
             self.interruption.noted(),
-            self.loaders.installed(),
+            self.feed.watching(),
             self.callbacks.closing(),
             self._saving_what_is_whole(),
         ):
@@ -164,7 +164,7 @@ class Trainer:
 
     @property
     def averaged_net(self) -> nn.Module:
-        """What is validated and saved as the model: the moving average if there is one, else the network."""
+        """The network that is validated and saved as the model: the moving average if there is one, else ``net``."""
         return self.net if self.average is None else self.average.module
 
     @property
@@ -195,10 +195,10 @@ class Trainer:
             self._shrink(frozen=True)  # masks that were inherited are frozen from the start
         self.net.train()
         self._since = perf_counter()
-        if self._rng is not None:
-            with fitting("random numbers"):
-                set_rng(self._rng, self.device)
-            self._rng = None
+        if self.rng is not None:
+            with explaining_misfit("random numbers"):
+                set_rng(self.rng, self.device)
+            self.rng = None
         if not self._done() or self._validation_due():
             self.callbacks.on_epoch_begin(len(self.history), {})
         self._validate_if_due()  # Ctrl-C may have come before it
@@ -215,44 +215,12 @@ class Trainer:
     def _batches(self) -> Iterator[Any]:
         while not self._done():
             before = self.step
-            for batch in self._until_interrupted(self._awaited(self._rest_of_epoch())):
+            for batch in self.feed.rest_of_epoch(self.step):
                 yield batch
                 if self._done():
                     return
             if self.step == before and not self._done():
                 raise DataError("There is nothing to train on: the loader gave no batch.")
-
-    def _rest_of_epoch(self) -> Iterable[Any]:
-        epoch, start = divmod(self.step, self.steps_per_epoch)
-        sampler = self.train.sampler
-        if isinstance(sampler, EpochSampler):
-            sampler.epoch, sampler.start = epoch, start
-        elif hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(epoch)
-        return islice(self.train, self.steps_per_epoch - start)
-
-    def _awaited(self, batches: Iterable[Any]) -> Iterator[Any]:
-        waiting = iter(batches)
-        while True:
-            began = perf_counter()
-            try:
-                batch = next(waiting)
-            except StopIteration:
-                return
-            finally:
-                self._waited += perf_counter() - began
-            yield batch
-
-    def _until_interrupted(self, batches: Iterable[Any]) -> Iterator[Any]:
-        try:
-            for batch in self.loaders.batches(batches):
-                yield batch
-                if self.interruption.came:
-                    return
-        except (RuntimeError, LoaderError):
-            # loader processes that were spawned, not forked, die of the same Ctrl-C
-            if not self.interruption.came:
-                raise
 
     def _train_step(self, batch: Any) -> None:
         number = self.step % self.steps_per_epoch
@@ -261,8 +229,8 @@ class Trainer:
         check_target(self.task, batch[1], where)  # here, because on a GPU it would have to be read back
         self._whole = False
         self.batch = to_device(batch, self.device, self.channels_last)
-        with _one_value_told(where):
-            self.loss = self.update.backward(self.batch, self._share(number), self.meter.update)
+        with explaining_single_values(where):
+            self.loss = self.update.backward(self.batch, self.feed.share(number), self.meter.update)
         self.callbacks.on_before_optimizer_step()
         self.lr = _lr(self.optimizer)
         self.update.apply()
@@ -286,10 +254,6 @@ class Trainer:
             cut = self.shrinker.step(frozen, self.update.inputs(self.batch))
         if cut:
             self.update.renew()
-
-    def _share(self, number: int) -> float:
-        sampler = self.train.sampler
-        return sampler.share(number) if isinstance(sampler, EpochSampler) else 1.0
 
     def _note(self, events: list[Event]) -> None:
         self.history.events += events
@@ -321,8 +285,8 @@ class Trainer:
         if self.history.interrupted:
             return  # the scores are of a part; they are taken anew when training goes on
         seconds, self._since = perf_counter() - self._since, perf_counter()
-        log.info("Step %d: %.1f s, of which %.0f %% waiting for data", self.step, seconds, 100 * self._waited / seconds)
-        self._waited = 0.0
+        waiting = 100 * self.feed.take_waited() / seconds
+        log.info("Step %d: %.1f s, of which %.0f %% waiting for data", self.step, seconds, waiting)
         clock = {"lr": self.lr, "step": self.step, "epoch": self.step / self.steps_per_epoch, "seconds": seconds}
         self.history.add(self.meter.result() | scores | clock)
         self.meter.reset()
@@ -334,24 +298,16 @@ class Trainer:
     def _val_scores(self) -> dict[str, float]:
         if self.val is None:
             return {}
-        batches = self._until_interrupted(self.val)
+        batches = self.feed.until_interrupted(self.val)
         scores = evaluate(self.averaged_net, self.task, batches, self.device, self.channels_last)
         return {f"val_{name}": score for name, score in scores.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """All that is needed to go on from this step to the same result, of every process."""
-        states = {name: part.state_dict() for name, part in ({"net": self.net} | self._parts()).items()}
-        own = {"rng": get_rng(self.device) if self._rng is None else self._rng}
-        if hasattr(self.task, "state_dict"):
-            own["task"] = self.task.state_dict()
-        return states | {"step": self.step, "lr": self.lr, "ranks": ranks.gathered(own)}
-
-    def _parts(self) -> dict[str, Any]:
-        names = ("shrinker", "optimizer", "update", "lr_schedule", "driver", "average", "history", "meter", "callbacks")
-        return {name: part for name in names if (part := getattr(self, name)) is not None}
+        """The state of the whole training, of every process: resuming from it gives the same result."""
+        return training_state(self)
 
     def resume_from(self, checkpoint: dict[str, Any]) -> None:
-        """Go on where a checkpoint was written; `fit` then continues with its next step.
+        """Restore the state of a checkpoint; `fit` then continues with its next step.
 
         With another number of processes than before, those that are new begin with random numbers of their own.
 
@@ -361,54 +317,7 @@ class Trainer:
         Raises:
             CheckpointError: if it is of another network or from a longer training, or holds something else.
         """
-        with fitting("step"):
-            longer = checkpoint["step"] > self.steps
-        if longer:
-            raise CheckpointError(
-                f"The checkpoint was written at step {checkpoint['step']}, but this training ends at step {self.steps}."
-                " Train longer, or start anew."
-            )
-        missing = {"net", "lr", "ranks", *self._parts()} - checkpoint.keys()
-        if missing:
-            raise CheckpointError(
-                f"The checkpoint has no {', '.join(sorted(missing))}: it is of another kind of training. Go on with "
-                "the options it was written with, or begin anew."
-            )
-        parts = self._parts()
-        if "shrinker" in parts:  # first of all, so that the others fit
-            with fitting("shrinker"):
-                load_part(parts.pop("shrinker"), checkpoint["shrinker"], "The checkpoint")
-        with fitting("net"):
-            load_state(self.net, checkpoint["net"], "The checkpoint")
-        for name, part in parts.items():
-            with fitting(name):
-                load_part(part, copy.deepcopy(checkpoint[name]), "The checkpoint")
-        with fitting("step"):
-            self.step, self.lr = int(checkpoint["step"]), float(checkpoint["lr"])
-        with fitting("ranks"):
-            self._resume_own(checkpoint["ranks"])
-
-    def _resume_own(self, states: list[dict[str, Any]]) -> None:
-        own = states[ranks.rank() % len(states)]
-        if "task" in own:
-            self.task.load_state_dict(copy.deepcopy(own["task"]))  # type: ignore[attr-defined]
-        if ranks.rank() < len(states):
-            self._rng = own["rng"]
-
-
-@contextmanager
-def _one_value_told(where: str) -> Iterator[None]:
-    # what `part_size` finds before training, where loaders and networks tell enough
-    try:
-        yield
-    except ValueError as error:
-        if ONE_VALUE not in str(error):
-            raise
-        raise DataError(
-            f"{where}: it, or the part of it that is computed at once, has a single image, and a normalization of the "
-            "network would take batch statistics over one value per channel. Leave such a batch out (drop_last=True), "
-            "or choose another size of batches, or fewer parts (accumulate)."
-        ) from error
+        take_up(self, checkpoint)
 
 
 def _lr(optimizer: Optimizer) -> float:

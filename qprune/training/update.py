@@ -88,7 +88,7 @@ class Update:
             self._step = plain
 
     def renew(self) -> None:
-        """Take note that parameters have other shapes now."""
+        """Exchange gradients of the parameters' new shapes, after channels were cut."""
         if isinstance(self._step, DistributedDataParallel):
             self._step = self._step.module  # whose hooks must be gone before others are set
             self._step = _replicated(self._step, self.device)
@@ -104,7 +104,7 @@ class Update:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
     def inputs(self, batch: Any) -> Any:
-        """What the network is given of a batch, or of its first part; None for a batch that is no tuple."""
+        """The network's input in a batch, or in its first part; None for a batch that is no tuple."""
         if not isinstance(batch, (tuple, list)):
             return None
         part, _ = next(split(batch, self.accumulate))
@@ -132,17 +132,14 @@ class Update:
             total = loss.detach() if len(parts) == 1 else total + loss.detach() * (weight / share)
             if watch is not None:
                 watch(loss.detach(), output, part[1])
-        self._unscale_and_clip()
+        self.scaler.unscale_(self.optimizer)
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         return total
 
     def _alone(self) -> AbstractContextManager[None]:
         """Gradients are exchanged once, with the last part."""
         return self._step.no_sync() if isinstance(self._step, DistributedDataParallel) else nullcontext()
-
-    def _unscale_and_clip(self) -> None:
-        self.scaler.unscale_(self.optimizer)
-        if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
 
     def apply(self) -> None:
         """Update the weights, unless scaled gradients overflowed."""
@@ -156,7 +153,7 @@ class Update:
         return self.scaler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the scale of ``state``."""
+        """Restore the scale of the loss."""
         if state:
             self.scaler.load_state_dict(state)
 
@@ -166,9 +163,6 @@ def check_precision(net: nn.Module, precision: str) -> None:
 
     Raises:
         PlanError: for ``"float16"``, if an importance needs gradients; the first site is named.
-
-    Example:
-        >>> check_precision(nn.Sequential(PrunedConv2d(2, 3, 1)), "float16")
     """
     for site in sites(net) if precision == "float16" else ():
         if site.mask is not None and site.mask.ranking.gradient_power:
@@ -195,10 +189,9 @@ def _replicated(step: nn.Module, device: torch.device) -> nn.Module:
     # steps that are learned have no gradient before their quantizers are active
     options["find_unused_parameters"] = bool(learned_parameters(step))
     # statistics, masks and ranges are merged between steps, not sent at every forward
-    known = inspect.signature(DistributedDataParallel).parameters
-    options["forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"] = (
-        False  # renamed in 2.14
-    )
+    parameters = inspect.signature(DistributedDataParallel).parameters
+    renamed = "forward_sync_buffers" in parameters  # in 2.14
+    options["forward_sync_buffers" if renamed else "broadcast_buffers"] = False
     return DistributedDataParallel(step, **options)
 
 

@@ -25,13 +25,9 @@ def replaced(path: Path, keep_as: str | None = None) -> Iterator[IO[bytes]]:
 
     Raises:
         CheckpointError: if it cannot be written, say on a full disk; what was there is left as it was.
-
-    Example:
-        >>> with replaced(Path("history.csv")) as file:
-        ...     _ = file.write(b"loss\\n0.5\\n")
     """
     part = _part(path)
-    with told(path), _removed(part):
+    with explaining_write_errors(path), _removed(part):
         remove_parts(path, ABANDONED)
         part.unlink(missing_ok=True)  # of a killed process that had this process's number
         with part.open("xb") as file:
@@ -63,14 +59,14 @@ def _removed(part: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def told(path: Path) -> Iterator[None]:
+def explaining_write_errors(path: Path) -> Iterator[None]:
     """Tell what went wrong in writing ``path`` in a sentence, with the way out.
 
     Raises:
         CheckpointError: in place of an ``OSError``.
 
     Example:
-        >>> with told(Path("/proc/run")):
+        >>> with explaining_write_errors(Path("/proc/run")):
         ...     Path("/proc/run").mkdir()
         Traceback (most recent call last):
         qprune.errors.CheckpointError: /proc/run cannot be written: No such file or directory. ...
@@ -91,9 +87,6 @@ def remove_parts(path: Path, age: float = 0) -> None:
     Args:
         path: the file that was to be written.
         age: seconds since a part was last written to.
-
-    Example:
-        >>> remove_parts(Path("last.pt"), age=3600)
     """
     for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         with suppress(FileNotFoundError):

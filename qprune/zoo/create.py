@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -15,7 +16,7 @@ from qprune.zoo.mobilenetv2 import MobileNetV2
 from qprune.zoo.patchgan import PatchGAN
 from qprune.zoo.pix2pix import Pix2Pix
 from qprune.zoo.preactresnet18 import PreActResNet18
-from qprune.zoo.resnet_cifar import resnet20, resnet56, resnet110
+from qprune.zoo.resnet_cifar import CifarResNet
 from qprune.zoo.resnet_generator import ResNetGenerator
 from qprune.zoo.unet import UNet
 from qprune.zoo.unet_256 import UNet256
@@ -27,9 +28,9 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "densenet121": DenseNet121,
     "mobilenetv2": MobileNetV2,
     "preactresnet18": PreActResNet18,
-    "resnet20": resnet20,
-    "resnet56": resnet56,
-    "resnet110": resnet110,
+    "resnet20": partial(CifarResNet, 3),
+    "resnet56": partial(CifarResNet, 9),
+    "resnet110": partial(CifarResNet, 18),
     "vgg7": VGG7,
     "unet": UNet,
     "frrn_b": FRRNB,

@@ -11,7 +11,7 @@ from qprune.zoo.resnet_generator import ResNetGenerator
 
 
 class CycleGAN(nn.Module):
-    """All that learns when images of kind a become images of kind b; ``generator_ab`` is what is deployed.
+    """Both generators and discriminators for images of kinds a and b; ``generator_ab`` is the deployed part.
 
     Input ``a`` of shape ``(N, in_channels, H, W)``, values about [-1, 1], with H and W multiples of 4 (``stride``).
     Output in eval mode: ``fake_b`` of shape ``(N, out_channels, H, W)``. In training mode: ``(fake_b, rec_a)``, the
@@ -26,7 +26,6 @@ class CycleGAN(nn.Module):
         width_discriminators: the same of both discriminators, whose first layer has 64 channels.
 
     Example:
-        >>> import torch
         >>> net = CycleGAN(width=0.125, width_ba=0.125, width_discriminators=0.125)
         >>> fake_b, rec_a = net(torch.zeros(2, 3, 8, 12))
         >>> net.eval()(torch.zeros(2, 3, 8, 12)).shape

@@ -6,8 +6,8 @@ DenseNet-BC of table 1, with the 3x3 stem without pooling that section 3 gives f
 
 from torch import Tensor, nn
 
+from qprune.zoo.blocks import scaled
 from qprune.zoo.joints import Concat
-from qprune.zoo.scaling import scaled
 
 
 class DenseLayer(nn.Module):
@@ -16,7 +16,6 @@ class DenseLayer(nn.Module):
     Input ``(N, C, H, W)``, output ``(N, C + growth, H, W)``.
 
     Example:
-        >>> import torch
         >>> DenseLayer(8, growth=4)(torch.zeros(2, 8, 5, 7)).shape
         torch.Size([2, 12, 5, 7])
     """
@@ -44,7 +43,6 @@ class Transition(nn.Module):
     Input ``(N, C, H, W)``, output ``(N, C // 2, H // 2, W // 2)``. There is no ReLU here.
 
     Example:
-        >>> import torch
         >>> Transition(8)(torch.zeros(2, 8, 6, 4)).shape
         torch.Size([2, 4, 3, 2])
     """
@@ -73,7 +71,6 @@ class DenseNet121(nn.Module):
             follows from it.
 
     Example:
-        >>> import torch
         >>> DenseNet121(classes=10, width=0.25)(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2, 10])
     """
@@ -82,13 +79,13 @@ class DenseNet121(nn.Module):
         super().__init__()
         growth = scaled(32, width)
         self.stem = nn.Conv2d(in_channels, 2 * growth, 3, padding=1, bias=False)
-        self.block1, channels = dense_block(6, 2 * growth, growth)
+        self.block1, channels = _dense_block(6, 2 * growth, growth)
         self.transition1 = Transition(channels)
-        self.block2, channels = dense_block(12, channels // 2, growth)
+        self.block2, channels = _dense_block(12, channels // 2, growth)
         self.transition2 = Transition(channels)
-        self.block3, channels = dense_block(24, channels // 2, growth)
+        self.block3, channels = _dense_block(24, channels // 2, growth)
         self.transition3 = Transition(channels)
-        self.block4, channels = dense_block(16, channels // 2, growth)
+        self.block4, channels = _dense_block(16, channels // 2, growth)
         self.norm = nn.BatchNorm2d(channels)
         self.act = nn.ReLU()
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -103,12 +100,7 @@ class DenseNet121(nn.Module):
         return self.linear(self.pool(x).flatten(1))
 
 
-def dense_block(layers: int, in_channels: int, growth: int) -> tuple[nn.Sequential, int]:
-    """Return ``layers`` dense layers in a row, and the number of channels that leaves the last.
-
-    Example:
-        >>> dense_block(6, in_channels=64, growth=32)[1]
-        256
-    """
+def _dense_block(layers: int, in_channels: int, growth: int) -> tuple[nn.Sequential, int]:
+    """Dense layers in a row, and the number of channels that leaves the last."""
     block = (DenseLayer(in_channels + i * growth, growth) for i in range(layers))
     return nn.Sequential(*block), in_channels + layers * growth

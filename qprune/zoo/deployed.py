@@ -1,4 +1,4 @@
-"""Which part of a network is used once it is trained."""
+"""Finds the part of a network that is used after training."""
 
 from torch import nn
 
@@ -9,8 +9,7 @@ def deployed(net: nn.Module) -> nn.Module:
     Discriminators, and the generator that leads back, only teach.
 
     Example:
-        >>> from qprune import zoo
-        >>> type(zoo.deployed(zoo.create("pix2pix", width=0.125, width_discriminator=0.125))).__name__
+        >>> type(deployed(qprune.zoo.create("pix2pix", width=0.125, width_discriminator=0.125))).__name__
         'UNet256'
     """
     path = getattr(net, "deployed", "")

@@ -4,12 +4,10 @@ Pohlen, Hermans, Mathias, Leibe, *Full-Resolution Residual Networks for Semantic
 (arXiv:1611.08323), model B of table 1, with the channel counts of the published pruning experiments.
 """
 
-from collections import OrderedDict
-
 from torch import Tensor, nn
 
+from qprune.zoo.blocks import conv_norm_act, scaled
 from qprune.zoo.joints import Add, Concat
-from qprune.zoo.scaling import scaled
 
 RESIDUAL = 32  # channels of the residual stream, at every width
 
@@ -20,7 +18,6 @@ class ResidualUnit(nn.Module):
     Input and output ``(N, C, H, W)``.
 
     Example:
-        >>> import torch
         >>> ResidualUnit(3)(torch.zeros(2, 3, 5, 7)).shape
         torch.Size([2, 3, 5, 7])
     """
@@ -52,7 +49,6 @@ class FullResolutionUnit(nn.Module):
         scale: how many times larger the residual stream is.
 
     Example:
-        >>> import torch
         >>> unit = FullResolutionUnit(3, 4, scale=2)
         >>> [tuple(stream.shape) for stream in unit(torch.zeros(2, 3, 5, 7), torch.zeros(2, 32, 10, 14))]
         [(2, 4, 5, 7), (2, 32, 10, 14)]
@@ -95,7 +91,6 @@ class UnitGroup(nn.Module):
             enters the group.
 
     Example:
-        >>> import torch
         >>> group = UnitGroup(nn.MaxPool2d(2), 3, 5, 4, scale=2, chained=True)
         >>> [tuple(stream.shape) for stream in group(torch.zeros(2, 5, 6, 14), torch.zeros(2, 32, 6, 14))]
         [(2, 4, 3, 7), (2, 32, 6, 14)]
@@ -134,7 +129,6 @@ class FRRNB(nn.Module):
             the published pruning experiments, where all units of a group read what enters the group.
 
     Example:
-        >>> import torch
         >>> FRRNB(classes=11, width=0.125)(torch.zeros(2, 3, 32, 64)).shape
         torch.Size([2, 11, 32, 64])
     """
@@ -154,11 +148,11 @@ class FRRNB(nn.Module):
         self.encoder3 = UnitGroup(nn.MaxPool2d(2), 2, c3, c4, scale=8, chained=chained)
         self.encoder4 = UnitGroup(nn.MaxPool2d(2), 2, c4, c4, scale=16, chained=chained)
         self.encoder5 = UnitGroup(nn.MaxPool2d(2), 2, c4, c4, scale=32, chained=chained)
-        self.decoder4 = UnitGroup(unpool(), 2, c4, c3, scale=16, chained=chained)
-        self.decoder3 = UnitGroup(unpool(), 2, c3, c3, scale=8, chained=chained)
-        self.decoder2 = UnitGroup(unpool(), 2, c3, c3, scale=4, chained=chained)
-        self.decoder1 = UnitGroup(unpool(), 2, c3, c1, scale=2, chained=chained)
-        self.unpool = unpool()
+        self.decoder4 = UnitGroup(_unpool(), 2, c4, c3, scale=16, chained=chained)
+        self.decoder3 = UnitGroup(_unpool(), 2, c3, c3, scale=8, chained=chained)
+        self.decoder2 = UnitGroup(_unpool(), 2, c3, c3, scale=4, chained=chained)
+        self.decoder1 = UnitGroup(_unpool(), 2, c3, c1, scale=2, chained=chained)
+        self.unpool = _unpool()
         self.concat = Concat()
         self.merge = nn.Conv2d(c1 + RESIDUAL, c1, 1, bias=False)
         self.classifier = nn.Conv2d(c1, classes, 1)
@@ -175,22 +169,5 @@ class FRRNB(nn.Module):
         return self.classifier(self.after(x))
 
 
-def conv_norm_act(conv: nn.Conv2d) -> nn.Sequential:
-    """Return ``conv``, its batch normalization and ReLU, as ``conv``, ``norm`` and ``act``.
-
-    Example:
-        >>> conv_norm_act(nn.Conv2d(2, 3, 1)).act
-        ReLU()
-    """
-    return nn.Sequential(OrderedDict(conv=conv, norm=nn.BatchNorm2d(conv.out_channels), act=nn.ReLU()))
-
-
-def unpool() -> nn.Module:
-    """Return what doubles height and width by bilinear interpolation.
-
-    Example:
-        >>> import torch
-        >>> unpool()(torch.zeros(2, 3, 4, 6)).shape
-        torch.Size([2, 3, 8, 12])
-    """
+def _unpool() -> nn.Module:
     return nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)

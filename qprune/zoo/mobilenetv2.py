@@ -8,8 +8,8 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
+from qprune.zoo.blocks import conv_norm_act, scaled
 from qprune.zoo.joints import Add
-from qprune.zoo.scaling import scaled
 
 
 class InvertedResidual(nn.Module):
@@ -25,7 +25,6 @@ class InvertedResidual(nn.Module):
         stride: stride of the depthwise convolution.
 
     Example:
-        >>> import torch
         >>> InvertedResidual(4, 6, expansion=3, stride=2)(torch.zeros(2, 4, 5, 8)).shape
         torch.Size([2, 6, 3, 4])
     """
@@ -33,9 +32,11 @@ class InvertedResidual(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, expansion: int, stride: int) -> None:
         super().__init__()
         inside = expansion * in_channels
-        self.expand = conv_norm_act(nn.Conv2d(in_channels, inside, 1))
-        self.depthwise = conv_norm_act(nn.Conv2d(inside, inside, 3, stride, padding=1, groups=inside))
-        self.post_residual = conv_norm(nn.Conv2d(inside, out_channels, 1))
+        self.expand = conv_norm_act(nn.Conv2d(in_channels, inside, 1), nn.ReLU6())
+        self.depthwise = conv_norm_act(nn.Conv2d(inside, inside, 3, stride, padding=1, groups=inside), nn.ReLU6())
+        self.post_residual = nn.Sequential(
+            OrderedDict(conv=nn.Conv2d(inside, out_channels, 1), norm=nn.BatchNorm2d(out_channels))
+        )
         self.add = Add() if stride == 1 and in_channels == out_channels else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -57,7 +58,6 @@ class MobileNetV2(nn.Module):
         width: share of every stage's channels, in (0, 1], the 1280 at the end included.
 
     Example:
-        >>> import torch
         >>> MobileNetV2(classes=10, width=0.25)(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2, 10])
     """
@@ -67,15 +67,15 @@ class MobileNetV2(nn.Module):
         stem, c1, c2, c3, c4, c5, c6, c7, last = (
             scaled(channels, width) for channels in (32, 16, 24, 32, 64, 96, 160, 320, 1280)
         )
-        self.stem = conv_norm_act(nn.Conv2d(in_channels, stem, 1, padding=1))
-        self.stage1 = stage(1, stem, c1, expansion=1, stride=1)
-        self.stage2 = stage(2, c1, c2, expansion=6, stride=2)
-        self.stage3 = stage(3, c2, c3, expansion=6, stride=2)
-        self.stage4 = stage(4, c3, c4, expansion=6, stride=2)
-        self.stage5 = stage(3, c4, c5, expansion=6, stride=1)
-        self.stage6 = stage(3, c5, c6, expansion=6, stride=1)
-        self.stage7 = stage(1, c6, c7, expansion=6, stride=1)
-        self.head = conv_norm_act(nn.Conv2d(c7, last, 1))
+        self.stem = conv_norm_act(nn.Conv2d(in_channels, stem, 1, padding=1), nn.ReLU6())
+        self.stage1 = _stage(1, stem, c1, expansion=1, stride=1)
+        self.stage2 = _stage(2, c1, c2, expansion=6, stride=2)
+        self.stage3 = _stage(3, c2, c3, expansion=6, stride=2)
+        self.stage4 = _stage(4, c3, c4, expansion=6, stride=2)
+        self.stage5 = _stage(3, c4, c5, expansion=6, stride=1)
+        self.stage6 = _stage(3, c5, c6, expansion=6, stride=1)
+        self.stage7 = _stage(1, c6, c7, expansion=6, stride=1)
+        self.head = conv_norm_act(nn.Conv2d(c7, last, 1), nn.ReLU6())
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Conv2d(last, classes, 1)
 
@@ -87,34 +87,9 @@ class MobileNetV2(nn.Module):
         return self.classifier(self.pool(self.head(x))).flatten(1)
 
 
-def stage(blocks: int, in_channels: int, out_channels: int, expansion: int, stride: int) -> nn.Sequential:
-    """Return ``blocks`` inverted residuals in a row, the first with ``stride``, the others with stride 1.
-
-    Example:
-        >>> len(stage(3, 24, 32, expansion=6, stride=2))
-        3
-    """
+def _stage(blocks: int, in_channels: int, out_channels: int, expansion: int, stride: int) -> nn.Sequential:
+    """Inverted residuals in a row, the first with ``stride``, the others with stride 1."""
     first = InvertedResidual(in_channels, out_channels, expansion, stride)
     return nn.Sequential(
         first, *(InvertedResidual(out_channels, out_channels, expansion, 1) for _ in range(blocks - 1))
     )
-
-
-def conv_norm(conv: nn.Conv2d) -> nn.Sequential:
-    """Return ``conv`` and its batch normalization, as ``conv`` and ``norm``.
-
-    Example:
-        >>> list(dict(conv_norm(nn.Conv2d(2, 3, 1)).named_children()))
-        ['conv', 'norm']
-    """
-    return nn.Sequential(OrderedDict(conv=conv, norm=nn.BatchNorm2d(conv.out_channels)))
-
-
-def conv_norm_act(conv: nn.Conv2d) -> nn.Sequential:
-    """Return ``conv``, its batch normalization and ReLU6, as ``conv``, ``norm`` and ``act``.
-
-    Example:
-        >>> conv_norm_act(nn.Conv2d(2, 3, 1)).act
-        ReLU6()
-    """
-    return nn.Sequential(OrderedDict(conv=conv, norm=nn.BatchNorm2d(conv.out_channels), act=nn.ReLU6()))

@@ -8,8 +8,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from qprune.zoo.gan_weights import start_small
-from qprune.zoo.scaling import scaled
+from qprune.zoo.blocks import conv_norm_act, scaled, start_small
 
 
 class PatchGAN(nn.Module):
@@ -24,7 +23,6 @@ class PatchGAN(nn.Module):
         width: share of every layer's channels, in (0, 1], the single logit excepted.
 
     Example:
-        >>> import torch
         >>> PatchGAN(width=0.125)(torch.zeros(2, 3, 32, 40)).shape
         torch.Size([2, 1, 2, 3])
     """
@@ -32,10 +30,11 @@ class PatchGAN(nn.Module):
     def __init__(self, in_channels: int = 3, norm: str = "instance", width: float = 1.0) -> None:
         super().__init__()
         c1, c2, c3, c4 = (scaled(channels, width) for channels in (64, 128, 256, 512))
-        self.layer1 = conv_act(in_channels, c1)
-        self.layer2 = conv_norm_act(c1, c2, norm, stride=2)
-        self.layer3 = conv_norm_act(c2, c3, norm, stride=2)
-        self.layer4 = conv_norm_act(c3, c4, norm, stride=1)
+        first = nn.Conv2d(in_channels, c1, 4, stride=2, padding=1)
+        self.layer1 = nn.Sequential(OrderedDict(conv=first, act=nn.LeakyReLU(0.2)))
+        self.layer2 = _layer(c1, c2, norm, stride=2)
+        self.layer3 = _layer(c2, c3, norm, stride=2)
+        self.layer4 = _layer(c3, c4, norm, stride=1)
         self.to_logit = nn.Conv2d(c4, 1, 4, padding=1)
         self.apply(start_small)
 
@@ -46,24 +45,7 @@ class PatchGAN(nn.Module):
         return self.to_logit(x)
 
 
-def conv_act(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Return conv4x4 of stride 2 and leaky ReLU, as ``conv`` and ``act``.
-
-    Example:
-        >>> conv_act(3, 4).act
-        LeakyReLU(negative_slope=0.2)
-    """
-    conv = nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1)
-    return nn.Sequential(OrderedDict(conv=conv, act=nn.LeakyReLU(0.2)))
-
-
-def conv_norm_act(in_channels: int, out_channels: int, norm: str, stride: int) -> nn.Sequential:
-    """Return conv4x4, its normalization and leaky ReLU, as ``conv``, ``norm`` and ``act``.
-
-    Example:
-        >>> conv_norm_act(3, 4, "batch", stride=2).conv
-        Conv2d(3, 4, kernel_size=(4, 4), stride=(2, 2), padding=(1, 1), bias=False)
-    """
+def _layer(in_channels: int, out_channels: int, norm: str, stride: int) -> nn.Sequential:
     conv = nn.Conv2d(in_channels, out_channels, 4, stride, padding=1, bias=norm == "instance")
-    normalize = {"instance": nn.InstanceNorm2d, "batch": nn.BatchNorm2d}[norm](out_channels)
-    return nn.Sequential(OrderedDict(conv=conv, norm=normalize, act=nn.LeakyReLU(0.2)))
+    kind = {"instance": nn.InstanceNorm2d, "batch": nn.BatchNorm2d}[norm]
+    return conv_norm_act(conv, nn.LeakyReLU(0.2), kind)

@@ -11,7 +11,7 @@ from qprune.zoo.unet_256 import UNet256
 
 
 class Pix2Pix(nn.Module):
-    """All that learns when an input becomes an image; ``generator`` is what is deployed.
+    """Generator and discriminator; ``generator`` is the deployed part.
 
     Input ``a`` of shape ``(N, in_channels, H, W)``, values about [-1, 1], with H and W multiples of 256 (``stride``);
     output ``(N, out_channels, H, W)``. The discriminator takes part in the losses alone: it reads
@@ -24,7 +24,6 @@ class Pix2Pix(nn.Module):
         width_discriminator: the same of the discriminator, whose first layer has 64 channels.
 
     Example:
-        >>> import torch
         >>> Pix2Pix(width=0.125, width_discriminator=0.125)(torch.zeros(2, 3, 256, 256)).shape
         torch.Size([2, 3, 256, 256])
     """

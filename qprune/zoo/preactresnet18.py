@@ -6,8 +6,8 @@ stem that ResNets have on CIFAR.
 
 from torch import Tensor, nn
 
+from qprune.zoo.blocks import scaled
 from qprune.zoo.joints import Add
-from qprune.zoo.scaling import scaled
 
 
 class PreActBlock(nn.Module):
@@ -21,7 +21,6 @@ class PreActBlock(nn.Module):
         stride: stride of the first convolution and of the shortcut.
 
     Example:
-        >>> import torch
         >>> PreActBlock(4, 6, stride=2)(torch.zeros(2, 4, 5, 8)).shape
         torch.Size([2, 6, 3, 4])
     """
@@ -57,7 +56,6 @@ class PreActResNet18(nn.Module):
         width: share of every stage's channels, in (0, 1].
 
     Example:
-        >>> import torch
         >>> PreActResNet18(classes=10, width=0.25)(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2, 10])
     """

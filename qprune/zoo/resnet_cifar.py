@@ -6,8 +6,8 @@ He, Zhang, Ren, Sun, *Deep Residual Learning for Image Recognition*, 2016 (arXiv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from qprune.zoo.blocks import scaled
 from qprune.zoo.joints import Add
-from qprune.zoo.scaling import scaled
 
 
 class PaddedShortcut(nn.Module):
@@ -21,7 +21,6 @@ class PaddedShortcut(nn.Module):
         stride: 1 keeps every pixel.
 
     Example:
-        >>> import torch
         >>> PaddedShortcut(4, 6, stride=2)(torch.zeros(2, 4, 5, 8)).shape
         torch.Size([2, 6, 3, 4])
     """
@@ -50,7 +49,6 @@ class BasicBlock(nn.Module):
         shortcut: where the shapes differ, ``"A"`` pads with zeros and ``"B"`` is a 1x1 convolution and a normalization.
 
     Example:
-        >>> import torch
         >>> BasicBlock(4, 6, stride=2, shortcut="B")(torch.zeros(2, 4, 5, 8)).shape
         torch.Size([2, 6, 3, 4])
     """
@@ -95,7 +93,6 @@ class CifarResNet(nn.Module):
         shortcut: ``"A"`` or ``"B"``, see `BasicBlock`.
 
     Example:
-        >>> import torch
         >>> CifarResNet(blocks=1, classes=10, width=0.5)(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2, 10])
     """
@@ -128,33 +125,3 @@ def _stage(blocks: int, in_channels: int, out_channels: int, stride: int, shortc
     first = BasicBlock(in_channels, out_channels, stride, shortcut)
     others = (BasicBlock(out_channels, out_channels, 1, shortcut) for _ in range(blocks - 1))
     return nn.Sequential(first, *others)
-
-
-def resnet20(classes: int = 10, in_channels: int = 3, width: float = 1.0, shortcut: str = "A") -> CifarResNet:
-    """ResNet-20, arguments as for `CifarResNet`.
-
-    Example:
-        >>> len(resnet20().stage1)
-        3
-    """
-    return CifarResNet(3, classes, in_channels, width, shortcut)
-
-
-def resnet56(classes: int = 10, in_channels: int = 3, width: float = 1.0, shortcut: str = "A") -> CifarResNet:
-    """ResNet-56, arguments as for `CifarResNet`.
-
-    Example:
-        >>> len(resnet56().stage1)
-        9
-    """
-    return CifarResNet(9, classes, in_channels, width, shortcut)
-
-
-def resnet110(classes: int = 10, in_channels: int = 3, width: float = 1.0, shortcut: str = "A") -> CifarResNet:
-    """ResNet-110, arguments as for `CifarResNet`.
-
-    Example:
-        >>> len(resnet110().stage1)
-        18
-    """
-    return CifarResNet(18, classes, in_channels, width, shortcut)

@@ -4,13 +4,14 @@ Zhu, Park, Isola, Efros, *Unpaired Image-to-Image Translation using Cycle-Consis
 (arXiv:1703.10593), section 7.2; the blocks are those of Johnson, Alahi, Fei-Fei (2016, arXiv:1603.08155).
 """
 
-from collections import OrderedDict
+from functools import partial
 
 from torch import Tensor, nn
 
-from qprune.zoo.gan_weights import start_small
+from qprune.zoo.blocks import conv_norm_act, scaled, start_small
 from qprune.zoo.joints import Add
-from qprune.zoo.scaling import scaled
+
+_block = partial(conv_norm_act, norm=nn.InstanceNorm2d)
 
 
 class ResidualBlock(nn.Module):
@@ -19,7 +20,6 @@ class ResidualBlock(nn.Module):
     Input and output ``(N, C, H, W)`` with H and W of at least 2.
 
     Example:
-        >>> import torch
         >>> ResidualBlock(3)(torch.zeros(2, 3, 5, 7)).shape
         torch.Size([2, 3, 5, 7])
     """
@@ -56,7 +56,6 @@ class ResNetGenerator(nn.Module):
         width: share of every layer's channels, in (0, 1], the images' own excepted.
 
     Example:
-        >>> import torch
         >>> ResNetGenerator(width=0.125)(torch.zeros(2, 3, 8, 12)).shape
         torch.Size([2, 3, 8, 12])
     """
@@ -67,12 +66,12 @@ class ResNetGenerator(nn.Module):
         super().__init__()
         c1, c2, c3 = (scaled(channels, width) for channels in (64, 128, 256))
         self.pad1 = nn.ReflectionPad2d(3)
-        self.stem = norm_act(nn.Conv2d(in_channels, c1, 7))
-        self.down1 = norm_act(nn.Conv2d(c1, c2, 3, stride=2, padding=1))
-        self.down2 = norm_act(nn.Conv2d(c2, c3, 3, stride=2, padding=1))
+        self.stem = _block(nn.Conv2d(in_channels, c1, 7))
+        self.down1 = _block(nn.Conv2d(c1, c2, 3, stride=2, padding=1))
+        self.down2 = _block(nn.Conv2d(c2, c3, 3, stride=2, padding=1))
         self.blocks = nn.Sequential(*(ResidualBlock(c3) for _ in range(blocks)))
-        self.up2 = norm_act(nn.ConvTranspose2d(c3, c2, 3, stride=2, padding=1, output_padding=1))
-        self.up1 = norm_act(nn.ConvTranspose2d(c2, c1, 3, stride=2, padding=1, output_padding=1))
+        self.up2 = _block(nn.ConvTranspose2d(c3, c2, 3, stride=2, padding=1, output_padding=1))
+        self.up1 = _block(nn.ConvTranspose2d(c2, c1, 3, stride=2, padding=1, output_padding=1))
         self.pad2 = nn.ReflectionPad2d(3)
         self.to_image = nn.Conv2d(c1, out_channels, 7)
         self.tanh = nn.Tanh()
@@ -84,13 +83,3 @@ class ResNetGenerator(nn.Module):
         x = self.blocks(self.down2(self.down1(x)))
         x = self.up1(self.up2(x))
         return self.tanh(self.to_image(self.pad2(x)))
-
-
-def norm_act(conv: nn.Conv2d | nn.ConvTranspose2d) -> nn.Sequential:
-    """Return ``conv``, its instance normalization and ReLU, as ``conv``, ``norm`` and ``act``.
-
-    Example:
-        >>> norm_act(nn.Conv2d(2, 3, 1)).act
-        ReLU()
-    """
-    return nn.Sequential(OrderedDict(conv=conv, norm=nn.InstanceNorm2d(conv.out_channels), act=nn.ReLU()))

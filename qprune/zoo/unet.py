@@ -9,8 +9,8 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
+from qprune.zoo.blocks import scaled
 from qprune.zoo.joints import Concat
-from qprune.zoo.scaling import scaled
 
 
 class Down(nn.Module):
@@ -19,7 +19,6 @@ class Down(nn.Module):
     Input ``(N, in_channels, H, W)``, output ``(N, out_channels, H // 2, W // 2)``.
 
     Example:
-        >>> import torch
         >>> Down(3, 4)(torch.zeros(2, 3, 6, 10)).shape
         torch.Size([2, 4, 3, 5])
     """
@@ -27,7 +26,7 @@ class Down(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.pool = nn.MaxPool2d(2)
-        self.convs = double_conv(in_channels, out_channels)
+        self.convs = _double_conv(in_channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the smaller picture."""
@@ -40,7 +39,6 @@ class Up(nn.Module):
     Input ``(N, in_channels, H, W)`` and a skip ``(N, out_channels, 2 * H, 2 * W)``, output of the skip's shape.
 
     Example:
-        >>> import torch
         >>> Up(6, 4)(torch.zeros(2, 6, 3, 5), torch.zeros(2, 4, 6, 10)).shape
         torch.Size([2, 4, 6, 10])
     """
@@ -49,7 +47,7 @@ class Up(nn.Module):
         super().__init__()
         self.grow = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
         self.concat = Concat()
-        self.convs = double_conv(2 * out_channels, out_channels)
+        self.convs = _double_conv(2 * out_channels, out_channels)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """Return the larger picture."""
@@ -68,7 +66,6 @@ class UNet(nn.Module):
         width: share of every level's channels, in (0, 1].
 
     Example:
-        >>> import torch
         >>> UNet(classes=11, width=0.125)(torch.zeros(2, 3, 32, 48)).shape
         torch.Size([2, 11, 32, 48])
     """
@@ -78,7 +75,7 @@ class UNet(nn.Module):
     def __init__(self, classes: int = 19, in_channels: int = 3, width: float = 1.0) -> None:
         super().__init__()
         c1, c2, c3, c4, c5 = (scaled(channels, width) for channels in (64, 128, 256, 512, 1024))
-        self.stem = double_conv(in_channels, c1)
+        self.stem = _double_conv(in_channels, c1)
         self.down1 = Down(c1, c2)
         self.down2 = Down(c2, c3)
         self.down3 = Down(c3, c4)
@@ -102,13 +99,8 @@ class UNet(nn.Module):
         return self.classifier(x)
 
 
-def double_conv(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Return conv3x3-BN-ReLU twice, as ``conv1``, ``norm1``, ``act1``, ``conv2``, ``norm2`` and ``act2``.
-
-    Example:
-        >>> double_conv(3, 4).conv2
-        Conv2d(4, 4, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)
-    """
+def _double_conv(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Conv3x3-BN-ReLU twice."""
     layers = OrderedDict(
         conv1=nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
         norm1=nn.BatchNorm2d(out_channels),

@@ -9,9 +9,8 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from qprune.zoo.gan_weights import start_small
+from qprune.zoo.blocks import conv_norm_act, scaled, start_small
 from qprune.zoo.joints import Concat
-from qprune.zoo.scaling import scaled
 
 
 class Up(nn.Module):
@@ -21,7 +20,6 @@ class Up(nn.Module):
     ``(N, C + out_channels, H', W')``.
 
     Example:
-        >>> import torch
         >>> Up(6, 4)(torch.zeros(2, 6, 3, 5), torch.zeros(2, 7, 6, 10)).shape
         torch.Size([2, 11, 6, 10])
     """
@@ -50,7 +48,6 @@ class UNet256(nn.Module):
         width: share of every layer's channels, in (0, 1], the images' own excepted.
 
     Example:
-        >>> import torch
         >>> UNet256(width=0.125)(torch.zeros(2, 3, 256, 256)).shape
         torch.Size([2, 3, 256, 256])
     """
@@ -60,14 +57,16 @@ class UNet256(nn.Module):
     def __init__(self, in_channels: int = 3, out_channels: int = 3, width: float = 1.0) -> None:
         super().__init__()
         c1, c2, c3, c4 = (scaled(channels, width) for channels in (64, 128, 256, 512))
-        self.down1 = down(in_channels, c1)
-        self.down2 = down(c1, c2)
-        self.down3 = down(c2, c3)
-        self.down4 = down(c3, c4)
-        self.down5 = down(c4, c4)
-        self.down6 = down(c4, c4)
-        self.down7 = down(c4, c4)
-        self.bottleneck = bottleneck(c4)
+        self.down1 = _down(in_channels, c1)
+        self.down2 = _down(c1, c2)
+        self.down3 = _down(c2, c3)
+        self.down4 = _down(c3, c4)
+        self.down5 = _down(c4, c4)
+        self.down6 = _down(c4, c4)
+        self.down7 = _down(c4, c4)
+        # one pixel is left, which has no statistics to normalize by
+        smallest = nn.Conv2d(c4, c4, 4, stride=2, padding=1, bias=False)
+        self.bottleneck = nn.Sequential(OrderedDict(conv=smallest, act=nn.ReLU()))
         self.up7 = Up(c4, c4)
         self.up6 = Up(2 * c4, c4)
         self.up5 = Up(2 * c4, c4)
@@ -98,23 +97,5 @@ class UNet256(nn.Module):
         return self.tanh(self.to_image(x))
 
 
-def down(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Return conv4x4-BN-ReLU, which halves height and width, as ``conv``, ``norm`` and ``act``.
-
-    Example:
-        >>> down(3, 4).conv
-        Conv2d(3, 4, kernel_size=(4, 4), stride=(2, 2), padding=(1, 1), bias=False)
-    """
-    conv = nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False)
-    return nn.Sequential(OrderedDict(conv=conv, norm=nn.BatchNorm2d(out_channels), act=nn.ReLU()))
-
-
-def bottleneck(channels: int) -> nn.Sequential:
-    """Return conv4x4-ReLU, as ``conv`` and ``act``: one pixel is left, which has no statistics to normalize by.
-
-    Example:
-        >>> list(dict(bottleneck(3).named_children()))
-        ['conv', 'act']
-    """
-    conv = nn.Conv2d(channels, channels, 4, stride=2, padding=1, bias=False)
-    return nn.Sequential(OrderedDict(conv=conv, act=nn.ReLU()))
+def _down(in_channels: int, out_channels: int) -> nn.Sequential:
+    return conv_norm_act(nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False))

@@ -6,7 +6,7 @@ by a pooling, then 1024 hidden units; after the VGG of Simonyan and Zisserman, 2
 
 from torch import Tensor, nn
 
-from qprune.zoo.scaling import scaled
+from qprune.zoo.blocks import scaled
 
 
 class VGG7(nn.Module):
@@ -21,7 +21,6 @@ class VGG7(nn.Module):
         width: share of all channels and hidden units, in (0, 1].
 
     Example:
-        >>> import torch
         >>> VGG7(width=0.1)(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2, 10])
     """

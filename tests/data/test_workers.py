@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset, get_worker_info
 
-from qprune.data import LoaderError, LoaderWatch, lost_loaders_told, train_loader
+from qprune.data import LoaderError, LoaderWatch, explaining_lost_loaders, train_loader
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a thread who sent a signal")
@@ -58,7 +58,7 @@ class Ending(Dataset):
 )
 def test_a_process_that_is_gone_is_told_with_what_may_be_done(how, sentence):
     loader = DataLoader(Ending(how), batch_size=2, num_workers=1, prefetch_factor=1)
-    with pytest.raises(LoaderError, match=r"^A process that loads data is gone " + sentence), lost_loaders_told():
+    with pytest.raises(LoaderError, match=r"^A process that loads data is gone " + sentence), explaining_lost_loaders():
         list(loader)
     watch = LoaderWatch()
     with pytest.raises(LoaderError, match=sentence), watch.installed():
@@ -66,7 +66,7 @@ def test_a_process_that_is_gone_is_told_with_what_may_be_done(how, sentence):
 
 
 def test_other_errors_of_a_loader_stay_as_they_are():
-    with pytest.raises(RuntimeError, match=r"^another$"), lost_loaders_told():
+    with pytest.raises(RuntimeError, match=r"^another$"), explaining_lost_loaders():
         raise RuntimeError("another")
 
 

@@ -18,7 +18,6 @@ from torch import nn
 
 import qprune
 from qprune.errors import CheckpointError, PlanError, SpecError
-from qprune.functional import fake_quantize_learned, through
 from qprune.layers import (
     FakeQuant,
     LearnedQuant,
@@ -28,6 +27,7 @@ from qprune.layers import (
     learned_parameters,
     make_quant,
 )
+from qprune.learned_grid import fake_quantize_learned, through
 from qprune.schedules import OneShot, QuantizeFrom
 from qprune.spec import OptimizerSpec
 from qprune.training import Callback, ScheduleDriver, make_average, make_optimizer

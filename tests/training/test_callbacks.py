@@ -9,7 +9,7 @@ import torch
 
 from qprune.errors import QpruneError, TrainingError
 from qprune.training import Callback, CallbackError, CallbackList, ModelCheckpoint, Trainer
-from qprune.training.callbacks import HOOKS
+from qprune.training.callbacks import HOOKS, LambdaCallback
 from qprune.training.checkpoint import load
 
 MakeTrainer = Callable[..., Trainer]
@@ -262,3 +262,23 @@ def _raiser(error: Exception) -> Callable[..., None]:
         raise error
 
     return hook
+
+
+MakeTrainer = Callable[..., Trainer]
+
+
+def test_functions_are_hooks(make_trainer: MakeTrainer) -> None:
+    told: list[object] = []
+    callback = LambdaCallback(
+        on_epoch_end=lambda epoch, logs: told.append((epoch, logs["step"])),
+        on_train_end=lambda logs: told.append("end"),
+    )
+    make_trainer(steps=7, callbacks=[callback]).fit()
+    assert told == [(0, 5), (1, 7), "end"]
+
+
+def test_name_that_is_no_hook_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"on_epoch_ends is no hook\. Nearest: on_epoch_end\."):
+        LambdaCallback(on_epoch_ends=print)
+    with pytest.raises(ValueError, match=r"xyz is no hook\. Hooks are on_train_begin, on_train_end, "):
+        LambdaCallback(xyz=print)

@@ -20,6 +20,7 @@ TASK = Classification(classes=3)
         ("loss", None, 0.6, 0.5, False),
         ("val_loss", "max", 0.6, 0.5, True),
         ("val_top5", None, 0.6, 0.5, True),
+        ("val_share_without_loss", None, 0.6, 0.5, True),  # the end of a name means nothing
         (None, "min", 0.4, 0.5, True),
     ],
 )

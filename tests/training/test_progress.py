@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from qprune.training import Progress, Trainer
-from qprune.training.progress import _number, _numbers
+from qprune.training.progress import _numbers
 
 MakeTrainer = Callable[..., Trainer]
 
@@ -75,7 +75,8 @@ def test_progress_changes_no_number(make_trainer: MakeTrainer) -> None:
 
 
 def test_small_numbers_do_not_read_as_zero() -> None:
-    assert [_number(value) for value in (0.0, 0.5, 0.00012, 1234.5)] == ["0.0000", "0.5000", "1.20e-04", "1234.5000"]
+    logs = {"a": 0.0, "b": 0.5, "c": 0.00012, "d": 1234.5}
+    assert _numbers(logs) == " - a: 0.0000 - b: 0.5000 - c: 1.20e-04 - d: 1234.5000"
 
 
 @pytest.mark.parametrize("verbose", ["loud", 3, True])

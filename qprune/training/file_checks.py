@@ -1,4 +1,4 @@
-"""What a file may ask of the machine that opens it: no more than this, unless the user asks for it."""
+"""Checks what a file says about its network and data, before memory is allocated for it."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,93 @@ from torch import Tensor
 
 from qprune.assemble import assemble
 from qprune.data.decode import height_width
-from qprune.errors import CheckpointError
-from qprune.spec import DataSpec, Spec
+from qprune.errors import CheckpointError, SpecError
+from qprune.spec import DataSpec, Spec, parse_toml, read_embedded
 
+LARGEST = 1_000_000_000  # values of an image that anything can be about
 IMAGE = 2**26  # values of an image: 256 MiB in float32, three channels of 4,729 x 4,729
 NETWORK, RATIO = 2**28, 64  # values of a network: 1 GiB in float32, or so many times what is stored of it
 BATCH, BATCH_VALUES = 1024, 2**28  # images of a batch, and values of all of them
 VARIABLE = "QPRUNE_LARGEST_IMAGE"
+
+
+def is_about_images(content: Mapping[str, Any]) -> bool:
+    """Whether ``classes``, ``shape`` and, where it is there, ``palette`` are what their names say.
+
+    Args:
+        content: from a file; anything may be under each of the names.
+
+    Example:
+        >>> is_about_images({"classes": ["cat", "dog"], "shape": [3, 32, 32]})
+        True
+    """
+    classes, shape, palette = content.get("classes"), content.get("shape"), content.get("palette", [])
+    return (
+        isinstance(classes, list)
+        and all(isinstance(name, str) for name in classes)
+        and isinstance(shape, list)
+        # empty where a network of the user's own was trained in a loop of theirs
+        and (shape == [] or _are_numbers(shape, 3, least=1, most=LARGEST))
+        and prod(shape) <= LARGEST
+        and isinstance(palette, list)
+        and all(_are_numbers(colour, 3, least=0, most=255) for colour in palette)
+    )
+
+
+def is_cut_record(value: Any) -> bool:
+    """Whether a value has the form of what `qprune.shrink.record` gives; `qprune.shrink.rebuild` checks the rest.
+
+    Example:
+        >>> is_cut_record({"cuts": {}, "folds": []})
+        True
+    """
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("folds"), list)
+        and isinstance(value.get("cuts"), dict)
+        and all(isinstance(path, str) for path in value["cuts"])
+        and all(isinstance(cut, dict) and isinstance(cut.get("masks"), dict) for cut in value["cuts"].values())
+    )
+
+
+def _are_numbers(value: Any, count: int, least: int, most: int) -> bool:
+    return isinstance(value, list) and len(value) == count and all(type(n) is int and least <= n <= most for n in value)
+
+
+def spec_in(text: str, source: str | os.PathLike[str]) -> Spec | None:
+    """The spec that a file holds as TOML, None if it holds none; ``extends`` is not followed.
+
+    Raises:
+        CheckpointError: if it cannot be read, with the file and the mistakes.
+
+    Example:
+        >>> spec_in("", "small.pt") is None
+        True
+    """
+    if not text:
+        return None
+    try:
+        table = parse_toml(text)
+    except ValueError as error:
+        raise CheckpointError(f"{source} holds a spec that cannot be read: it {error}. Train the run again.") from error
+    return spec_of(table, source)
+
+
+def spec_of(table: Any, source: str | os.PathLike[str]) -> Spec:
+    """The spec that a file holds as a table.
+
+    Raises:
+        CheckpointError: as `spec_in`.
+
+    Example:
+        >>> spec_of(read_spec("digits/baseline").to_dict(), "model.onnx").seed
+        0
+    """
+    try:
+        return read_embedded(table)
+    except SpecError as error:
+        mistakes = "; ".join(line.rstrip(".") for line in error.mistakes[:5])
+        raise CheckpointError(f"{source} holds a spec that cannot be read: {mistakes}. Train the run again.") from error
 
 
 def check_images(shape: Sequence[int], spec: Spec | None, source: str | os.PathLike[str]) -> None:
@@ -62,9 +142,6 @@ def check_network(spec: Spec, content: Mapping[str, Any], source: str | os.PathL
     Raises:
         CheckpointError: if the network as it was built has more than 2**28 values, and 64 times those of the state; or
             the file does not say how large images are.
-
-    Example:
-        >>> check_network(read_spec("digits/baseline"), load_model("model.pt"), "model.pt")
     """
     if not content["shape"]:
         raise CheckpointError(f"{source} does not say how large its images are. Train the run again.")
@@ -100,11 +177,11 @@ def workers_of(spec: Spec) -> int:
     return min(spec.data.workers, os.cpu_count() or 1)
 
 
-def here(data: DataSpec) -> DataSpec:
-    """The data that a file names, as far as it is on this machine: nothing is downloaded because a file says so.
+def without_download(data: DataSpec) -> DataSpec:
+    """The same data table with ``download`` off: nothing is downloaded because a file says so.
 
     Example:
-        >>> here(DataSpec("cifar10", download=True)).download
+        >>> without_download(DataSpec("cifar10", download=True)).download
         False
     """
     return evolve(data, download=False)

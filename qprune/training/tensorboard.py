@@ -1,17 +1,28 @@
-"""`TensorBoard`: writes the history to event files."""
+"""`TensorBoard`: writes the history to event files, with the pictures of a task and, if wanted, every learning rate."""
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
+from torch.utils.data import DataLoader, Dataset, Subset
 
+from qprune.data import Splits, eval_loader
 from qprune.layers import sites
+from qprune.tasks import View
 from qprune.training.callbacks import Callback, Logs
+from qprune.training.evaluation import evaluating, to_device
 from qprune.training.event_log import EventLog
+from qprune.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
 
 CLOCK = ("step", "epoch", "seconds")
+IMAGES = 4  # that are shown at each validation
 
 
 class TensorBoard(Callback):
@@ -84,7 +95,9 @@ class TensorBoard(Callback):
         """Write the entry, and the driver's events since the one before."""
         for name, value in logs.items():
             if name not in CLOCK:
-                self.add(_tag(name), value, logs["step"])
+                held_out = name.removeprefix("val_")
+                tag = name if name == "lr" else f"train/{name}" if name == held_out else f"val/{held_out}"
+                self.add(tag, value, logs["step"])
         if self.trainer.writes and self.pictures is not None:
             for index, picture in enumerate(self.pictures()):
                 self.events.add(f"pictures/{index}", picture, logs["step"])
@@ -110,19 +123,87 @@ class TensorBoard(Callback):
         self.written += len(news)
 
     def state_dict(self) -> dict[str, Any]:
-        """How far the event files go; what is known so far is written first, since a checkpoint follows."""
+        """The sizes of the event files; pending points are written first, since a checkpoint follows."""
         self._flush()
         names = ("active", "written", "begun")
         facts = {name: getattr(self, name) for name in names}
         return facts | {"sizes": dict(self.events.sizes), "pending": list(self.events.pending)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the sizes, so that the event files can be cut back to them."""
         self.active, self.written, self.begun = state["active"], state["written"], state["begun"]
         self.events.sizes, self.events.pending = dict(state["sizes"]), list(state["pending"])
 
 
-def _tag(name: str) -> str:
-    if name == "lr":
-        return name
-    return f"val/{name.removeprefix('val_')}" if name.startswith("val_") else f"train/{name}"
+class LearningRateMonitor(Callback):
+    """Adds the learning rate of every parameter group to TensorBoard, between validations too.
+
+    The history, and so the tag ``lr``, has one rate per validation. Here the tags are ``lr/<number of the group>``, or
+    its name if it has one. They are written by the `TensorBoard` callback, and resumed with it.
+
+    Args:
+        every: steps from one point to the next.
+
+    Raises:
+        ValueError: if ``every`` is less than 1.
+
+    Example:
+        >>> LearningRateMonitor(every=10)
+    """
+
+    def __init__(self, every: int = 1) -> None:
+        if every < 1:
+            raise ValueError(f"every must be at least 1 step; received {every}")
+        self.every = every
+        self.tensorboard: TensorBoard | None = None
+
+    def on_train_begin(self, logs: Logs) -> None:
+        """Find the callback that writes."""
+        found = [callback for callback in self.trainer.callbacks if isinstance(callback, TensorBoard)]
+        self.tensorboard = found[0] if found else None
+        if self.tensorboard is None:
+            log.warning("LearningRateMonitor writes to TensorBoard; add a TensorBoard callback, or it does nothing.")
+
+    def on_before_optimizer_step(self) -> None:
+        """Note the rates of the update that comes; the step counts as done, as in the history."""
+        step = self.trainer.step + 1
+        if self.tensorboard is None or step % self.every:
+            return
+        for number, group in enumerate(self.trainer.optimizer.param_groups):
+            self.tensorboard.add(f"lr/{group.get('name', number)}", float(group["lr"]), step)
+
+
+def panels_of(trainer: Trainer, splits: Splits) -> Callable[[], list[Tensor]] | None:
+    """A function that shows what the network makes of some validation images, or of test images if there are no others.
+
+    They are spread evenly over the split, whose neighbours may be frames of one film. Of a loader that was handed over
+    they are the first.
+
+    Args:
+        trainer: whose network and task.
+        splits: the data.
+
+    Returns:
+        None where the task has no ``panels``, or there are no images to show.
+    """
+    task: Any = trainer.task
+    part = splits.val if splits.val is not None else splits.test
+    if part is None or not hasattr(task, "panels"):
+        return None
+    info = splits.info
+    view = View(info.mean, info.std, info.palette) if info else View()
+    batch = tree_map_only(Tensor, lambda images: images[:IMAGES], next(iter(eval_loader(_spread(part), batch=IMAGES))))
+
+    def draw() -> list[Tensor]:
+        with evaluating(trainer.net), torch.no_grad():
+            placed = to_device(batch, trainer.device, trainer.channels_last)
+            return [picture.cpu() for picture in task.panels(trainer.net, placed, view)]
+
+    return draw
+
+
+def _spread(part: Dataset[Any] | DataLoader[Any]) -> Any:
+    if isinstance(part, DataLoader):
+        return part
+    size: int = len(part)  # type: ignore[arg-type]  # a map-style dataset has a length
+    return Subset(part, [index * size // IMAGES for index in range(IMAGES)])

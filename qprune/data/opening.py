@@ -1,4 +1,4 @@
-"""Where a data set lies: ``data.root``, else QPRUNE_DATA, else the folder ``data`` here."""
+"""Opens the data set that a spec names, in ``data.root``, else QPRUNE_DATA, else the folder ``data`` here."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from qprune.data.cifar import cifar_source
 from qprune.data.decode import height_width
 from qprune.data.digits import digits_source
-from qprune.data.folders import folder_source, is_image_folder
+from qprune.data.folders import folder_source
 from qprune.data.info import NAMED
 from qprune.data.pictures import Streets
 from qprune.data.scenes import camvid_source, cityscapes_source, segmentation_source
@@ -22,7 +22,7 @@ _DRAWN = {"digits": "come with qprune", "streets": "are drawn"}
 
 
 def is_paired(spec: DataSpec) -> bool:
-    """Whether items are scenes with labels, or images to translate; else they are images with one class.
+    """Whether items are scenes with labels or images to translate; otherwise they are images with one class.
 
     Raises:
         DataError: for an unknown name, or keys that do not go with it.
@@ -51,7 +51,7 @@ def open_folder(spec: DataSpec) -> Source | None:
     if spec.name == "digits":
         return None
     root = _root(spec)
-    if spec.name == FOLDER or is_image_folder(root):
+    if spec.name == FOLDER or (root / "train").is_dir():
         return folder_source(root, spec.size)
     return None
 
@@ -66,9 +66,7 @@ def open_named(spec: DataSpec) -> Source:
         >>> open_named(DataSpec(name="digits")).sizes
         {'train': 1197, 'val': 200, 'test': 400}
     """
-    if spec.name == "digits":
-        return digits_source()
-    return cifar_source(spec.name, _root(spec), spec.download)
+    return digits_source() if spec.name == "digits" else cifar_source(spec.name, _root(spec), spec.download)
 
 
 def open_pairs(spec: DataSpec) -> PairSource | None:

@@ -20,10 +20,10 @@ class Together(ABC):
         parts: on one device.
 
     Attributes:
-        telling: a buffer that is another one whenever any of them is.
+        watched: a buffer that is another one whenever any of them is.
     """
 
-    telling: ClassVar[str]
+    watched: ClassVar[str]
 
     def __init__(self, parts: Sequence[Compressor]) -> None:
         self.parts = list(parts)
@@ -33,7 +33,7 @@ class Together(ABC):
         """Fold what each measured since the last commit into its running means."""
         if not self.parts:
             return
-        present = self.buffers(self.telling)
+        present = self.buffers(self.watched)
         if not self._known or not all(map(is_, present, self._known)):
             self._lay_out()
             self._known = present
@@ -46,7 +46,7 @@ class Together(ABC):
 
     @abstractmethod
     def _lay_out(self) -> None:
-        """Make room for all buffers in long tensors."""
+        """Make long tensors with room for all buffers."""
 
     @abstractmethod
     def _fold(self) -> None:

@@ -27,7 +27,7 @@ from qprune.training import (
     make_average,
 )
 from qprune.training.checkpoint import load
-from qprune.training.random_state import seed_generators
+from qprune.training.reproducibility import seed_generators
 
 MakeTrainer = Callable[..., Trainer]
 

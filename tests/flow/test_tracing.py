@@ -377,7 +377,7 @@ class Unequal(nn.Module):
 @pytest.mark.parametrize(
     ("net", "words"),
     [
-        (Reading(), '"1" (Reading), at `return x if x.mean() > 0 else -x` (test_flow.py, line '),
+        (Reading(), '"1" (Reading), at `return x if x.mean() > 0 else -x` (test_tracing.py, line '),
         (Reading(), " reads values of a tensor (__bool__). Its forward must run on the meta device"),
         (
             Outside(),

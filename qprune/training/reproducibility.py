@@ -1,7 +1,12 @@
-"""The state of the random generators that training draws from, as tensors and plain numbers."""
+"""The same bits from every run: seeds, the states of the random generators, and operations that are deterministic."""
 
 import logging
+import os
 import random
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,6 +15,7 @@ import torch
 log = logging.getLogger(__name__)
 
 Device = torch.device | str | None
+_WITHOUT = re.compile(r"(\S+) does not have a deterministic implementation")
 
 
 def seed_generators(seed: int) -> None:
@@ -17,9 +23,6 @@ def seed_generators(seed: int) -> None:
 
     Args:
         seed: a whole number; NumPy takes it modulo 2**32.
-
-    Example:
-        >>> seed_generators(0)
     """
     torch.manual_seed(seed)
     random.seed(seed)
@@ -51,7 +54,7 @@ def get_rng(device: Device = None) -> dict[str, Any]:
 
 
 def set_rng(state: dict[str, Any], device: Device = None) -> None:
-    """Go on from what `get_rng` gave, on this machine's GPU wherever it was another one's.
+    """Restore the generators from what `get_rng` gave; the state of a GPU goes to this machine's GPU.
 
     States of earlier versions of qprune hold torch's generators alone; then Python's and NumPy's stay as they are.
 
@@ -104,3 +107,54 @@ def _set_gpu(saved: Any, index: int) -> None:
             "The checkpoint holds the random numbers of %d GPUs and none for number %d: that one goes on with its own.",
             *(len(saved), index),
         )
+
+
+@contextmanager
+def determined(wanted: bool = True) -> Iterator[list[str]]:
+    """Make torch use deterministic operations inside the ``with`` block; they may be slower.
+
+    On a CPU all operations of the networks here are. On a GPU some are not, such as the gradient of bilinear resizing
+    and of reflection padding: each is named once in the log, and training goes on.
+
+    Args:
+        wanted: false changes nothing.
+
+    Yields:
+        the names of the operations met so far that have no deterministic form.
+
+    Example:
+        >>> with determined() as others:
+        ...     loss.backward()
+        >>> others
+        []
+    """
+    found: list[str] = []
+    if not wanted:
+        yield found
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it, before its first use
+    before = (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled())
+    benchmark = torch.backends.cudnn.benchmark
+    with warnings.catch_warnings():
+        # not "once", which would keep an operation from being named in a second training of the same process
+        warnings.filterwarnings("always", message=_WITHOUT.pattern)
+        warnings.showwarning = _told(found, warnings.showwarning)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+        try:
+            yield found
+        finally:
+            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+            torch.backends.cudnn.benchmark = benchmark
+
+
+def _told(found: list[str], others: Any) -> Any:
+    def show(message: Warning | str, *details: Any, **options: Any) -> None:
+        match = _WITHOUT.search(str(message))
+        if match is None:
+            others(message, *details, **options)
+        elif match[1] not in found:
+            found.append(match[1])
+            log.warning("%s has no deterministic form: results may differ from run to run.", match[1])
+
+    return show

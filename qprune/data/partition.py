@@ -1,4 +1,4 @@
-"""How many images train, choose and report, and which."""
+"""Divides a data set into training, validation and test images."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ Picked = dict[str, tuple[str, NDArray[np.int64]]]
 
 
 def counts(spec: DataSpec, sizes: Mapping[str, int]) -> tuple[int, int]:
-    """How many images choose, and how many train.
+    """The number of validation images, and of training images.
 
     Args:
         spec: for the validation share and ``train_images``.
@@ -39,7 +39,7 @@ def counts(spec: DataSpec, sizes: Mapping[str, int]) -> tuple[int, int]:
 
 
 def pick(spec: DataSpec, sizes: Mapping[str, int], order: NDArray[np.int64]) -> Picked:
-    """For each part of the run the split that its images come from, and which of them.
+    """For each part of the run, the split that its images come from and their indices.
 
     Args:
         spec: for the validation share and ``train_images``.

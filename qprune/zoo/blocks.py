@@ -1,6 +1,33 @@
-"""How generators and discriminators start."""
+"""Building blocks that several networks of the zoo share."""
+
+from collections import OrderedDict
+from collections.abc import Callable
 
 from torch import nn
+
+
+def scaled(channels: int, width: float) -> int:
+    """``channels`` times ``width``, a share in (0, 1], rounded down but at least 1.
+
+    Example:
+        >>> scaled(64, 0.5), scaled(3, 0.1)
+        (32, 1)
+    """
+    return max(1, int(width * channels))
+
+
+def conv_norm_act(
+    conv: nn.Conv2d | nn.ConvTranspose2d,
+    act: nn.Module | None = None,
+    norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
+) -> nn.Sequential:
+    """A convolution, its normalization and an activation (ReLU by default), as ``conv``, ``norm`` and ``act``.
+
+    Example:
+        >>> conv_norm_act(nn.Conv2d(2, 3, 1), nn.ReLU6()).act
+        ReLU6()
+    """
+    return nn.Sequential(OrderedDict(conv=conv, norm=norm(conv.out_channels), act=act or nn.ReLU()))
 
 
 def start_small(module: nn.Module) -> None:

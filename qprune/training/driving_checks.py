@@ -1,0 +1,63 @@
+"""Refuses networks, masks, optimizers and checkpoints that a `ScheduleDriver` cannot drive."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from qprune.errors import CheckpointError, PlanError
+from qprune.flow import Flow
+from qprune.layers import BiasQuant, Site
+from qprune.network_plan import Plan
+
+
+def check_biases(net: nn.Module, flow: Flow | None) -> None:
+    """Refuse a network in exact numerics of which no example was given."""
+    if flow is None and any(isinstance(module, BiasQuant) for module in net.modules()):
+        raise PlanError(
+            "A network in exact numerics has biases on the grids of what its layers read: pass example=, an input "
+            "of it, from which these are known."
+        )
+
+
+def check_optimizer(optimizer: Optimizer | None, net: nn.Module) -> None:
+    """Refuse an optimizer of another network."""
+    groups = optimizer.param_groups if optimizer is not None else []
+    held = {id(parameter) for group in groups for parameter in group["params"]}
+    if held and held.isdisjoint(map(id, net.parameters())):
+        raise PlanError("The optimizer holds no parameter of the network: make it from the network that swap returned.")
+
+
+def check_inherited(sites: Iterable[Site], plan: Plan) -> None:
+    """Refuse inherited masks that were never chosen."""
+    inherited = {entry.site for entry in plan.sites if entry.inherited}
+    for site in sites:
+        # scores tell a mask that was chosen, and has too few channels to drop one, from one that never was
+        mask = site.mask if site.name in inherited else None
+        if mask is not None and mask.keep.all() and not mask.score.any():
+            raise PlanError(
+                f"{site.name} inherits its mask, but the mask drops nothing: load a pruned network first "
+                "(init in a spec, load_state_dict in a loop), or give it another schedule."
+            )
+
+
+def check_coupled(group: Sequence[Site]) -> None:
+    """Refuse coupled masks that differ."""
+    first, *others = group
+    for site in others:
+        if not torch.equal(first.mask.keep, site.mask.keep):  # type: ignore[union-attr]
+            raise PlanError(
+                f"{first.name} and {site.name} are coupled and inherit masks that differ: leave couple out of "
+                "their rule, or start from a network whose masks were coupled."
+            )
+
+
+def check_same_plan(theirs: dict[str, str], own: dict[str, str]) -> None:
+    """Refuse a checkpoint of another plan; both by site, the schedules as text."""
+    different = [name for name in theirs | own if theirs.get(name) != own.get(name)]
+    if different:
+        raise CheckpointError(
+            f"The checkpoint is of another plan: {different[0]} has another schedule there, first of {len(different)}. "
+            "Go on with the schedules and the steps per epoch that it was written with, or begin anew."
+        )
