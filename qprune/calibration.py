@@ -103,13 +103,13 @@ def _measuring(quants: Quants) -> Iterator[None]:
         quant.training = quant.measuring = True
         quant.seen.zero_()
         quant.active.fill_(False)
-        quant.known = False
+        quant.told_active = False
         quant.forget()
     try:
         yield
     finally:
         for quant, measuring in before.items():
-            quant.training, quant.measuring, quant.known = False, measuring, None
+            quant.training, quant.measuring, quant.told_active = False, measuring, None
 
 
 def _check_finite(quants: Quants, number: int) -> None:

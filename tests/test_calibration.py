@@ -57,7 +57,7 @@ def test_every_quantizer_is_active_and_the_modes_are_restored() -> None:
     net[1].eval()  # type: ignore[index,operator]
     modes = [module.training for module in net.modules()]
     assert qprune.calibrate(net, batches()) is net
-    assert all(quant.active and quant.known is None and not quant.measuring for quant in quants(net).values())
+    assert all(quant.active and quant.told_active is None and not quant.measuring for quant in quants(net).values())
     assert [module.training for module in net.modules()] == modes
 
 

@@ -83,7 +83,7 @@ class LearnedQuant(FakeQuant):
 
     def observe(self, x: Tensor, *arguments: Any, **options: Any) -> None:
         """Widen the range seen in this step, until the quantizer is active; see `FakeQuant.observe`."""
-        if torch.compiler.is_compiling() or not self.known:
+        if torch.compiler.is_compiling() or not self.told_active:
             super().observe(x, *arguments, **options)
 
     def _quantized(self, x: Tensor, mask: ChannelMask | None, owned: bool = False, nonnegative: bool = False) -> Tensor:

@@ -89,7 +89,7 @@ class FakeQuant(Compressor):
             raise ValueError(problem)
         self.bits, self.channels, self.axis, self.symmetric = bits, channels, axis, symmetric
         self.numerics, self.gradient, self.schedule = numerics, gradient, schedule
-        self.known: bool | None = None
+        self.told_active: bool | None = None
         self.register_state(device)
 
     def fresh(self) -> dict[str, Tensor]:
@@ -109,7 +109,7 @@ class FakeQuant(Compressor):
         return {"pending_low": torch.full(shape, torch.inf), "pending_high": torch.full(shape, -torch.inf)}
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        self.known = None  # the loaded buffer decides
+        self.told_active = None  # the loaded buffer decides
         super()._load_from_state_dict(state_dict, prefix, *arguments)
         if "step" not in self.stored and prefix + "step" in state_dict:
             arguments[-1].append(
@@ -147,7 +147,7 @@ class FakeQuant(Compressor):
 
     def _known_now(self) -> bool | None:
         # The driver's word spares eager training a pass over memory; compiled code and eval always ask the buffer.
-        return self.known if self.training and not torch.compiler.is_compiling() else None
+        return self.told_active if self.training and not torch.compiler.is_compiling() else None
 
     def _quantized(self, x: Tensor, mask: ChannelMask | None, owned: bool = False, nonnegative: bool = False) -> Tensor:
         low, high = self.code_bounds
@@ -245,7 +245,7 @@ class FakeQuant(Compressor):
             getattr(wide, name).copy_(own[..., None].expand(*own.shape, channels))
         wide.seen.copy_(self.seen)
         wide.active.copy_(self.active)
-        wide.known, wide.measuring = self.known, self.measuring
+        wide.told_active, wide.measuring = self.told_active, self.measuring
         return wide.train(self.training)
 
     def scale_and_zero_point(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -272,7 +272,7 @@ class FakeQuant(Compressor):
         self.active.fill_(False)  # some keep their grid while they are active
         self.commit()
         self.active.fill_(True)
-        self.known = None
+        self.told_active = None
         return self
 
     def extra_repr(self) -> str:

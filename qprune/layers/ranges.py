@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from qprune.layers.strips import Strip, Together, owners
+from qprune.layers.strips import Strip, JointCommit, owners
 from qprune.numerics import RANGES
 
 if TYPE_CHECKING:
     from qprune.layers.quantizer import FakeQuant
 
 
-class Ranges(Together):
+class Ranges(JointCommit):
     """The running ranges of quantizers of one kind, folded together, and the step sizes that follow.
 
     A step that measured nothing, or something that is not finite, leaves its range as it is.

@@ -4,10 +4,10 @@ from typing import ClassVar
 
 import torch
 
-from qprune.layers.strips import Strip, Together, owners
+from qprune.layers.strips import Strip, JointCommit, owners
 
 
-class Scores(Together):
+class Scores(JointCommit):
     """The running means of many masks' channel scores, folded together; every step counts the same.
 
     Args:

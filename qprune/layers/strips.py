@@ -1,4 +1,4 @@
-"""`Together`: commits many compressors in a few operations on long tensors, instead of many on short ones."""
+"""`JointCommit`: commits many compressors in a few operations on long tensors, instead of many on short ones."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from torch import Tensor
 from qprune.layers.compressor import Compressor
 
 
-class Together(ABC):
+class JointCommit(ABC):
     """Compressors of one kind whose buffers are looked up and laid out once, for the commits of many steps.
 
     They are laid out anew when a compressor has other buffers, as after ``.to()`` or `Compressor.select`.

@@ -13,7 +13,7 @@ def compiled(net: nn.Module, backend: str) -> Any:
     """A compiled view of ``net`` on the same parameters, for training; evaluation runs ``net`` itself.
 
     Of a network that is trained as several, such as a GAN, each is compiled. With a `ScheduleDriver` that lets sites
-    measure ``together`` there is one graph for steps that measure and one for those that do not, for each batch size;
+    ``measure_all`` there is one graph for steps that measure and one for those that do not, for each batch size;
     twice as many for a generator that sees images of its own kind and generated ones.
 
     Args:

@@ -55,7 +55,7 @@ class ScheduleDriver:
         steps: length of training, if known: schedules past it are refused.
         seed: seeds the importance ``"random"``.
         average: a copy of ``net`` that holds a moving average of its weights; dropped entries are zeroed there too.
-        together: while one site measures, let all of them, and forget what is not due: compiled code then knows two
+        measure_all: while one site measures, let all of them, and forget what is not due: compiled code then knows two
             states, not one for each set of sites.
 
     Attributes:
@@ -85,7 +85,7 @@ class ScheduleDriver:
         steps: int | None = None,
         seed: int = 0,
         average: nn.Module | None = None,
-        together: bool = False,
+        measure_all: bool = False,
     ) -> None:
         flow = None if example is None else trace(net, example)
         self._bias_grids = [] if flow is None else list(bias_grids(flow))
@@ -94,7 +94,7 @@ class ScheduleDriver:
         if average is not None:
             check_average(net)
         self.plan = make_plan(net, flow, steps_per_epoch=steps_per_epoch, steps=steps)
-        self.net, self.optimizer, self.seed, self.together = net, optimizer, seed, together
+        self.net, self.optimizer, self.seed, self.measure_all = net, optimizer, seed, measure_all
         self._companions = Companions(net, optimizer, average)
         self.sites = list(sites(net))
         self.timelines: dict[tuple[str, str], Timeline] = {(s.site, s.kind): s.timeline for s in self.plan.sites}
@@ -248,11 +248,11 @@ class ScheduleDriver:
         due = [self._timeline(site, kind).measuring(self.steps_done) for site, kind, _ in parts]
         self._measurements = Measurements(part for (*_, part), now in zip(parts, due, strict=True) if now)
         for (site, _, part), now in zip(parts, due, strict=True):
-            part.measuring = now or (self.together and any(due))
-            if self.together:
+            part.measuring = now or (self.measure_all and any(due))
+            if self.measure_all:
                 part.forget()  # what it measured because others did
             if site.quant is not None:
-                site.quant.known = bool(site.quant.active)
+                site.quant.told_active = bool(site.quant.active)
 
     def _choices(self) -> list[Tensor]:
         masks = [site.mask.keep for site in self.sites if site.mask is not None]

@@ -174,7 +174,7 @@ def _trainer(
         steps=steps,
         seed=spec.seed,
         average=average and average.module,
-        together=train.compile,
+        measure_all=train.compile,
     )
     return Trainer(
         net,

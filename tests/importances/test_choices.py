@@ -159,7 +159,7 @@ def test_a_compiled_network_ranks_as_it_does_uncompiled(word, side):
     torch._dynamo.reset()
     plain, net = masked(word, side), masked(word, side)
     train(plain, ScheduleDriver(plain))
-    driver, view = ScheduleDriver(net, together=True), torch.compile(net, backend="aot_eager", dynamic=False)
+    driver, view = ScheduleDriver(net, measure_all=True), torch.compile(net, backend="aot_eager", dynamic=False)
     train(view, driver)
     torch._dynamo.reset()
     torch.testing.assert_close(the_mask(net).score, the_mask(plain).score)

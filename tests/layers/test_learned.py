@@ -149,7 +149,7 @@ def test_it_starts_with_the_grid_of_the_measured_range(channels, symmetric, bits
 def test_it_passes_values_through_and_learns_nothing_before_it_is_active():
     layer, x = QuantConv2d(2, 3, 1, range="learned").train(), torch.randn(2, 2, 5, 7)
     for part in (layer.weight_quant, layer.input_quant):
-        part.known = False  # as a driver says
+        part.told_active = False  # as a driver says
     dense = nn.Conv2d(2, 3, 1)
     dense.load_state_dict({"weight": layer.weight, "bias": layer.bias})
     y = layer(x)

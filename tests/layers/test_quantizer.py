@@ -29,7 +29,7 @@ def half_mask(channels=4, axis=1):
 @pytest.mark.parametrize("known", [None, False])
 def test_inactive_quantizer_is_the_identity_to_the_bit(mode, numerics, known):
     quant = FakeQuant(2, numerics=numerics).train(mode)
-    quant.known = known
+    quant.told_active = known
     x = torch.tensor([-0.0, 1e-45, math.inf, math.nan, -3.3, 1e38]).requires_grad_()
     y = quant(x)
     assert torch.equal(y.view(torch.int32), x.view(torch.int32))
@@ -196,9 +196,9 @@ def test_hint_that_agrees_with_the_buffer_changes_no_value(active, numerics):
     quant = FakeQuant(3, numerics=numerics).calibrate(x).train()
     quant.active.fill_(active)
     for part in (None, mask):
-        quant.known = None
+        quant.told_active = None
         asked = compress(x, part, quant)
-        quant.known = active
+        quant.told_active = active
         assert torch.equal(compress(x, part, quant), asked)
 
 
@@ -207,7 +207,7 @@ def test_eval_asks_the_buffer_whatever_the_hint():
     quant = FakeQuant(2).calibrate(x).eval()
     expected = quant(x)
     for known, active in itertools.product((True, False), repeat=2):
-        quant.known = known
+        quant.told_active = known
         quant.active.fill_(active)
         assert torch.equal(quant(x), expected if active else x)
 
@@ -218,7 +218,7 @@ def test_compiled_code_asks_the_buffer_whatever_the_hint():
     expected = quant(x)
     compiled = torch.compile(quant, fullgraph=True, backend="aot_eager")
     for known, active in itertools.product((True, False), repeat=2):
-        quant.known = known
+        quant.told_active = known
         quant.active.fill_(active)
         assert torch.equal(compiled(x), expected if active else x)
     torch._dynamo.reset()
@@ -227,7 +227,7 @@ def test_compiled_code_asks_the_buffer_whatever_the_hint():
 def test_loading_forgets_the_hint():
     x = torch.randn(9)
     trained, quant = FakeQuant(2).calibrate(x), FakeQuant(2).train()
-    quant.known = False
+    quant.told_active = False
     quant.load_state_dict(trained.state_dict())
     assert torch.equal(quant(x), trained(x))
 
@@ -235,7 +235,7 @@ def test_loading_forgets_the_hint():
 def test_calibrating_forgets_the_hint():
     x = torch.randn(9)
     quant = FakeQuant(2).train()
-    quant.known = False
+    quant.told_active = False
     quant.calibrate(x)
     assert not torch.equal(quant(x), x)
 

@@ -14,7 +14,7 @@ def made(host, *, inplace=False, masked=True, quantized=False, known=None):
     if masked:
         layer.add_mask("output", channels=3).keep[1] = False
     if quantized:
-        layer.add_quant("output", 4).calibrate(torch.tensor([0.0, 6.0])).known = known
+        layer.add_quant("output", 4).calibrate(torch.tensor([0.0, 6.0])).told_active = known
     return layer
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from qprune.layers import ChannelMask, FakeQuant, Scores, ranges_of
-from qprune.layers.strips import Strip, Together
+from qprune.layers.strips import Strip, JointCommit
 
 FORMS = [
     {"numerics": numerics, "symmetric": symmetric, "bits": bits, "channels": channels}
@@ -41,7 +41,7 @@ def same(kept, apart):
 def laid_out(monkeypatch):
     """Which of them were laid out, in their order."""
     found = []
-    commit = Together.commit
+    commit = JointCommit.commit
 
     def watched(together):
         known = together._known
@@ -49,7 +49,7 @@ def laid_out(monkeypatch):
         if together._known is not known:
             found.append(together)
 
-    monkeypatch.setattr(Together, "commit", watched)
+    monkeypatch.setattr(JointCommit, "commit", watched)
     return found
 
 

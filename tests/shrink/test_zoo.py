@@ -61,7 +61,7 @@ def quantized(family, experiment):
     commit_all(quants)
     for quant in quants:
         quant.active.fill_(True)
-        quant.measuring, quant.known = False, None
+        quant.measuring, quant.told_active = False, None
     return net.eval()
 
 

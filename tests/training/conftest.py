@@ -67,7 +67,7 @@ def make_trainer() -> MakeTrainer:
             val=eval_loader(data.val, batch=64) if val else None,
             optimizer=optimizer,
             lr_schedule=make_lr_schedule(schedule or LrSpec("cosine", warmup="2it"), optimizer, steps, 5),
-            driver=ScheduleDriver(net, steps_per_epoch=5, optimizer=optimizer, steps=steps, together=compile),
+            driver=ScheduleDriver(net, steps_per_epoch=5, optimizer=optimizer, steps=steps, measure_all=compile),
             steps=steps,
             **options,
         )
