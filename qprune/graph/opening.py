@@ -204,7 +204,14 @@ def _node(
         return graph.create_node(op, function, positional, named)
     raise CheckpointError(
         f"it asks for {shown(op)} of {shown(target)}, which is none of the calls that a file may make"
+        f"{_of_before(op, target)}"
     )
+
+
+def _of_before(op: Any, target: Any) -> str:
+    # files held Python's functions and methods once
+    python = op == "call_method" or str(target)[:100].split(".")[0] in ("torch", "functional", "getattr")
+    return "; earlier versions of qprune made it: save the network again with this one" if python else ""
 
 
 def _is_tensor(net: nn.Module, place: str) -> bool:

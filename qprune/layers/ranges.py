@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from qprune.layers.strips import Strip, JointCommit, owners
+from qprune.layers.strips import JointCommit, Strip, owners
 from qprune.numerics import RANGES
 
 if TYPE_CHECKING:

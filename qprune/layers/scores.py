@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import torch
 
-from qprune.layers.strips import Strip, JointCommit, owners
+from qprune.layers.strips import JointCommit, Strip, owners
 
 
 class Scores(JointCommit):

@@ -633,6 +633,16 @@ def test_what_is_no_graph_is_refused(graph: Any) -> None:
         net_from(graph, {})
 
 
+@pytest.mark.parametrize(
+    "call", [["call_function", "torch.flatten", [CALL, 1], {}], ["call_method", "relu", [CALL], {}]]
+)
+def test_file_of_an_earlier_version_says_so(call: list[Any]) -> None:
+    graph, state = _plain_graph()
+    graph["nodes"][1] = call
+    with pytest.raises(CheckpointError, match="earlier versions of qprune made it: save the network again with this"):
+        net_from(graph, state)
+
+
 def test_layers_and_state_must_agree() -> None:
     graph, state = _plain_graph()
     for wrong in (

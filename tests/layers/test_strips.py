@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from qprune.layers import ChannelMask, FakeQuant, Scores, ranges_of
-from qprune.layers.strips import Strip, JointCommit
+from qprune.layers.strips import JointCommit, Strip
 
 FORMS = [
     {"numerics": numerics, "symmetric": symmetric, "bits": bits, "channels": channels}
