@@ -233,9 +233,7 @@ def _new_file(folder: Path, name: str) -> Path:
 
 @main.command()
 @click.argument("run")
-@click.option(
-    "--ratios", help="Shares of the channels to drop, such as 0.25,0.5,0.75; by default six from 0.125 to 0.875."
-)
+@click.option("--ratios", help="Shares of the channels to drop, such as 0.25,0.5; by default six from 0.125 to 0.875.")
 @click.option("--bits", help="Numbers of bits, such as 4,8; by default 2,4,8.")
 @click.option("--images", type=click.IntRange(min=1), default=256, show_default=True, help="How many to measure on.")
 @click.option("--importance", default="activation-l1", show_default=True, help="By which channels are ranked.")

@@ -72,7 +72,7 @@ def find_groups(net: nn.Module, example: Any) -> tuple[Group, ...]:
         >>> net = qprune.zoo.create("resnet20", width=0.25, shortcut="B")
         >>> groups = find_groups(net, torch.zeros(1, 3, 32, 32))
         >>> groups[0].members
-        ('stem.act', 'stage1.0.act2', 'stage1.1.act2', 'stage1.2.act2')
+        ('act', 'stage1.0.act2', 'stage1.1.act2', 'stage1.2.act2')
     """
     flow = trace(net, example)
     return tuple(_Network(flow, streams(net, flow)).groups())

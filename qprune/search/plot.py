@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SMALLEST = 1e-6  # of the axis: what is below is nothing, and has no logarithm
+SMALLEST = 1e-9  # of the axis: what is below is nothing, and has no logarithm
 
 
 def plot_sensitivity(found: Sensitivity, path: str | Path | None = None) -> "Figure":
@@ -35,19 +35,19 @@ def plot_sensitivity(found: Sensitivity, path: str | Path | None = None) -> "Fig
 def _draw(axes: "Axes", found: Sensitivity, kind: str) -> None:
     from matplotlib import colormaps
 
-    curves: list[tuple[str, dict[Any, float]]] = [
-        (curve.group.title, getattr(curve, kind)) for curve in found.curves if getattr(curve, kind)
-    ]
-    for number, (title, curve) in enumerate(curves):
-        levels = sorted(curve)
-        color = colormaps["viridis"](0.92 * number / max(1, len(curves) - 1))
-        values = [max(SMALLEST, curve[level]) for level in levels]
-        axes.plot(levels, values, marker=".", color=color, label=_label(title, number, len(curves)))
+    last = len(found.curves) - 1
+    for number, curve in enumerate(found.curves):
+        points: dict[Any, float] = getattr(curve, kind)
+        if points:
+            levels = sorted(points)
+            color = colormaps["viridis"](0.92 * number / max(1, last))  # the same in both drawings
+            values = [max(SMALLEST, points[level]) for level in levels]
+            axes.plot(levels, values, marker=".", color=color, label=_label(curve.group.title, number, last + 1))
     axes.set_yscale("log")
     axes.set_ylabel("KL divergence" if found.compare == "classes" else "mean squared difference")
     axes.set_xlabel("share of channels dropped" if kind == "ratios" else "bits of weights and values")
     if kind == "bits":
-        axes.set_xticks(sorted({width for _, curve in curves for width in curve}))
+        axes.set_xticks(sorted({width for curve in found.curves for width in curve.bits}))
         axes.invert_xaxis()
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -55,12 +55,13 @@ class Sensitivity:
     Example:
         >>> curve = Curve(Group("act.output", ("act",), ("conv",), 16), {0.5: 0.25, 0.75: 1.5}, {8: 0.00002})
         >>> print(Sensitivity((curve,), compare="classes", images=256, importance="activation-l1", measured=3))
-        KL divergence from the dense network's classes, in nats, on 256 images.
-        Each group alone, statistics of normalizations taken anew.
+        KL divergence of the classes from those of the dense network, in nats.
+        Each group changed alone, the statistics of normalizations taken anew.
+        256 images; channels ranked by activation-l1.
         <BLANKLINE>
-        channels dropped (activation-l1)   50%   75%
-        --------------------------------------------
-        act.output                    16  0.25   1.5
+        channels dropped  of    50 %    75 %
+        ------------------------------------
+        act.output        16  0.2500  1.5000
         <BLANKLINE>
         bits of weights and values      8
         ---------------------------------
@@ -74,9 +75,12 @@ class Sensitivity:
     measured: int
 
     def __str__(self) -> str:
-        blocks = [f"{_WHAT[self.compare]}, on {self.images} images.\n{_ALONE}", *self._tables()]
+        blocks = [f"{_WHAT[self.compare]}.\n{_ALONE}\n{self._how()}", *self._tables()]
         problems = [f"{curve.group.title} is not pruned: {curve.problem}" for curve in self.curves if curve.problem]
         return "\n\n".join([*blocks, *problems])
+
+    def _how(self) -> str:
+        return f"{self.images} images; channels ranked by {self.importance}."
 
     def _tables(self) -> list[str]:
         tables = []
