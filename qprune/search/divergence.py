@@ -25,8 +25,8 @@ def class_divergence(output: Tensor, dense: Tensor) -> Tensor:
         >>> class_divergence(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 100.0]]))
         tensor(0.6931)
     """
-    # logarithms of both, which cancel to the bit where nothing differs; `qprune.tasks.softened_divergence` takes shares,
-    # since the logits of a teacher may be infinite, and these may not
+    # logarithms of both, which cancel to the bit where nothing differs; the loss of a teacher takes shares, since its
+    # logits may be infinite, and these may not
     ours, theirs = (values.float().log_softmax(1) for values in (output, dense))
     return F.kl_div(ours, theirs, reduction="none", log_target=True).sum(1).clamp(min=0).mean()
 

@@ -127,17 +127,23 @@ class _Network:
             return []
         sources = [call for call in self.calls[stream] if not any(self._is_in(stream, i) for i in call.inputs)]
         found = {call.index: call for source in sources for call in self._behind(source)}
+        if not found:  # else the mask of these follows: what makes channels says less of them than what reads them
+            found = {call.index: call for call in sources if self._is_prunable(call)}
         return [found[index] for index in sorted(found)]
 
     def _is_in(self, stream: int, index: int) -> bool:
         return index >= 0 and self.streams.of_call[index] == stream
 
     def _behind(self, source: Call) -> Sequence[Call]:
+        """The rectifiers that hand on what a call makes; else the normalizations."""
         reached = [call for call in self._reached(source) if self._takes_a_mask(call)]
         for kinds in (RECTIFIERS, NORMS):
             if able := [call for call in reached if isinstance(call.layer, kinds)]:
                 return able
-        return [source] if source in reached and source.mixes() and not self._is_normalized_later(source) else []
+        return []
+
+    def _is_prunable(self, source: Call) -> bool:
+        return source.mixes() and self._takes_a_mask(source) and not self._is_normalized_later(source)
 
     def _reached(self, source: Call) -> list[Call]:
         """What hands on the channels that a call makes, itself the first."""
