@@ -1,5 +1,6 @@
 """`Sensitivity`: how much of every group of channels a network can spare, as a table, a picture and plain data."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,9 +149,13 @@ def _columns(curves: Sequence[dict[Any, float]]) -> list[Any]:
 
 
 def _cut(title: str) -> str:
-    """A title of at most `TITLE` characters, without its middle."""
-    half = (TITLE - 1) // 2
-    return title if len(title) <= TITLE else f"{title[: TITLE - 1 - half]}…{title[-half:]}"
+    """A title of at most `TITLE` characters: first words are cut to a letter and their number, from the left."""
+    parts = title.split(".")
+    for index in range(len(parts) - 2):
+        if len(".".join(parts)) > TITLE:
+            parts[index] = re.sub(r"(?<=^\w)\D*", "", parts[index])
+    short = ".".join(parts)
+    return short if len(short) <= TITLE else f"{short[: TITLE - 12]}…{short[-11:]}"
 
 
 def _number(value: float) -> str:

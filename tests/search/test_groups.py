@@ -68,13 +68,11 @@ def test_every_layer_with_weights_is_in_one_group(name):
     assert sorted(weights) == sorted(layers)
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet18", "mobilenet_v2", "vgg11", "densenet121", "squeezenet1_1", "shufflenet_v2_x0_5"]
-)
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "densenet121", "squeezenet1_1"])
 def test_groups_of_networks_by_others_can_each_be_masked(name):
     net = getattr(torchvision.models, name)(weights=None, num_classes=7).eval()
     found = find_groups(net, X)
-    for group in [group for group in found if group.members][:: 1 + len(found) // 8]:
+    for group in [group for group in found if group.members][:: 1 + len(found) // 4]:
         rule = {"sites": [{"paths": list(group.members), "at": "output"}], "sparsity": 0.5, "couple": group.coupled}
         pruned = qprune.swap(net, X, prune=[rule | {"schedule": {"kind": "one-shot", "at": 0}}])
         own = {site.name for site in sites(pruned) if site.mask is not None and not site.mask.ranking.follows}
