@@ -48,7 +48,8 @@ def measure_sensitivity(
     in the dense one that it is compared with, so that the ratio 0 gives 0.
 
     Args:
-        net: a trained network without masks and quantizers, on the device of the images; it is not touched.
+        net: a trained network without masks and quantizers, on the device of the images; it is not touched. Of one that
+            trains more than is used afterwards the used part is measured, with paths as they are in that part.
         batches: a few hundred images. The outputs of the dense network for all of them are held in memory.
         compare: what the outputs are, a word of `DIVERGENCES`.
         ratios: shares of the channels to drop, each in [0, 1).

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 import qprune
+from qprune import zoo
 from qprune.errors import CheckpointError, PlanError
 from qprune.layers import ChannelMask, sites
 from qprune.search import changing, measuring
@@ -241,3 +242,17 @@ def test_networks_without_normalizations_and_of_images_are_measured():
     assert (first.ratios[0.0], first.group.members) == (0.0, ("1",))
     assert first.ratios[0.5] > 0
     assert 0 < first.bits[8] < first.bits[2]
+
+
+def test_logits_of_every_pixel_are_compared():
+    net = zoo.create("unet", width=0.125, classes=5).eval()
+    found = measure(net, [torch.randn(3, 3, 32, 48)], ratios=(0.0, 0.5), bits=())
+    assert all(curve.ratios[0.0] == 0 < curve.ratios[0.5] for curve in found.curves if curve.ratios)
+
+
+def test_of_a_gan_the_generator_that_is_used_is_measured():
+    net = zoo.create("cyclegan", width=0.125, width_discriminator=0.125).eval()
+    found = measure_sensitivity(net, [torch.randn(1, 3, 32, 48)], compare="values", ratios=(0.5,), bits=(), verbose=0)
+    paths = dict(net.generator_ab.named_modules())
+    assert all(path in paths for curve in found.curves for path in curve.group.weights)
+    assert found.curves[-1].group.name == "to_image.weight"
