@@ -251,7 +251,7 @@ def test_logits_of_every_pixel_are_compared():
 
 
 def test_of_a_gan_the_generator_that_is_used_is_measured():
-    net = zoo.create("cyclegan", width=0.125, width_discriminator=0.125).eval()
+    net = zoo.create("cyclegan", width=0.125, width_discriminators=0.125).eval()
     found = measure_sensitivity(net, [torch.randn(1, 3, 32, 48)], compare="values", ratios=(0.5,), bits=(), verbose=0)
     paths = dict(net.generator_ab.named_modules())
     assert all(path in paths for curve in found.curves for path in curve.group.weights)
