@@ -6,7 +6,7 @@ from qprune.calibration import calibrate
 from qprune.dense import to_dense
 from qprune.errors import PlanError, QpruneError, SpecError
 from qprune.shrink import shrink
-from qprune.trained import evaluate, export, load, predict, save, shrink_report, summary
+from qprune.trained import evaluate, export, load, predict, save, sensitivity, shrink_report, summary
 from qprune.training import ScheduleDriver
 from qprune.version import __version__ as __version__
 
@@ -24,6 +24,7 @@ __all__ = [
     "plan",
     "predict",
     "save",
+    "sensitivity",
     "shrink",
     "shrink_report",
     "summary",

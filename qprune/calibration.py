@@ -72,7 +72,7 @@ def calibrate(net: nn.Module, loader: Iterable[Any], *, batches: int | None = No
         _measure_ranges(part, quants, _inputs(part, loader, batches))
         _round_biases(part, next(_inputs(part, loader, batches)))
         if norms:
-            _average_statistics(part, loader, batches)
+            average_statistics(part, loader, batches)
     return net
 
 
@@ -132,7 +132,26 @@ def _check_reached(quants: Quants) -> None:
             raise PlanError(f"{name} has no range: no forward in eval mode reaches it. Take its quantizer out.")
 
 
-def _average_statistics(net: nn.Module, loader: Iterable[Any], batches: int | None) -> None:
+@torch.no_grad()
+def average_statistics(net: nn.Module, loader: Iterable[Any], batches: int | None = None) -> None:
+    """Take the statistics of batch normalizations anew, in place: the mean over the batches; nothing else changes.
+
+    Args:
+        net: a network in eval mode.
+        loader: as for `calibrate`.
+        batches: how many of them to take; by default all.
+
+    Raises:
+        DataError: if there is no batch.
+
+    Source: Izmailov et al. (2018), arXiv:1803.05407, section 3.2.
+
+    Example:
+        >>> norm = nn.BatchNorm2d(1).eval()
+        >>> average_statistics(norm, [torch.full((2, 1, 1, 1), 3.0)])
+        >>> norm.running_mean
+        tensor([3.])
+    """
     norms = [module for module in net.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None]
     if not norms:
         return

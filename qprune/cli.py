@@ -1,4 +1,4 @@
-"""The command line: `qprune fit | plan | evaluate | predict | summary | shrink | export | list`.
+"""The command line: `qprune fit | plan | evaluate | predict | sensitivity | summary | shrink | export | list`.
 
 The only place that prints.
 """
@@ -19,7 +19,7 @@ from torch import nn
 
 from qprune import api, trained
 from qprune.data import read_inputs
-from qprune.errors import CheckpointError, DataError, ExportError, QpruneError
+from qprune.errors import CheckpointError, DataError, ExportError, PlanError, QpruneError
 from qprune.escaping import visible
 from qprune.export import DIALECTS, Certificate, OnnxModel, file_model, monitored, open_run, write_network
 from qprune.layers import sites
@@ -229,6 +229,49 @@ def _new_file(folder: Path, name: str) -> Path:
     if file.exists():
         raise DataError(f"{file} is there already. Move it away, or choose another --out.")
     return file
+
+
+@main.command()
+@click.argument("run")
+@click.option("--ratios", help="Shares of the channels to drop, such as 0.25,0.5; by default six from 0.125 to 0.875.")
+@click.option("--bits", help="Numbers of bits, such as 4,8; by default 2,4,8.")
+@click.option("--images", type=click.IntRange(min=1), default=256, show_default=True, help="How many to measure on.")
+@click.option("--importance", default="activation-l1", show_default=True, help="By which channels are ranked.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The picture; by default sensitivity.png beside RUN's model."
+)
+@click.option("--quiet", is_flag=True, help="No progress.")
+@DATA
+@RUNS
+@DEVICE
+@_explaining_errors
+def sensitivity(
+    run: str, ratios: str | None, bits: str | None, out: Path | None, quiet: bool, runs: Path | None, **options: Any
+) -> None:
+    """Show how much of each group of channels RUN's dense network can spare.
+
+    Every group is pruned by each ratio, and quantized to each number of bits, alone; shown is how far the network's
+    outputs move, without training, on a few hundred training images. What was measured is kept beside RUN's model, so
+    that the same command goes on after an interruption.
+    """
+    grid: dict[str, Any] = {}
+    if ratios is not None:
+        grid["ratios"] = _numbers(ratios, float, "--ratios")
+    if bits is not None:
+        grid["bits"] = _numbers(bits, int, "--bits")
+    beside = model_file(run, runs_root(runs)).with_name("sensitivity.png")
+    picture = beside if out is None else _new_file(out.parent, out.name)
+    found = trained.sensitivity(run, runs=runs, verbose=0 if quiet else "auto", **grid, **options)
+    _say(found)
+    found.plot(picture)
+    _say(f"\nThe curves are in {picture}")
+
+
+def _numbers(text: str, kind: type[float] | type[int], option: str) -> tuple[float, ...]:
+    try:
+        return tuple(kind(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise PlanError(f'{option} must be numbers with commas between them; received "{text}".') from error
 
 
 @main.command()

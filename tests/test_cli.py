@@ -246,6 +246,41 @@ from = "conv2"
 """
 
 
+def test_sensitivity_shows_the_curves_and_keeps_them_beside_the_model(qprune, folder):
+    qprune("fit", write("tiny.toml"), "--quiet")
+    options = ("--ratios", "0.5,0.75", "--bits", "4", "--images", "40", "--quiet")
+    shown = qprune("sensitivity", "tiny", *options)
+    lines = shown.splitlines()
+    assert lines[2] == "40 images; channels ranked by activation-l1."
+    assert lines[4].split() == ["channels", "dropped", "of", "50", "%", "75", "%"]
+    assert [line.split()[:2] for line in lines[6:8]] == [["act1.output", "6"], ["conv2.output", "8"]]
+    assert lines[-1] == f"The curves are in {Path('runs/tiny/sensitivity.png')}"
+    assert (folder / "runs/tiny/sensitivity.png").stat().st_size > 10_000
+    assert qprune("sensitivity", "tiny", *options) == shown
+
+
+def test_sensitivity_says_what_it_costs_before_it_starts(folder):
+    CliRunner().invoke(main, ["fit", write("tiny.toml"), "--quiet"], catch_exceptions=False)
+    result = CliRunner().invoke(
+        main, ["sensitivity", "tiny", "--bits", "4", "--out", "own.png"], catch_exceptions=False
+    )
+    # six ratios of two groups, and one width of three: the classifier's weights are the third
+    assert result.stderr.startswith("15 measurements of 3 groups, on 135 images each: about ")
+    assert (folder / "own.png").is_file()
+
+
+def test_sensitivity_of_a_pruned_run_or_of_nothing_is_refused(qprune, refused):
+    assert refused("sensitivity", "tiny")[0].startswith("qprune: ")
+    qprune("fit", write("tiny.toml", tail=PRUNE), "--quiet")
+    assert refused("sensitivity", "tiny") == [
+        "qprune: Sensitivity is measured of a dense network, and this one has a mask at act1.output. Give the one that "
+        "it started from."
+    ]
+    assert refused("sensitivity", "tiny", "--bits", "4,x") == [
+        'qprune: --bits must be numbers with commas between them; received "4,x".'
+    ]
+
+
 @pytest.fixture
 def in_a_hurry(monkeypatch):
     """Timings of three rounds."""

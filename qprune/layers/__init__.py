@@ -21,7 +21,7 @@ from qprune.layers.hosts import (
 )
 from qprune.layers.in_place import cut_parameter, in_place_of
 from qprune.layers.learned import LearnedQuant, learned_parameters, make_quant
-from qprune.layers.mask import ChannelMask, commit_masks
+from qprune.layers.mask import ChannelMask, commit_masks, follow_sources
 from qprune.layers.quantizer import FakeQuant, commit_all
 from qprune.layers.ranges import Ranges, ranges_of
 from qprune.layers.scores import Scores
@@ -80,6 +80,7 @@ __all__ = [
     "commit_all",
     "commit_masks",
     "cut_parameter",
+    "follow_sources",
     "in_place_of",
     "learned_parameters",
     "make_quant",

@@ -1,6 +1,6 @@
 """`ChannelMask`: keeps or drops whole channels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -174,3 +174,23 @@ def commit_masks(masks: Sequence[ChannelMask]) -> None:
         >>> commit_masks([ChannelMask(2), ChannelMask(3)])
     """
     Scores(masks).commit()
+
+
+def follow_sources(masks: Mapping[str, ChannelMask]) -> None:
+    """Let every mask that follows others take over what those dropped.
+
+    Args:
+        masks: by the names of their sites. Of a source that is not among them, what was taken over before stays.
+
+    Example:
+        >>> masks = {"a.weight": ChannelMask(2), "b.output": ChannelMask(2, importance="tied", tied=(("a.weight", 0),))}
+        >>> masks["a.weight"].keep[0] = False
+        >>> follow_sources(masks)
+        >>> masks["b.output"].keep
+        tensor([False,  True])
+    """
+    for mask in masks.values():
+        for source, offset in mask.tied:
+            if source in masks:
+                keep = masks[source].keep
+                mask.keep[offset : offset + len(keep)] = keep

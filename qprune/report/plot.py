@@ -39,7 +39,7 @@ def plot_history(columns: Columns, events: Events, path: str | Path | None = Non
     if not columns and not events:
         raise QpruneError("The history is empty: there is nothing to plot before the first validation. Train first.")
     drawings = _drawings(columns, events)
-    figure = _figure(len(drawings))
+    figure = empty_figure(len(drawings))
     rows = list(figure.subplots(len(drawings), sharex=True, squeeze=False)[:, 0])
     end = max([*columns.get("step", ()), *(event["step"] for event in events), 1])
     for axes, draw in zip(rows, drawings, strict=True):
@@ -52,7 +52,19 @@ def plot_history(columns: Columns, events: Events, path: str | Path | None = Non
     return figure
 
 
-def _figure(rows: int) -> "Figure":
+def empty_figure(rows: int) -> "Figure":
+    """A figure of the house's size and layout, of no window, without axes.
+
+    Args:
+        rows: how many drawings there will be, one above the other.
+
+    Raises:
+        QpruneError: if matplotlib is not installed.
+
+    Example:
+        >>> empty_figure(rows=2).get_size_inches().tolist()
+        [9.0, 5.0]
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

@@ -14,7 +14,7 @@ from qprune.exact import bias_grids, settle_biases
 from qprune.flow import trace
 from qprune.functional import joint_score
 from qprune.importances import Measured, Scored
-from qprune.layers import ChannelMask, FakeQuant, Site, learned_parameters, sites
+from qprune.layers import ChannelMask, FakeQuant, Site, follow_sources, learned_parameters, sites
 from qprune.network_plan import make_plan
 from qprune.schedules import Timeline
 from qprune.training import ranks
@@ -236,12 +236,8 @@ class ScheduleDriver:
                 average.copy_(parameter)
 
     def _follow(self) -> None:
-        masks = {site.name: site.mask for site in self.sites if site.mask is not None}
-        for mask in masks.values():
-            for source, offset in mask.tied:
-                if source in masks:  # else it was frozen, and cut out, and had been followed
-                    keep = masks[source].keep
-                    mask.keep[offset : offset + len(keep)] = keep
+        # a source that is none of them was frozen, and cut out, and had been followed
+        follow_sources({site.name: site.mask for site in self.sites if site.mask is not None})
 
     def _set_modes(self) -> None:
         parts = [(site, kind, part) for site in self.sites for kind, part in _parts(site)]

@@ -1,0 +1,104 @@
+"""`Kept`: measured divergences in a plain file, so that an interrupted measurement is taken up again."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from qprune.errors import CheckpointError
+from qprune.regular_files import read_regular
+from qprune.training.writing import replaced
+
+FORMAT = 1
+MOST = 2**26  # bytes; a measurement is a line of a hundred
+KINDS = ("ratio", "bits")
+
+Setting = tuple[str, str, float]  # the name of a group, one of KINDS, and the ratio or the number of bits
+
+
+class Kept:
+    """Measured divergences, each known by its setting; every new one is written at once.
+
+    One file may hold those of several networks and sets of images, which do not disturb each other.
+
+    Args:
+        path: a JSON file, ``"sensitivity.json"``; None keeps them in memory alone.
+        key: a word for all that the numbers depend on beside the setting: network, images, importance.
+
+    Raises:
+        CheckpointError: if there is a file of that name that holds something else.
+
+    Example:
+        >>> kept = Kept(None, "of this network")
+        >>> kept[("conv.output", "ratio", 0.5)] = 0.25
+        >>> ("conv.output", "ratio", 0.5) in kept, len(kept)
+        (True, 1)
+    """
+
+    def __init__(self, path: Path | None, key: str) -> None:
+        self.path, self.key = path, key
+        self._of_all: dict[str, dict[Setting, float]] = {}
+        if path is not None and path.exists():
+            self._of_all = _read(path)
+        self._own = self._of_all.setdefault(key, {})
+
+    def __contains__(self, setting: Setting) -> bool:
+        return setting in self._own
+
+    def __getitem__(self, setting: Setting) -> float:
+        return self._own[setting]
+
+    def __setitem__(self, setting: Setting, divergence: float) -> None:
+        self._own[setting] = divergence
+        if self.path is not None:
+            with replaced(self.path) as file:
+                file.write(_text(self._of_all).encode())
+
+    def __len__(self) -> int:
+        return len(self._own)
+
+
+def _text(of_all: Mapping[str, Mapping[Setting, float]]) -> str:
+    """One line for each measurement, for whoever reads the file, or what git says of it."""
+    blocks = []
+    for key, own in of_all.items():
+        lines = ",\n".join(f"  {json.dumps([*setting, value])}" for setting, value in own.items())
+        blocks.append(f"{json.dumps(key)}: [\n{lines}\n ]")
+    return f'{{"format": {FORMAT}, "measured": {{\n ' + ",\n ".join(blocks) + "\n}}\n"
+
+
+def _read(path: Path) -> dict[str, dict[Setting, float]]:
+    try:
+        content = json.loads(read_regular(path, MOST))
+        return {str(key): _settings(lines) for key, lines in _measured(content).items()}
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is damaged, or of something else"
+        raise CheckpointError(
+            f"{path} cannot be used as a file of measurements: {reason}. Move it away, and all is measured anew."
+        ) from error
+
+
+def _measured(content: Any) -> dict[str, Any]:
+    if (
+        not isinstance(content, dict)
+        or content.get("format") != FORMAT
+        or not isinstance(content.get("measured"), dict)
+    ):
+        raise ValueError("another form")
+    measured: dict[str, Any] = content["measured"]
+    return measured
+
+
+def _settings(lines: Any) -> dict[Setting, float]:
+    settings = {}
+    for group, kind, level, value in lines:
+        good = isinstance(group, str) and kind in KINDS and _is_number(level) and _is_number(value)
+        if not good:
+            raise ValueError("another form")
+        settings[(group, kind, level)] = float(value)
+    return settings
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)

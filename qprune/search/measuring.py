@@ -1,0 +1,228 @@
+"""`measure_sensitivity`: every group, ratio and width alone, one after the other; the cost is told before it starts."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any, TextIO
+
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from qprune.errors import PlanError
+from qprune.flow import trace
+from qprune.importances import IMPORTANCES, fitting
+from qprune.layers import sites
+from qprune.search.changing import masked, pruned, quantized, renormalized
+from qprune.search.divergence import divergence, outputs_of
+from qprune.search.groups import Group, find_groups
+from qprune.search.kept import Kept, Setting
+from qprune.search.sensitivity import Curve, Sensitivity
+from qprune.spelling import nearest
+from qprune.training.content import checksum
+from qprune.zoo import deployed
+
+RATIOS = (0.125, 0.25, 0.5, 0.625, 0.75, 0.875)
+BITS = (2, 4, 8)
+BAR = "{n_fmt}/{total_fmt} [{bar:24}] {remaining} {desc}"
+
+
+def measure_sensitivity(
+    net: nn.Module,
+    batches: Sequence[Tensor],
+    *,
+    compare: str,
+    ratios: Sequence[float] = RATIOS,
+    bits: Sequence[int] = BITS,
+    importance: str = "activation-l1",
+    seed: int = 0,
+    file: Path | None = None,
+    verbose: str | int = "auto",
+    out: TextIO | None = None,
+) -> Sensitivity:
+    """Measure how far the outputs of a network move if one group of channels is pruned, or has fewer bits.
+
+    No label is needed. Batch normalizations take their statistics anew on the same images in every changed network, and
+    in the dense one that it is compared with, so that the ratio 0 gives 0.
+
+    Args:
+        net: a trained network without masks and quantizers, on the device of the images; it is not touched. Of one that
+            trains more than is used afterwards the used part is measured, with paths as they are in that part.
+        batches: a few hundred images. The outputs of the dense network for all of them are held in memory.
+        compare: what the outputs are, a word of `DIVERGENCES`.
+        ratios: shares of the channels to drop, each in [0, 1).
+        bits: widths of weights and values, each from 2 to 8.
+        importance: by which the channels of a group are ranked; one that no loss is needed for.
+        seed: of random ranks.
+        file: a JSON file to which each measurement is added as it is made, and from which those that are there are
+            taken. It knows for which network, images and importance a number holds.
+        verbose: 0 is silent; 2 tells the cost; 1 shows a live line, too; ``"auto"`` does where ``out`` is a terminal.
+        out: where to; standard error by default.
+
+    Raises:
+        PlanError: for a ratio, a width or an importance that cannot be, and for a network that is compressed already.
+        CheckpointError: if the file holds something else.
+        TrainingError: if outputs hold NaN or infinity.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.Flatten(), nn.Linear(80, 7))
+        >>> found = measure_sensitivity(
+        ...     net, [torch.randn(9, 3, 8, 8)], compare="classes", ratios=(0, 0.5), bits=(8,), verbose=0
+        ... )
+        >>> [curve.group.name for curve in found.curves]
+        ['1.output', '2.output', '4.weight']
+    """
+    _check(net, ratios, bits, importance)
+    part = deployed(net)
+    kept = Kept(file, _key(part, batches, compare, importance, seed))
+    plan = _Plan(find_groups(part, batches[0][:1]), tuple(map(float, ratios)), tuple(bits))
+    missing = [setting for setting in plan.settings() if setting not in kept]
+    problems: dict[str, str] = {}
+    if missing:
+        work = _Work(part, batches, compare, importance, seed)
+        problems = _measure(work, plan, missing, kept, _Shown(verbose, out or sys.stderr))
+    curves = tuple(plan.curve(group, kept, problems.get(group.name, "")) for group in plan.groups)
+    count = sum(map(len, batches))
+    return Sensitivity(curves, compare, count, importance, sum(setting in kept for setting in missing))
+
+
+def _check(net: nn.Module, ratios: Sequence[float], bits: Sequence[int], importance: str) -> None:
+    for ratio in ratios:
+        if not 0 <= ratio < 1:
+            raise PlanError(f"A ratio is the share of channels to drop, at least 0 and less than 1; received {ratio}.")
+    for width in bits:
+        if width not in range(2, 9):
+            raise PlanError(f"bits must be whole numbers from 2 to 8, which quantizers can have; received {width}.")
+    if not ratios and not bits:
+        raise PlanError("There is nothing to measure: give ratios, bits, or both.")
+    usable = [word for word in fitting("output") if not IMPORTANCES[word].gradient_power]
+    if importance not in usable:
+        raise PlanError(
+            f"importance must be one that is known at outputs without a loss ({', '.join(usable)}); received "
+            f'"{importance}"{nearest(importance, usable)}.'
+        )
+    first = next(sites(net), None)
+    if first is not None:
+        kind = "quantizer" if first.mask is None else "mask"
+        raise PlanError(
+            f"Sensitivity is measured of a dense network, and this one has a {kind} at {first.name}. Give the one that "
+            "it started from."
+        )
+
+
+def _key(net: nn.Module, batches: Sequence[Tensor], compare: str, importance: str, seed: int) -> str:
+    """All that a measurement depends on, in one word."""
+    state = {name: tensor.detach().cpu() for name, tensor in net.state_dict().items()}
+    images = [batch.cpu() for batch in batches]
+    facts = {"compare": compare, "importance": importance, "seed": seed}
+    return checksum({"state": state, "images": images, **facts})
+
+
+@frozen
+class _Plan:
+    groups: tuple[Group, ...]
+    ratios: tuple[float, ...]
+    bits: tuple[int, ...]
+
+    def settings(self) -> list[Setting]:
+        return [setting for group in self.groups for setting in self.of(group)]
+
+    def of(self, group: Group) -> Iterator[Setting]:
+        yield from ((group.name, "ratio", ratio) for ratio in (self.ratios if group.members else ()))
+        yield from ((group.name, "bits", width) for width in self.bits)
+
+    def curve(self, group: Group, kept: Kept, problem: str) -> Curve:
+        found = [setting for setting in self.of(group) if setting in kept]
+        ratios = {level: kept[name, kind, level] for name, kind, level in found if kind == "ratio"}
+        bits = {int(level): kept[name, kind, level] for name, kind, level in found if kind == "bits"}
+        return Curve(group, ratios, bits, problem)
+
+
+class _Work:
+    """The dense network, and what is measured against it."""
+
+    def __init__(self, net: nn.Module, batches: Sequence[Tensor], compare: str, importance: str, seed: int) -> None:
+        self.net, self.batches, self.compare = net, batches, compare
+        self.importance, self.seed = importance, seed
+        began = perf_counter()
+        self.dense = outputs_of(renormalized(net, batches), batches)
+        measured = perf_counter()
+        trace(net, batches[0][:1])
+        self._passes, self._tracing = measured - began, perf_counter() - measured
+
+    def seconds(self, settings: Sequence[Setting]) -> float:
+        """About how long these take."""
+        ratios = [setting for setting in settings if setting[1] == "ratio"]
+        widths = len(settings) - len(ratios)
+        groups = len({name for name, _, _ in ratios})
+        # each takes statistics and compares outputs; a third pass ranks the channels of a group, or measures ranges
+        passes = len(settings) + 0.5 * (groups + widths)
+        return passes * self._passes + (groups + widths) * self._tracing
+
+    def ready(self, group: Group) -> nn.Module:
+        """The network with the masks of a group."""
+        return masked(self.net, self.batches, group, self.importance, self.seed)
+
+    def of_ratio(self, ready: nn.Module, ratio: float) -> float:
+        return self._divergence(pruned(ready, self.batches, ratio))
+
+    def of_bits(self, group: Group, bits: int) -> float:
+        return self._divergence(quantized(self.net, self.batches, group, bits))
+
+    def _divergence(self, changed: nn.Module) -> float:
+        return divergence(changed, self.batches, self.dense, self.compare)
+
+
+class _Shown:
+    """Tells the cost before it starts, and then how it goes."""
+
+    def __init__(self, verbose: str | int, out: TextIO) -> None:
+        if isinstance(verbose, bool) or verbose not in ("auto", 0, 1, 2):
+            raise ValueError(f'verbose must be "auto", 0 (silent), 1 (live) or 2 (the cost); received {verbose!r}')
+        self.out, self.silent = out, verbose == 0
+        self.live = verbose == 1 or (verbose == "auto" and out.isatty())
+
+    def cost(self, settings: Sequence[Setting], images: int, seconds: float) -> None:
+        if not self.silent:
+            groups = len({name for name, _, _ in settings})
+            what = f"{len(settings)} measurements of {groups} groups, on {images} images each"
+            self.out.write(f"{what}: about {_duration(seconds)}.\n")
+            self.out.flush()
+
+    def bar(self, settings: int) -> Any:
+        return _Bar(total=settings, bar_format=BAR, file=self.out, dynamic_ncols=True, disable=not self.live)
+
+
+class _Bar(tqdm):
+    monitor_interval = 0  # no thread: it is moved on at every setting
+
+
+def _duration(seconds: float) -> str:
+    return f"{max(2, round(seconds))} seconds" if seconds < 90 else f"{round(seconds / 60)} minutes"
+
+
+def _measure(work: _Work, plan: _Plan, missing: Sequence[Setting], kept: Kept, shown: _Shown) -> dict[str, str]:
+    """Measure what is missing; for each group that cannot be pruned, why."""
+    problems: dict[str, str] = {}
+    by_group = {group: [each for each in missing if each[0] == group.name] for group in plan.groups}
+    shown.cost(missing, sum(map(len, work.batches)), work.seconds(missing))
+    with torch.no_grad(), shown.bar(len(missing)) as bar:
+        for group, settings in by_group.items():
+            bar.set_description_str(group.title, refresh=False)
+            ratios = [each for each in settings if each[1] == "ratio"]
+            try:
+                ready = work.ready(group) if ratios else work.net
+            except PlanError as error:
+                problems[group.name] = str(error)
+                bar.update(len(ratios))
+                ratios = []
+            for setting in ratios:
+                kept[setting] = work.of_ratio(ready, setting[2])
+                bar.update()
+            for setting in settings:
+                if setting[1] == "bits":
+                    kept[setting] = work.of_bits(group, int(setting[2]))
+                    bar.update()
+    return problems
