@@ -102,6 +102,28 @@ class Comparison:
             if self.written is not None and self.inside is not None:
                 self._add_integers(self.written.net, self.inside, part)
 
+    @torch.no_grad()
+    def check_other_sizes(self, inputs: Inputs) -> None:
+        """Compare on images of twice the height and width, if the network takes them.
+
+        Raises:
+            ExportError: if the file gives something else there: then the forward decides by sizes.
+        """
+        larger = tuple(x.repeat(1, 1, 2, 2) if x.dim() == 4 else x for x in inputs)
+        try:
+            trained = _tuple(self.net(*_copies(larger)))
+        except Exception:  # the network's own code: no other size is allowed
+            return
+        try:
+            exported = _tuple(self.model(*larger))
+            self._check_shapes(trained, exported)
+            self._check_rounding(larger, trained, exported)
+        except ExportError as error:
+            raise ExportError(
+                f"{type(self.net).__name__} does something else with images of twice the size, and the file does what "
+                f"it does for {_shapes(inputs)}: its forward decides by sizes. Export it with dynamic_size=False."
+            ) from error
+
     def _run(self, part: Inputs) -> tuple[Tensor, ...]:
         try:
             return _tuple(self.net(*_copies(part)))

@@ -1,7 +1,8 @@
 """`export_network`: writes the file, runs it, and says how equal it is."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,9 @@ def export_network(
     plain = None if comparison.rounds_alone else chosen.without_quantizers(made.net, inputs, dynamic_size)
     if plain is not None:
         _compare(plain, tried)
+    if made.written is not None and made.written.resizable:
+        with _in_eval((plain or comparison).net):
+            (plain or comparison).check_other_sizes(inputs)
     outputs, quantizers = comparison.agreements()
     layers = made.written.layers if chosen.stores_integers and made.written else ()
     operators = made.operators()
@@ -88,13 +92,19 @@ def _inputs(example: Any) -> Inputs:
 
 
 def _compare(comparison: Comparison, tried: Mapping[str, Inputs]) -> None:
-    net = comparison.net
+    with _in_eval(comparison.net):
+        for inputs in tried.values():
+            comparison.add(inputs)
+
+
+@contextmanager
+def _in_eval(net: nn.Module) -> Iterator[None]:
+    """The network on the CPU and in eval mode, for a while."""
     home = next((p.device for p in net.parameters()), torch.device("cpu"))
     modes = {module: module.training for module in net.modules()}
     net.cpu().eval()
     try:
-        for inputs in tried.values():
-            comparison.add(inputs)
+        yield
     finally:
         net.to(home)
         for module, training in modes.items():

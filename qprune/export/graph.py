@@ -1,4 +1,4 @@
-"""An ONNX graph in the making: nodes, constants, names that are those of the network."""
+"""An ONNX graph while it is written: nodes, constants, names that are those of the network."""
 
 from collections.abc import Sequence
 from typing import Any

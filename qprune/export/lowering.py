@@ -30,7 +30,7 @@ class Layer:
 
 @frozen(eq=False)
 class Lowering:
-    """The file in the making, with the few ways in which all layers write to it.
+    """The file while it is written, with the few ways in which all layers write to it.
 
     Attributes:
         graph: nodes and constants.

@@ -33,12 +33,14 @@ class Written:
         net: the network that was written, shrunk and folded, in eval mode.
         layers: convolutions and linear layers, in execution order.
         quantized: for each site with an active quantizer the tensor of its integers in the model.
+        resizable: whether height and width are free.
     """
 
     model: Any = field(repr=False)
     net: nn.Module = field(repr=False)
     layers: tuple[Layer, ...]
     quantized: dict[str, Codes] = field(repr=False)
+    resizable: bool = False
 
     def with_outputs(self, names: Iterable[str], *, real: bool = False) -> bytes:
         """The model with further tensors of it among its outputs: of integers, or of real numbers."""
@@ -153,7 +155,9 @@ class Walk:
                 value = getattr(self, f"_{node.op}")(node)
                 several = len(node.users) > 1 and isinstance(value, (Real, Product))
                 self.values[node] = self.low.settled(value) if several else value
-        return Written(self.low.graph.model(), self.net, tuple(self.low.layers), dict(self.low.quantized))
+        return Written(
+            self.low.graph.model(), self.net, tuple(self.low.layers), dict(self.low.quantized), self.resizable
+        )
 
     def _symbols(self, shape: Sequence[int]) -> list[str | None]:
         sides: list[str | None] = (

@@ -51,7 +51,7 @@ def hint(size: Any) -> Any:
 
 
 def as_graph(
-    net: nn.Module, traced: fx.GraphModule, state: Sequence[str], inputs: Sequence[str | None], kept: Sequence[Any],
+    net: nn.Module, traced: fx.GraphModule, state: Sequence[str], inputs: Sequence[str], kept: Sequence[Any],
     results: Sequence[Any], form: Any,
 ) -> fx.GraphModule:  # fmt: skip
     """The graph of a forward.
@@ -60,7 +60,7 @@ def as_graph(
         net: the network; it gets constants of its forward as buffers.
         traced: what was written down, a function of parameters and buffers, then of inputs.
         state: paths of these parameters and buffers.
-        inputs: names of the inputs; None for those that are no tensors.
+        inputs: names of the inputs.
         kept: what the calls that stayed whole are.
         results: of the forward: None for tensors, which the traced function gives.
         form: the structure of the results.
@@ -70,11 +70,7 @@ def as_graph(
     """
     making = _Making(net, traced, kept)
     placeholders = [node for node in traced.graph.nodes if node.op == "placeholder"]
-    for name in inputs:
-        if name is None:
-            making.graph.placeholder(f"input_{len(making.graph.nodes)}")
-            continue
-        node = placeholders[len(state) + sum(each.op == "placeholder" for each in making.graph.nodes)]
+    for name, node in zip(inputs, placeholders[len(state) :], strict=True):
         making.made[node] = making.graph.placeholder(name)
         making.made[node].meta = node.meta
     making.owned = dict(zip(placeholders, state, strict=False))
@@ -131,7 +127,6 @@ class _Making:
         self.graph = fx.Graph()
         self.made: dict[fx.Node, Any] = {}
         self.owned: Mapping[fx.Node, str] = {}
-        self.attributes: dict[str, fx.Node] = {}
 
     def given(self, value: Any) -> Any:
         """An argument in the graph."""

@@ -27,7 +27,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 from torch.fx.traceback import get_current_meta, preserve_node_meta
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
-from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from qprune.errors import ShrinkError
 from qprune.flow import line_of, meta_copy
@@ -42,7 +42,7 @@ Shape = tuple[int, ...]
 
 def follow(
     net: nn.Module,
-    inputs: tuple[Any, ...],
+    inputs: tuple[Tensor, ...],
     is_layer: Callable[[nn.Module], bool],
     *,
     images: bool = True,
@@ -52,7 +52,8 @@ def follow(
 
     Args:
         net: the network, on the CPU and in the mode that is to be followed. Its parameters are not touched.
-        inputs: of its forward, of which shapes and dtypes matter; what is no tensor is taken as it is.
+        inputs: of its forward, tensors alone, of which shapes and dtypes matter; what it is not given stays at its
+            default.
         is_layer: whether a module is one call, and is not looked into.
         images: whether their number, the first dimension, may be another in each call of the graph.
         sides: whether the dimensions behind the second may be others, unless the forward demands these.
@@ -62,26 +63,25 @@ def follow(
         operations of ATen, for a few functions of torch and for arithmetic on sizes.
 
     Raises:
-        ShrinkError: the reason alone, if the forward reads values, overwrites what the network keeps, or fails; the
-            line of code is named.
+        ShrinkError: the reason alone, if the forward reads values, overwrites what the network keeps, or fails, where
+            the line of code is named; if it is given anything but tensors.
 
     Example:
         >>> graph = follow(nn.Sequential(nn.ReLU(), nn.Flatten()), (torch.zeros(2, 3, 5, 7),), lambda layer: False)
         >>> [str(call.target) for call in graph.graph.nodes if call.op == "call_function"]
         ['aten.relu.default', 'aten.flatten.using_ints']
     """
+    _check_tensors(inputs)
     state = {**dict(net.named_parameters()), **dict(net.named_buffers())}
     run = _Run(net, is_layer, inputs)
     mode = FakeTensorMode(shape_env=run.sizes.env, allow_non_fake_inputs=True)
     fixed = {name: mode.from_tensor(tensor, static_shapes=True) for name, tensor in state.items()}
-    tensors = [run.sizes.of(mode, x, images, sides) for x in inputs if isinstance(x, Tensor)]
+    tensors = [run.sizes.of(mode, x, images, sides) for x in inputs]
     structure: list[Any] = []
 
     def forward(held: dict[str, Tensor], *given: Tensor) -> list[Any]:
-        ahead = iter(given)
-        arguments = tuple(next(ahead) if isinstance(x, Tensor) else x for x in inputs)
         with _holding(net, {id(state[name]): tensor for name, tensor in held.items()}):
-            results, form = tree_flatten(net(*arguments))
+            results, form = tree_flatten(net(*given))
         structure[:] = [[None if isinstance(each, Tensor) else each for each in results], form]
         return [each for each in results if isinstance(each, Tensor)]
 
@@ -110,18 +110,26 @@ def _holding(net: nn.Module, tensors: dict[int, Tensor]) -> Iterator[None]:
             table.update(held)
 
 
-def _names(net: nn.Module, inputs: tuple[Any, ...]) -> list[str | None]:
-    """What the forward calls its arguments; None for those that are no tensors."""
+def _check_tensors(inputs: tuple[Any, ...]) -> None:
+    other = next((type(x).__name__ for x in inputs if not isinstance(x, Tensor)), None)
+    if other is not None:
+        raise ShrinkError(
+            f"it is given a {other} beside tensors, which a file would hold as it is now. Let its forward have a "
+            "default for that, and give tensors alone"
+        )
+
+
+def _names(net: nn.Module, inputs: tuple[Tensor, ...]) -> list[str]:
+    """What the forward calls its arguments."""
     bound = inspect.signature(net.forward).bind(*inputs).arguments
-    names = [name if not isinstance(value, tuple) else None for name, value in bound.items()]
-    names = names if len(names) == len(inputs) and all(names) else [f"input_{n}" for n in range(len(inputs))]
-    return [name if isinstance(x, Tensor) else None for name, x in zip(names, inputs, strict=True)]
+    named = len(bound) == len(inputs) and not any(isinstance(value, tuple) for value in bound.values())
+    return list(bound) if named else [f"input_{number}" for number in range(len(inputs))]
 
 
-def _reason(net: nn.Module, inputs: tuple[Any, ...], error: Exception) -> str:
+def _reason(net: nn.Module, inputs: tuple[Tensor, ...], error: Exception) -> str:
     if {kind.__name__ for kind in type(error).__mro__} & _BY_VALUES:
         return "its forward decides by values of a tensor"
-    several = tree_map_only(Tensor, lambda x: torch.cat([x, x]) if x.dim() else x, inputs)
+    several = tuple(torch.cat([x, x]) if x.dim() else x for x in inputs)
     for given, words in (
         (inputs, "its forward fails on the example"),
         (several, "its forward takes no other number of images than the example has, and must take any"),
@@ -178,7 +186,7 @@ def _result(tensors: Sequence[Tensor], sizes: Sequence[int], number: int) -> Ten
 class _Run(TorchFunctionMode):
     """Keeps layers and some functions whole while a network runs."""
 
-    def __init__(self, net: nn.Module, is_layer: Callable[[nn.Module], bool], inputs: tuple[Any, ...]) -> None:
+    def __init__(self, net: nn.Module, is_layer: Callable[[nn.Module], bool], inputs: tuple[Tensor, ...]) -> None:
         super().__init__()
         self.net, self.sizes = net, _Sizes(inputs)
         self.calls: list[Kept] = []
@@ -303,8 +311,8 @@ class _Sizes:
     symbol of its own. Torch's own formulas for the sizes behind convolutions take ten times as long.
     """
 
-    def __init__(self, inputs: tuple[Any, ...]) -> None:
-        self.batch = next((len(each) for each in inputs if isinstance(each, Tensor) and each.dim()), 0)
+    def __init__(self, inputs: tuple[Tensor, ...]) -> None:
+        self.batch = next((len(each) for each in inputs if each.dim()), 0)
         self.env = ShapeEnv(duck_shape=False)
         self.others: dict[Any, Any] = {}
 

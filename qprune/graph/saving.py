@@ -31,8 +31,8 @@ _WAY_OUT = "Keep its state_dict, and load that into a network made in the same w
 def graph_of(net: nn.Module, example: Any) -> dict[str, Any]:
     """The calls of a network's eval forward as plain data, from which `net_from` makes it again without its classes.
 
-    The forward is followed symbolically: layers that qprune and torch define are one call each, the user's own modules
-    dissolve into the calls they make. What is made of the data is then compared with the network on the example, to
+    The forward is followed as operations of ATen: layers that qprune and torch define are one call each, the user's own
+    modules are what they compute. What is made of the data is then compared with the network on the example, to
     the bit. Forward hooks of layers, schedules of masks and quantizers, and what a layer was cut from are not kept.
 
     Args:
@@ -106,7 +106,7 @@ def _make_layer(net: nn.Module, node: fx.Node) -> None:
 
 
 class _Description:
-    """The description of one traced network, in the making."""
+    """Describes the network and the calls of its forward as plain data."""
 
     def __init__(self, net: nn.Module, nodes: list[fx.Node]) -> None:
         self.net, self.nodes = net, nodes
@@ -115,7 +115,7 @@ class _Description:
         self.constants: dict[str, Tensor] = {}
 
     def described(self) -> dict[str, Any]:
-        """All of it; see `graph_of`."""
+        """The plain data that `graph_of` returns."""
         modules = dict(self._modules(self.net, "", {}))
         nodes = [self._node(node) for node in self.nodes]
         return {"modules": modules, "nodes": nodes, "tensors": self._tensors(modules)}

@@ -108,6 +108,14 @@ def test_network_that_takes_one_number_of_images_is_told(tmp_path: Path) -> None
         qprune.export(net, tmp_path / "model.onnx", torch.randn(1, 3, 5, 7))
 
 
+def test_network_that_decides_by_the_size_of_images_is_told(tmp_path: Path) -> None:
+    net = Net(lambda net, x: net.a(x).relu() if x.shape[2] > 8 else net.a(x))
+    with pytest.raises(ExportError, match=r"Net does something else with images of twice the size.*dynamic_size=False"):
+        qprune.export(net, tmp_path / "model.onnx", torch.randn(1, 3, 5, 7))
+    assert not (tmp_path / "model.onnx").exists()
+    qprune.export(net, tmp_path / "model.onnx", torch.randn(1, 3, 5, 7), dynamic_size=False)
+
+
 def test_outputs_of_other_shapes_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def widen(net: Any) -> None:
         net.c = nn.Conv2d(4, 6, 1)

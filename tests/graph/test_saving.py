@@ -317,6 +317,32 @@ def test_tensor_that_a_forward_makes_anew_may_be_overwritten(shape: tuple[int, .
     assert _same(net, again, x)
 
 
+class Scaling(nn.Module):
+    def forward(self, x: Any, by: Any = 2.0) -> Tensor:
+        return (x[0] + x[1] if isinstance(x, list) else x) * by
+
+
+@pytest.mark.parametrize(
+    ("example", "words"),
+    [
+        ((torch.ones(2, 3), 3.0), "it is given a float beside tensors"),
+        (([torch.ones(2, 3), torch.ones(2, 3)], torch.ones(1)), "it is given a list beside tensors"),
+    ],
+)
+def test_a_file_takes_tensors_alone(example: Any, words: str, tmp_path: Any) -> None:
+    with pytest.raises(
+        ShrinkError, match=rf"Scaling cannot be saved as a graph: {words}, which a file would hold as it"
+    ):
+        qprune.save(Scaling(), tmp_path / "net.pt", example)
+
+
+def test_several_tensors_are_given_in_their_order(tmp_path: Any) -> None:
+    given = (torch.randn(2, 3), torch.randn(2, 1))
+    again = _saved(Scaling(), given, tmp_path)
+    assert torch.equal(again(*given), Scaling()(*given))
+    assert torch.equal(again(given[0], 3 * given[1]), Scaling()(given[0], 3 * given[1]))
+
+
 class Remembering(nn.Module):
     def __init__(self) -> None:
         super().__init__()
