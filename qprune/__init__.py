@@ -5,8 +5,9 @@ from qprune.assemble import swap
 from qprune.calibration import calibrate
 from qprune.dense import to_dense
 from qprune.errors import PlanError, QpruneError, SpecError
+from qprune.searches import search, sensitivity
 from qprune.shrink import shrink
-from qprune.trained import evaluate, export, load, predict, save, sensitivity, shrink_report, summary
+from qprune.trained import evaluate, export, load, predict, save, shrink_report, summary
 from qprune.training import ScheduleDriver
 from qprune.version import __version__ as __version__
 
@@ -24,6 +25,7 @@ __all__ = [
     "plan",
     "predict",
     "save",
+    "search",
     "sensitivity",
     "shrink",
     "shrink_report",

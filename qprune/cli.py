@@ -1,4 +1,4 @@
-"""The command line: `qprune fit | plan | evaluate | predict | sensitivity | summary | shrink | export | list`.
+"""The command line: `qprune fit | plan | evaluate | predict | sensitivity | search | summary | shrink | export | list`.
 
 The only place that prints.
 """
@@ -10,14 +10,15 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import torch
 from attrs import evolve
 from torch import nn
 
-from qprune import api, trained
+from qprune import api, searches, trained
+from qprune.budget import METHODS
 from qprune.data import read_inputs
 from qprune.errors import CheckpointError, DataError, ExportError, PlanError, QpruneError
 from qprune.escaping import visible
@@ -25,10 +26,12 @@ from qprune.export import DIALECTS, Certificate, OnnxModel, file_model, monitore
 from qprune.layers import sites
 from qprune.report import chain_of, chain_table, forward_times, report_shrunk, short, table, time_table
 from qprune.shrink import shrink_with_facts
-from qprune.spec import spec_tree
+from qprune.spec import spec_to_toml, spec_tree
 from qprune.tasks import to_pixels, write_png
 from qprune.training import Opened, is_writer, load_model, model_file, open_model, runs_root, save_small
 from qprune.zoo import deployed
+
+N = TypeVar("N", int, float)
 
 SET = click.option(
     "--set",
@@ -261,13 +264,66 @@ def sensitivity(
         grid["bits"] = _numbers(bits, int, "--bits")
     beside = model_file(run, runs_root(runs)).with_name("sensitivity.png")
     picture = beside if out is None else _new_file(out.parent, out.name)
-    found = trained.sensitivity(run, runs=runs, verbose=0 if quiet else "auto", **grid, **options)
+    found = searches.sensitivity(run, runs=runs, verbose=0 if quiet else "auto", **grid, **options)
     _say(found)
     found.plot(picture)
     _say(f"\nThe curves are in {picture}")
 
 
-def _numbers(text: str, kind: type[float] | type[int], option: str) -> tuple[float, ...]:
+@main.command()
+@click.argument("run")
+@click.option(
+    "--budget",
+    "budgets",
+    multiple=True,
+    required=True,
+    metavar="COST=MOST",
+    help="macs=0.25, bytes=100kB, bops=1% or params=50k, say; a number up to 1 is a share. May be repeated.",
+)
+@click.option("--bits", help="Numbers of bits to choose from, such as 2,4,8; without it all stays in float.")
+@click.option("--method", type=click.Choice(list(METHODS)), default="sensitivity", show_default=True,
+              help="By what was measured; or, to compare, the same everywhere or by chance.")  # fmt: skip
+@click.option("--ratios", help="Shares of channels to measure; by default six from 0.125 to 0.875.")
+@click.option("--images", type=click.IntRange(min=1), default=256, show_default=True, help="How many to measure on.")
+@click.option("--importance", default="activation-l1", show_default=True, help="By which channels are ranked.")
+@click.option("--least", type=float, default=0.1, show_default=True, help="Share of its channels each group keeps.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the images, and of what is drawn by chance.")
+@click.option("--name", help="Of the spec; by default RUN and the budget.")
+@click.option("--out", type=click.Path(path_type=Path), help="The spec; by default NAME.toml beside RUN's model.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@DATA
+@RUNS
+@DEVICE
+@_explaining_errors
+def search(
+    run: str,
+    budgets: tuple[str, ...],
+    bits: str | None,
+    ratios: str | None,
+    name: str | None,
+    out: Path | None,
+    quiet: bool,
+    runs: Path | None,
+    **options: Any,
+) -> None:
+    """Find what to drop of RUN's dense network, layer by layer, and how many bits to use, for a budget.
+
+    Nothing is trained: what every group of channels can spare is measured (as by `qprune sensitivity`, whose
+    measurements are taken over), and the choice is written as a spec, which `qprune plan` shows and `qprune fit`
+    trains. The same command goes on after an interruption.
+    """
+    grid: dict[str, Any] = {} if ratios is None else {"ratios": _numbers(ratios, float, "--ratios")}
+    widths = () if bits is None else _numbers(bits, int, "--bits")
+    found = searches.search(run, budgets, bits=widths, runs=runs, verbose=0 if quiet else "auto", **grid, **options)
+    spec = found.spec(name)
+    file = out or model_file(run, runs_root(runs)).with_name(f"{spec.name.rpartition('/')[2]}.toml")
+    text = spec_to_toml(spec)
+    if not file.is_file() or file.read_text(encoding="utf-8") != text:  # the same search finds the same
+        _new_file(file.parent, file.name).write_text(text, encoding="utf-8")
+    _say(f"{found}\n\nThe spec is in {file}\n\n  qprune plan {file}\n  qprune fit {file}")
+
+
+def _numbers(text: str, kind: Callable[[str], N], option: str) -> tuple[N, ...]:
     try:
         return tuple(kind(part) for part in text.split(",") if part.strip())
     except ValueError as error:

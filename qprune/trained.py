@@ -1,6 +1,5 @@
-"""Functions for trained networks: load, score, run, summarize, save, export them; and what they can spare."""
+"""Functions for trained networks: load, score, run, summarize, save, export them."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,25 +8,21 @@ from attrs import evolve
 from torch import Tensor, nn
 
 from qprune.data import wrap_data
-from qprune.errors import DataError, ExportError
+from qprune.errors import ExportError
 from qprune.export import Certificate, export_network, export_run, open_run
 from qprune.graph import graph_of
 from qprune.report import ShrinkReport, Summary, report_shrunk, summarize
-from qprune.search import BITS, RATIOS, Sensitivity, compared_of, measure_sensitivity, outputs_of, take_images
 from qprune.shrink import shrink_with_facts
 from qprune.tasks import Task, run_padded
 from qprune.training import (
     Opened,
-    choose_device,
     choose_spec,
     evaluate_model,
     evaluating,
-    model_file,
     open_model,
     runs_root,
     save_checkpoint,
 )
-from qprune.zoo import deployed
 
 
 def load(
@@ -244,79 +239,6 @@ def export(
     return export_network(model, path, example, **options)
 
 
-def sensitivity(
-    model: nn.Module | Path | str,
-    *,
-    data: Any = None,
-    ratios: Sequence[float] = RATIOS,
-    bits: Sequence[int] = BITS,
-    images: int = 256,
-    importance: str = "activation-l1",
-    compare: str | None = None,
-    seed: int = 0,
-    file: Path | str | None = None,
-    runs: Path | str | None = None,
-    device: str | None = None,
-    verbose: str | int = "auto",
-) -> Sensitivity:
-    """How much of each group of channels a trained network can spare: which ratio, how many bits, layer by layer.
-
-    Of every group of channels (see `qprune.search.find_groups`) each ratio is dropped alone, and its weights and values
-    are rounded to each number of bits alone; measured is how far the outputs move from those of the dense network. That
-    needs images, but no labels and no training: minutes on a CPU for a small network. The cost is told before it
-    starts, and a measurement that was interrupted goes on where it was.
-
-    Args:
-        model: a dense network, or a run of one.
-        data: as for `fit`; of a run it is known. The training images are taken, without augmentation.
-        ratios: shares of the channels to drop, each in [0, 1).
-        bits: widths, each from 2 to 8.
-        images: how many; a few hundred do. The network's outputs for all of them are held in memory.
-        importance: by which the channels of a group are ranked, as in a rule; one that no loss is needed for.
-        compare: ``"classes"`` for logits, by their KL divergence, or ``"values"`` for images and other numbers, by
-            their mean squared difference; a run, and outputs of shape (N, classes), say so by themselves.
-        seed: of the draw of images, and of random ranks.
-        file: where measurements are kept, as JSON; by default ``sensitivity.json`` in the folder of a run.
-        runs: where run folders lie.
-        device: where to compute, for a run; a network stays where it is.
-        verbose: 0 is silent; 2 tells the cost; 1 shows a live line, too; ``"auto"`` does on a terminal.
-
-    Returns:
-        the curves: prints as a table, ``.plot(path)``, ``.to_dict()``.
-
-    Raises:
-        CheckpointError: as for `load`; if ``file`` holds something else.
-        DataError: if there are no images.
-        PlanError: for a ratio, a width or an importance that cannot be, or a network that is compressed already.
-
-    Example:
-        >>> found = qprune.sensitivity("runs/digits/baseline", ratios=(0.5,), bits=(4,), images=64, verbose=0)
-        >>> found.curves[0].group.name
-        'stem.act.output'
-    """
-    known: dict[str, Any] = {"ratios": ratios, "bits": bits, "importance": importance, "seed": seed, "verbose": verbose}
-    if isinstance(model, nn.Module):
-        net, task, part = model, None, _training_part(data)
-    else:
-        opened = _with_data(open_model(model, runs_root(runs)), data)
-        net, task, part = opened.net.to(choose_device(device)), opened.spec.task, opened.split("train")
-        file = file or model_file(model, runs_root(runs)).with_name("sensitivity.json")
-    where = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
-    batches = [batch.to(where) for batch in take_images(part, images, seed=seed)]
-    with evaluating(net):
-        compare = compared_of(task, compare, outputs_of(deployed(net), [batches[0][:1]])[0])
-    known |= {"compare": compare, "file": None if file is None else Path(file)}
-    return measure_sensitivity(net, batches, **known)
-
-
-def _training_part(data: Any) -> Any:
-    if data is None or isinstance(data, str | Path):
-        raise DataError(
-            'A network does not know what its images are: hand them over, data={"train": ...}, a dataset or a loader.'
-        )
-    return wrap_data(data).train
-
-
 def _opened(
     run: Path | str,
     runs: Path | str | None,
@@ -326,10 +248,11 @@ def _opened(
 ) -> Opened:
     root = runs_root(runs)
     opened = open_run(run, root, trusted=trusted) if model is None else open_model(run, root, model)
-    return _with_data(opened, data)
+    return with_data(opened, data)
 
 
-def _with_data(opened: Opened, data: Any) -> Opened:
+def with_data(opened: Opened, data: Any) -> Opened:
+    """What was opened, with the data that the user hands over in place of its own: a folder, datasets or loaders."""
     if isinstance(data, str | Path):
         return evolve(opened, spec=choose_spec(opened.spec, folder=data))
     return opened if data is None else evolve(opened, data=wrap_data(data, trains=False))

@@ -273,7 +273,7 @@ def test_sensitivity_of_a_pruned_run_or_of_nothing_is_refused(qprune, refused):
     assert refused("sensitivity", "tiny")[0].startswith("qprune: ")
     qprune("fit", write("tiny.toml", tail=PRUNE), "--quiet")
     assert refused("sensitivity", "tiny") == [
-        "qprune: Sensitivity is measured of a dense network, and this one has a mask at act1.output. Give the one that "
+        "qprune: A dense network is measured, and this one has a mask at act1.output. Give the one that "
         "it started from."
     ]
     assert refused("sensitivity", "tiny", "--bits", "4,x") == [

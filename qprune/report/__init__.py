@@ -6,7 +6,7 @@ from qprune.report.density import merit, performance_density, performance_densit
 from qprune.report.forecast import carry_out, forecast
 from qprune.report.shrinking import LayerChange, ShrinkReport, ShrinkTotal, report_shrunk
 from qprune.report.summary import Summary, TotalCost, summarize
-from qprune.report.tables import short, table
+from qprune.report.tables import html_table, short, table
 from qprune.report.timing import forward_times, time_table
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "chain_table",
     "forecast",
     "forward_times",
+    "html_table",
     "merit",
     "performance_density",
     "performance_density_legacy",

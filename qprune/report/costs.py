@@ -186,10 +186,16 @@ def _packed(layer: _Layer, sizes_kept: dict[str, int], weight_bits: int) -> int:
     kept = _own_kept(layer, sizes_kept)
     weights = ceil(kept.get("weight", 0) * weight_bits / 8)
     others = sum(count for name, count in kept.items() if name != "weight")
-    return weights + 4 * others + _scale_bytes(layer.module, sizes_kept.get("bias", 0))
+    return weights + 4 * others + scale_bytes(layer.module, sizes_kept.get("bias", 0))
 
 
-def _scale_bytes(module: nn.Module, channels: int) -> int:
+def scale_bytes(module: nn.Module, channels: int) -> int:
+    """Bytes of the scales of a layer's weights, of which so many channels are left.
+
+    Example:
+        >>> scale_bytes(nn.Conv2d(2, 3, 5), 3)
+        0
+    """
     if slot_bits(module, "weight") is None:
         return 0
     quant: Any = module.weight_quant

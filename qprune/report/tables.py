@@ -1,6 +1,7 @@
 """Plain-text tables: aligned columns, and numbers that people can read."""
 
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 from attrs import asdict
@@ -40,6 +41,31 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = 
     if footer:
         lines.insert(len(lines) - footer, rule)
     return "\n".join(lines)
+
+
+def html_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = "") -> str:
+    """The same table as HTML, for notebooks; what is in the cells is escaped.
+
+    Args:
+        header: as for `table`.
+        rows: as for `table`.
+        right: as for `table`.
+
+    Example:
+        >>> html_table(["layer", "MACs"], [["a<b", "64"]], right="lr").count("a&lt;b")
+        1
+    """
+    sides = ["right" if side == "r" else "left" for side in right.ljust(len(header))]
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        inner = "".join(
+            f'<{tag} style="text-align:{side}">{escape(visible(cell))}</{tag}>'
+            for cell, side in zip(cells, sides, strict=True)
+        )
+        return f"<tr>{inner}</tr>"
+
+    body = "".join(line(row, "td") for row in rows)
+    return f"<table><thead>{line(header, 'th')}</thead><tbody>{body}</tbody></table>"
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], right: str) -> str:

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from qprune.budget import DIVERGENCES, compared_of, outputs_of
+from qprune.budget.divergence import class_divergence, divergence, value_divergence
 from qprune.errors import PlanError, TrainingError
-from qprune.search import DIVERGENCES, compared_of, outputs_of
-from qprune.search.divergence import class_divergence, divergence, value_divergence
 from qprune.spec import TaskSpec
 
 

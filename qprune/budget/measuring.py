@@ -1,9 +1,10 @@
 """`measure_sensitivity`: every group, ratio and width alone, one after the other; the cost is told before it starts."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any, TextIO
 
 import torch
@@ -11,15 +12,15 @@ from attrs import frozen
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from qprune.budget.changing import drop, masked, pruned, quantized, renormalized
+from qprune.budget.divergence import divergence, outputs_of
+from qprune.budget.groups import Group, find_groups
+from qprune.budget.kept import Kept, Setting
+from qprune.budget.sensitivity import Curve, Sensitivity
 from qprune.errors import PlanError
 from qprune.flow import trace
 from qprune.importances import IMPORTANCES, fitting
 from qprune.layers import sites
-from qprune.search.changing import masked, pruned, quantized, renormalized
-from qprune.search.divergence import divergence, outputs_of
-from qprune.search.groups import Group, find_groups
-from qprune.search.kept import Kept, Setting
-from qprune.search.sensitivity import Curve, Sensitivity
 from qprune.spelling import nearest
 from qprune.training.content import checksum
 from qprune.zoo import deployed
@@ -38,6 +39,7 @@ def measure_sensitivity(
     bits: Sequence[int] = BITS,
     importance: str = "activation-l1",
     seed: int = 0,
+    around: Mapping[Group, float] = MappingProxyType({}),
     file: Path | None = None,
     verbose: str | int = "auto",
     out: TextIO | None = None,
@@ -56,6 +58,8 @@ def measure_sensitivity(
         bits: widths of weights and values, each from 2 to 8.
         importance: by which the channels of a group are ranked; one that no loss is needed for.
         seed: of random ranks.
+        around: shares of the channels of some groups that are dropped meanwhile, while another group is measured;
+            outputs are compared with the dense ones all the same.
         file: a JSON file to which each measurement is added as it is made, and from which those that are there are
             taken. It knows for which network, images and importance a number holds.
         verbose: 0 is silent; 2 tells the cost; 1 shows a live line, too; ``"auto"`` does where ``out`` is a terminal.
@@ -74,21 +78,26 @@ def measure_sensitivity(
         >>> [curve.group.name for curve in found.curves]
         ['1.output', '2.output', '4.weight']
     """
-    _check(net, ratios, bits, importance)
+    check_dense(net, ratios, bits, importance)
     part = deployed(net)
-    kept = Kept(file, _key(part, batches, compare, importance, seed))
+    kept = Kept(file, _key(part, batches, compare, importance, seed, around))
     plan = _Plan(find_groups(part, batches[0][:1]), tuple(map(float, ratios)), tuple(bits))
     missing = [setting for setting in plan.settings() if setting not in kept]
     problems: dict[str, str] = {}
     if missing:
-        work = _Work(part, batches, compare, importance, seed)
+        work = _Work(part, batches, compare, importance, seed, around)
         problems = _measure(work, plan, missing, kept, _Shown(verbose, out or sys.stderr))
     curves = tuple(plan.curve(group, kept, problems.get(group.name, "")) for group in plan.groups)
     count = sum(map(len, batches))
     return Sensitivity(curves, compare, count, importance, sum(setting in kept for setting in missing))
 
 
-def _check(net: nn.Module, ratios: Sequence[float], bits: Sequence[int], importance: str) -> None:
+def check_dense(net: nn.Module, ratios: Sequence[float], bits: Sequence[int], importance: str) -> None:
+    """Refuse what cannot be measured.
+
+    Raises:
+        PlanError: as `measure_sensitivity` does.
+    """
     for ratio in ratios:
         if not 0 <= ratio < 1:
             raise PlanError(f"A ratio is the share of channels to drop, at least 0 and less than 1; received {ratio}.")
@@ -107,16 +116,25 @@ def _check(net: nn.Module, ratios: Sequence[float], bits: Sequence[int], importa
     if first is not None:
         kind = "quantizer" if first.mask is None else "mask"
         raise PlanError(
-            f"Sensitivity is measured of a dense network, and this one has a {kind} at {first.name}. Give the one that "
+            f"A dense network is measured, and this one has a {kind} at {first.name}. Give the one that "
             "it started from."
         )
 
 
-def _key(net: nn.Module, batches: Sequence[Tensor], compare: str, importance: str, seed: int) -> str:
+def _key(
+    net: nn.Module,
+    batches: Sequence[Tensor],
+    compare: str,
+    importance: str,
+    seed: int,
+    around: Mapping[Group, float],
+) -> str:
     """All that a measurement depends on, in one word."""
     state = {name: tensor.detach().cpu() for name, tensor in net.state_dict().items()}
     images = [batch.cpu() for batch in batches]
-    facts = {"compare": compare, "importance": importance, "seed": seed}
+    facts: dict[str, Any] = {"compare": compare, "importance": importance, "seed": seed}
+    if around:
+        facts["around"] = {group.name: ratio for group, ratio in around.items()}
     return checksum({"state": state, "images": images, **facts})
 
 
@@ -143,7 +161,15 @@ class _Plan:
 class _Work:
     """The dense network, and what is measured against it."""
 
-    def __init__(self, net: nn.Module, batches: Sequence[Tensor], compare: str, importance: str, seed: int) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        batches: Sequence[Tensor],
+        compare: str,
+        importance: str,
+        seed: int,
+        around: Mapping[Group, float],
+    ) -> None:
         self.net, self.batches, self.compare = net, batches, compare
         self.importance, self.seed = importance, seed
         began = perf_counter()
@@ -151,6 +177,8 @@ class _Work:
         measured = perf_counter()
         trace(net, batches[0][:1])
         self._passes, self._tracing = measured - began, perf_counter() - measured
+        self.around = dict(around)
+        self._meanwhile = self.ready(*around) if around else net
 
     def seconds(self, settings: Sequence[Setting]) -> float:
         """About how long these take."""
@@ -161,15 +189,19 @@ class _Work:
         passes = len(settings) + 0.5 * (groups + widths)
         return passes * self._passes + (groups + widths) * self._tracing
 
-    def ready(self, group: Group) -> nn.Module:
-        """The network with the masks of a group."""
-        return masked(self.net, self.batches, group, self.importance, self.seed)
+    def ready(self, *groups: Group) -> nn.Module:
+        """The network with the masks of these groups, and what is dropped meanwhile."""
+        changed = masked(
+            self.net, self.batches, list(self.around | dict.fromkeys(groups, 0.0)), self.importance, self.seed
+        )
+        drop(changed, self.around)
+        return changed
 
-    def of_ratio(self, ready: nn.Module, ratio: float) -> float:
-        return self._divergence(pruned(ready, self.batches, ratio))
+    def of_ratio(self, ready: nn.Module, group: Group, ratio: float) -> float:
+        return self._divergence(pruned(ready, self.batches, {group: ratio}))
 
     def of_bits(self, group: Group, bits: int) -> float:
-        return self._divergence(quantized(self.net, self.batches, group, bits))
+        return self._divergence(quantized(self._meanwhile, self.batches, group, bits))
 
     def _divergence(self, changed: nn.Module) -> float:
         return divergence(changed, self.batches, self.dense, self.compare)
@@ -219,7 +251,7 @@ def _measure(work: _Work, plan: _Plan, missing: Sequence[Setting], kept: Kept, s
                 bar.update(len(ratios))
                 ratios = []
             for setting in ratios:
-                kept[setting] = work.of_ratio(ready, setting[2])
+                kept[setting] = work.of_ratio(ready, group, setting[2])
                 bar.update()
             for setting in settings:
                 if setting[1] == "bits":

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from qprune.budget import take_images
 from qprune.data import load_data
 from qprune.errors import DataError
-from qprune.search import take_images
 from qprune.spec import DataSpec
 
 NUMBERED = TensorDataset(torch.arange(150.0).view(-1, 1, 1, 1), torch.zeros(150))

@@ -8,8 +8,8 @@ from torch import nn
 
 import qprune
 from qprune import zoo
+from qprune.budget import Group, find_groups
 from qprune.layers import sites
-from qprune.search import Group, find_groups
 from qprune.zoo import deployed
 
 X = torch.zeros(1, 3, 64, 64)

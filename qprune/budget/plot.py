@@ -1,10 +1,11 @@
-"""`plot_sensitivity`: one figure of what every group can spare."""
+"""One figure of what every group can spare, and one of what a search left of them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qprune.budget.found import Found
+from qprune.budget.sensitivity import Sensitivity, cut_title
 from qprune.report.plot import NAMED, empty_figure
-from qprune.search.sensitivity import Sensitivity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,6 +28,32 @@ def plot_sensitivity(found: Sensitivity, path: str | Path | None = None) -> "Fig
     rows = figure.subplots(max(1, len(kinds)), squeeze=False)[:, 0]
     for axes, kind in zip(rows, kinds, strict=False):
         _draw(axes, found, kind)
+    if path is not None:
+        figure.savefig(path)
+    return figure
+
+
+def plot_found(found: Found, path: str | Path | None = None) -> "Figure":
+    """Draw what is kept of each group, and its bits; see `Found.plot`.
+
+    Raises:
+        QpruneError: if matplotlib is not installed.
+    """
+    groups = list(found.choices.items())[::-1]
+    figure = empty_figure(max(2, 1 + len(groups) // 5))
+    axes = figure.subplots()
+    kept = [1 - choice.dropped / group.channels for group, choice in groups]
+    bars = axes.barh(range(len(groups)), kept, color="#4477aa", height=0.8)
+    axes.barh(range(len(groups)), [1 - share for share in kept], left=kept, color="#dddddd", height=0.8)
+    bits = ["" if choice.bits is None else f", {choice.bits} bits" for _, choice in groups]
+    counts = [f"{group.channels - choice.dropped} of {group.channels}" for group, choice in groups]
+    axes.set_yticks(range(len(groups)), [cut_title(group.title) for group, _ in groups], fontsize=8)
+    for bar, count, width in zip(bars, counts, bits, strict=True):
+        axes.text(1.01, bar.get_y() + bar.get_height() / 2, count + width, va="center", fontsize=8)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(-0.6, len(groups) - 0.4)
+    axes.set_xlabel("share of channels kept")
+    axes.spines[["top", "right", "left"]].set_visible(False)
     if path is not None:
         figure.savefig(path)
     return figure

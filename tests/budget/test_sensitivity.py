@@ -8,8 +8,8 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import qprune
+from qprune.budget import Curve, Group, Sensitivity
 from qprune.errors import CheckpointError, DataError, PlanError
-from qprune.search import Curve, Group, Sensitivity
 from qprune.training import Run
 
 GRID = {"ratios": (0.25, 0.75), "bits": (4,), "verbose": 0}

@@ -12,13 +12,13 @@ from torch.optim.swa_utils import update_bn
 
 import qprune
 from qprune import zoo
+from qprune.budget import changing, measuring
+from qprune.budget.changing import masked, pruned, quantized, renormalized
+from qprune.budget.divergence import divergence, outputs_of
+from qprune.budget.groups import find_groups
+from qprune.budget.measuring import measure_sensitivity
 from qprune.errors import CheckpointError, PlanError
 from qprune.layers import ChannelMask, sites
-from qprune.search import changing, measuring
-from qprune.search.changing import masked, pruned, quantized, renormalized
-from qprune.search.divergence import divergence, outputs_of
-from qprune.search.groups import find_groups
-from qprune.search.measuring import measure_sensitivity
 
 GRID = {"ratios": (0.0, 0.25, 0.875), "bits": (2, 8)}
 measure = partial(measure_sensitivity, compare="classes", verbose=0)
@@ -130,7 +130,7 @@ def test_a_ranking_by_chance_is_another_with_another_seed(net, images):
 
 def test_coupled_masks_drop_the_same_channels(net, images):
     group = find_groups(net, images[0][:1])[0]
-    half = pruned(masked(net, images, group, "activation-l1"), images, 0.5)
+    half = pruned(masked(net, images, [group], "activation-l1"), images, {group: 0.5})
     keeps = [mask.keep for mask in half.modules() if isinstance(mask, ChannelMask)]
     assert group.coupled
     assert len(keeps) > 1
@@ -157,10 +157,10 @@ def test_statistics_are_those_that_torch_takes(net, images):
 
 
 def test_a_group_that_cannot_be_pruned_says_why_and_the_others_are_measured(net, images, monkeypatch):
-    def refuse(dense, batches, group, *rest):
-        if group.name == "mix.act.output":
+    def refuse(dense, batches, groups, *rest):
+        if "mix.act.output" in [group.name for group in groups]:
             raise PlanError("No mask can be here.")
-        return changing.masked(dense, batches, group, *rest)
+        return changing.masked(dense, batches, groups, *rest)
 
     monkeypatch.setattr(measuring, "masked", refuse)
     found = measure(net, images, ratios=(0.5,), bits=(8,))

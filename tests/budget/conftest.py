@@ -6,7 +6,7 @@ import pytest
 from torch import Tensor, nn
 
 import qprune
-from qprune.search import take_images
+from qprune.budget import take_images
 from qprune.training import open_model
 
 SHORT = ["train.length=4ep"]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
+from qprune.budget.groups import Group
 from qprune.report import table
 from qprune.report.tables import as_plain
-from qprune.search.groups import Group
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -87,7 +87,11 @@ class Sensitivity:
         tables = []
         if ratios := _columns([curve.ratios for curve in self.curves]):
             rows = [
-                [_cut(curve.group.title), str(curve.group.channels), *(_number(curve.ratios[r]) for r in ratios)]
+                [
+                    cut_title(curve.group.title),
+                    str(curve.group.channels),
+                    *(few_digits(curve.ratios[r]) for r in ratios),
+                ]
                 for curve in self.curves
                 if curve.ratios
             ]
@@ -95,7 +99,7 @@ class Sensitivity:
             tables.append(table(header, rows, right="l" + "r" * (len(header) - 1)))
         if bits := _columns([curve.bits for curve in self.curves]):
             rows = [
-                [_cut(curve.group.title), *(_number(curve.bits[b]) for b in bits)]
+                [cut_title(curve.group.title), *(few_digits(curve.bits[b]) for b in bits)]
                 for curve in self.curves
                 if curve.bits
             ]
@@ -129,7 +133,7 @@ class Sensitivity:
         Raises:
             QpruneError: if matplotlib is not installed.
         """
-        from qprune.search.plot import plot_sensitivity
+        from qprune.budget.plot import plot_sensitivity
 
         return plot_sensitivity(self, path)
 
@@ -148,8 +152,13 @@ def _columns(curves: Sequence[dict[Any, float]]) -> list[Any]:
     return [levels[round(i * (len(levels) - 1) / max(1, most - 1))] for i in range(most)]
 
 
-def _cut(title: str) -> str:
-    """A title of at most `TITLE` characters: first words are cut to a letter and their number, from the left."""
+def cut_title(title: str) -> str:
+    """A title of at most `TITLE` characters: first words are cut to a letter and their number, from the left.
+
+    Example:
+        >>> cut_title("stage1.0.residual.conv1.output +2")
+        's1.0.r.conv1.output +2'
+    """
     parts = title.split(".")
     for index in range(len(parts) - 2):
         if len(".".join(parts)) > TITLE:
@@ -158,8 +167,13 @@ def _cut(title: str) -> str:
     return short if len(short) <= TITLE else f"{short[: TITLE - 12]}…{short[-11:]}"
 
 
-def _number(value: float) -> str:
-    """At most six characters."""
+def few_digits(value: float) -> str:
+    """A number in at most six characters.
+
+    Example:
+        >>> few_digits(0.25), few_digits(12.34567), few_digits(0.00002)
+        ('0.2500', '12.345', '2e-05')
+    """
     if value and not 1e-4 <= value < 1e4:
         return f"{value:.0e}"
     return f"{value:.4f}"[:6].rstrip(".") if value else "0"

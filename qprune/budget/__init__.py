@@ -1,0 +1,35 @@
+"""What a network can spare, group of channels by group, measured without training; and what to drop for a budget."""
+
+from qprune.budget.budgets import COSTS, Budget, read_budgets
+from qprune.budget.choosing import METHODS
+from qprune.budget.costs import Choice
+from qprune.budget.divergence import DIVERGENCES, compared_of, outputs_of
+from qprune.budget.found import Found
+from qprune.budget.groups import Group, find_groups
+from qprune.budget.images import take_images
+from qprune.budget.kept import Kept
+from qprune.budget.measuring import BITS, RATIOS, measure_sensitivity
+from qprune.budget.searching import search_network
+from qprune.budget.sensitivity import Curve, Sensitivity
+
+__all__ = [
+    "BITS",
+    "COSTS",
+    "DIVERGENCES",
+    "METHODS",
+    "RATIOS",
+    "Budget",
+    "Choice",
+    "Curve",
+    "Found",
+    "Group",
+    "Kept",
+    "Sensitivity",
+    "compared_of",
+    "find_groups",
+    "measure_sensitivity",
+    "outputs_of",
+    "read_budgets",
+    "search_network",
+    "take_images",
+]

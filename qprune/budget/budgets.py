@@ -1,0 +1,125 @@
+"""Budgets: how much of what a network may cost, as a share of the dense one or as a number."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from attrs import frozen
+
+from qprune.errors import PlanError
+from qprune.report import short
+from qprune.spelling import nearest
+
+# word in a budget -> what is counted, and the unit of a number
+COSTS = {
+    "macs": ("MACs", ""),
+    "params": ("parameters", ""),
+    "bytes": ("packed bytes", "B"),
+    "bops": ("bit operations", ""),
+    "latency": ("latency", "s"),
+}
+
+_NUMBER = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(%|[kMGT]?)\s*(B|s|ms|us)?\s*")
+_POWERS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+
+
+@frozen
+class Budget:
+    """The most that a network may cost, of one kind.
+
+    Attributes:
+        cost: a word of `COSTS`.
+        most: MACs, parameters, bytes, bit operations or seconds; where ``share``, a share of the dense network's.
+        share: whether ``most`` is a share.
+
+    Example:
+        >>> Budget("macs", 0.25, share=True).limit(dense=40e6)
+        10000000.0
+    """
+
+    cost: str
+    most: float
+    share: bool
+
+    def limit(self, dense: float) -> float:
+        """The most that it may cost, if the dense network costs ``dense``."""
+        return self.most * dense if self.share else self.most
+
+    def __str__(self) -> str:
+        return f"{self.cost} = {100 * self.most:.4g} %" if self.share else f"{self.cost} = {told(self.cost, self.most)}"
+
+
+def told(cost: str, value: float) -> str:
+    """A cost for people.
+
+    Example:
+        >>> told("bytes", 100_000), told("latency", 0.0025), told("macs", 1e7)
+        ('100 kB', '2.5 ms', '10 M')
+    """
+    if cost == "latency":
+        return f"{1000 * value:.3g} ms"
+    return short(value, COSTS[cost][1])
+
+
+def read_budgets(written: Mapping[str, float | str] | Sequence[str]) -> tuple[Budget, ...]:
+    """Budgets as people write them.
+
+    Args:
+        written: ``{"macs": 0.25, "bytes": "100kB"}``, or ``["macs=0.25", "bytes=100kB"]``. A number up to 1, or one
+            with ``%``, is a share of what the dense network costs; others are absolute, with k, M, G or T for
+            thousands, and s, ms or us for times.
+
+    Raises:
+        PlanError: for an unknown cost, a number that cannot be read or makes no sense, or no budget at all.
+
+    Example:
+        >>> read_budgets({"macs": 0.25, "bytes": "100kB"})[1]
+        Budget(cost='bytes', most=100000.0, share=False)
+    """
+    pairs = list(written.items()) if isinstance(written, Mapping) else [_pair(text) for text in written]
+    budgets = tuple(_budget(cost, value) for cost, value in pairs)
+    if not budgets:
+        raise PlanError("There is no budget: say what the network may cost, such as macs=0.25 or bytes=100kB.")
+    twice = next((one.cost for i, one in enumerate(budgets) if one.cost in [b.cost for b in budgets[:i]]), None)
+    if twice is not None:
+        raise PlanError(f"There are two budgets of {twice}: leave out all but the smallest.")
+    return budgets
+
+
+def _pair(text: str) -> tuple[str, str]:
+    cost, sign, value = text.partition("=")
+    if not sign:
+        raise PlanError(f'A budget is a cost and a number, such as macs=0.25; received "{text}".')
+    return cost.strip(), value
+
+
+def _budget(cost: str, value: float | str) -> Budget:
+    if cost not in COSTS:
+        raise PlanError(f'A budget is of {", ".join(COSTS)}; received "{cost}"{nearest(cost, COSTS)}.')
+    number, unit = _read(cost, value)
+    share = unit == "%" or (unit == "" and number <= 1)
+    if unit == "%":
+        number /= 100
+    if number <= 0 or (share and number > 1):
+        raise PlanError(f"A budget as a share of the dense network is greater than 0 and at most 1; received {value}.")
+    return Budget(cost, number, share)
+
+
+def _read(cost: str, value: float | str) -> tuple[float, str]:
+    match = _NUMBER.fullmatch(str(value)) if not isinstance(value, bool) else None
+    if match is None:
+        raise _unreadable(cost, value)
+    number, power, unit = float(match[1]), match[2], match[3] or ""
+    if cost == "latency" and unit in _SECONDS and not power:
+        return number * _SECONDS[unit], "s"
+    if unit not in ("", COSTS[cost][1]) or (cost == "latency" and power != "%" and number > 1):
+        raise _unreadable(cost, value)
+    return (number, "%") if power == "%" else (number * _POWERS[power], power + unit)
+
+
+def _unreadable(cost: str, value: object) -> PlanError:
+    examples = {"latency": "latency=2.5ms or latency=0.5", "bytes": "bytes=100kB or bytes=0.25"}
+    example = examples.get(cost, f"{cost}=10M or {cost}=0.25")
+    return PlanError(
+        f"The budget of {cost} must be a number such as {example} (a share of the dense network's); received {value}."
+    )
