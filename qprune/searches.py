@@ -119,7 +119,7 @@ def search(
         ratios: shares of the channels that are measured; what is chosen may lie between.
         images: how many to measure on.
         importance: as for `sensitivity`.
-        least: share of its channels that each group keeps, in (0, 1).
+        least: share of its channels that each group keeps, in [0, 1).
         compare: as for `sensitivity`.
         seed: as for `sensitivity`, and of the method ``"random"``.
         file: where measurements are kept, as for `sensitivity`, which shares them.

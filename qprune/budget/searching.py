@@ -57,7 +57,7 @@ def search_network(
         method: a word of `METHODS`.
         ratios: shares of channels that are measured.
         importance: how the channels of a group are ranked.
-        least: share of its channels that each group keeps.
+        least: share of its channels that each group keeps, in [0, 1); one channel stays in any case.
         seed: of ``"random"``.
         file: where measurements are kept.
         verbose: as for `measure_sensitivity`.
@@ -68,6 +68,10 @@ def search_network(
     """
     if method not in METHODS:
         raise PlanError(f'method must be one of {", ".join(METHODS)}; received "{method}"{nearest(method, METHODS)}.')
+    if not 0 <= least < 1:
+        raise PlanError(
+            f"least is the share of its channels that each group keeps, from 0 to less than 1; received {least}."
+        )
     check_dense(net, ratios, bits, importance)
     part, chosen_by = deployed(net), METHODS[method](seed)
     work = _Work.of(part, batches[0][:1])

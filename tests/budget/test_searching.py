@@ -1,0 +1,154 @@
+"""A search on trained digits: budgets hold in the network itself, and what was measured is not measured again."""
+
+import io
+
+import pytest
+import torch
+from torch import nn
+
+import qprune
+from qprune import zoo
+from qprune.budget import changing, find_groups, read_budgets, searching
+from qprune.budget.changing import masked, pruned, renormalized
+from qprune.budget.costs import counted
+from qprune.budget.divergence import divergence, outputs_of
+from qprune.budget.searching import search_network
+from qprune.errors import PlanError
+from qprune.layers import sites
+
+RATIOS = (0.25, 0.5, 0.75)
+
+
+def search(net, images, budgets, **options):
+    known = {"compare": "classes", "ratios": RATIOS, "verbose": 0} | options
+    return search_network(net, images, read_budgets(budgets), **known)
+
+
+def carried_out(net, images, found):
+    """The network with what was found, by the masks of its own rules."""
+    ratios = {group: choice.dropped / group.channels for group, choice in found.choices.items() if group.members}
+    return pruned(masked(net, images, list(ratios), "activation-l1"), images, ratios)
+
+
+@pytest.fixture(scope="module")
+def found(net, images):
+    return search(net, images, {"macs": 0.3})
+
+
+def test_the_budget_holds_in_the_network_itself(net, images, found):
+    macs = counted(carried_out(net, images, found), images[0][:1])["macs"]
+    assert macs == found.costs["macs"]
+    assert 0.98 * 0.3 <= macs / found.dense["macs"] <= 0.3
+
+
+def test_what_was_found_changes_the_network_less_than_the_same_share_everywhere_and_chance(net, images, found):
+    dense = outputs_of(renormalized(net, images), images)
+    others = [search(net, images, {"macs": 0.3}, method="uniform")]
+    others += [search(net, images, {"macs": 0.3}, method="random", seed=seed) for seed in range(3)]
+    moved = [divergence(carried_out(net, images, each), images, dense, "classes") for each in (found, *others)]
+    assert moved[0] < min(moved[1:])
+
+
+def test_it_measures_again_in_a_network_of_which_half_is_dropped(net, images, monkeypatch):
+    taken = []
+
+    def noting(*arguments, **options):
+        taken.append(options.get("around", {}))
+        return searching_measure(*arguments, **options)
+
+    searching_measure = searching.measure_sensitivity
+    monkeypatch.setattr(searching, "measure_sensitivity", noting)
+    search(net, images, {"macs": 0.3})
+    first, second = taken
+    assert first == {}
+    assert {group.name for group in second} == {g.name for g in find_groups(net, images[0][:1]) if g.members}
+    assert 0 < max(second.values()) < 0.5
+
+
+def test_the_other_methods_measure_nothing(net, images, monkeypatch):
+    monkeypatch.setattr(searching, "measure_sensitivity", None)
+    assert search(net, images, {"macs": 0.3}, method="uniform").harm == {}
+
+
+def test_a_search_that_was_interrupted_goes_on(net, images, tmp_path, monkeypatch):
+    file, count = tmp_path / "sensitivity.json", []
+
+    def interrupted(*arguments):
+        count.append(1)
+        if len(count) > 20:  # of 15 in the dense network, and as many half-way
+            raise KeyboardInterrupt
+        return divergence(*arguments)
+
+    monkeypatch.setattr("qprune.budget.measuring.divergence", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        search(net, images, {"macs": 0.3}, file=file)
+    count[:] = [1] * -100
+    left = []
+    monkeypatch.setattr("qprune.budget.measuring.divergence", lambda *each: left.append(1) or divergence(*each))
+    again = search(net, images, {"macs": 0.3}, file=file)
+    assert len(left) == 2 * 15 - 20
+    assert again == search(net, images, {"macs": 0.3})
+
+
+def test_bits_and_channels_are_chosen_together(net, images):
+    found = search(net, images, {"bops": 0.01, "bytes": "20kB"}, bits=(2, 4, 8))
+    assert found.costs["bops"] <= 0.01 * found.dense["bops"]
+    assert found.costs["bytes"] <= 20_000
+    assert {choice.bits for choice in found.choices.values()} <= {2, 4, 8}
+    assert [rule["sites"][0]["at"] for rule in found.quantize()] == ["weight", "output"]
+
+
+def test_what_is_used_after_training_is_searched_with_paths_of_the_whole():
+    torch.manual_seed(0)
+    net = zoo.create("pix2pix", width=0.125, width_discriminator=0.125)
+    images = [torch.randn(2, 3, 256, 256)]
+    found = search(net, images, {"macs": 0.5}, compare="values", method="uniform")
+    paths = found.prune()[0]["sites"][0]["paths"]
+    assert all(path.startswith(f"{net.deployed}.") for path in paths)
+    assert [site.name for site in sites(qprune.swap(net, images[0], prune=found.prune({"kind": "one-shot", "at": 0})))]
+
+
+def test_a_group_that_cannot_be_pruned_is_told_and_stays(net, images, monkeypatch):
+    def problem(net, example, groups):
+        return "No mask can be here." if any("mix" in group.name for group in groups) else ""
+
+    monkeypatch.setattr(changing, "_problem", problem)
+    found = search(net, images, {"macs": 0.5}, method="uniform")
+    assert found.notes == ("mix.act.output is not pruned: No mask can be here.",)
+    assert next(choice.dropped for group, choice in found.choices.items() if "mix" in group.name) == 0
+
+
+def test_the_network_stays_as_it_is(net, images, found):
+    assert not list(sites(net))
+    assert not any(isinstance(module, nn.Identity) and module.training for module in net.modules())
+
+
+def test_the_cost_is_told_before_each_measurement(net, images):
+    out = io.StringIO()
+    search(net, images, {"macs": 0.3}, verbose=2, out=out)
+    assert out.getvalue().count("15 measurements of 5 groups, on 96 images each: about ") == 2
+
+
+def test_an_unknown_method_is_a_sentence(net, images):
+    with pytest.raises(PlanError) as error:
+        search(net, images, {"macs": 0.3}, method="uniforme")
+    assert (
+        str(error.value)
+        == 'method must be one of sensitivity, uniform, random; received "uniforme"; nearest: "uniform".'
+    )
+
+
+def test_bits_that_no_rule_can_have_are_a_sentence(net, images):
+    with pytest.raises(
+        PlanError, match="bits must be whole numbers from 2 to 8, .*; received 16"
+    ):
+        search(net, images, {"macs": 0.3}, bits=(16,))
+
+
+def test_a_share_to_keep_that_cannot_be_is_a_sentence(net, images):
+    with pytest.raises(PlanError) as error:
+        search(net, images, {"macs": 0.3}, least=1.0)
+    assert (
+        str(error.value)
+        == "least is the share of its channels that each group keeps, from 0 to less than 1; received 1.0."
+    )
