@@ -139,9 +139,7 @@ def test_an_unknown_method_is_a_sentence(net, images):
 
 
 def test_bits_that_no_rule_can_have_are_a_sentence(net, images):
-    with pytest.raises(
-        PlanError, match="bits must be whole numbers from 2 to 8, .*; received 16"
-    ):
+    with pytest.raises(PlanError, match="bits must be whole numbers from 2 to 8"):
         search(net, images, {"macs": 0.3}, bits=(16,))
 
 
