@@ -1,7 +1,6 @@
 """Rules applied to one network and one length of training: every site with its events in steps."""
 
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -14,8 +13,9 @@ from qprune.flow import Flow
 from qprune.functional import kept_channels
 from qprune.importances import IMPORTANCES, Measured
 from qprune.layers import ChannelMask, FakeQuant, Site, sites
-from qprune.schedules import Inherited, Layerwise, Stepwise, Timeline
+from qprune.schedules import Inherited, Layerwise, Schedule, Stepwise, Timeline
 from qprune.schedules.durations import in_epochs
+from qprune.sequences import Sequences, sequences
 
 Key = tuple[str, str]
 MOST_CHOICES = 10_000
@@ -129,10 +129,11 @@ def make_plan(
 
     Raises:
         PlanError: with one line for every mistake: a compressor without a schedule, epochs without ``steps_per_epoch``,
-            order by data flow without a flow, a refresh that nothing was measured for, events past the end, rules that
-            prune nothing.
+            a share of a run without ``steps``, order by data flow without a flow, a refresh that nothing was measured
+            for, events past the end, rules that prune nothing.
     """
-    times, mistakes = _timelines(net, flow, steps_per_epoch)
+    ordered = sequences(net, flow, steps_per_epoch, steps)
+    times, mistakes = _timelines(net, ordered, steps_per_epoch)
     tied = [s for s in sites(net) if s.mask is not None and s.mask.ranking.follows]
     entries = [_entry(site, kind, timeline) for (site, kind), timeline in _by_site(net, times)]
     masks = [entry for entry in entries if entry.kind == "mask"]
@@ -142,34 +143,36 @@ def make_plan(
     if mistakes:
         raise PlanError(as_lines(mistakes))
     entries.sort(key=lambda entry: entry.timeline.end)
-    notes = (*_notes(net, entries, flow), *(f"{s.name} follows {_sources(s)}" for s in tied))
+    notes = (*ordered.notes, *_notes(net, entries, flow), *(f"{s.name} follows {_sources(s)}" for s in tied))
     return Plan(tuple(entries), steps, steps_per_epoch, notes)
 
 
-def _timelines(net: nn.Module, flow: Flow | None, steps_per_epoch: int | None) -> tuple[dict[Key, Timeline], list[str]]:
+def _timelines(
+    net: nn.Module, ordered: Sequences, steps_per_epoch: int | None
+) -> tuple[dict[Key, Timeline], list[str]]:
     found: dict[Key, Timeline] = {}
-    slots, mistakes = _slots(net, flow, steps_per_epoch)
+    mistakes = list(ordered.mistakes)
     for site in sites(net):
         for kind, part in (("mask", site.mask), ("quant", site.quant)):
             if part is None or (isinstance(part, ChannelMask) and part.ranking.follows):
                 continue
+            schedule = part.schedule
+            if kind == "mask" and schedule is not None:
+                if site.name not in ordered.schedules:
+                    continue  # as was told
+                schedule = ordered.schedules[site.name]
             try:
-                found[site.name, kind] = _timeline(site, part, slots, steps_per_epoch)
+                found[site.name, kind] = _timeline(part, schedule, steps_per_epoch)
             except ValueError as error:
                 mistakes.append(f"{site.name}: {error}.")
     return found, mistakes
 
 
-def _timeline(
-    site: Site, part: ChannelMask | FakeQuant, slots: dict[str, int], steps_per_epoch: int | None
-) -> Timeline:
-    schedule = part.schedule
+def _timeline(part: ChannelMask | FakeQuant, schedule: Schedule | None, steps_per_epoch: int | None) -> Timeline:
     if schedule is None:
         raise ValueError(
             f"its {type(part).__name__} has no schedule, so it would never act; give it one or leave it out"
         )
-    if isinstance(schedule, Layerwise):
-        schedule = schedule.slot(slots[site.name], steps_per_epoch)
     _check_choices(schedule)
     return schedule.timeline(steps_per_epoch)
 
@@ -180,53 +183,11 @@ def _check_choices(schedule: Any) -> None:
     if isinstance(schedule, Stepwise):
         times, way_out = schedule.times, "lower times"
     elif isinstance(schedule, Layerwise):
-        times, way_out = int(schedule.interval) // int(schedule.refresh), "raise refresh"
+        times, way_out = int(schedule.interval or 0) // int(schedule.refresh or 1), "raise refresh"
     if times > MOST_CHOICES:
         raise ValueError(
             f"its mask would be chosen {times:,} times, and at most {MOST_CHOICES:,} are planned; {way_out}"
         )
-
-
-def _slots(net: nn.Module, flow: Flow | None, steps_per_epoch: int | None) -> tuple[dict[str, int], list[str]]:
-    # Layerwise masks whose steps are equal, whatever their sparsity, are one sequence; each gets its place in it.
-    sequences: dict[Layerwise, list[Site]] = {}
-    for site in sites(net):
-        schedule = site.mask.schedule if site.mask is not None else None
-        if isinstance(schedule, Layerwise):
-            sequences.setdefault(_sequence(schedule, steps_per_epoch), []).append(site)
-    ordered = [_in_order(members, schedule.order, flow) for schedule, members in sequences.items()]
-    unordered = any(s.order == "flow" and len(members) > 1 for s, members in sequences.items())
-    slots = {name: index for members in ordered for name, index in _places(members).items()}
-    return slots, [_NEEDS_FLOW] if unordered and flow is None else []
-
-
-def _places(members: list[Site]) -> dict[str, int]:
-    """The place of each site in its sequence; coupled ones have one together, where the first of them is."""
-    groups = [(site.mask and site.mask.coupled) or (site.name,) for site in members]
-    order = {group: index for index, group in enumerate(dict.fromkeys(groups))}
-    return {site.name: order[group] for site, group in zip(members, groups, strict=True)}
-
-
-def _sequence(schedule: Layerwise, steps_per_epoch: int | None) -> Layerwise:
-    # "1ep", "1.0ep" and 10 are one start where an epoch has 10 steps
-    with suppress(ValueError):  # which is told with the site, when its time line is made
-        schedule = schedule.slot(0, steps_per_epoch)
-    return attrs.evolve(schedule, sparsity=0.0)
-
-
-_NEEDS_FLOW = (
-    "Layerwise order by data flow needs the network to run once: pass example=, an input of it "
-    '(only its shape matters), or use Layerwise(order="registration").'
-)
-
-
-def _in_order(members: list[Site], order: str, flow: Flow | None) -> list[Site]:
-    if order == "reversed":
-        return members[::-1]
-    if order == "registration" or flow is None:
-        return members
-    sides = ("input", "weight", "output")
-    return sorted(members, key=lambda site: (flow.position(site.path), sides.index(site.side)))
 
 
 def _by_site(net: nn.Module, times: dict[Key, Timeline]) -> Iterable[tuple[tuple[Site, str], Timeline]]:
@@ -256,11 +217,17 @@ def _mistakes(entry: SitePlan, steps: int | None, steps_per_epoch: int | None) -
         yield f"{entry.site}: its mask is chosen at step 0, before anything was measured; start at step 1 or later."
     if steps is not None and entry.timeline.end > steps:
         end, length = in_epochs(entry.timeline.end, steps_per_epoch), in_epochs(steps, steps_per_epoch)
-        what = "pruning ends" if entry.kind == "mask" else "quantization starts"
+        what, way_out = _LATE[entry.kind]
         yield (
             f"{entry.site}: {what} at step {end}, but training ends at step {length}; "
-            "train longer (train.length) or start earlier, with shorter intervals."
+            f"train longer (train.length){way_out}."
         )
+
+
+_LATE = {
+    "mask": ("pruning ends", ', start earlier, or give finish = "35%" instead, which spreads the intervals by itself'),
+    "quant": ("quantization starts", " or start earlier"),
+}
 
 
 def _notes(net: nn.Module, entries: list[SitePlan], flow: Flow | None) -> Iterable[str]:

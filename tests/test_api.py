@@ -281,6 +281,40 @@ def test_a_sparsity_and_bits_per_path_go_through_every_command_and_resume(runs, 
     assert [rows[path].weight_bits for path in ("conv1", "conv2", "classifier")] == [3, 3, 8]
 
 
+FINISHES = {
+    "one-shot": {"kind": "one-shot", "finish": "30%"},
+    "stepwise": {"kind": "stepwise", "times": 3, "finish": "65%"},
+    "layerwise": {"kind": "layerwise", "finish": "80%"},
+}
+
+
+@pytest.mark.parametrize("shrink", ["never", "as-frozen"])
+@pytest.mark.parametrize("kind", FINISHES)
+def test_pruning_that_is_over_by_a_share_of_the_run_resumes_exactly(runs, kind, shrink, monkeypatch):
+    monkeypatch.setattr(shrinking, "COST", 0.01)  # so that every cut pays at once
+
+    def half(name, schedule):
+        tables = spec(name, prune=[{"sites": ACTS, "sparsity": 0.5, "schedule": schedule}])
+        return tables | {"train": tables["train"] | {"shrink": shrink, "accumulate": 2}}
+
+    whole = fit(half("tiny/whole", FINISHES[kind]), runs)
+    assert fit(half("tiny/finished", FINISHES[kind]), runs, callbacks=[StopAt(5)]).interrupted
+    resumed = fit(half("tiny/finished", FINISHES[kind]), runs, resume=True)
+    states = [load_checkpoint(history.run / "model.pt")["state"] for history in (resumed, whole)]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    moments = {  # of 10 steps
+        "one-shot": {"at": 3},
+        "stepwise": {"start": 2, "every": 2},
+        "layerwise": {"start": 0, "interval": 3, "refresh": 1},
+    }
+    explicit = {key: value for key, value in FINISHES[kind].items() if key != "finish"} | moments[kind]
+    same = fit(half("tiny/explicit", explicit), runs)
+    assert same.scores == whole.scores
+    plan = qprune.plan(half("tiny/whole", FINISHES[kind]))
+    assert plan.pruned_by == {"one-shot": 3, "stepwise": 6, "layerwise": 8}[kind]
+    assert plan.notes[0].startswith(f'finish = "{FINISHES[kind]["finish"]}" is step ')
+
+
 def residual(name, shrink="never", quantize=(), **rule):
     """A tiny PreActResNet on digits, whose sums no rule masks: what makes them follows."""
     rule = {

@@ -20,7 +20,7 @@ FLOORS = {
     "masking": 0, "numerics": 0, "per_path": 0, "schedules": 0, "spelling": 0, "version": 0, "zoo": 0,
     "layers": 1, "spec": 1,
     "flow": 2, "declared": 2, "selection": 2, "assemble": 2, "dense": 2, "network_plan": 2, "data": 2, "tasks": 2,
-    "complete": 2, "coupling": 2, "exact": 2, "shrink": 2, "graph": 2,
+"complete": 2, "coupling": 2, "exact": 2, "sequences": 2, "shrink": 2, "graph": 2,
     "training": 3, "report": 3, "export": 3, "calibration": 3, "budget": 3,
     "api": 4, "trained": 4, "searches": 4, "cli": 5, "__main__": 6, "__init__": 7,
 }  # fmt: skip
@@ -38,7 +38,8 @@ SAME_FLOOR = {
     "coupling": {"flow", "selection", "shrink"},
     "assemble": {"complete", "coupling", "exact", "flow", "declared", "selection"},
     "dense": {"flow", "assemble", "selection"},
-    "network_plan": {"complete", "flow"},
+    "sequences": {"flow"},
+    "network_plan": {"complete", "flow", "sequences"},
     "shrink": {"flow"},
     "graph": {"flow"},
     "tasks": {"data"},

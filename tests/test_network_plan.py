@@ -228,9 +228,10 @@ def test_schedules_past_the_end_of_training_are_refused():
     net = chain(pruned(OneShot(0.5, at=30), into=3), QuantConv2d(4, 4, 1, weight_bits=None, schedule=QuantizeFrom(31)))
     assert mistakes(net, steps=29, steps_per_epoch=10) == [
         "0.input: pruning ends at step 30 (3.00 ep), but training ends at step 29 (2.90 ep); "
-        "train longer (train.length) or start earlier, with shorter intervals.",
+        'train longer (train.length), start earlier, or give finish = "35%" instead, which spreads the intervals by '
+        "itself.",
         "1.input: quantization starts at step 31 (3.10 ep), but training ends at step 29 (2.90 ep); "
-        "train longer (train.length) or start earlier, with shorter intervals.",
+        "train longer (train.length) or start earlier.",
     ]
     assert plan(net, steps=31).finished_by == 31
 
@@ -249,6 +250,82 @@ def test_all_mistakes_are_told_at_once():
     assert [line.split()[0].rstrip(":") for line in lines] == [
         "Layerwise", "2.input", "3.input", "0.input", "1.input", "4.input", "5.input"
     ]  # fmt: skip
+
+
+# finish
+
+
+def over_by(finish, sparsity=0.5, order="registration"):
+    return Layerwise(sparsity, finish=finish, order=order)
+
+
+def test_a_sequence_is_over_by_its_share_of_the_run_whatever_the_sparsities():
+    net = chain(pruned(over_by("35%"), into=3), pruned(over_by("35%", 0.75)), pruned(over_by("35%")))
+    result = plan(net, steps=100)
+    assert ends(result) == {"0.input": 11, "1.input": 22, "2.input": 33}
+    explicit = [step(sparsity, start=0, interval=10, refresh=2) for sparsity in (0.5, 0.75, 0.5)]
+    same = plan(chain(pruned(explicit[0], into=3), *map(pruned, explicit[1:])), steps=100)
+    assert result.sites == same.sites
+    assert result.notes == (
+        'finish = "35%" is step 35: start = 0, interval = 10, refresh = 2 (0.input and 2 more)',
+    )  # fmt: skip
+
+
+def test_finishes_that_are_equal_in_steps_are_one_sequence():
+    rules = [over_by(finish) for finish in ("35%", "3.5ep", 35, "35it")]
+    net = chain(pruned(rules[0], into=3), *map(pruned, rules[1:]))
+    assert ends(plan(net, steps=100, steps_per_epoch=10)) == {f"{i}.input": 8 * (i + 1) for i in range(4)}
+
+
+def test_rules_with_a_finish_each_are_sequences_of_their_own():
+    net = chain(pruned(over_by("20%"), into=3), pruned(over_by("40%")), pruned(over_by("20%")))
+    assert ends(plan(net, steps=100)) == {"0.input": 10, "1.input": 40, "2.input": 20}
+
+
+def test_a_finish_and_moments_that_come_out_equal_are_two_sequences():
+    net = chain(pruned(over_by("10%"), into=3), pruned(step(0.5, start=0, interval=9, refresh=1)))
+    assert ends(plan(net, steps=100)) == {"0.input": 10, "1.input": 10}
+
+
+def test_stepwise_and_one_shot_are_over_by_their_share():
+    net = chain(pruned(Stepwise(0.5, times=3, finish="30%"), into=3), pruned(OneShot(0.5, finish="100%")))
+    result = plan(net, steps=20)
+    assert ends(result) == {"0.input": 6, "1.input": 20}
+    assert result.notes == (
+        'finish = "30%" is step 6: start = 2, every = 2 (0.input)',
+        'finish = "100%" is step 20: at = 20 (1.input)',
+    )
+
+
+def test_coupled_sites_count_once():
+    net = zoo.create("resnet20", width=0.25, shortcut="B")
+    x = torch.zeros(2, 3, 32, 32)
+    schedule = Layerwise(0.5, finish="50%")
+    sites = (site("output", "ReLU"),)
+    apart, coupled = (swap(net, x, [PruneRule(sites, schedule, couple=each)]) for each in (False, True))
+    flow = trace(coupled, x)
+    groups = {entry.coupled or entry.site for entry in make_plan(coupled, flow, steps=1000).sites}
+    assert len(groups) < 19
+    interval = 500 // len(groups) - 1
+    assert make_plan(coupled, flow, steps=1000).pruned_by == len(groups) * (interval + 1) <= 500
+    assert make_plan(apart, trace(apart, x), steps=1000).pruned_by == 19 * (500 // 19) <= 500
+
+
+def test_more_sites_than_steps_are_told_once():
+    net = chain(pruned(over_by("35%"), into=3), pruned(over_by("35%")), pruned(OneShot(0.5, at=2)))
+    assert mistakes(net, steps=8) == [
+        "0.input and 1 more: finish = '35%' is step 3, and 2 sites one after the other take at least 4 steps; train "
+        "longer (train.length) or finish later."
+    ]
+    assert ends(plan(net, steps=12))["1.input"] == 4
+
+
+def test_a_share_of_a_run_of_unknown_length_is_told_once():
+    net = chain(pruned(over_by("35%"), into=3), pruned(over_by("35%")))
+    assert mistakes(net) == [
+        "0.input and 1 more: '35%' is a share of the run, whose length is not known here: pass steps, its optimizer "
+        'steps, or give a duration such as "7ep" or "800it".'
+    ]
 
 
 # notes

@@ -1,9 +1,10 @@
 """Validators of the schedules' fields; each sentence names the field, the rule and the value received."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from qprune.per_path import problems
-from qprune.schedules.durations import check_duration, to_steps
+from qprune.schedules.durations import check_duration, check_finish, to_steps
 
 ORDERS = ("flow", "registration", "reversed")
 
@@ -31,6 +32,32 @@ def is_positive(_: object, attribute: Any, value: Any) -> None:
     is_duration(_, attribute, value)
     if to_steps(value, 1) == 0:
         raise ValueError(f"{attribute.name} must be at least one step; received {value!r}")
+
+
+def is_finish(_: object, attribute: Any, value: Any) -> None:
+    """Refuse what is neither a share of the run nor a duration of at least one step."""
+    try:
+        check_finish(value)
+    except ValueError as error:
+        raise ValueError(f"{attribute.name} {error}") from None
+
+
+def check_moments(moments: Sequence[str], received: Sequence[str]) -> None:
+    """Refuse a schedule that has neither all of its moments nor a finish in place of them, or some of both.
+
+    Args:
+        moments: the keys that say when it acts.
+        received: those of them that were given, and ``"finish"`` if that was.
+    """
+    if list(received) not in (list(moments), ["finish"]):
+        raise ValueError(
+            f'give {_listed(moments)}, or finish = "35%" (a share of the run) instead; received '
+            f"{_listed(received) or 'neither'}"
+        )
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
 def is_times(_: object, __: object, value: Any) -> None:

@@ -1,12 +1,14 @@
-"""Durations: a number of optimizer steps, or a string such as ``"0.5ep"`` or ``"800it"``."""
+"""Durations: a number of optimizer steps, or a string such as ``"0.5ep"`` or ``"800it"``; and shares of a run."""
 
 import math
 import re
+from fractions import Fraction
 from numbers import Real
 from typing import TypeAlias
 
 Duration: TypeAlias = int | str
 
+_SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,12})?)%")
 _TEXT = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)(ep|it)")  # more digits would overflow, and nobody trains so long
 
 
@@ -28,24 +30,62 @@ def check_duration(value: object) -> Duration:
     raise ValueError(f'must be a duration such as "0.5ep", "800it" or 800; received {value!r}')
 
 
-def to_steps(duration: Duration, steps_per_epoch: int | None = None) -> int:
-    """Turn a duration into optimizer steps: the one place where epochs become steps.
-
-    Epochs are rounded to the nearest step, halves to even (391 * 0.5 = 195.5 becomes 196), and never to less than one
-    step; this is the published experiments' rule, so their end steps come out exactly. Plain numbers and ``"it"`` are
-    exact.
-
-    Args:
-        duration: an int, ``"800it"`` or ``"0.5ep"``.
-        steps_per_epoch: optimizer steps per epoch, needed for ``"ep"``.
+def check_finish(value: object) -> Duration:
+    """Return ``value`` if it is when something may be over: a share of the run such as ``"35%"``, or a duration.
 
     Raises:
-        ValueError: if it is no duration, or in epochs where ``steps_per_epoch`` is not known or no number above 0.
+        ValueError: if it is anything else, nothing, or more than ``"100%"``.
 
     Example:
-        >>> to_steps("0.5ep", 391), to_steps("800it"), to_steps(7)
-        (196, 800, 7)
+        >>> check_finish("35%")
+        '35%'
     """
+    match = _SHARE.fullmatch(value) if isinstance(value, str) else None
+    try:
+        fits = 0 < Fraction(match[1]) <= 100 if match else not is_zero(check_duration(value))
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            'must be a share of the run such as "35%", above "0%" and at most "100%", or a duration of at least one '
+            f'step such as "7ep", "800it" or 800; received {value!r}'
+        )
+    return value  # type: ignore[return-value]  # an int or a str, as was checked
+
+
+def is_zero(duration: Duration) -> bool:
+    """Whether a duration is one of no steps, in whatever unit.
+
+    Example:
+        >>> is_zero("0.0ep"), is_zero(3)
+        (True, False)
+    """
+    return float(duration[:-2] if isinstance(duration, str) else duration) == 0
+
+
+def to_steps(duration: Duration, steps_per_epoch: int | None = None, steps: int | None = None) -> int:
+    """Turn a duration, or a share of the run, into optimizer steps: the one place where epochs and shares become steps.
+
+    Epochs and shares are rounded to the nearest step, halves to even (391 * 0.5 = 195.5 becomes 196), and never to less
+    than one step; this is the published experiments' rule, so their end steps come out exactly. Plain numbers and
+    ``"it"`` are exact.
+
+    Args:
+        duration: an int, ``"800it"``, ``"0.5ep"`` or ``"35%"``.
+        steps_per_epoch: optimizer steps per epoch, needed for ``"ep"``.
+        steps: optimizer steps of the run, needed for ``"%"``.
+
+    Raises:
+        ValueError: if it is neither, in epochs where ``steps_per_epoch`` is not known or no number above 0, or a share
+            where ``steps`` is not known.
+
+    Example:
+        >>> to_steps("0.5ep", 391), to_steps("800it"), to_steps(7), to_steps("35%", steps=1000)
+        (196, 800, 7, 350)
+    """
+    share = _SHARE.fullmatch(duration) if isinstance(duration, str) else None
+    if share:
+        return _share_of(steps, share)
     check_duration(duration)
     if isinstance(duration, int):
         return duration
@@ -58,6 +98,15 @@ def to_steps(duration: Duration, steps_per_epoch: int | None = None) -> int:
     if not isinstance(length, Real) or not 0 < float(length) < math.inf:
         raise ValueError(f"steps_per_epoch must be a number above 0, as len(loader) is; received {steps_per_epoch!r}")
     return max(1, round(steps_per_epoch * float(number)))
+
+
+def _share_of(steps: int | None, share: re.Match[str]) -> int:
+    if steps is None:
+        raise ValueError(
+            f"{share[0]!r} is a share of the run, whose length is not known here: pass steps, its optimizer steps, or "
+            'give a duration such as "7ep" or "800it"'
+        )
+    return max(1, round(steps * Fraction(share[1]) / 100))  # floats round some halves to the wrong side
 
 
 def in_epochs(steps: int, steps_per_epoch: int | None) -> str:

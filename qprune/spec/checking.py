@@ -57,7 +57,7 @@ def _read(cls: type, value: Any, path: KeyPath, found: list[Mistake]) -> Any:
         try:
             return cls(**values)
         except ValueError as error:  # the first mistake, of the values together or of one that the class converted
-            own = [Mistake(str(error), path)]
+            own = [Mistake(str(error), path, _lacking(cls, table))]
     for key, attribute in _fields(cls).items():
         if key in table and not wrong[key]:
             wrong[key] = _judged(attribute, values[attribute.name], _inside(path, attribute))
@@ -76,6 +76,12 @@ def _parts(cls: type, table: Table, path: KeyPath) -> tuple[Table, dict[str, lis
             wrong[key].append(missing(cls, (*path, key)))
     strangers = sorted(str(key) for key in table if key not in wrong)
     return values, wrong | {key: [unknown(cls, key, path)] for key in strangers}
+
+
+def _lacking(cls: type, table: Table) -> tuple[str, ...]:
+    """The keys of a schedule that say when it acts, as far as they are not there: one of them may be misspelt."""
+    moments: tuple[str, ...] = getattr(cls, "moments", ())
+    return tuple(key for key in (*moments, "finish") if key not in table) if moments else ()
 
 
 @cache

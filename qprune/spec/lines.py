@@ -38,20 +38,20 @@ class Mistake:
     Attributes:
         sentence: the rule, the value received and the way out, without the final stop.
         path: the key path.
-        lacks: the key that is missing, if that is the mistake.
+        lacks: the keys one of which is missing, if that is the mistake.
         suggests: the known key nearest to the unknown one, if that is the mistake.
     """
 
     sentence: str
     path: KeyPath
-    lacks: str = ""
+    lacks: tuple[str, ...] = ()
     suggests: str = ""
 
 
 def missing(cls: type, path: KeyPath) -> Mistake:
     """The mistake that the last key of ``path`` is not there."""
     key = str(path[-1])
-    return Mistake(f'{_noun(cls).capitalize()} needs "{key}"', path[:-1], lacks=key)
+    return Mistake(f'{_noun(cls).capitalize()} needs "{key}"', path[:-1], lacks=(key,))
 
 
 def unknown(cls: type, key: str, path: KeyPath) -> Mistake:
@@ -75,7 +75,7 @@ def lines(mistakes: Iterable[Mistake], document: Document) -> list[str]:
 
 def _explains(other: Mistake, mistake: Mistake) -> bool:
     above = other.path[:-1]
-    return bool(mistake.lacks) and mistake.lacks == other.suggests and mistake.path[: len(above)] == above
+    return other.suggests in mistake.lacks and mistake.path[: len(above)] == above
 
 
 def _line(mistake: Mistake, document: Document) -> str:
@@ -85,7 +85,7 @@ def _line(mistake: Mistake, document: Document) -> str:
 
 
 def _as_written(path: KeyPath, document: Document) -> KeyPath:
-    """A rule's ``sparsity`` and ``start`` are checked as part of its schedule but may stand on the rule."""
+    """Some keys of a rule, such as ``sparsity``, are checked as part of its schedule but may stand on the rule."""
     if "schedule" not in path or document.has(path):
         return path
     place = path.index("schedule")

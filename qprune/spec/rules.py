@@ -66,7 +66,7 @@ def _check_bits(_: Any, __: Any, value: Any) -> None:
 class PruneRule:
     """A ``[[prune]]`` table: drop channels at these sites.
 
-    In TOML the schedule's ``sparsity`` and ``start`` may stand on the rule itself.
+    In TOML the schedule's ``sparsity``, ``start`` and ``finish`` may stand on the rule itself.
 
     Attributes:
         sites: the selectors, whose matches are united.
@@ -216,4 +216,4 @@ class Rules:
 
 
 # keys that stand on a rule and belong to its schedule
-LIFTED: dict[type, tuple[str, ...]] = {PruneRule: ("sparsity", "start"), QuantizeRule: ("start",)}
+LIFTED: dict[type, tuple[str, ...]] = {PruneRule: ("sparsity", "start", "finish"), QuantizeRule: ("start",)}

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from qprune.errors import SpecError
 from qprune.escaping import visible
-from qprune.schedules.durations import check_duration
+from qprune.schedules.durations import check_duration, is_zero
 from qprune.spelling import nearest
 
 Table: TypeAlias = dict[str, Any]
@@ -139,7 +139,7 @@ def duration(least: int = 0) -> Validator:
             check_duration(value)
         except ValueError as error:
             raise SpecError(f"{key_of(attribute)} {error}") from None
-        if least and _is_zero(value):
+        if least and is_zero(value):
             raise SpecError(f"{key_of(attribute)} must be at least one step; received {shown(value)}")
 
     return validate
@@ -151,10 +151,6 @@ def durations(_: Any, attribute: Any, value: Any) -> None:
         raise SpecError(f'{key_of(attribute)} must be a list of durations such as ["60ep"]; received {shown(value)}')
     for item in value:
         duration()(None, attribute, item)
-
-
-def _is_zero(value: int | str) -> bool:
-    return float(value[:-2] if isinstance(value, str) else value) == 0
 
 
 def as_tuple(value: Any) -> Any:

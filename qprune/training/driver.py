@@ -52,7 +52,7 @@ class ScheduleDriver:
         steps_per_epoch: optimizer steps of one epoch; needed for durations in epochs.
         optimizer: if given, the moments of dropped entries are zeroed at freeze; if not, the entries are zeroed again
             after every step, because old moments still move them.
-        steps: length of training, if known: schedules past it are refused.
+        steps: length of training, if known: schedules past it are refused. Needed where a ``finish`` is a share of it.
         seed: seeds the importance ``"random"``.
         average: a copy of ``net`` that holds a moving average of its weights; dropped entries are zeroed there too.
         measure_all: while one site measures, let all of them, and forget what is not due: compiled code then knows two

@@ -8,7 +8,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from qprune.errors import PlanError, as_lines
 from qprune.layers import learned_parameters
-from qprune.schedules.durations import in_epochs, to_steps
+from qprune.schedules.durations import in_epochs, is_zero, to_steps
 from qprune.spec import LrSpec, OptimizerSpec
 
 FIRST = 1 / 25  # of the rate, where one cycle begins; as in torch
@@ -128,4 +128,4 @@ ep); received '5ep'. Train longer, or leave it out.
 
 
 def _steps(duration: int | str, steps_per_epoch: int) -> int:
-    return to_steps(duration, steps_per_epoch) if duration else 0
+    return 0 if is_zero(duration) else to_steps(duration, steps_per_epoch)  # which makes a step of "0ep"

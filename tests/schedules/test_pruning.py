@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from attrs import evolve
 from attrs.exceptions import FrozenInstanceError
@@ -120,6 +122,7 @@ durations = st.one_of(
     st.integers(1, 10**6).map("{}it".format),
     st.decimals("0.001", "400", places=3).map("{}ep".format),
 )
+finishes = st.one_of(durations, st.decimals("0.001", "100", places=3).map("{}%".format))
 sparsities = st.floats(0, 1, exclude_max=True)
 schedules = st.one_of(
     st.builds(OneShot, sparsity=sparsities, at=durations, measure=durations),
@@ -133,6 +136,9 @@ schedules = st.one_of(
         order=st.sampled_from(["flow", "registration", "reversed"]),
     ),
     st.builds(Inherited),
+    st.builds(OneShot, sparsity=sparsities, measure=durations, finish=finishes),
+    st.builds(Stepwise, sparsity=sparsities, times=st.integers(1, 9), finish=finishes),
+    st.builds(Layerwise, sparsity=sparsities, finish=finishes),
 )
 
 
@@ -247,3 +253,110 @@ def test_a_table_of_what_is_no_sparsity_is_refused(value):
 
 def test_an_inherited_schedule_is_the_same_for_every_layer():
     assert Inherited().for_layer("stem") == Inherited()
+
+
+# finish
+
+
+def test_layerwise_sites_are_over_by_the_finish_and_share_the_time_evenly():
+    spread = Layerwise(0.5, finish="35%").spread(sites=7, steps=1000)
+    assert spread == Layerwise(0.5, start=0, interval=49, refresh=9)
+    assert spread.slot(6).timeline().end == 350
+    assert spread.slot(6).timeline().freeze == 345
+
+
+def test_stepwise_ends_at_the_finish_and_measures_before_its_first_refresh_as_long_as_between_them():
+    timeline = Stepwise(0.5, times=4, finish="40%").timeline(steps=50)
+    assert [step for step, _ in timeline.refreshes] == [5, 10, 15, 20]
+    assert timeline.measure == (0, 20)
+
+
+def test_one_shot_prunes_at_the_finish():
+    assert OneShot(0.5, finish="50%", measure=3).timeline(steps=30) == OneShot(0.5, at=15, measure=3).timeline()
+
+
+def test_a_finish_may_be_a_duration():
+    assert OneShot(0.5, finish="2ep").timeline(10) == OneShot(0.5, at=20).timeline()
+    assert Layerwise(0.5, finish="30it").spread(sites=3) == Layerwise(0.5, start=0, interval=9, refresh=1)
+
+
+def test_simulating_takes_the_run_to_be_as_long_as_what_is_simulated():
+    assert OneShot(0.5, finish="50%").simulate(6) == [0, 0, 0, 0.5, 0.5, 0.5]
+    assert Layerwise(0.5, finish="50%").simulate(4) == [0, 0.5, 0.5, 0.5]  # a sequence of one
+
+
+def test_a_schedule_with_moments_is_spread_already():
+    for schedule in (OneShot(0.5, 3), Stepwise(0.5, 1, 2), Layerwise(0.5, 1, 2, 1), Inherited()):
+        assert schedule.spread(sites=5) is schedule
+
+
+def test_a_share_without_the_length_of_the_run_is_refused():
+    for schedule in (OneShot(0.5, finish="35%"), Stepwise(0.5, finish="35%"), Layerwise(0.5, finish="35%")):
+        with pytest.raises(
+            ValueError, match=r"^'35%' is a share of the run, whose length is not known here: pass steps"
+        ):
+            schedule.timeline(steps_per_epoch=10)
+
+
+def test_a_place_in_a_sequence_of_unknown_length_is_refused():
+    with pytest.raises(ValueError, match=r"^finish = '35%' is shared by all sites of a sequence: call spread\("):
+        Layerwise(0.5, finish="35%").slot(2)
+
+
+def test_more_than_fits_before_the_finish_is_refused():
+    sentence = (
+        r"^finish = '35%' is step 7, and 4 sites one after the other take at least 8 steps; train longer "
+        r"\(train.length\) or finish later$"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        Layerwise(0.5, finish="35%").spread(sites=4, steps=20)
+    assert Layerwise(0.5, finish="40%").spread(sites=4, steps=20).slot(3).timeline().end == 8
+    sentence = r"^finish = '10%' is step 2, and 3 refreshes take at least 3 steps; train longer \(train.length\) or "
+    with pytest.raises(ValueError, match=sentence):
+        Stepwise(0.5, times=3, finish="10%").timeline(steps=20)
+
+
+@pytest.mark.parametrize(
+    ("make", "names", "received"),
+    [
+        (lambda: OneShot(0.5, 3, finish="35%"), "at", "at and finish"),
+        (lambda: Stepwise(0.5, 1, 2, finish="35%"), "start and every", "start, every and finish"),
+        (
+            lambda: Layerwise(0.5, 1, 2, 1, finish="35%"),
+            "start, interval and refresh",
+            "start, interval, refresh and finish",
+        ),
+        (lambda: Layerwise(0.5, start=1, finish="35%"), "start, interval and refresh", "start and finish"),
+        (lambda: Layerwise(0.5, start=1), "start, interval and refresh", "start"),
+        (lambda: Stepwise(0.5, every=1), "start and every", "every"),
+        (lambda: OneShot(0.5), "at", "neither"),
+    ],
+)
+def test_a_schedule_has_either_its_moments_or_a_finish(make, names, received):
+    sentence = f'give {names}, or finish = "35%" (a share of the run) instead; received {received}'
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        make()
+
+
+def test_a_malformed_finish_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"^finish must be a share of the run such as \"35%\", .*; received '35'$"):
+        Layerwise(0.5, finish="35")
+
+
+def test_repr_says_nothing_of_what_is_not_given():
+    assert repr(Layerwise(0.5, finish="35%")) == "Layerwise(sparsity=0.5, order='flow', finish='35%')"
+
+
+@given(st.integers(1, 60), st.integers(1, 5000), st.decimals("0.1", "100", places=1))
+def test_every_sequence_that_fits_is_over_by_its_finish(sites, steps, share):
+    end = max(1, round(steps * float(share) / 100))
+    schedule = Layerwise(0.5, finish=f"{share}%")
+    if end < 2 * sites:
+        with pytest.raises(ValueError, match=r"train longer"):
+            schedule.spread(sites, steps=steps)
+        return
+    spread = schedule.spread(sites, steps=steps)
+    last = spread.slot(sites - 1).timeline()
+    assert end - sites < last.end <= end + 1  # the float above may round a half to the other side
+    assert 1 <= spread.refresh <= spread.interval
+    assert len(last.refreshes) <= 9

@@ -15,6 +15,9 @@ TABLES = [
         Layerwise(0.5, 1, 3, 2, order="reversed"),
         {"kind": "layerwise", "sparsity": 0.5, "start": 1, "interval": 3, "refresh": 2, "order": "reversed"},
     ),
+    (Layerwise(0.5, finish="35%"), {"kind": "layerwise", "sparsity": 0.5, "finish": "35%"}),
+    (Stepwise(0.5, times=3, finish=800), {"kind": "stepwise", "sparsity": 0.5, "times": 3, "finish": 800}),
+    (OneShot(0.5, finish="2ep"), {"kind": "one-shot", "sparsity": 0.5, "finish": "2ep"}),
     (QuantizeFrom("0.5ep"), {"kind": "quantize-from", "start": "0.5ep"}),
     (Inherited(), {"kind": "inherited"}),
 ]

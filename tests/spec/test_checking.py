@@ -397,6 +397,53 @@ def test_an_int_is_fine_where_a_number_is_wanted(table):
     assert read_spec(table).train.optimizer.lr == 1.0
 
 
+@pytest.mark.parametrize(
+    "rule", [{"finish": "35%", "schedule": {"kind": "layerwise"}}, {"schedule": {"kind": "layerwise", "finish": "35%"}}]
+)
+def test_a_finish_stands_on_the_rule_or_in_its_schedule(table, rule):
+    (made,) = read_spec(table | {"prune": [{"sites": [SITE], "sparsity": 0.5} | rule]}).prune
+    assert made.schedule == Layerwise(sparsity=0.5, finish="35%")
+
+
+@pytest.mark.parametrize(
+    ("rule", "line"),
+    [
+        (
+            {"finish": "35%", "schedule": {"kind": "layerwise", "start": 1, "interval": 3}},
+            'give start, interval and refresh, or finish = "35%" (a share of the run) instead; '
+            "received start, interval and finish (prune[0].schedule).",
+        ),
+        (
+            {"start": 1, "schedule": {"kind": "stepwise"}},
+            'give start and every, or finish = "35%" (a share of the run) instead; received start (prune[0].schedule).',
+        ),
+        (
+            {"schedule": {"kind": "one-shot", "at": "1ep", "finish": "35%"}},
+            'give at, or finish = "35%" (a share of the run) instead; received at and finish (prune[0].schedule).',
+        ),
+        (
+            {"finish": "135%", "schedule": {"kind": "layerwise"}},
+            'finish must be a share of the run such as "35%", above "0%" and at most "100%", or a duration of at least '
+            'one step such as "7ep", "800it" or 800; received \'135%\' (prune[0].finish).',
+        ),
+        (
+            {"schedule": {"kind": "layerwise", "start": "35%", "interval": 3, "refresh": 1}},
+            'start must be a duration such as "0.5ep", "800it" or 800; received \'35%\' (prune[0].schedule.start).',
+        ),
+        (
+            {"finsh": "35%", "schedule": {"kind": "layerwise"}},
+            'Unknown key "finsh"; nearest: "finish" (prune[0].finsh).',
+        ),
+        (
+            {"strat": 1, "schedule": {"kind": "stepwise", "every": 3}},
+            'Unknown key "strat"; nearest: "start" (prune[0].strat).',
+        ),
+    ],
+)
+def test_a_schedule_has_its_moments_or_a_finish(told, table, rule, line):
+    assert told(table | {"prune": [{"sites": [SITE], "sparsity": 0.5} | rule]}) == [line]
+
+
 def test_sparsity_and_start_on_the_rule_reach_the_schedule(table):
     rule = {"sites": [SITE], "sparsity": 0.5, "start": "1ep"}
     rule["schedule"] = {"kind": "layerwise", "interval": "2it", "refresh": 1}

@@ -205,6 +205,14 @@ start = "0.5ep"
     )
 
 
+def test_a_finish_is_written_into_the_schedule(table):
+    rule = {"sites": [{"types": ["ReLU"], "at": "output"}], "sparsity": 0.5, "finish": "35%"}
+    spec = read_spec(table | {"prune": [rule | {"schedule": {"kind": "layerwise"}}]})
+    text = spec_to_toml(spec)
+    assert 'schedule = { kind = "layerwise", finish = "35%" }' in text.splitlines()
+    assert read_spec(tomllib.loads(text)) == spec
+
+
 def test_tables_from_patterns_are_written_in_one_line(table):
     rule = {"sites": [{"types": ["ReLU"], "at": "output"}], "sparsity": {"stage1.*": 0.3, "*": 0.5}}
     rule["schedule"] = {"kind": "one-shot", "at": "2ep"}

@@ -82,6 +82,19 @@ def test_one_cycle_is_torchs_without_momentum(warmup: int, share: float) -> None
         theirs.step() if step < 99 else None
 
 
+@pytest.mark.parametrize("decay_from", [0, "0it", "0ep"])
+def test_linear_decays_from_the_first_step_by_default(decay_from: int | str) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    oracle = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=8)
+    for spec in (LrSpec("linear"), LrSpec("linear", decay_from=decay_from)):
+        assert lr_factor(spec, 0, 8, 4) == 1.0
+        assert [lr_factor(spec, step, 8, 4) for step in range(8)] == pytest.approx([1 - step / 8 for step in range(8)])
+    for step in range(8):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5 * lr_factor(LrSpec("linear"), step, 8, 4))
+        optimizer.step()
+        oracle.step()
+
+
 def test_linear_is_constant_and_then_a_line() -> None:
     spec = LrSpec("linear", decay_from="1ep", final=0.5)
     assert factors(spec, 8) == pytest.approx([1, 1, 1, 1, 1, 0.875, 0.75, 0.625])
