@@ -238,7 +238,9 @@ def _new_file(folder: Path, name: str) -> Path:
 @click.argument("run")
 @click.option("--ratios", help="Shares of the channels to drop, such as 0.25,0.5; by default six from 0.125 to 0.875.")
 @click.option("--bits", help="Numbers of bits, such as 4,8; by default 2,4,8.")
-@click.option("--images", type=click.IntRange(min=1), default=256, show_default=True, help="How many to measure on.")
+@click.option(
+    "--images", type=click.IntRange(min=1), help="How many to measure on; by default 256, or 32 with outputs per pixel."
+)
 @click.option("--importance", default="activation-l1", show_default=True, help="By which channels are ranked.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="The picture; by default sensitivity.png beside RUN's model."
@@ -284,7 +286,9 @@ def sensitivity(
 @click.option("--method", type=click.Choice(list(METHODS)), default="sensitivity", show_default=True,
               help="By what was measured; or, to compare, the same everywhere or by chance.")  # fmt: skip
 @click.option("--ratios", help="Shares of channels to measure; by default six from 0.125 to 0.875.")
-@click.option("--images", type=click.IntRange(min=1), default=256, show_default=True, help="How many to measure on.")
+@click.option(
+    "--images", type=click.IntRange(min=1), help="How many to measure on; by default 256, or 32 with outputs per pixel."
+)
 @click.option("--importance", default="activation-l1", show_default=True, help="By which channels are ranked.")
 @click.option("--least", type=float, default=0.1, show_default=True, help="Share of its channels each group keeps.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the images, and of what is drawn by chance.")

@@ -27,6 +27,8 @@ from qprune.trained import with_data
 from qprune.training import choose_device, evaluating, model_file, open_model, runs_root
 from qprune.zoo import deployed
 
+IMAGES, IMAGES_OF_PIXELS = 256, 32
+
 
 def sensitivity(
     model: nn.Module | Path | str,
@@ -34,7 +36,7 @@ def sensitivity(
     data: Any = None,
     ratios: Sequence[float] = RATIOS,
     bits: Sequence[int] = BITS,
-    images: int = 256,
+    images: int | None = None,
     importance: str = "activation-l1",
     compare: str | None = None,
     seed: int = 0,
@@ -55,7 +57,7 @@ def sensitivity(
         data: as for `fit`; of a run it is known. The training images are taken, without augmentation.
         ratios: shares of the channels to drop, each in [0, 1).
         bits: widths, each from 2 to 8.
-        images: how many; a few hundred do. The network's outputs for all of them are held in memory.
+        images: how many; by default 256, or 32 where each pixel has an output. All outputs are held in memory.
         importance: by which the channels of a group are ranked, as in a rule; one that no loss is needed for.
         compare: ``"classes"`` for logits, by their KL divergence, or ``"values"`` for images and other numbers, by
             their mean squared difference; a run, and outputs of shape (N, classes), say so by themselves.
@@ -91,7 +93,7 @@ def search(
     bits: Sequence[int] = (),
     method: str = "sensitivity",
     ratios: Sequence[float] = RATIOS,
-    images: int = 256,
+    images: int | None = None,
     importance: str = "activation-l1",
     least: float = 0.1,
     compare: str | None = None,
@@ -117,7 +119,7 @@ def search(
         method: ``"sensitivity"``; or, to see what that is worth, ``"uniform"`` (the same share everywhere) or
             ``"random"``.
         ratios: shares of the channels that are measured; what is chosen may lie between.
-        images: how many to measure on.
+        images: how many to measure on, as for `sensitivity`.
         importance: as for `sensitivity`.
         least: share of its channels that each group keeps, in [0, 1).
         compare: as for `sensitivity`.
@@ -160,7 +162,7 @@ class _Ready:
 def _ready(
     model: nn.Module | Path | str,
     data: Any,
-    images: int,
+    images: int | None,
     compare: str | None,
     seed: int,
     file: Path | None,
@@ -176,10 +178,13 @@ def _ready(
         net, spec, part = opened.net.to(choose_device(device)), opened.spec, opened.split("train")
         file = file or model_file(model, runs_root(runs)).with_name("sensitivity.json")
     where = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
-    batches = [batch.to(where) for batch in take_images(part, images, seed=seed)]
+    first = take_images(part, 1, seed=seed)[0].to(where)
     with evaluating(net):
-        example = outputs_of(deployed(net), [batches[0][:1]])[0]
-    return _Ready(net, batches, compared_of(spec.task if spec else None, compare, example), file, spec)
+        output = outputs_of(deployed(net), [first])[0]
+    if images is None:
+        images = IMAGES if output.dim() == 2 else IMAGES_OF_PIXELS
+    batches = [batch.to(where) for batch in take_images(part, images, seed=seed)]
+    return _Ready(net, batches, compared_of(spec.task if spec else None, compare, output), file, spec)
 
 
 def _training_part(data: Any) -> Any:

@@ -281,6 +281,43 @@ def test_sensitivity_of_a_pruned_run_or_of_nothing_is_refused(qprune, refused):
     ]
 
 
+SEARCH = ("search", "tiny", "--ratios", "0.5,0.75", "--images", "40", "--quiet")
+
+
+def test_search_writes_a_spec_that_plans_and_trains(qprune, folder):
+    qprune("fit", write("tiny.toml"), "--quiet")
+    lines = qprune(*SEARCH, "--budget", "macs=0.5", "--budget", "bytes=2kB", "--bits", "4,8").splitlines()
+    file = Path("runs/tiny/tiny_macs50_bytes2kB.toml")
+    assert lines[0] == "Found for macs = 50 %, bytes = 2 kB, by sensitivity; channels ranked by activation-l1."
+    assert lines[-4:] == [f"The spec is in {file}", "", f"  qprune plan {file}", f"  qprune fit {file}"]
+    plan = qprune("plan", str(file))
+    assert plan.splitlines()[0].startswith("1 mask, 5 quantizers, finished by step ")
+    assert qprune("fit", str(file)).splitlines()[-1] == "The run is in runs/tiny_macs50_bytes2kB"
+
+
+def test_the_same_search_again_finds_the_same_and_a_changed_spec_is_not_lost(qprune, refused, folder):
+    qprune("fit", write("tiny.toml"), "--quiet")
+    search = (*SEARCH, "--budget", "macs=0.5", "--name", "mine")
+    assert qprune(*search) == qprune(*search)
+    file = Path("runs/tiny/mine.toml")
+    file.write_text(file.read_text().replace("about", "# about"))
+    assert refused(*search) == [f"qprune: {file} is there already. Move it away, or choose another --out."]
+    assert qprune(*search, "--out", "other.toml").splitlines()[-4] == "The spec is in other.toml"
+
+
+def test_search_for_what_cannot_be_is_refused(qprune, refused):
+    assert refused(*SEARCH, "--budget", "macs=0.5")[0].startswith("qprune: There is no run")
+    qprune("fit", write("tiny.toml"), "--quiet")
+    assert refused(*SEARCH, "--budget", "mac=0.5") == [
+        'qprune: A budget is of macs, params, bytes, bops, latency; received "mac"; nearest: "macs".'
+    ]
+    assert refused(*SEARCH, "--budget", "macs=1e-9")[0].startswith(
+        "qprune: The budget of macs must be a number such as "
+    )
+    assert "cannot be met" in refused(*SEARCH, "--budget", "macs=0.001")[0]
+    assert refused(*SEARCH, "--budget", "macs=1")[0].startswith("qprune: The dense network meets the budget already: ")
+
+
 @pytest.fixture
 def in_a_hurry(monkeypatch):
     """Timings of three rounds."""

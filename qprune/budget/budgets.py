@@ -18,7 +18,7 @@ COSTS = {
     "latency": ("latency", "s"),
 }
 
-_NUMBER = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(%|[kMGT]?)\s*(B|s|ms|us)?\s*")
+_NUMBER = re.compile(r"\s*((?:\d+(?:\.\d+)?|\.\d+)(?:e[+-]?\d+)?)\s*(%|[kMGT]?)\s*(B|s|ms|us)?\s*")
 _POWERS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 

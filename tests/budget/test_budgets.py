@@ -12,6 +12,7 @@ from qprune.errors import PlanError
     [
         ("macs=0.25", Budget("macs", 0.25, share=True)),
         ("macs = 25 %", Budget("macs", 0.25, share=True)),
+        ("macs=2.5e-1", Budget("macs", 0.25, share=True)),
         ("macs=10M", Budget("macs", 10e6, share=False)),
         ("params=50k", Budget("params", 50e3, share=False)),
         ("params=50000", Budget("params", 50e3, share=False)),
