@@ -34,7 +34,7 @@ class Problem:
         costs: what a network costs, as a function of what is chosen.
         limits: for each kind of cost the most.
         least: share of its channels that each group keeps at least.
-        curves: for each group what was measured; a group without one harms nothing.
+        measured: for each group what was measured, once or several times; a group without harms nothing.
     """
 
     groups: tuple[Group, ...]
@@ -43,7 +43,7 @@ class Problem:
     costs: Costs
     limits: Mapping[str, float]
     least: float = 0.1
-    curves: Mapping[Group, Curve] = field(factory=dict)
+    measured: Mapping[Group, Sequence[Curve]] = field(factory=dict)
 
     def most_dropped(self, group: Group) -> int:
         """How many channels a group can lose: one stays."""
@@ -56,12 +56,9 @@ class Problem:
         return [Choice(count, width) for count in counts for width in self.widths]
 
     def harm(self, group: Group, choice: Choice) -> float:
-        """The divergence that was measured of a choice alone, between the measured levels on a straight line."""
-        curve = self.curves.get(group)
-        if curve is None:
-            return 0.0
-        harm = _on_line(curve.ratios, choice.dropped / group.channels) if curve.ratios else 0.0
-        return harm + (curve.bits[choice.bits] if choice.bits is not None else 0.0)
+        """How much more than nothing a choice alone moves the outputs: the mean over what was measured."""
+        curves = self.measured.get(group, ())
+        return float(np.mean([_harm(curve, group, choice) for curve in curves])) if curves else 0.0
 
     def total_harm(self, point: Point) -> float:
         """The sum over all groups."""
@@ -84,13 +81,21 @@ class Problem:
         return self.evenly(1.0, min(self.widths, key=lambda width: width or 32))
 
 
+def _harm(curve: Curve, group: Group, choice: Choice) -> float:
+    harm = _on_line(curve.ratios, choice.dropped / group.channels) if curve.ratios else 0.0
+    return harm + (curve.bits[choice.bits] if choice.bits is not None else 0.0)
+
+
 def _on_line(measured: Mapping[float, float], ratio: float) -> float:
-    """Between measured ratios, from 0 harm at 0 on, and beyond the last as steep as before it."""
-    levels = sorted({0.0: measured.get(0.0, 0.0) if 0.0 in measured else 0.0, **measured}.items())
-    xs, ys = (np.array(column) for column in zip(*levels, strict=True))
-    if ratio > xs[-1] and len(xs) > 1:
-        return float(ys[-1] + (ratio - xs[-1]) * (ys[-1] - ys[-2]) / (xs[-1] - xs[-2]))
-    return float(np.interp(ratio, xs, ys))
+    """What is added from ratio 0 on: between measured ratios on a straight line, beyond the last as steep as before it.
+
+    Dropping more never counts as less harm, which a measurement on few images may say.
+    """
+    ratios, values = (np.array(column) for column in zip(*sorted(({0.0: 0.0} | dict(measured)).items()), strict=True))
+    values = np.maximum.accumulate(values - values[0])
+    if ratio > ratios[-1] and len(ratios) > 1:
+        return float(values[-1] + (ratio - ratios[-1]) * (values[-1] - values[-2]) / (ratios[-1] - ratios[-2]))
+    return float(np.interp(ratio, ratios, values))
 
 
 class Method(ABC):

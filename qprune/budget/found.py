@@ -31,7 +31,8 @@ class Found:
 
     Attributes:
         choices: for each group of channels how many are dropped, and its bits.
-        harm: for each group the divergence that was measured of its choice alone; empty where nothing was measured.
+        harm: for each group how much its choice alone adds to the divergence, the mean of what was measured; empty
+            where nothing was.
         method: the word of the search.
         budgets: what was asked for.
         costs: what the network costs, by the words of budgets.

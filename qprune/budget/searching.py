@@ -15,7 +15,7 @@ from qprune.budget.costs import Choice, CostModel, Point, carried_out, counted, 
 from qprune.budget.found import Found
 from qprune.budget.groups import Group, find_groups
 from qprune.budget.measuring import RATIOS, check_dense, measure_sensitivity
-from qprune.budget.sensitivity import Curve
+from qprune.budget.sensitivity import Curve, Sensitivity
 from qprune.errors import PlanError
 from qprune.spelling import nearest
 from qprune.zoo import deployed
@@ -44,9 +44,9 @@ def search_network(
 ) -> Found:
     """Find which channels to drop and how many bits to use, so that a network meets budgets and changes least.
 
-    What each group of channels can spare is measured alone, see `measure_sensitivity`, and the least sum is chosen;
-    then measured again in a network of which half of that is dropped, and chosen once more, since what single changes
-    do does not add up at high ratios. The costs are those of the shrunk network, by its ledger.
+    What each group of channels can spare is measured alone, see `measure_sensitivity`, and the least sum is chosen.
+    Since what single changes do does not add up at high ratios, it is measured again in a network of which half of that
+    is dropped, and the least sum of the means of both is chosen. Costs are those of the shrunk network, by its ledger.
 
     Args:
         net: a trained network without masks and quantizers; it is not touched.
@@ -78,15 +78,18 @@ def search_network(
     problem = work.problem(budgets, tuple(bits) or (None,), least)
     check_limits(problem, budgets, work.dense)
     if chosen_by.measures:
-        settings: dict[str, Any] = {"compare": compare, "ratios": ratios, "bits": bits, "importance": importance}
+        settings: dict[str, Any] = {"compare": compare, "bits": bits, "importance": importance}
         settings |= {"file": file, "verbose": verbose, "out": out}
-        problem = evolve(problem, curves=_measured(part, batches, **settings))
+        alone = measure_sensitivity(part, batches, ratios=ratios, **settings)
+        problem = evolve(problem, measured=_of_groups(alone))
         half = _half(work.choose(chosen_by, problem), problem)
-        problem = evolve(problem, curves=_measured(part, batches, **settings, around=half))
+        # there something is lost already, so what nothing more of a group adds is measured, too
+        half_way = measure_sensitivity(part, batches, ratios=(0.0, *ratios), around=half, **settings)
+        problem = evolve(problem, measured=_of_groups(alone, half_way))
     choices = work.choose(chosen_by, problem)
     return Found(
         choices,
-        {group: problem.harm(group, choice) for group, choice in choices.items()} if problem.curves else {},
+        {group: problem.harm(group, choice) for group, choice in choices.items()} if problem.measured else {},
         method,
         tuple(budgets),
         work.counted(choices),
@@ -97,8 +100,9 @@ def search_network(
     )
 
 
-def _measured(part: nn.Module, batches: Batches, **settings: Any) -> dict[Group, Curve]:
-    return {curve.group: curve for curve in measure_sensitivity(part, batches, **settings).curves}
+def _of_groups(*measurements: Sensitivity) -> dict[Group, list[Curve]]:
+    groups = [curve.group for curve in measurements[0].curves]
+    return dict(zip(groups, map(list, zip(*(found.curves for found in measurements), strict=True)), strict=True))
 
 
 def _half(choices: Mapping[Group, Choice], problem: Problem) -> dict[Group, float]:

@@ -31,11 +31,11 @@ def problem(model, widths=(None,), steep=(), **shares):
     for group in model.groups:
         factor = 100 if group.name.startswith(tuple(steep)) else 1
         ratios = {ratio: factor * ratio**2 for ratio in (0.25, 0.5, 0.75, 0.875)} if group.members else {}
-        curves[group] = Curve(group, ratios, {2: 1.0 * factor, 4: 0.05 * factor, 8: 0.001 * factor})
+        curves[group] = [Curve(group, ratios, {2: 1.0 * factor, 4: 0.05 * factor, 8: 0.001 * factor})]
     dense = dense_of(model)
     limits = {kind: share * dense[kind] for kind, share in shares.items()}
     prunable = frozenset(group for group in model.groups if group.members)
-    return Problem(model.groups, prunable, widths, model.costs, limits, curves=curves)
+    return Problem(model.groups, prunable, widths, model.costs, limits, measured=curves)
 
 
 @pytest.mark.parametrize("method", [Uniform(), ByChance(0), ByChance(1), BySensitivity()], ids=str)
@@ -121,7 +121,9 @@ def test_every_group_keeps_a_share_of_its_channels(model):
 def test_what_cannot_be_pruned_keeps_all(model):
     asked = problem(model, macs=0.5)
     fixed = asked.groups[2]
-    narrower = Problem(asked.groups, asked.prunable - {fixed}, (None,), asked.costs, asked.limits, curves=asked.curves)
+    narrower = Problem(
+        asked.groups, asked.prunable - {fixed}, (None,), asked.costs, asked.limits, measured=asked.measured
+    )
     assert all(method.choose(narrower)[fixed].dropped == 0 for method in (Uniform(), ByChance(0), BySensitivity()))
 
 
@@ -153,3 +155,10 @@ def test_a_budget_that_is_met_already_says_what_the_network_costs(model):
     with pytest.raises(PlanError) as error:
         check_limits(asked, read_budgets({"macs": 1.0}), dense_of(model))
     assert str(error.value) == "The dense network meets the budget already: it costs macs = 10.25 M. Ask for less."
+
+
+def test_what_is_lost_already_counts_for_nothing_and_noise_not_as_gain(model):
+    group = model.groups[0]
+    alone, half_way = Curve(group, {0.25: 1.0, 0.5: 3.0}), Curve(group, {0.0: 10.0, 0.25: 11.0, 0.5: 10.5})
+    asked = Problem((group,), frozenset([group]), (None,), model.costs, {}, measured={group: [alone, half_way]})
+    assert [asked.harm(group, Choice(count)) for count in (0, 2, 4)] == [0.0, 1.0, 2.0]
