@@ -27,7 +27,7 @@ def alignment(ours: Tensor, theirs: Tensor) -> Tensor:
 
     Example:
         >>> x = torch.eye(3).reshape(3, 3, 1, 1)
-        >>> alignment(x, -2 * x)
+        >>> alignment(x, -2 * x).round(decimals=4)
         tensor(1.)
     """
     with torch.autocast(ours.device.type, enabled=False):  # sums over all positions need float32
@@ -87,10 +87,11 @@ def first_outputs(net: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, An
         paths: module paths in it.
 
     Example:
-        >>> with first_outputs(net, ["conv"]) as given:
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU())
+        >>> with first_outputs(net, ["0"]) as given:
         ...     _ = net(torch.zeros(2, 3, 5, 7))
-        >>> list(given)
-        ['conv']
+        >>> given["0"].shape
+        torch.Size([2, 4, 5, 7])
     """
     given: dict[str, Any] = {}
 
