@@ -86,7 +86,7 @@ class CycleGAN:
     def distillation(self, output: Translated, batch: Any, teacher: Any, temperature: float) -> Tensor:
         """Mean absolute difference of the generated images from a teacher's, the sum over both domains.
 
-        Layers within the generators are not compared, and a temperature means nothing.
+        A temperature means nothing.
         """
         a, b = batch
         assert output.back is not None  # of a step in training

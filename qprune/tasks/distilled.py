@@ -1,11 +1,13 @@
 """`Distilled`: a task whose loss has a second term, how far the outputs are from those of a teacher."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qprune.errors import PlanError
+from qprune.tasks.alignment import distance, first_outputs
 from qprune.tasks.task import Task
 
 
@@ -38,8 +40,13 @@ class Distilled:
             that is trained, nor of its checkpoints.
         weight: share of the teacher in the loss, from 0 to 1.
         temperature: see `softened_divergence`.
+        layers: module paths of both networks, whose outputs are compared too, as they are when the layer first runs in
+            a step: each adds ``1 - alignment`` to the distillation, see `qprune.tasks.alignment.alignment`.
 
-    Source: Hinton et al., 2015, arXiv:1503.02531.
+    Raises:
+        PlanError: in a step, if the outputs of a layer cannot be compared.
+
+    Source: Hinton et al., 2015, arXiv:1503.02531; for layers Jin et al., 2021, arXiv:2103.03467.
 
     Example:
         >>> task = Distilled(Classification(classes=10), nn.Linear(5, 10).eval(), weight=0.9, temperature=4.0)
@@ -48,8 +55,11 @@ class Distilled:
         dict_keys(['distillation'])
     """
 
-    def __init__(self, task: Task, teacher: nn.Module, weight: float, temperature: float) -> None:
+    def __init__(
+        self, task: Task, teacher: nn.Module, weight: float, temperature: float, layers: Sequence[str] = ()
+    ) -> None:
         self.task, self.teacher, self.weight, self.temperature = task, teacher, weight, temperature
+        self.layers = tuple(layers)
 
     @property
     def monitor(self) -> str:
@@ -67,10 +77,14 @@ class Distilled:
 
     def step(self, net: nn.Module, batch: Any) -> tuple[Tensor, Any]:
         """The task's step; where ``net.training``, with the teacher in the loss, and `Taught` as the output."""
-        loss, output = self.task.step(net, batch)
         if not net.training:
-            return loss, output
-        taught: Tensor = self.task.distillation(output, batch, self.teacher, self.temperature)  # type: ignore[attr-defined]
+            return self.task.step(net, batch)
+        with first_outputs(net, self.layers) as ours:
+            loss, output = self.task.step(net, batch)
+        with first_outputs(self.teacher, self.layers) as theirs:
+            taught: Tensor = self.task.distillation(output, batch, self.teacher, self.temperature)  # type: ignore[attr-defined]
+        if self.layers:
+            taught = taught + distance(ours, theirs)
         return (1 - self.weight) * loss + self.weight * taught, Taught(output, {"distillation": taught.detach()})
 
     def metrics(self) -> Any:

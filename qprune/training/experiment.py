@@ -29,7 +29,7 @@ from qprune.training.optimizers import make_lr_schedule, make_optimizer
 from qprune.training.provided import NOTHING, Provided, loader_length
 from qprune.training.reproducibility import seed_generators
 from qprune.training.shrinking import Shrinker
-from qprune.training.teaching import taught
+from qprune.training.teaching import check_layers, taught
 from qprune.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def prepare(
     Raises:
         DataError: for data that is missing or malformed.
         SpecError: for a network or task that cannot be made, or that the data is not for.
-        PlanError: for rules that cannot work.
+        PlanError: for rules that cannot work, or layers of a teacher that the network has not.
         CheckpointError: if ``init`` does not fit the network.
     """
     seed_generators(spec.seed)
@@ -101,6 +101,7 @@ def prepare(
         inherit(net, init, str(spec.init))
     if spec.arithmetic.remakes:
         _make_exact(spec, net, shape, init is not None)
+    check_layers(spec, net)
     followed = _followed(spec, net, shape)
     chosen = choose_device(device)
     net.to(chosen)

@@ -23,6 +23,7 @@ from qprune.training.batches import check_output, part_size
 from qprune.training.inheriting import inherit
 from qprune.training.optimizers import check_lr_schedule
 from qprune.training.provided import NOTHING, Provided
+from qprune.training.teaching import check_layers
 from qprune.training.update import check_precision
 
 Keeps = Mapping[str, Tensor]  # per site which channels its mask keeps
@@ -59,7 +60,8 @@ def plan_spec(
         keeps: the masks of a run that is yet to be trained, in place of ``init``.
 
     Raises:
-        PlanError: for rules or a learning-rate schedule that cannot work.
+        PlanError: for rules or a learning-rate schedule that cannot work, or layers of a teacher that the network has
+            not.
         SpecError: for a task that the data is not for.
         CheckpointError: if ``init`` does not fit the network.
     """
@@ -75,6 +77,7 @@ def plan_spec(
         whole = copy.deepcopy(net)
         if spec.arithmetic.remakes:
             make_exact(net, example)
+    check_layers(spec, net)
     counted = per_epoch is None and "train" in info.sizes  # a loader of the user's own is asked when it trains
     per_epoch = per_epoch or provided.steps_per_epoch(spec, info)
     steps = to_steps(spec.train.length, per_epoch)

@@ -11,6 +11,7 @@ from qprune.errors import CheckpointError, PlanError, SpecError
 from qprune.flow import trace, unhooked_copy
 from qprune.layers import sites
 from qprune.spec import Spec, TeacherSpec
+from qprune.spelling import nearest
 from qprune.tasks import Distilled, Task
 from qprune.training.opening import Opened, open_model
 from qprune.training.provided import Provided
@@ -33,7 +34,8 @@ def open_teacher(spec: Spec, root: Path, provided: Provided, to_come: Sequence[S
     Raises:
         SpecError: if no teacher is named or handed over, or the task cannot learn from one.
         CheckpointError: if its run is not there or not finished.
-        PlanError: if it is of other classes or images, or gives what the task cannot compare.
+        PlanError: if it is of other classes or images, gives what the task cannot compare, or has not the layers that
+            are to be compared.
 
     Example:
         >>> open_teacher(read_spec("digits/baseline"), Path("runs"), Provided()) is None
@@ -53,6 +55,7 @@ def open_teacher(spec: Spec, root: Path, provided: Provided, to_come: Sequence[S
         return None
     net, origin = _handed_over(provided) if run == "" else _opened(spec, table, run, root, info)
     _check_outputs(net.cpu().eval(), origin, task, info)
+    check_layers(spec, net, f"the teacher, {origin},")
     return net.requires_grad_(False)
 
 
@@ -65,7 +68,36 @@ def taught(task: Task, teacher: nn.Module | None, table: TeacherSpec | None) -> 
     """
     if teacher is None or table is None:
         return task
-    return Distilled(task, teacher, table.weight, table.temperature)
+    return Distilled(task, teacher, table.weight, table.temperature, table.layers)
+
+
+def check_layers(spec: Spec, net: nn.Module, whose: str = "the network") -> None:
+    """Refuse layers to compare that a network has not, or that nobody would see.
+
+    Args:
+        spec: of the run.
+        net: the network, or its teacher.
+        whose: which of them, for the sentence.
+
+    Raises:
+        PlanError: with the nearest path.
+
+    Example:
+        >>> check_layers(read_spec("digits/baseline"), nn.Identity())
+    """
+    layers = spec.train.teacher.layers if spec.train.teacher else ()
+    if layers and spec.train.compile:
+        raise PlanError(
+            "train.teacher.layers reads what single layers give, which compiled steps do not show: leave out "
+            "train.compile or the layers."
+        )
+    paths = [path for path, _ in net.named_modules() if path]
+    for layer in layers:
+        if layer not in paths:
+            raise PlanError(
+                f'train.teacher.layers names "{layer}", and {whose} has no such layer{nearest(layer, paths)}. Name '
+                "paths that both networks have."
+            )
 
 
 def _check_task(task: Task, table: TeacherSpec) -> None:

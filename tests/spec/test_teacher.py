@@ -13,6 +13,7 @@ from qprune.spec import OptimizerSpec, TeacherSpec, TrainSpec, parse_toml, read_
         {"run": "runs/it's here", "weight": 0.5, "temperature": 2.5},
         {"weight": 0.0},
         {"weight": 1, "temperature": 1},
+        {"layers": ("generator.blocks.3", "generator.blocks.6")},
     ],
 )
 def test_the_table_is_read_and_written_there_and_back(table, teacher):
@@ -38,6 +39,8 @@ def test_no_table_is_no_teacher(table):
         ("run = 3", r'run must be the name or folder of a run, such as "digits/baseline", or "" for a network that is '
          r"handed over; received 3"),
         ('run = "  "', r'run must be the name or folder of a run, .*; received "  "'),
+        ("layers = [3]", r"layers must be a list of strings; received \[3\]"),
+        ('layers = "generator"', r'layers must be a list of strings; received "generator"'),
         ("temprature = 3.0", r'^Unknown key "temprature"; nearest: "temperature"'),
     ],
 )  # fmt: skip

@@ -17,7 +17,7 @@ from qprune.data import load_data
 from qprune.errors import CheckpointError, PlanError, SpecError
 from qprune.spec import DataSpec, TeacherSpec, read_spec, spec_to_toml
 from qprune.tasks import Distilled
-from qprune.training import Callback, load_checkpoint
+from qprune.training import Callback, load_checkpoint, shrinking
 
 SHORT = ["data.train_images=200", "train.length=8it", "train.validate_every=4it", "train.batch=40"]
 OPTIMIZER = {"name": "sgd", "lr": 0.05}
@@ -282,6 +282,78 @@ def test_generators_learn_from_a_run_of_generators(tmp_path):
         PlanError, match=r"has no generator_ab and no generator_ba, whose images CycleGAN compares\. Name"
     ):
         qprune.plan(spec, teacher=lone, runs=tmp_path)
+
+
+@pytest.fixture
+def pruned():
+    """A network of the user's own that loses half of its channels, and a wider teacher with the same paths."""
+    torch.manual_seed(6)
+
+    def make(width):
+        layers = [nn.Conv2d(1, width, 3), nn.ReLU(), nn.Conv2d(width, 6, 3), nn.ReLU()]
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(96, 10))
+
+    train = {"length": "8it", "batch": 40, "validate_every": "4it", "optimizer": OPTIMIZER}
+    train["teacher"] = {"run": "", "layers": ["1", "3"]}
+    half = {"sites": [{"types": ["ReLU"], "at": "output"}], "sparsity": 0.5}
+    half["schedule"] = {"kind": "layerwise", "start": 0, "interval": 1, "refresh": 1}
+    data = {"name": "digits", "train_images": 200}
+    table = {"name": "halved", "data": data, "train": train, "prune": [half]}
+    return make(4), make(5), table
+
+
+@pytest.mark.parametrize("shrink", ["never", "as-frozen"])
+def test_layers_are_compared_while_channels_go_and_resumed_to_the_bit(runs, pruned, shrink, monkeypatch):
+    monkeypatch.setattr(shrinking, "COST", 0.01)  # so that every cut pays at once
+    net, teacher, table = pruned
+    spec = read_spec(table | {"train": table["train"] | {"shrink": shrink, "accumulate": 2}})
+    whole = fit(spec, runs, model=net, teacher=teacher, name=f"layers-{shrink}")
+    broken = {"model": net, "teacher": teacher, "name": f"layers-{shrink}-broken"}
+    assert fit(spec, runs, **broken, callbacks=[CtrlC(6)]).interrupted
+    torch.manual_seed(99)
+    resumed = fit(spec, runs, **broken, resume=True)
+    ours, theirs = (load_checkpoint(history.run / "last.pt") for history in (resumed, whole))
+    for name in ("net", "optimizer", "meter"):
+        assert same(ours[name], theirs[name]), name
+    assert resumed.history["distillation"] == whole.history["distillation"]
+    weight = qprune.load(whole.run).get_submodule("0").weight
+    assert len(weight) == {"never": 4, "as-frozen": 2}[shrink]
+    plain = read_spec(table | {"train": table["train"] | {"teacher": {"run": ""}}})
+    alone = fit(plain, runs, model=net, teacher=teacher, name=f"layers-{shrink}-alone")
+    assert not same(model_of(alone), model_of(whole))
+    assert alone.history["distillation"][0] < whole.history["distillation"][0] < alone.history["distillation"][0] + 2
+
+
+def test_layers_that_one_of_the_networks_has_not_are_refused(runs, pruned):
+    net, teacher, table = pruned
+    net.add_module("middle", nn.Identity())
+    teacher.add_module("other", nn.Identity())
+
+    def told(layers, **train):
+        changed = table["train"] | {"teacher": {"run": "", "layers": layers}} | train
+        for ask in (qprune.plan, fit):
+            with pytest.raises(PlanError) as caught:
+                ask(table | {"train": changed}, model=net, teacher=teacher, runs=runs)
+            yield str(caught.value)
+
+    named = "train.teacher.layers names"
+    theirs = f'{named} "middle", and the teacher, teacher= (Sequential), has no such layer. Name paths that both'
+    assert all(line.startswith(theirs) for line in told(["middle"]))
+    near = f'{named} "othre", and the teacher, teacher= (Sequential), has no such layer; nearest: "other"'
+    assert all(line.startswith(near) for line in told(["othre"]))
+    ours = f'{named} "other", and the network has no such layer'
+    assert all(line.startswith(ours) for line in told(["1", "other"]))
+    compiled = "train.teacher.layers reads what single layers give, which compiled steps do not show: leave out"
+    assert all(line.startswith(compiled) for line in told(["1"], compile=True))
+
+
+def test_layers_of_other_positions_are_refused_in_the_first_step(runs, pruned):
+    net, _, table = pruned
+    layers = [nn.Conv2d(1, 4, 3), nn.MaxPool2d(2), nn.Conv2d(4, 6, 1), nn.ReLU()]
+    teacher = nn.Sequential(*layers, nn.Flatten(), nn.Linear(54, 10))
+    sentence = r'equal but for C; "1" gives \(40, 4, 6, 6\) in the network and \(40, 4, 3, 3\) in the teacher'
+    with pytest.raises(PlanError, match=sentence):
+        fit(table, runs, model=net, teacher=teacher, name="positions")
 
 
 def test_a_task_that_cannot_learn_from_a_teacher_is_refused(runs, student):
