@@ -16,8 +16,8 @@ PACKAGE = Path(str(qprune.__file__)).parent
 
 # A room may import from itself and from lower floors; on its own floor only from the rooms named here.
 FLOORS = {
-    "errors": 0, "escaping": 0, "regular_files": 0, "functional": 0, "importances": 0, "learned_grid": 0,
-    "masking": 0, "numerics": 0, "per_path": 0, "schedules": 0, "spelling": 0, "version": 0, "zoo": 0,
+    "errors": 0, "escaping": 0, "regular_files": 0, "functional": 0, "importances": 0,
+    "masking": 0, "numerics": 0, "per_path": 0, "rounding": 0, "schedules": 0, "spelling": 0, "version": 0, "zoo": 0,
     "layers": 1, "spec": 1,
     "flow": 2, "declared": 2, "selection": 2, "assemble": 2, "dense": 2, "network_plan": 2, "data": 2, "tasks": 2,
     "complete": 2, "coupling": 2, "exact": 2, "shrink": 2, "graph": 2,
@@ -26,10 +26,8 @@ FLOORS = {
 }  # fmt: skip
 SAME_FLOOR = {
     "errors": {"escaping"},
-    "functional": {"errors"},
-    "learned_grid": {"functional"},
     "masking": {"functional"},
-    "numerics": {"functional"},
+    "rounding": {"functional"},
     "schedules": {"errors", "per_path"},
     "zoo": {"errors", "spelling"},
     "selection": {"flow"},

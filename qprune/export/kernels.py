@@ -7,8 +7,8 @@ from attrs import evolve, frozen
 from torch import nn
 
 from qprune.export.values import array
-from qprune.functional import SMALLEST_STEP
 from qprune.layers import CompressedWeight
+from qprune.numerics import SMALLEST_STEP
 from qprune.shrink import rows
 
 LARGEST_BIAS = 2**30  # of an int32, with room for the sum

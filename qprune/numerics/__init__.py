@@ -2,7 +2,7 @@
 
 from qprune.numerics.choices import NUMERICS, numerics_of
 from qprune.numerics.default import Default
-from qprune.numerics.exact import Exact
+from qprune.numerics.exact import SMALLEST_STEP, Exact, power_of_two
 from qprune.numerics.learned import Learned
 from qprune.numerics.measured import Measured
 from qprune.numerics.numerics import Numerics, channel_extremes
@@ -13,6 +13,7 @@ from qprune.numerics.ranging import Ranging
 __all__ = [
     "NUMERICS",
     "RANGES",
+    "SMALLEST_STEP",
     "Default",
     "Exact",
     "Learned",
@@ -22,5 +23,6 @@ __all__ = [
     "Ranging",
     "channel_extremes",
     "numerics_of",
+    "power_of_two",
     "ranging_of",
 ]
