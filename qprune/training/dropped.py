@@ -33,6 +33,13 @@ class Companions:
         """The parameter of the same name in the average, if there is one."""
         return [self._averages[parameter]] if parameter in self._averages else []
 
+    @torch.no_grad()
+    def restart_averages(self, module: nn.Module) -> None:
+        """Let the averages of a module's parameters begin anew, at what these are now."""
+        for parameter in module.parameters():
+            for average in self.averages(parameter):
+                average.copy_(parameter)
+
     def moments(self, parameter: nn.Parameter) -> list[Tensor]:
         """The optimizer's moments of the parameter's shape."""
         state = self._optimizer.state.get(parameter, {}) if self._optimizer is not None else {}
