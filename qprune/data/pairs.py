@@ -25,15 +25,7 @@ Size = tuple[int, int]
 
 
 def describe_pairs(spec: DataSpec) -> DataInfo:
-    """Classes, shape and sizes of a data set of pairs, without reading its images.
-
-    Raises:
-        DataError: as `qprune.data.describe`.
-
-    Example:
-        >>> describe_pairs(DataSpec(name="cityscapes", size=(256, 512), validation=0)).sizes
-        {'train': 2975, 'val': 0, 'test': 500}
-    """
+    """Classes, shape and sizes of a data set of pairs, without reading its images."""
     return _describe(spec, _stated(spec, open_pairs(spec)))
 
 
@@ -42,17 +34,6 @@ def load_pairs(spec: DataSpec, seed: int = 0) -> Splits:
 
     The headers of all files are read, and what is wrong is refused by name. Sets below 1 GiB of pixels are decoded
     here, larger ones as they are used.
-
-    Args:
-        spec: the spec's ``[data]``.
-        seed: seeds the augmentation and the targets of unpaired training.
-
-    Raises:
-        DataError: as `qprune.data.load_data`.
-
-    Example:
-        >>> len(load_pairs(DataSpec(name="streets")).train)
-        600
     """
     listed = open_pairs(spec)
     stated = _stated(spec, listed)

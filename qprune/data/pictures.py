@@ -25,10 +25,6 @@ class PhotoFiles:
     Args:
         paths: the files.
         half: 0 for the left half of each, 1 for the right one, None for the whole.
-
-    Example:
-        >>> PhotoFiles([Path("a.jpg")])[0].shape
-        torch.Size([3, 240, 320])
     """
 
     paths: Sequence[Path]
@@ -69,10 +65,6 @@ class LabelFiles:
     Args:
         paths: the files.
         ids: which id is which class.
-
-    Example:
-        >>> LabelFiles([Path("labels/0.png")], LabelIds({0: 0, 1: 1}))[0].shape
-        torch.Size([240, 320])
     """
 
     paths: Sequence[Path]
@@ -106,10 +98,6 @@ class Streets:
         count: how many.
         size: (height, width).
         labels: whether these are the label maps.
-
-    Example:
-        >>> Streets("test", 200, (64, 96))[3].shape
-        torch.Size([3, 64, 96])
     """
 
     split: str
@@ -149,10 +137,6 @@ class Chosen:
         pictures: all of them.
         indices: which.
         size: (height, width); None keeps theirs.
-
-    Example:
-        >>> Chosen(Streets("test", 200, (64, 96)), [3, 5], (32, 48))[0].shape
-        torch.Size([3, 32, 48])
     """
 
     pictures: StoredPictures

@@ -26,12 +26,7 @@ Inputs = tuple[Tensor, ...]
 
 
 def inputs_like(example: Inputs, seed: int = 0) -> dict[str, Inputs]:
-    """The example, random images of its range, and extremes: all least, all largest, zeros, both side by side.
-
-    Example:
-        >>> {name: len(images[0]) for name, images in inputs_like((torch.rand(1, 3, 5, 7),)).items()}
-        {'example': 1, 'random': 8, 'extreme': 4}
-    """
+    """The example, random images of its range, and extremes: all least, all largest, zeros, both side by side."""
     generator = torch.Generator().manual_seed(seed)
     return {
         "example": example,

@@ -49,12 +49,7 @@ class Kernel:
 
 
 def kernel_of(layer: Any) -> Kernel | None:
-    """The numbers of a layer, masks and quantizers applied; None for a transposed convolution that is no ordinary one.
-
-    Example:
-        >>> kernel_of(nn.ConvTranspose2d(2, 3, 2, stride=2)).rows.shape
-        (12, 2, 1, 1)
-    """
+    """The numbers of a layer, masks and quantizers applied; None for a transposed convolution that cannot be one."""
     weights, scale, bias = _numbers(layer)
     if isinstance(layer, nn.Linear):
         return Kernel(weights, scale, bias, {})
@@ -69,15 +64,6 @@ def of_each_channel(scale: Any, shift: Any, step: Any) -> Kernel:
 
     Its weights are the largest integers, so that nothing of them is rounded; smaller ones where the shift is out of
     proportion, so that its integer has room.
-
-    Args:
-        scale: float32 ``(channels,)``, the factors.
-        shift: float32 ``(channels,)``, what is added.
-        step: that of the layer's input.
-
-    Example:
-        >>> of_each_channel(np.float32([2, -1]), np.float32([0, 3]), np.float32(0.5)).rows.ravel()
-        array([ 127, -127], dtype=int8)
     """
     steps = np.maximum(np.abs(scale) / 127, np.abs(shift) / (step * np.float32(LARGEST_BIAS / 2)))
     steps = np.maximum(steps, SMALLEST_STEP).astype(np.float32)

@@ -59,12 +59,7 @@ def _convolved(low: Lowering, value: Codes, align: Align, name: str, channels: A
 
 
 def constant_codes(grid: Grid, numbers: Any) -> Any:
-    """The integers of numbers on a grid, as uint8; None if any is not on it.
-
-    Example:
-        >>> constant_codes(Grid(np.float32(0.5), 2, 0, 15), np.float32([0, 1.5]))
-        array([2, 5], dtype=uint8)
-    """
+    """The integers of numbers on a grid, as uint8; None if any is not on it."""
     codes = np.asarray([grid.code(number) for number in numbers])
     exact = (codes - grid.zero_point).astype(np.float32) * grid.scale == numbers
     return codes.astype(np.uint8) if exact.all() else None

@@ -47,20 +47,7 @@ def encode(value: Any, numbers: Mapping[Node, int]) -> Any:
 
 
 def decode(value: Any, nodes: Sequence[Any], depth: int = 0) -> Any:
-    """What `encode` made plain.
-
-    Args:
-        value: from a file; anything.
-        nodes: the nodes before this call, by number.
-        depth: how deep in an argument the value lies.
-
-    Raises:
-        CheckpointError: for anything that `encode` does not write.
-
-    Example:
-        >>> decode([1, {"dtype": "float16"}], [])
-        [1, torch.float16]
-    """
+    """What `encode` made plain."""
     if depth > DEPTH:
         raise CheckpointError(f"arguments are nested deeper than {DEPTH} levels")
     if type(value) in (list, tuple):

@@ -98,12 +98,7 @@ def operation(name: Any) -> Callable[..., Any] | None:
 
 
 def operation_name(function: Any) -> str | None:
-    """The name by which a file may call a function; None if it may not.
-
-    Example:
-        >>> operation_name(torch.ops.aten.add.Tensor), operation_name(operator.add), operation_name(print)
-        ('aten.add.Tensor', 'operator.add', None)
-    """
+    """The name by which a file may call a function; None if it may not."""
     name = str(function) if isinstance(function, torch._ops.OpOverload) else _NAMES.get(function)
     return name if operation(name) is function else None
 
@@ -142,12 +137,7 @@ def leaf_type(layer: nn.Module) -> type[nn.Module] | None:
 
 
 def outermost(net: nn.Module, is_layer: Callable[[nn.Module], bool]) -> Iterator[tuple[str, nn.Module]]:
-    """The layers of a network, with their paths: modules that are one call, and lie in no other such.
-
-    Example:
-        >>> [path for path, _ in outermost(nn.Sequential(nn.ReLU(), nn.Sequential(nn.ReLU())), is_layer)]
-        ['0', '1.0']
-    """
+    """The layers of a network, with their paths: modules that are one call, and lie in no other such."""
     covered: tuple[str, ...] = ()
     for path, module in net.named_modules():
         if path and not path.startswith(covered or ("\0",)) and is_layer(module):

@@ -102,12 +102,7 @@ class Compressor(nn.Module, ABC):
 
 
 def home(state_dict: dict[str, Any], prefix: str) -> torch.device:
-    """The device of the entries of ``state_dict`` that are nearest to a module: its own, its host's, its block's.
-
-    Example:
-        >>> home({"0.weight": torch.zeros(3, device="meta"), "1.weight": torch.zeros(3)}, "0.input_mask.")
-        device(type='meta')
-    """
+    """The device of the entries of ``state_dict`` that are nearest to a module: its own, its host's, its block's."""
     path = prefix.split(".")
     tensors = {name: value for name, value in state_dict.items() if isinstance(value, Tensor)}
 

@@ -87,10 +87,5 @@ def as_plain(value: Any) -> dict[str, Any]:
 
 
 def bits_list(bits: Sequence[int]) -> str:
-    """Different bit widths as text, ``"4, 8"``; ``"-"`` without any.
-
-    Example:
-        >>> bits_list([4, 8]), bits_list([])
-        ('4, 8', '-')
-    """
+    """Different bit widths as text, ``"4, 8"``; ``"-"`` without any."""
     return ", ".join(map(str, bits)) or "-"

@@ -21,10 +21,6 @@ class Document:
         table: the top-level table.
         origins: key path -> the file or override that wrote it last.
         mistakes: lines about the form of the files, found so far.
-
-    Example:
-        >>> Document.of({"seed": 3}, "mine.toml").origin(("seed",))
-        'mine.toml'
     """
 
     table: Table

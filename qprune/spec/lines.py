@@ -94,12 +94,7 @@ def _as_written(path: KeyPath, document: Document) -> KeyPath:
 
 
 def dotted(path: KeyPath) -> str:
-    """Write a key path as people do.
-
-    Example:
-        >>> dotted(("prune", 0, "sparsity"))
-        'prune[0].sparsity'
-    """
+    """Write a key path as people do."""
     text = "".join(f"[{key}]" if isinstance(key, int) else f".{in_toml(key)}" for key in path)
     return text.removeprefix(".")
 

@@ -37,12 +37,7 @@ def _allow_graphs() -> None:
 
 
 def graphs_compiled() -> int:
-    """Number of graphs that this process has compiled so far.
-
-    Example:
-        >>> graphs_compiled()
-        0
-    """
+    """Number of graphs that this process has compiled so far."""
     from torch._dynamo.utils import counters  # imports the compiler, which takes seconds
 
     return int(counters["stats"]["unique_graphs"])

@@ -17,11 +17,6 @@ class Companions:
         net: the network.
         optimizer: over its parameters, if there is one.
         average: a copy of ``net`` that holds a moving average of its weights, if there is one.
-
-    Example:
-        >>> net = nn.Linear(2, 3)
-        >>> len(Companions(net, None, average=nn.Linear(2, 3)).averages(net.weight))
-        1
     """
 
     def __init__(self, net: nn.Module, optimizer: Optimizer | None, average: nn.Module | None) -> None:

@@ -81,13 +81,7 @@ def place(net: nn.Module, device: torch.device | str, channels_last: bool) -> No
 
 
 def to_device(batch: Any, device: torch.device | str, channels_last: bool) -> Any:
-    """Move the tensors of a batch to the device, those of four dimensions with channels last if asked.
-
-    Example:
-        >>> images, labels = to_device((torch.zeros(2, 3, 5, 7), torch.tensor([0, 4])), "cpu", channels_last=True)
-        >>> images.stride()
-        (105, 1, 21, 3)
-    """
+    """Move the tensors of a batch to the device, those of four dimensions with channels last if asked."""
 
     def move(tensor: Tensor) -> Tensor:
         layout = torch.channels_last if channels_last and tensor.dim() == 4 else torch.preserve_format

@@ -31,12 +31,6 @@ class Lock:
     Attributes:
         folder: the run's.
         owner: who holds it: this process.
-
-    Example:
-        >>> lock = Lock.take(Path("runs/digits/baseline"))
-        >>> lock.held
-        True
-        >>> lock.release()
     """
 
     folder: Path

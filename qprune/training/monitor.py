@@ -25,10 +25,6 @@ class Monitor:
 
     Raises:
         ValueError: for a mode that is neither.
-
-    Example:
-        >>> Monitor("val_loss").better(Classification(classes=10), 0.4, 0.5)
-        True
     """
 
     name: str | None = None

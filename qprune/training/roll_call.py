@@ -35,11 +35,6 @@ class RollCall:
         number: of this process.
         size: how many train together.
         seconds: how long an exchange may take.
-
-    Example:
-        >>> raise RollCall(store, number=0, size=2, seconds=1800).explained(error)
-        Traceback (most recent call last):
-        qprune.errors.TrainingError: Process 1 did not answer for 1800 s, which ends all of them: ...
     """
 
     store: dist.Store

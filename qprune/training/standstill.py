@@ -20,12 +20,6 @@ class Standstill:
     Args:
         net: the network.
         told: whether a warning was given already.
-
-    Example:
-        >>> standstill = Standstill(net)
-        >>> standstill.note()
-        >>> standstill.lasts()
-        True
     """
 
     def __init__(self, net: nn.Module, told: bool = False) -> None:

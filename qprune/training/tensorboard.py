@@ -178,13 +178,6 @@ def panels_of(trainer: Trainer, splits: Splits) -> Callable[[], list[Tensor]] | 
 
     They are spread evenly over the split, whose neighbours may be frames of one film. Of a loader that was handed over
     they are the first.
-
-    Args:
-        trainer: whose network and task.
-        splits: the data.
-
-    Returns:
-        None where the task has no ``panels``, or there are no images to show.
     """
     task: Any = trainer.task
     part = splits.val if splits.val is not None else splits.test

@@ -23,10 +23,6 @@ class InvertedResidual(nn.Module):
         out_channels: channels of the output.
         expansion: how many times wider the inside is than the input.
         stride: stride of the depthwise convolution.
-
-    Example:
-        >>> InvertedResidual(4, 6, expansion=3, stride=2)(torch.zeros(2, 4, 5, 8)).shape
-        torch.Size([2, 6, 3, 4])
     """
 
     def __init__(self, in_channels: int, out_channels: int, expansion: int, stride: int) -> None:

@@ -19,10 +19,6 @@ class PreActBlock(nn.Module):
         in_channels: channels of the input.
         out_channels: channels of the output.
         stride: stride of the first convolution and of the shortcut.
-
-    Example:
-        >>> PreActBlock(4, 6, stride=2)(torch.zeros(2, 4, 5, 8)).shape
-        torch.Size([2, 6, 3, 4])
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
