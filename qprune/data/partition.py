@@ -12,19 +12,7 @@ Picked = dict[str, tuple[str, NDArray[np.int64]]]
 
 
 def counts(spec: DataSpec, sizes: Mapping[str, int]) -> tuple[int, int]:
-    """The number of validation images, and of training images.
-
-    Args:
-        spec: for the validation share and ``train_images``.
-        sizes: images per split, as they are stored.
-
-    Raises:
-        DataError: if the share leaves a side without images, or more ``train_images`` are asked for than there are.
-
-    Example:
-        >>> counts(DataSpec("cifar10", validation=0.1), {"train": 50000, "test": 10000})
-        (5000, 45000)
-    """
+    """The number of validation images, and of training images."""
     total = sizes["train"]
     held = 0 if sizes.get("val") else round(spec.validation * total)
     if spec.validation and not sizes.get("val") and not 0 < held < total:

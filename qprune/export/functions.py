@@ -47,11 +47,7 @@ def _call(word: str, args: Any, kwargs: Any) -> str:
 
 
 def constant(low: Lowering, name: str, tensor: Tensor) -> Real:
-    """A tensor that is the same in every forward.
-
-    Raises:
-        ExportError: if it holds anything but float32.
-    """
+    """A tensor that is the same in every forward."""
     if tensor.dtype != torch.float32:
         raise ExportError(f"{name} holds {tensor.dtype}, and a file computes in float32")
     return Real(low.graph.constant(array(tensor), name))

@@ -12,15 +12,7 @@ IR_VERSION = 10  # of that opset; later ones are refused by runtimes that know t
 
 
 class Graph:
-    """Collects nodes and constants, and gives each tensor a name of its own.
-
-    Example:
-        >>> graph = Graph()
-        >>> graph.input("image", (None, 3, 5, 7), ("batch", None, None, None))
-        >>> graph.output(graph.node("Relu", ["image"], "act"), (None, 3, 5, 7), ("batch", None, None, None))
-        >>> len(graph.model().graph.node)
-        1
-    """
+    """Collects nodes and constants, and gives each tensor a name of its own."""
 
     def __init__(self) -> None:
         self.onnx = import_onnx()

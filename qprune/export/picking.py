@@ -14,15 +14,7 @@ FEW = 2**14  # multiplications for each pixel that a convolution may take in pla
 
 
 def picked(low: Lowering, value: Value, align: Align, name: str, shape: tuple[int | None, ...]) -> Value:
-    """Channels by number, and constants where there is none; in integers where the constants are among the numbers.
-
-    Args:
-        low: the file.
-        value: what is picked from.
-        align: the channels.
-        name: of the result.
-        shape: of the value, in the example; None where not known.
-    """
+    """Channels by number, and constants where there is none; in integers where the constants are among the numbers."""
     fill = np.asarray(align.fill, np.float32)
     codes = constant_codes(value.grid, fill) if isinstance(value, Codes) else None
     if codes is None:

@@ -108,15 +108,7 @@ def name(value: Any) -> str:
 
 
 def path(value: Any) -> str:
-    """The value itself, if it may be the path of a layer, a parameter or a buffer.
-
-    Raises:
-        CheckpointError: if it is anything else.
-
-    Example:
-        >>> path("layer1.0.conv")
-        'layer1.0.conv'
-    """
+    """The value itself, if it may be the path of a layer, a parameter or a buffer."""
     if type(value) is not str or not _PATH.fullmatch(value) or "__" in value:
         raise CheckpointError(f"{shown(value)} is no path of a layer or a tensor")
     return value

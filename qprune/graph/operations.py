@@ -80,12 +80,7 @@ _WORD = re.compile(r"aten\.([a-z0-9_]+)\.([A-Za-z0-9_]+)")
 
 
 def operation(name: Any) -> Callable[..., Any] | None:
-    """What may be called by this name; None if nothing may.
-
-    Example:
-        >>> operation("aten.relu.default"), operation("os.system"), operation("aten.relu_.default")
-        (<OpOverload(op='aten.relu', overload='default')>, None, None)
-    """
+    """What may be called by this name; None if nothing may."""
     if type(name) is not str:
         return None
     found = _WORD.fullmatch(name)

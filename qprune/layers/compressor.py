@@ -116,10 +116,6 @@ def measure(observe: Callable[..., None], *values: Tensor) -> None:
     """Call ``observe`` with the tensors, or with the plain ones that torch.func's transforms wrapped.
 
     Those let nothing be written to a buffer from within, but leave the forward of an autograd function alone.
-
-    Example:
-        >>> seen = []
-        >>> measure(seen.append, torch.ones(3))
     """
     # to call the function always would cost every measured layer
     if in_torch_func():

@@ -252,12 +252,7 @@ def _features(use: _Use, *, kept: bool) -> int:
 
 
 def summed(rows: Sequence[LayerCost], name: str) -> int:
-    """The sum of one of the costs over layers.
-
-    Example:
-        >>> summed([LayerCost("a", "Conv2d", macs=5), LayerCost("b", "Linear", macs=7)], "macs")
-        12
-    """
+    """The sum of one of the costs over layers."""
     return sum(getattr(row, name) for row in rows)
 
 

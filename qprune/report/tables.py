@@ -65,12 +65,7 @@ def short(number: float, unit: str = "") -> str:
 
 
 def kept(part: int | None, whole: int | None) -> str:
-    """``"16/64"``, or just ``"64"`` where nothing is gone; empty where a number is not known.
-
-    Example:
-        >>> kept(16, 64), kept(64, 64), kept(None, 64)
-        ('16/64', '64', '')
-    """
+    """``"16/64"``, or just ``"64"`` where nothing is gone; empty where a number is not known."""
     if part is None or whole is None:
         return ""
     return f"{whole:,}" if part == whole else f"{part:,}/{whole:,}"

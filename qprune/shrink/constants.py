@@ -56,15 +56,7 @@ def as_image(values: Tensor, shape: Shape) -> Tensor:
 
 
 def compressed(values: Tensor, shape: Shape, mask: ChannelMask | None, quant: FakeQuant | None, mode: Mode) -> Tensor:
-    """The channels behind a mask and a quantizer.
-
-    Args:
-        values: the channels before them.
-        shape: of the tensor.
-        mask: if there is one.
-        quant: if there is one.
-        mode: what may be relied on.
-    """
+    """The channels behind a mask and a quantizer."""
     masked = mask is not None and mode.settled(mask)
     if mask is not None and masked:
         values = torch.where(mask.keep.cpu(), values, 0)

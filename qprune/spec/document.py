@@ -64,10 +64,6 @@ def merge(base: Table, over: Table) -> Table:
 
     A table that changes the inherited ``name`` or ``kind`` is another thing (another optimizer, another data set), so
     it replaces the inherited one whole; ``arch`` replaces inherited ``layers`` and the reverse.
-
-    Example:
-        >>> merge({"train": {"batch": 64, "length": "3ep"}}, {"train": {"batch": 32}})
-        {'train': {'batch': 32, 'length': '3ep'}}
     """
     gone = {other for key in over for other in replaced(base, key)}
     kept = {key: value for key, value in base.items() if key not in gone}

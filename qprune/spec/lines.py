@@ -63,12 +63,7 @@ def unknown(cls: type, key: str, path: KeyPath) -> Mistake:
 
 
 def lines(mistakes: Iterable[Mistake], document: Document) -> list[str]:
-    """One line for each mistake; a key that is missing because it is misspelt is told once.
-
-    Example:
-        >>> lines([Mistake("seed must be a whole number", ("seed",))], Document.of({"seed": "3"}, "mine.toml"))
-        ['seed must be a whole number (seed in mine.toml).']
-    """
+    """One line for each mistake; a key that is missing because it is misspelt is told once."""
     found = list(mistakes)
     return [_line(mistake, document) for mistake in found if not any(_explains(other, mistake) for other in found)]
 

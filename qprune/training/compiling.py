@@ -15,10 +15,6 @@ def compiled(net: nn.Module, backend: str) -> Any:
     Of a network that is trained as several, such as a GAN, each is compiled. With a `ScheduleDriver` that lets sites
     ``measure_all`` there is one graph for steps that measure and one for those that do not, for each batch size;
     twice as many for a generator that sees images of its own kind and generated ones.
-
-    Args:
-        net: the network.
-        backend: of torch.compile; ``"inductor"`` is its own.
     """
     _allow_graphs()
     if not hasattr(net, "deployed"):

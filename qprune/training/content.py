@@ -98,15 +98,7 @@ def _check_tensor(tensor: Tensor) -> None:
 
 
 def walk(value: Any, depth: int = 0) -> Iterator[Any]:
-    """Every entry of a content in its order: containers, then their keys and entries.
-
-    Raises:
-        UnsafeError: if containers are nested deeper than `DEPTH`, or a key is neither text nor a number.
-
-    Example:
-        >>> list(walk({"step": [1, 2]}))
-        [{'step': [1, 2]}, 'step', [1, 2], 1, 2]
-    """
+    """Every entry of a content in its order: containers, then their keys and entries."""
     if depth > DEPTH:
         raise UnsafeError(f"it is nested deeper than {DEPTH} levels")
     yield value

@@ -152,12 +152,7 @@ def _check_network(name: str, value: Any) -> None:
 
 
 def steps_per_epoch(images: int, batch: int) -> int:
-    """Optimizer steps of one pass over the data; the short last batch counts.
-
-    Example:
-        >>> steps_per_epoch(50_000, 128)
-        391
-    """
+    """Optimizer steps of one pass over the data; the short last batch counts."""
     return -(-images // batch)
 
 

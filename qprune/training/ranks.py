@@ -152,12 +152,7 @@ def device_of_rank(name: str | None) -> str | None:
 
 
 def agree(*flags: bool) -> tuple[bool, ...]:
-    """For each flag, whether any process has it.
-
-    Example:
-        >>> agree(True, False)
-        (True, False)
-    """
+    """For each flag, whether any process has it."""
     if world() == 1:
         return flags
     told = torch.tensor(flags, dtype=torch.int32)
@@ -167,15 +162,7 @@ def agree(*flags: bool) -> tuple[bool, ...]:
 
 
 def gathered(value: Any) -> list[Any]:
-    """The value of every process, in the order of their numbers.
-
-    Args:
-        value: tensors and plain data.
-
-    Example:
-        >>> gathered({"images": 3})
-        [{'images': 3}]
-    """
+    """The value of every process, in the order of their numbers."""
     values = [value]
     if world() > 1:
         values *= world()
@@ -195,12 +182,7 @@ def summed(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def lowest(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The smallest values of all processes, place by place, in float32.
-
-    Example:
-        >>> lowest([torch.tensor([1.0, 2.0])])
-        [tensor([1., 2.])]
-    """
+    """The smallest values of all processes, place by place, in float32."""
     return _reduced(tensors, torch.float32, "MIN")
 
 

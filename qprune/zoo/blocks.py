@@ -7,12 +7,7 @@ from torch import nn
 
 
 def scaled(channels: int, width: float) -> int:
-    """``channels`` times ``width``, a share in (0, 1], rounded down but at least 1.
-
-    Example:
-        >>> scaled(64, 0.5), scaled(3, 0.1)
-        (32, 1)
-    """
+    """``channels`` times ``width``, a share in (0, 1], rounded down but at least 1."""
     return max(1, int(width * channels))
 
 

@@ -61,10 +61,6 @@ class DenseNet121(nn.Module):
         in_channels: channels of the images.
         width: share of the growth of 32 channels a layer, in (0, 1]; 0.5 grows by 16, 0.25 by 8. All else
             follows from it.
-
-    Example:
-        >>> DenseNet121(classes=10, width=0.25)(torch.zeros(2, 3, 32, 32)).shape
-        torch.Size([2, 10])
     """
 
     def __init__(self, classes: int = 100, in_channels: int = 3, width: float = 1.0) -> None:

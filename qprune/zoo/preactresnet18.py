@@ -50,10 +50,6 @@ class PreActResNet18(nn.Module):
         classes: number of logits.
         in_channels: channels of the images.
         width: share of every stage's channels, in (0, 1].
-
-    Example:
-        >>> PreActResNet18(classes=10, width=0.25)(torch.zeros(2, 3, 32, 32)).shape
-        torch.Size([2, 10])
     """
 
     def __init__(self, classes: int = 100, in_channels: int = 3, width: float = 1.0) -> None:
