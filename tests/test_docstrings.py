@@ -52,7 +52,7 @@ WITH_THINGS = {
     "qprune.training.archive.check_archive", "qprune.training.callbacks.CallbackList",
     "qprune.training.checkpoint.load", "qprune.training.claim.check_run", "qprune.training.claim.claim_run",
     "qprune.training.content.plain", "qprune.training.csv_logger.CSVLogger.move_to",
-    "qprune.training.evaluation.evaluate", "qprune.training.evaluation.evaluating",
+    "qprune.training.evaluation.evaluate", "qprune.shrink.watching.evaluating",
     "qprune.training.history.History.plot", "qprune.training.model_checkpoint.ModelCheckpoint.move_to",
     "qprune.training.opening.is_trained", "qprune.training.opening.load_model",
     "qprune.training.opening.model_file", "qprune.training.averaging.make_average",

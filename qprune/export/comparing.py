@@ -17,6 +17,7 @@ from qprune.export.packages import import_runtime
 from qprune.export.probe import saturates
 from qprune.export.running import OnnxModel
 from qprune.export.writing import Written
+from qprune.flow import shapes
 from qprune.layers import sites
 
 RANDOM = 8
@@ -116,7 +117,7 @@ class Comparison:
         except ExportError as error:
             raise ExportError(
                 f"{type(self.net).__name__} does something else with images of twice the size, and the file does what "
-                f"it does for {_shapes(inputs)}: its forward decides by sizes. Export it with dynamic_size=False."
+                f"it does for {shapes(inputs)}: its forward decides by sizes. Export it with dynamic_size=False."
             ) from error
 
     def _run(self, part: Inputs) -> tuple[Tensor, ...]:
@@ -124,12 +125,12 @@ class Comparison:
             return _tuple(self.net(*_copies(part)))
         except Exception as error:  # the network's own code
             raise ExportError(
-                f"{type(self.net).__name__} fails on inputs of shape {_shapes(part)}, and a file takes any number of "
+                f"{type(self.net).__name__} fails on inputs of shape {shapes(part)}, and a file takes any number of "
                 "images: write its forward so that it does, too."
             ) from error
 
     def _check_shapes(self, trained: tuple[Tensor, ...], exported: tuple[Tensor, ...]) -> None:
-        one, other = _shapes(trained), _shapes(exported)
+        one, other = shapes(trained), shapes(exported)
         if one != other:
             raise ExportError(
                 f"{type(self.net).__name__} gives outputs of shape {one}, and the file made of it gives {other}: its "
@@ -242,10 +243,6 @@ def _apart(one: Tensor, other: Tensor) -> Tensor:
 
 def _size(tensor: Tensor) -> float:
     return float(tensor.abs().nan_to_num(0.0, 0.0, 0.0).max())
-
-
-def _shapes(tensors: tuple[Any, ...]) -> str:
-    return ", ".join(str(tuple(each.shape)) for each in tensors)
 
 
 @contextmanager

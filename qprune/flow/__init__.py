@@ -1,7 +1,7 @@
 """One traced picture of a network: which layer feeds which, with which shapes, in which order."""
 
 from qprune.flow.calls import NORMS, Call, Flow, Given, Shape
-from qprune.flow.failing import line_of
+from qprune.flow.failing import line_of, named, shapes
 from qprune.flow.tracing import hooked_copy, leaves, meta_copy, trace, unhooked_copy
 
 __all__ = [
@@ -14,6 +14,8 @@ __all__ = [
     "leaves",
     "line_of",
     "meta_copy",
+    "named",
+    "shapes",
     "trace",
     "unhooked_copy",
 ]

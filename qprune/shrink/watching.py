@@ -61,24 +61,17 @@ def trail_of(net: nn.Module) -> Iterator[list[str]]:
 
 
 @contextmanager
-def in_eval_mode(net: nn.Module) -> Iterator[None]:
-    """Eval mode; every module's own mode is back afterwards."""
-    modes = {part: part.training for part in net.modules()}
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Eval mode meanwhile; then each layer gets its own mode back.
+
+    Example:
+        >>> with evaluating(net):
+        ...     output = net(images)
+    """
+    modes = {module: module.training for module in net.modules()}
     net.eval()
     try:
         yield
     finally:
-        for part, training in modes.items():
-            part.training = training
-
-
-def named(net: nn.Module, path: str) -> str:
-    """A module by its path and class, as people know it.
-
-    Example:
-        >>> net = nn.Sequential(nn.ReLU())
-        >>> named(net, "0"), named(net, "")
-        ('"0" (ReLU)', 'the forward of Sequential')
-    """
-    kind = type(net.get_submodule(path)).__name__
-    return f'"{path}" ({kind})' if path else f"the forward of {kind}"
+        for module, training in modes.items():  # each its own: some normalizations may be frozen
+            module.training = training

@@ -1,7 +1,6 @@
 """`evaluate`: the scores of a network, and how networks and batches are laid out on a device."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch.utils._pytree import tree_map_only
 
 from qprune.data import explaining_lost_loaders
 from qprune.errors import DataError
+from qprune.shrink import evaluating
 from qprune.tasks import Task
 from qprune.training.batches import check_target
 from qprune.training.meter import Meter
@@ -54,23 +54,6 @@ def evaluate(
     if not scores:
         raise DataError("There is nothing to evaluate on: the loader gave no batch.")
     return scores
-
-
-@contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """Eval mode meanwhile; then each layer gets its own mode back.
-
-    Example:
-        >>> with evaluating(net):
-        ...     output = net(images)
-    """
-    modes = {module: module.training for module in net.modules()}
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():  # each its own: some normalizations may be frozen
-            module.training = training
 
 
 def place(net: nn.Module, device: torch.device | str, channels_last: bool) -> None:

@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from qprune.data import Splits, eval_loader
 from qprune.layers import sites
+from qprune.shrink import evaluating
 from qprune.tasks import View
 from qprune.training.callbacks import Callback, Logs
-from qprune.training.evaluation import evaluating, to_device
+from qprune.training.evaluation import to_device
 from qprune.training.event_log import EventLog
 from qprune.training.trainer import Trainer
 
