@@ -8,6 +8,7 @@ import shutil
 import sys
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -26,7 +27,16 @@ MODULES = [
 ROOMS = [module for module in MODULES if hasattr(module, "__path__")]
 NAMES = {"torch": torch, "nn": nn, "qprune": qprune, "Path": Path}
 NAMES |= {"DataLoader": DataLoader, "TensorDataset": TensorDataset}
-NAMES |= {name: getattr(room, name) for room in ROOMS for name in getattr(room, "__all__", ())}
+
+
+def _shown(room):
+    """What a room shows: its list of names, or where it has none what it imports."""
+    imported = (name for name, value in vars(room).items() if name[0] != "_" and not isinstance(value, ModuleType))
+    return {name: getattr(room, name) for name in getattr(room, "__all__", imported)}
+
+
+for room in ROOMS:
+    NAMES |= _shown(room)
 
 # What the tests do not have: whole data sets, hours of training, a process that hangs.
 OF_THE_READER = {
@@ -81,7 +91,7 @@ class _Checker(doctest.OutputChecker):
 def _examples():
     for module in MODULES:
         room = sys.modules[".".join(module.__name__.split(".")[:2])]
-        own = {name: getattr(room, name) for name in getattr(room, "__all__", ()) if room is not module}
+        own = _shown(room) if room in ROOMS and room is not module else {}
         for test in doctest.DocTestFinder().find(module, module.__name__, globs=NAMES | own | vars(module)):
             if test.examples:
                 yield test

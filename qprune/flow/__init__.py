@@ -3,19 +3,3 @@
 from qprune.flow.calls import NORMS, Call, Flow, Given, Shape
 from qprune.flow.failing import line_of, named, shapes
 from qprune.flow.tracing import hooked_copy, leaves, meta_copy, trace, unhooked_copy
-
-__all__ = [
-    "NORMS",
-    "Call",
-    "Flow",
-    "Given",
-    "Shape",
-    "hooked_copy",
-    "leaves",
-    "line_of",
-    "meta_copy",
-    "named",
-    "shapes",
-    "trace",
-    "unhooked_copy",
-]

@@ -9,20 +9,3 @@ from qprune.numerics.numerics import Numerics, channel_extremes
 from qprune.numerics.paper import Paper
 from qprune.numerics.ranges import RANGES, ranging_of
 from qprune.numerics.ranging import Ranging
-
-__all__ = [
-    "NUMERICS",
-    "RANGES",
-    "SMALLEST_STEP",
-    "Default",
-    "Exact",
-    "Learned",
-    "Measured",
-    "Numerics",
-    "Paper",
-    "Ranging",
-    "channel_extremes",
-    "numerics_of",
-    "power_of_two",
-    "ranging_of",
-]
