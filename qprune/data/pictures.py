@@ -39,11 +39,7 @@ class PhotoFiles:
         return _channels_first(pixels if self.half is None else np.split(pixels, 2, axis=1)[self.half])
 
     def size_of(self, index: int) -> tuple[int, int]:
-        """(height, width), from the header.
-
-        Raises:
-            DataError: if the file cannot be read as an image, or has no two halves.
-        """
+        """(height, width), from the header."""
         height, width = read_size(self.paths[index])
         if self.half is None:
             return height, width
@@ -77,11 +73,7 @@ class LabelFiles:
         return torch.from_numpy(read_labels(self.paths[index], self.ids))
 
     def size_of(self, index: int) -> tuple[int, int]:
-        """(height, width), from the header.
-
-        Raises:
-            DataError: if the file is no image, or its pixels are no class ids.
-        """
+        """(height, width), from the header."""
         return read_label_size(self.paths[index])
 
     def name_of(self, index: int) -> str:
@@ -151,11 +143,7 @@ class Chosen:
         return fit(picture, self.size) if self.size else picture
 
     def stored_sizes(self) -> list[tuple[int, int]]:
-        """(height, width) of each before it is squeezed.
-
-        Raises:
-            DataError: for what headers show to be wrong.
-        """
+        """(height, width) of each before it is squeezed."""
         return [self.pictures.size_of(index) for index in self.indices]
 
     def name_of(self, index: int) -> str:

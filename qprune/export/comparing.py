@@ -100,11 +100,7 @@ class Comparison:
 
     @torch.no_grad()
     def check_other_sizes(self, inputs: Inputs) -> None:
-        """Compare on images of twice the height and width, if the network takes them.
-
-        Raises:
-            ExportError: if the file gives something else there: then the forward decides by sizes.
-        """
+        """Compare on images of twice the height and width, if the network takes them."""
         larger = tuple(x.repeat(1, 1, 2, 2) if x.dim() == 4 else x for x in inputs)
         try:
             trained = _tuple(self.net(*_copies(larger)))

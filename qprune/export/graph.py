@@ -43,13 +43,7 @@ class Graph:
         return results
 
     def constant(self, values: Any, name: str, kind: Any = None) -> str:
-        """Add a constant, once for equal values; returns its name.
-
-        Args:
-            values: a numpy array.
-            name: what to call it.
-            kind: ONNX data type of 4-bit integers, which numpy does not have.
-        """
+        """Add a constant, once for equal values; returns its name."""
         array = np.ascontiguousarray(values) if np.ndim(values) else np.asarray(values)
         key = (array.dtype.str, array.shape, array.tobytes(), kind)
         if key not in self._constants:
@@ -77,11 +71,7 @@ class Graph:
         return self.onnx.helper.make_tensor_value_info(name, self.onnx.TensorProto.FLOAT, sides)
 
     def model(self, producer: str = "qprune") -> Any:
-        """The finished model, checked.
-
-        Raises:
-            onnx.checker.ValidationError: if it is no valid model.
-        """
+        """The finished model, checked."""
         helper = self.onnx.helper
         graph = helper.make_graph(self.nodes, "network", self.inputs, self.outputs, self.initializers)
         opsets = [helper.make_opsetid("", OPSET)]

@@ -53,11 +53,7 @@ class Feed:
             yield batch
 
     def until_interrupted(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """Pass batches on until the interruption comes.
-
-        Raises:
-            LoaderError: if a loader process is gone.
-        """
+        """Pass batches on until the interruption comes."""
         try:
             for batch in self._watch.batches(batches):
                 yield batch

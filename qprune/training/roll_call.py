@@ -43,14 +43,7 @@ class RollCall:
     seconds: float
 
     def explained(self, error: Exception) -> Exception:
-        """The error to end with: that of the process which failed first, or the name of those that do not answer.
-
-        Args:
-            error: what ends this process.
-
-        Returns:
-            the same one, if this process is the one that failed.
-        """
+        """The error to end with: that of the process which failed first, or the name of those that do not answer."""
         lost = _is_lost(error)
         try:
             first = _within(max(self._longest, PATIENCE) + PATIENCE, lambda: self._first_failure(error, lost))
