@@ -35,7 +35,7 @@ class Kernel:
     cut: tuple[int, int] = (0, 0)
 
     def with_room(self, step: Any, largest: int) -> "Kernel":
-        """Rows without a weight have any scale: take one with which the bias is an integer of at most half ``largest``."""
+        """Give rows without a weight a scale with which their bias is an integer of at most half ``largest``."""
         if self.bias is None:
             return self
         empty = ~self.rows.reshape(len(self.rows), -1).any(1)
