@@ -110,12 +110,7 @@ def find_transform(name: object, path: str) -> Any:
 
 
 def reason(error: Exception) -> str:
-    """The text of a library's error; a sentence of our own where the text is merely Python's.
-
-    Example:
-        >>> reason(TypeError("'<=' not supported between instances of 'float' and 'str'"))
-        'a value is of the wrong kind'
-    """
+    """The text of a library's error; a sentence of our own where the text is merely Python's."""
     text = str(error)
     return "a value is of the wrong kind" if _PYTHON.search(text) or not text else text
 

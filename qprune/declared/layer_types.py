@@ -85,12 +85,7 @@ def fits(value: object, hint: Any) -> bool:
 
 
 def describe(hint: Any) -> str:
-    """Say in words what `fits` asks for.
-
-    Example:
-        >>> describe(int | tuple[int, int])
-        'a whole number or a list of 2'
-    """
+    """Say in words what `fits` asks for."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return " or ".join(dict.fromkeys(describe(one) for one in inner if one is not NoneType))

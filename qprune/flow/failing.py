@@ -34,19 +34,7 @@ class Failed:
 
 
 def reason(net: nn.Module, arguments: tuple[Any, ...], error: Exception, failed: Failed | None, path: str) -> str:
-    """Explain an error of a network on the meta device in a sentence, with the way out.
-
-    Args:
-        net: the network.
-        arguments: what it was given.
-        error: what it raised.
-        failed: the function that raised last, if any did.
-        path: of the innermost module that was running.
-
-    Example:
-        >>> reason(nn.ReLU(), (1, 2), TypeError("forward() takes 2 positional arguments but 3 were given"), None, "")
-        'its forward takes other arguments than the 2 of the example. Give a tuple of those that it takes.'
-    """
+    """Explain an error of a network on the meta device in a sentence, with the way out."""
     if not _takes(net, arguments):
         return (
             f"its forward takes other arguments than the {len(arguments)} of the example. Give a tuple of those that "

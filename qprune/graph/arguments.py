@@ -73,15 +73,7 @@ def _marked(kind: Any, content: Any, nodes: Sequence[Any], depth: int) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """The value itself, if it is None, a switch, text or a number of sensible size.
-
-    Raises:
-        CheckpointError: if it is anything else.
-
-    Example:
-        >>> plain(0.5)
-        0.5
-    """
+    """The value itself, if it is None, a switch, text or a number of sensible size."""
     if value is None or type(value) in (bool, float):
         return value
     if type(value) is int and abs(value) < LARGEST:
@@ -115,12 +107,7 @@ def path(value: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A few words about a value that may be hostile, long or endless, for an error.
-
-    Example:
-        >>> shown("os.system"), shown([[1]])
-        ("'os.system'", 'a list')
-    """
+    """A few words about a value that may be hostile, long or endless, for an error."""
     if type(value) is str:
         return repr(value[:60])
     if type(value) is float or (type(value) is int and abs(value) < 1e15):

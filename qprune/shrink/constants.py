@@ -31,12 +31,7 @@ class Mode:
 
 
 def unknown(count: int) -> Tensor:
-    """Channels that may hold anything.
-
-    Example:
-        >>> unknown(2)
-        tensor([nan, nan])
-    """
+    """Channels that may hold anything."""
     return torch.full((count,), torch.nan)
 
 

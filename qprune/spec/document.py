@@ -81,12 +81,7 @@ def _is_another(base: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
 
 
 def replaced(table: Table, key: str) -> list[str]:
-    """The keys of ``table`` that go when ``key`` comes: ``layers`` with ``arch``; everything else with ``layers``.
-
-    Example:
-        >>> replaced({"arch": "mobilenetv2", "width": 0.5}, "layers")
-        ['arch', 'width']
-    """
+    """The keys of ``table`` that go when ``key`` comes: ``layers`` with ``arch``; everything else with ``layers``."""
     if key == "arch":
         return ["layers"] if "layers" in table else []
     return [other for other in table if other != "layers"] if key == "layers" and "arch" in table else []

@@ -18,18 +18,7 @@ def coupled_groups(sites: Sequence[Site]) -> dict[tuple[str, ...], list[Site]]:
 
 
 def choose(group: Sequence[Site], sparsity: float, step: int, seed: int) -> None:
-    """Refresh coupled masks with one choice for all of them; most are a group of one.
-
-    Args:
-        group: sites with masks.
-        sparsity: of each mask.
-        step: at which the group is due.
-        seed: of importances that are drawn.
-
-    Raises:
-        PlanError: if no forward ever reached a site whose scores are measured.
-        TrainingError: if scores hold NaN; the site is named.
-    """
+    """Refresh coupled masks with one choice for all of them; most are a group of one."""
     masks = [site.mask for site in group if site.mask is not None]
     for site, mask in zip(group, masks, strict=True):
         _score(site, mask, step, seed)

@@ -172,12 +172,7 @@ def gathered(value: Any) -> list[Any]:
 
 
 def summed(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The sums over all processes, in float64; many tensors travel as one.
-
-    Example:
-        >>> summed([torch.tensor([1.0, 2.0])])
-        [tensor([1., 2.], dtype=torch.float64)]
-    """
+    """The sums over all processes, in float64; many tensors travel as one."""
     return _reduced(tensors, torch.float64, "SUM")
 
 
