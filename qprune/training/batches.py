@@ -20,7 +20,7 @@ _ONE_VALUE = "Expected more than 1 value per channel"  # what torch says then
 
 
 def check_labels(splits: Splits, task: Task) -> None:
-    """Refuse labels that are no classes, as far as they can be seen at once: all of them, or that of the first image."""
+    """Refuse labels that are no classes, as far as is seen at once: all of them, or that of the first image."""
     if hasattr(task, "check_target"):
         for name in PARTS:
             if (part := getattr(splits, name)) is not None:
