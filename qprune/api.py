@@ -145,14 +145,9 @@ def plan(
     What the run that ``init`` names has pruned counts; if it is not trained yet, it is planned first.
 
     Args:
-        spec: as for `fit`.
-        model: as for `fit`.
-        data: as for `fit`.
-        task: as for `fit`.
-        teacher: as for `fit`.
+        spec: as for `fit`, like ``model``, ``data``, ``task``, ``teacher`` and ``overrides``.
         steps_per_epoch: optimizer steps of one epoch; by default from the size of the data set.
         runs: where run folders lie.
-        overrides: as for `fit`.
 
     Raises:
         SpecError: for a spec with mistakes.

@@ -149,8 +149,7 @@ def _moves(call: Call) -> bool:
 
 
 def _is_quantized_by_readers(flow: Flow, call: Call) -> bool:
-    readers = [other for other in flow.calls[call.index + 1 :] if call.index in other.inputs]
-    return call.index not in flow.outputs and all(_quantizes(flow, reader) for reader in readers)
+    return call.index not in flow.outputs and all(_quantizes(flow, reader) for reader in flow.readers(call))
 
 
 def _quantizes(flow: Flow, call: Call) -> bool:

@@ -289,7 +289,7 @@ def _places(flow: Flow, found: Streams, source: Call) -> tuple[Call, ...] | str:
     Where nothing on that way takes a mask, all that reads it must.
     """
     way = [source]
-    while len(readers := _readers(flow, way[-1])) == 1 and way[-1].index not in flow.outputs:
+    while len(readers := flow.readers(way[-1])) == 1 and way[-1].index not in flow.outputs:
         (reader,) = readers
         if len(reader.inputs) != 1 or not _same(found, reader.index, source.index):
             break
@@ -307,10 +307,6 @@ def _places(flow: Flow, found: Streams, source: Call) -> tuple[Call, ...] | str:
             "the coupled rule"
         )
     return tuple(place for each in behind for place in each if isinstance(place, Call))
-
-
-def _readers(flow: Flow, call: Call) -> list[Call]:
-    return [reader for reader in flow.calls[call.index + 1 :] if call.index in reader.inputs]
 
 
 def _takes_a_mask(flow: Flow, call: Call) -> bool:

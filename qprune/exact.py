@@ -14,7 +14,6 @@ from torch import nn
 from qprune.complete import input_quant, like_the_others, missing_quantizers, quantized_layers
 from qprune.errors import PlanError
 from qprune.flow import Call, Flow, trace
-from qprune.functional import SMALLEST_STEP, power_of_two
 from qprune.layers import (
     ALIGNED,
     Aligned,
@@ -26,6 +25,7 @@ from qprune.layers import (
     in_place_of,
 )
 from qprune.layers.bias import LARGEST
+from qprune.numerics import SMALLEST_STEP, power_of_two
 from qprune.selection import fill
 from qprune.shrink import Mode, analyse, apply_cuts, apply_fold, find_folds, scale_and_shift
 

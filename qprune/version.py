@@ -7,11 +7,6 @@ def installed_version() -> str:
     """The version that was installed, ``"unknown"`` where qprune runs from a source tree that never was.
 
     The number stands in ``pyproject.toml`` alone.
-
-    Example:
-        >>> from qprune import __version__
-        >>> __version__ == installed_version()
-        True
     """
     try:
         return version("qprune")

@@ -8,6 +8,7 @@ import shutil
 import sys
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -26,62 +27,57 @@ MODULES = [
 ROOMS = [module for module in MODULES if hasattr(module, "__path__")]
 NAMES = {"torch": torch, "nn": nn, "qprune": qprune, "Path": Path}
 NAMES |= {"DataLoader": DataLoader, "TensorDataset": TensorDataset}
-NAMES |= {name: getattr(room, name) for room in ROOMS for name in getattr(room, "__all__", ())}
+
+
+def _shown(room):
+    """What a room shows: its list of names, or where it has none what it imports."""
+    imported = (name for name, value in vars(room).items() if name[0] != "_" and not isinstance(value, ModuleType))
+    return {name: getattr(room, name) for name in getattr(room, "__all__", imported)}
+
+
+for room in ROOMS:
+    NAMES |= _shown(room)
 
 # What the tests do not have: whole data sets, hours of training, a process that hangs.
 OF_THE_READER = {
-    "qprune.api.fit", "qprune.data.cifar.cifar_source", "qprune.data.scenes.camvid_source",
-    "qprune.data.scenes.cityscapes_source", "qprune.export.about.check_about",
-    "qprune.export.locating.where_it_begins", "qprune.export.score_errors.score_errors",
-    "qprune.export.torch_program.Program", "qprune.export.torch_program.TorchProgram",
+    "qprune.api.fit", "qprune.export.score_errors.score_errors", "qprune.export.torch_program.TorchProgram",
     "qprune.export.torch_program.write_program", "qprune.report.forecast.carry_out",
-    "qprune.report.forecast.forecast", "qprune.trained.evaluate", "qprune.training.nan.find_offender",
-    "qprune.training.roll_call.RollCall",
+    "qprune.report.forecast.forecast", "qprune.trained.evaluate",
 }  # fmt: skip
 
 
 # What is run with a reader's network, files and run, which `docstring_things` makes.
 WITH_THINGS = {
-    "qprune.assemble.swap", "qprune.calibration.calibrate", "qprune.data.class_file.read_class_file",
-    "qprune.data.decode.ImageFiles", "qprune.data.decode.read_image", "qprune.data.decode.read_images",
-    "qprune.data.decode.read_size", "qprune.data.folders.folder_source", "qprune.data.inputs.read_inputs",
-    "qprune.data.labels.read_label_size", "qprune.data.labels.read_labels", "qprune.data.loaders.eval_loader",
-    "qprune.data.loaders.train_loader", "qprune.data.pictures.LabelFiles", "qprune.data.pictures.PhotoFiles",
-    "qprune.data.scenes.segmentation_source", "qprune.data.translation.translation_source",
-    "qprune.data.user_data.Splits", "qprune.data.user_data.wrap_data", "qprune.data.user_facts.class_names",
-    "qprune.data.workers.LoaderWatch", "qprune.data.workers.explaining_lost_loaders", "qprune.exact.bias_grids",
-    "qprune.exact.make_exact", "qprune.exact.settle_biases", "qprune.export.formats.file_model",
-    "qprune.export.onnx_file.read_onnx", "qprune.export.onnx_format.Onnx", "qprune.export.qonnx.Qonnx",
-    "qprune.export.qonnx.write_qonnx", "qprune.export.quant_node.runnable", "qprune.export.replacing.replace_file",
-    "qprune.export.run.export_run", "qprune.export.run.open_exported", "qprune.export.run.open_run",
+    "qprune.assemble.swap", "qprune.calibration.calibrate", "qprune.data.decode.read_image",
+    "qprune.data.folders.folder_source", "qprune.data.inputs.read_inputs", "qprune.data.loaders.eval_loader",
+    "qprune.data.loaders.train_loader", "qprune.data.user_data.Splits", "qprune.data.user_data.wrap_data",
+    "qprune.data.user_facts.class_names", "qprune.data.workers.LoaderWatch",
+    "qprune.data.workers.explaining_lost_loaders", "qprune.exact.bias_grids", "qprune.exact.make_exact",
+    "qprune.exact.settle_biases", "qprune.export.formats.file_model", "qprune.export.onnx_file.read_onnx",
+    "qprune.export.qonnx.write_qonnx", "qprune.export.run.export_run", "qprune.export.run.open_run",
     "qprune.export.running.OnnxModel", "qprune.regular_files.read_regular", "qprune.report.chain.chain_of",
     "qprune.report.shrinking.report_shrunk", "qprune.shrink.shrink.shrink", "qprune.tasks.cyclegan.CycleGAN",
     "qprune.tasks.pix2pix.Pix2Pix", "qprune.trained.export", "qprune.trained.load", "qprune.trained.predict",
     "qprune.trained.save", "qprune.trained.sensitivity", "qprune.trained.shrink_report", "qprune.trained.summary",
     "qprune.training.archive.check_archive", "qprune.training.callbacks.CallbackList",
     "qprune.training.checkpoint.load", "qprune.training.claim.check_run", "qprune.training.claim.claim_run",
-    "qprune.training.content.plain", "qprune.training.csv_logger.CSVLogger.move_to",
-    "qprune.training.evaluation.evaluate", "qprune.training.evaluation.evaluating",
-    "qprune.training.history.History.plot", "qprune.training.model_checkpoint.ModelCheckpoint.move_to",
-    "qprune.training.opening.is_trained", "qprune.training.opening.load_model",
-    "qprune.training.opening.model_file", "qprune.training.averaging.make_average",
-    "qprune.training.provided.Provided", "qprune.training.provided.Provided.in_place_of",
-    "qprune.training.reproducibility.determined", "qprune.training.reproducibility.set_rng",
-    "qprune.training.resuming.explaining_misfit", "qprune.training.run.Run.create",
+    "qprune.training.csv_logger.CSVLogger.move_to", "qprune.training.evaluation.evaluate",
+    "qprune.shrink.watching.evaluating", "qprune.training.history.History.plot",
+    "qprune.training.model_checkpoint.ModelCheckpoint.move_to", "qprune.training.opening.is_trained",
+    "qprune.training.opening.load_model", "qprune.training.opening.model_file",
+    "qprune.training.averaging.make_average", "qprune.training.provided.Provided",
+    "qprune.training.provided.Provided.in_place_of", "qprune.training.reproducibility.determined",
+    "qprune.training.reproducibility.set_rng", "qprune.training.run.Run.create",
     "qprune.training.run.Run.drop_unsaved", "qprune.training.run.Run.open", "qprune.training.run.Run.read_last",
     "qprune.training.shrinking.Shrinker", "qprune.training.small_model.save_small",
-    "qprune.training.standstill.Standstill", "qprune.training.tensorboard.TensorBoard.add",
-    "qprune.training.tensorboard.TensorBoard.move_to", "qprune.training.trainer.Trainer",
-    "qprune.training.update.Update",
+    "qprune.training.tensorboard.TensorBoard.add", "qprune.training.tensorboard.TensorBoard.move_to",
+    "qprune.training.trainer.Trainer", "qprune.training.update.Update",
 }  # fmt: skip
-ON_DIGITS = (
-    "qprune.export.formats.file_model", "qprune.export.onnx_format.Onnx", "qprune.export.qonnx.Qonnx",
-    "qprune.export.quant_node.runnable", "qprune.export.replacing.replace_file",
-)  # fmt: skip
 SPECIAL = {
     "qprune.tasks.cyclegan.CycleGAN": partial(of_gans, "cyclegan"),
     "qprune.tasks.pix2pix.Pix2Pix": partial(of_gans, "pix2pix"),
-} | dict.fromkeys(ON_DIGITS, of_digits)
+    "qprune.export.formats.file_model": of_digits,
+}
 
 
 class _Checker(doctest.OutputChecker):
@@ -94,7 +90,7 @@ class _Checker(doctest.OutputChecker):
 def _examples():
     for module in MODULES:
         room = sys.modules[".".join(module.__name__.split(".")[:2])]
-        own = {name: getattr(room, name) for name in getattr(room, "__all__", ()) if room is not module}
+        own = _shown(room) if room in ROOMS and room is not module else {}
         for test in doctest.DocTestFinder().find(module, module.__name__, globs=NAMES | own | vars(module)):
             if test.examples:
                 yield test

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 import qprune
 from qprune.errors import PlanError, SpecError
 from qprune.exact import make_exact, settle_biases
-from qprune.functional import exact_scale_and_zero_point, power_of_two
 from qprune.layers import BiasQuant, CompressedConv2d, QuantConv2d, sites
 from qprune.training import Callback
 
@@ -30,15 +29,6 @@ def dense() -> nn.Sequential:
 @pytest.fixture
 def x() -> Tensor:
     return torch.randn(8, 3, 12, 8)
-
-
-def test_scales_are_powers_of_two_and_zero_points_even() -> None:
-    low, high = -torch.rand(50), torch.rand(50) * 3
-    for bits in (2, 4, 8):
-        scale, zero_point = exact_scale_and_zero_point(low, high, bits, symmetric=False)
-        assert torch.equal(scale, power_of_two(scale))
-        assert (zero_point % 2 == 0).all()
-        assert ((zero_point >= 0) & (zero_point < 2**bits)).all()
 
 
 def test_network_in_exact_form_computes_nearly_the_same_before_it_quantizes(x: Tensor) -> None:

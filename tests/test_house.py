@@ -16,8 +16,8 @@ PACKAGE = Path(str(qprune.__file__)).parent
 
 # A room may import from itself and from lower floors; on its own floor only from the rooms named here.
 FLOORS = {
-    "errors": 0, "escaping": 0, "regular_files": 0, "functional": 0, "importances": 0, "learned_grid": 0,
-    "masking": 0, "numerics": 0, "per_path": 0, "schedules": 0, "spelling": 0, "version": 0, "zoo": 0,
+    "errors": 0, "escaping": 0, "regular_files": 0, "functional": 0, "importances": 0,
+    "masking": 0, "numerics": 0, "per_path": 0, "rounding": 0, "schedules": 0, "spelling": 0, "version": 0, "zoo": 0,
     "layers": 1, "spec": 1,
     "flow": 2, "declared": 2, "selection": 2, "assemble": 2, "dense": 2, "network_plan": 2, "data": 2, "tasks": 2,
 "complete": 2, "coupling": 2, "exact": 2, "sequences": 2, "shrink": 2, "graph": 2,
@@ -26,10 +26,8 @@ FLOORS = {
 }  # fmt: skip
 SAME_FLOOR = {
     "errors": {"escaping"},
-    "functional": {"errors"},
-    "learned_grid": {"functional"},
     "masking": {"functional"},
-    "numerics": {"functional"},
+    "rounding": {"functional"},
     "schedules": {"errors", "per_path"},
     "zoo": {"errors", "spelling"},
     "selection": {"flow"},
@@ -100,6 +98,42 @@ def test_no_files_import_each_other_in_a_circle() -> None:
 def test_library_code_does_not_print(path: Path) -> None:
     calls = [n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]
     assert not [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
+
+
+# Every other test file is where its module's mirror is.
+WITHOUT_MIRROR = {
+    "test_docs.py": "the pages of docs/",
+    "test_docstrings.py": "the examples of every docstring",
+    "test_examples.py": "the programs of examples/",
+    "test_files_from_elsewhere.py": "a table of docs/checkpoints.md",
+    "test_fuzz.py": "every reader of files",
+    "test_house.py": "the rules for all files",
+    "test_own_networks.py": "every command, with a network of the user's own",
+    "test_packaging.py": "what is installed",
+    "test_published.py": "the published experiments, from specs to plans",
+    "test_streets.py": "the specs of drawn streets, from end to end",
+    "export/test_exact.py": "exact numerics, from a network to the bits that a file computes",
+    "export/test_torchvision.py": "networks that nobody here wrote",
+    "layers/test_contract.py": "what every layer promises",
+    "shrink/test_torch_pruning.py": "another library as the oracle",
+    "shrink/test_torchvision.py": "networks that nobody here wrote",
+    "shrink/test_zoo.py": "every network of the zoo",
+    "spec/test_shipped.py": "the specs that come with the library",
+    "training/test_faults.py": "a table of docs/checkpoints.md",
+    "training/test_kill.py": "processes that are killed",
+    "training/test_process_faults.py": "a table of docs/checkpoints.md",
+    "training/test_processes.py": "several processes that train together",
+    "training/test_shrinking_loops.py": "loops as people write them, across a cut",
+    "zoo/test_networks.py": "every network of the zoo",
+    "zoo/test_sites.py": "the published rules on networks of the zoo",
+}
+
+
+def test_every_test_file_mirrors_a_module_or_says_why_it_does_not() -> None:
+    folder = Path(__file__).parent
+    tests = {path.relative_to(folder) for path in folder.rglob("test_*.py")}
+    mirrors = {path for path in tests if (PACKAGE / path.with_name(path.name.removeprefix("test_"))).is_file()}
+    assert {str(path) for path in tests - mirrors} == WITHOUT_MIRROR.keys()
 
 
 def test_public_names() -> None:

@@ -11,25 +11,3 @@ from qprune.budget.kept import Kept
 from qprune.budget.measuring import BITS, RATIOS, measure_sensitivity
 from qprune.budget.searching import search_network
 from qprune.budget.sensitivity import Curve, Sensitivity
-
-__all__ = [
-    "BITS",
-    "COSTS",
-    "DIVERGENCES",
-    "METHODS",
-    "RATIOS",
-    "Budget",
-    "Choice",
-    "Curve",
-    "Found",
-    "Group",
-    "Kept",
-    "Sensitivity",
-    "compared_of",
-    "find_groups",
-    "measure_sensitivity",
-    "outputs_of",
-    "read_budgets",
-    "search_network",
-    "take_images",
-]

@@ -31,12 +31,7 @@ _PYTHON = re.compile(
 
 @frozen(eq=False)
 class Augment:
-    """Transforms applied one after the other to a uint8 image (C, H, W), drawing from torch's global generator.
-
-    Example:
-        >>> build_augment([{"name": "RandomHorizontalFlip", "p": 1.0}])(torch.tensor([[[1, 2]]], dtype=torch.uint8))
-        tensor([[[2, 1]]], dtype=torch.uint8)
-    """
+    """Transforms applied one after the other to a uint8 image (C, H, W), drawing from torch's global generator."""
 
     transforms: tuple[Any, ...]
 
@@ -75,19 +70,7 @@ def build_augment(tables: Sequence[Mapping[str, Any]], shape: tuple[int, int, in
 
 
 def build_transform(table: Mapping[str, Any], path: str) -> Any:
-    """Make one transform of a table.
-
-    Args:
-        table: as in `build_augment`.
-        path: key path of the table, for errors.
-
-    Raises:
-        DataError: as `build_augment`.
-
-    Example:
-        >>> build_transform({"name": "RandomGamma", "gamma": [1, 1.75]}, "data.augment[0]")
-        RandomGamma(gamma=[1, 1.75])
-    """
+    """Make one transform of a table."""
     cls = find_transform(table.get("name"), path)
     parameters = inspect.signature(cls).parameters
     arguments = {key: value for key, value in table.items() if key != "name"}
@@ -105,15 +88,7 @@ def build_transform(table: Mapping[str, Any], path: str) -> Any:
 
 
 def find_transform(name: object, path: str) -> Any:
-    """The class of that name, of torchvision.transforms.v2 or of `qprune.data.transforms`.
-
-    Raises:
-        DataError: for any other name, with the nearest.
-
-    Example:
-        >>> find_transform("RandomCrop", "data.augment[0]").__name__
-        'RandomCrop'
-    """
+    """The class of that name, of torchvision.transforms.v2 or of `qprune.data.transforms`."""
     from torchvision.transforms import v2
 
     from qprune.data import transforms
@@ -135,12 +110,7 @@ def find_transform(name: object, path: str) -> Any:
 
 
 def reason(error: Exception) -> str:
-    """The text of a library's error; a sentence of our own where the text is merely Python's.
-
-    Example:
-        >>> reason(TypeError("'<=' not supported between instances of 'float' and 'str'"))
-        'a value is of the wrong kind'
-    """
+    """The text of a library's error; a sentence of our own where the text is merely Python's."""
     text = str(error)
     return "a value is of the wrong kind" if _PYTHON.search(text) or not text else text
 

@@ -20,10 +20,6 @@ class Dice:
 
     Args:
         numbers: whole numbers that seed the dice.
-
-    Example:
-        >>> Dice(7, 3).between(2, 4) == Dice(7, 3).between(2, 4)
-        True
     """
 
     def __init__(self, *numbers: int) -> None:
@@ -32,53 +28,28 @@ class Dice:
         self.stock: list[float] = []  # one hash of many places takes hardly longer than one of one
 
     def grid(self, *shape: int) -> Floats:
-        """An array of numbers in [0, 1).
-
-        Example:
-            >>> Dice(7).grid(2, 3).shape
-            (2, 3)
-        """
+        """An array of numbers in [0, 1)."""
         self.drawn += 1
         whole = mix(self.key, self.drawn, np.arange(math.prod(shape)))
         return (whole >> np.uint64(11)).reshape(shape).astype(np.float64) * 2.0**-53
 
     def one(self) -> float:
-        """A number in [0, 1).
-
-        Example:
-            >>> Dice(7).one() < 1
-            True
-        """
+        """A number in [0, 1)."""
         self.stock = self.stock or self.grid(256).tolist()
         return self.stock.pop()
 
     def between(self, low: float, high: float) -> float:
-        """A number in [low, high).
-
-        Example:
-            >>> 2 <= Dice(7).between(2, 4) < 4
-            True
-        """
+        """A number in [low, high)."""
         return low + (high - low) * self.one()
 
     def colour(self, low: float, high: float, tint: float) -> Floats:
-        """A colour of that brightness whose channels differ by up to ``tint``.
-
-        Example:
-            >>> Dice(7).colour(0.2, 0.8, 0.1).shape
-            (3,)
-        """
+        """A colour of that brightness whose channels differ by up to ``tint``."""
         grey = self.between(low, high)
         return np.array([grey + tint * (self.one() - 0.5) for _ in range(3)])
 
 
 def smooth_noise(dice: Dice, shape: tuple[int, ...], cells: int) -> Floats:
-    """Noise in [0, 1) that changes over ``1 / cells`` of the height: random corners, linear between them.
-
-    Example:
-        >>> smooth_noise(Dice(7), (5, 7), cells=3).shape
-        (5, 7)
-    """
+    """Noise in [0, 1) that changes over ``1 / cells`` of the height: random corners, linear between them."""
     height, width = shape
     across = max(1, round(cells * width / max(1, height)))
     corners = dice.grid(cells + 1, across + 1)
@@ -101,13 +72,6 @@ class Canvas:
         width: pixels.
         horizon: share of the height above it.
         ahead: share of the width to the left of the vanishing point.
-
-    Example:
-        >>> canvas = Canvas(5, 7, horizon=0.4, ahead=0.5)
-        >>> wall = canvas.box(left=-1, right=1, top=2, near=8, far=12)
-        >>> wall.paint(wall.at(8)[1] > 0, BUILDING, (0.9, 0.9, 0.9), 8)
-        >>> int(canvas.labels.max()) == BUILDING
-        True
     """
 
     def __init__(self, height: int, width: int, horizon: float, ahead: float) -> None:

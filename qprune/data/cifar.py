@@ -11,20 +11,7 @@ from qprune.errors import DataError
 
 
 def cifar_source(name: str, root: Path, download: bool = False) -> Source:
-    """Read CIFAR-10 or CIFAR-100 into memory.
-
-    Args:
-        name: ``"cifar10"`` or ``"cifar100"``.
-        root: folder that holds ``cifar-10-batches-py`` or ``cifar-100-python``.
-        download: fetch the archive (about 170 MB) into ``root`` where it is not there.
-
-    Raises:
-        DataError: if the files are not there, or not whole; it says where it looked and how to get them.
-
-    Example:
-        >>> cifar_source("cifar10", Path("data")).sizes
-        {'train': 50000, 'test': 10000}
-    """
+    """Read CIFAR-10 or CIFAR-100 into memory."""
     from torchvision import datasets
 
     reader = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]

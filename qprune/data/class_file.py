@@ -26,10 +26,6 @@ class ClassFile:
         names: one per class; the id is the position.
         palette: one colour per class.
         ignore: the id of void besides 255; None where there is none.
-
-    Example:
-        >>> ClassFile(("road", "sky"), usual_palette(2), ignore=11).labels
-        {0: 0, 1: 1, 11: 255}
     """
 
     names: tuple[str, ...]
@@ -43,16 +39,7 @@ class ClassFile:
 
 
 def read_class_file(root: Path) -> ClassFile:
-    """Read ``root/classes.toml``: ``names``, and where wanted ``palette`` and ``ignore``.
-
-    Raises:
-        DataError: if it is missing, no regular file, larger than 1 MiB, no TOML, or holds another key or value; the
-            file and the key are named.
-
-    Example:
-        >>> read_class_file(Path("rooms")).names
-        ('wall', 'floor', 'chair')
-    """
+    """Read ``root/classes.toml``: ``names``, and where wanted ``palette`` and ``ignore``."""
     path = root / NAME
     table = _table(path)
     for key in table:
@@ -74,10 +61,6 @@ def usual_palette(count: int) -> tuple[Colour, ...]:
     """Colours that differ, none of them black: each bit of a number sets a bit of one channel, from the highest down.
 
     Source: the colour map of PASCAL VOC (Everingham et al., 2010), without its first.
-
-    Example:
-        >>> usual_palette(3)
-        ((128, 0, 0), (0, 128, 0), (128, 128, 0))
     """
     return tuple((_channel(n, 0), _channel(n, 1), _channel(n, 2)) for n in range(1, count + 1))
 

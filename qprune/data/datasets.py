@@ -58,7 +58,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
         images = self.images[indices]
         if self.augment is not None:
             self._augment(images, pairs)
-        return list(zip(self._normalize(images).unbind(), self.labels[indices].tolist(), strict=True))
+        return list(zip(normalized(images, self.mean, self.std).unbind(), self.labels[indices].tolist(), strict=True))
 
     def _augment(self, images: Tensor, pairs: Sequence[tuple[int | None, int]]) -> None:
         assert self.augment is not None
@@ -70,9 +70,11 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
                     torch.default_generator.manual_seed(seeds[place])
                     images[place] = self.augment(images[place])
 
-    def _normalize(self, images: Tensor) -> Tensor:
-        mean = torch.tensor(self.mean).view(-1, 1, 1)
-        return images.float().div_(255).sub_(mean).div_(torch.tensor(self.std).view(-1, 1, 1))
+
+def normalized(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Images ``(..., C, H, W)`` of bytes as a network reads them: ``(pixel / 255 - mean) / std``."""
+    shift, scale = (torch.tensor(numbers).view(-1, 1, 1) for numbers in (mean, std))
+    return pixels.float().div_(255).sub_(shift).div_(scale)
 
 
 @define(eq=False)

@@ -13,10 +13,6 @@ def digits_source() -> Source:
     """Open the 1,797 scans with their fixed split; the ink of 0 to 16 becomes grey levels of 0 to 255.
 
     Source: Alpaydin and Kaynak, 1998, Optical Recognition of Handwritten Digits, UCI, CC BY 4.0.
-
-    Example:
-        >>> digits_source().read("test", np.array([0, 1])).shape
-        torch.Size([2, 1, 8, 8])
     """
     with files("qprune.data").joinpath("digits.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         stored = {name: arrays[name] for name in arrays}

@@ -72,11 +72,7 @@ def _check_layout(root: Path) -> None:
 
 
 def check_val(root: Path) -> None:
-    """Refuse a validation folder of another name, which would be passed over.
-
-    Raises:
-        DataError: if there is one.
-    """
+    """Refuse a validation folder of another name, which would be passed over."""
     for name in _MISNAMED:
         if (root / name).is_dir():
             raise DataError(f"{root / name}: the validation folder must be named val; rename it or move it away.")

@@ -135,15 +135,7 @@ def usual_statistics(name: str, channels: int) -> Statistics:
 
 
 def statistic(name: str, given: tuple[float, ...] | None, usual: tuple[float, ...]) -> tuple[float, ...]:
-    """The statistic in the spec if there is one, else the usual one.
-
-    Raises:
-        DataError: if it is not one number per channel.
-
-    Example:
-        >>> statistic("mean", None, (0.5, 0.5, 0.5))
-        (0.5, 0.5, 0.5)
-    """
+    """The statistic in the spec if there is one, else the usual one."""
     if given is not None and len(given) != len(usual):
         raise DataError(f"data.{name} must have one number per channel, {len(usual)}; received {list(given)}.")
     return usual if given is None else tuple(given)

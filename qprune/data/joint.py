@@ -30,24 +30,7 @@ class JointAugment:
 def build_joint_augment(
     tables: Sequence[Mapping[str, Any]], together: Sequence[Sequence[Tensor]], fixed: bool = True
 ) -> JointAugment | None:
-    """Make the transforms of ``data.augment`` for pairs, and try them on blank pictures.
-
-    Args:
-        tables: as for `build_augment`; fills are those of images.
-        together: what is augmented at once: one group of blanks, or two where the sides are augmented each by itself.
-        fixed: refuse what changes the size of pictures; else they are resized afterwards.
-
-    Returns:
-        None where there are no tables.
-
-    Raises:
-        DataError: as `build_augment`.
-
-    Example:
-        >>> blank = torch.zeros(3, 5, 7, dtype=torch.uint8)
-        >>> build_joint_augment([{"name": "RandomHorizontalFlip"}], [(blank, blank[0])])
-        JointAugment(transforms=(RandomHorizontalFlip(p=0.5),))
-    """
+    """Make the transforms of ``data.augment`` for pairs, and try them on blank pictures."""
     if not tables:
         return None
     transforms = tuple(_build(table, f"data.augment[{i}]") for i, table in enumerate(tables))

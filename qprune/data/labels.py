@@ -20,10 +20,6 @@ class LabelIds:
     Args:
         labels: id -> class; 255 is void in any case.
         strict: refuse ids that are not among ``labels``; else they are void.
-
-    Example:
-        >>> LabelIds({7: 0, 8: 1}, strict=False).table[[7, 8, 9]].tolist()
-        [0, 1, 255]
     """
 
     labels: Mapping[int, int]
@@ -39,18 +35,7 @@ class LabelIds:
 
 
 def read_labels(path: Path, ids: LabelIds) -> Pixels:
-    """Decode one label map; of a palette image the indices count, not the colours.
-
-    Returns:
-        uint8, (height, width): classes, and 255 for void.
-
-    Raises:
-        DataError: if the file is no whole image, has no 8-bit ids, or holds an id that is none of a strict table.
-
-    Example:
-        >>> read_labels(Path("labels/0.png"), LabelIds({0: 0, 1: 1})).shape
-        (240, 320)
-    """
+    """Decode one label map; of a palette image the indices count, not the colours."""
     with named(path), open_image(path) as image:
         _check_mode(image.mode)
         numbers = np.asarray(upright(image)).astype(np.uint8)
@@ -64,15 +49,7 @@ def read_labels(path: Path, ids: LabelIds) -> Pixels:
 
 
 def read_label_size(path: Path) -> tuple[int, int]:
-    """(height, width) of a label map from its header, which must say that pixels are ids.
-
-    Raises:
-        DataError: if the file is no image, or its pixels are colours or 16 bits wide.
-
-    Example:
-        >>> read_label_size(Path("labels/0.png"))
-        (240, 320)
-    """
+    """(height, width) of a label map from its header, which must say that pixels are ids."""
     with named(path), open_image(path) as image:
         _check_mode(image.mode)
     return read_size(path)

@@ -7,15 +7,7 @@ from qprune.errors import DataError
 
 
 def by_name(paths: Iterable[Path], ending: str = "") -> dict[str, Path]:
-    """Files under their names, without the ending (or, where none is given, the suffix); hidden ones left out.
-
-    Raises:
-        DataError: for two files of one name.
-
-    Example:
-        >>> by_name([Path("a_labelIds.png")], "_labelIds.png")
-        {'a': PosixPath('a_labelIds.png')}
-    """
+    """Files under their names, without the ending (or, where none is given, the suffix); hidden ones left out."""
     found: dict[str, Path] = {}
     for path in sorted(path for path in paths if not path.name.startswith(".")):
         name = path.name.removesuffix(ending or path.suffix)
@@ -28,21 +20,7 @@ def by_name(paths: Iterable[Path], ending: str = "") -> dict[str, Path]:
 def match(
     first: dict[str, Path], second: dict[str, Path], words: tuple[str, str], folders: tuple[Path, Path]
 ) -> tuple[list[Path], list[Path]]:
-    """Two lists of files with equal names at equal places, sorted by name.
-
-    Args:
-        first: from `by_name`.
-        second: from `by_name`.
-        words: what the files of each are, for errors.
-        folders: where those of each lie, for errors.
-
-    Raises:
-        DataError: for a file without partner, or where there are none; the file or folder is named.
-
-    Example:
-        >>> match({"a": Path("a.jpg")}, {"a": Path("a.png")}, ("image", "label map"), (Path("x"), Path("y")))
-        ([PosixPath('a.jpg')], [PosixPath('a.png')])
-    """
+    """Two lists of files with equal names at equal places, sorted by name."""
     if not first:
         raise DataError(f"{folders[0]}: must hold one file per {words[0]}; found none.")
     _check_partners(first, second, words, folders[1])

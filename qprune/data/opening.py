@@ -22,15 +22,7 @@ _DRAWN = {"digits": "come with qprune", "streets": "are drawn"}
 
 
 def is_paired(spec: DataSpec) -> bool:
-    """Whether items are scenes with labels or images to translate; otherwise they are images with one class.
-
-    Raises:
-        DataError: for an unknown name, or keys that do not go with it.
-
-    Example:
-        >>> is_paired(DataSpec(name="camvid")), is_paired(DataSpec(name="digits"))
-        (True, False)
-    """
+    """Whether items are scenes with labels or images to translate; otherwise they are images with one class."""
     _check_name(spec)
     return _is_scenes(spec.name) or spec.name == TRANSLATION
 
@@ -39,13 +31,6 @@ def open_folder(spec: DataSpec) -> Source | None:
     """List the image folder that the spec means; None for a named set in its own form.
 
     ``cifar10`` and ``cifar100`` may lie in a folder with ``train/CLASS/NAME`` too.
-
-    Raises:
-        DataError: for an unknown name, or a folder that is missing or malformed.
-
-    Example:
-        >>> open_folder(DataSpec(name="digits")) is None
-        True
     """
     _check_name(spec)
     if spec.name == "digits":
@@ -57,15 +42,7 @@ def open_folder(spec: DataSpec) -> Source | None:
 
 
 def open_named(spec: DataSpec) -> Source:
-    """Read a named set in its own form.
-
-    Raises:
-        DataError: if it is not on this machine and ``download`` is false.
-
-    Example:
-        >>> open_named(DataSpec(name="digits")).sizes
-        {'train': 1197, 'val': 200, 'test': 400}
-    """
+    """Read a named set in its own form."""
     return digits_source() if spec.name == "digits" else cifar_source(spec.name, _root(spec), spec.download)
 
 
@@ -73,13 +50,6 @@ def open_pairs(spec: DataSpec) -> PairSource | None:
     """List the folder of pairs that the spec means; None for a named set in its own form.
 
     Where images are translated, ``camvid`` and ``cityscapes`` may lie in folders ``trainA``, ``trainB`` ... too.
-
-    Raises:
-        DataError: for an unknown name, or a folder that is missing or malformed.
-
-    Example:
-        >>> open_pairs(DataSpec(name="streets")) is None
-        True
     """
     _check_name(spec)
     if spec.name == "streets":
@@ -93,15 +63,7 @@ def open_pairs(spec: DataSpec) -> PairSource | None:
 
 
 def open_named_pairs(spec: DataSpec) -> PairSource:
-    """List or draw a named set of scenes in its own form.
-
-    Raises:
-        DataError: if it is not on this machine, or not whole.
-
-    Example:
-        >>> open_named_pairs(DataSpec(name="streets")).classes[0]
-        'sky'
-    """
+    """List or draw a named set of scenes in its own form."""
     if spec.name == "streets":
         return _streets(spec)
     return {"camvid": camvid_source, "cityscapes": cityscapes_source}[spec.name](_root(spec))

@@ -7,7 +7,7 @@ from attrs import define
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from qprune.data.datasets import Key, torch_state_kept
+from qprune.data.datasets import Key, normalized, torch_state_kept
 from qprune.data.info import IGNORE
 from qprune.data.joint import JointAugment
 from qprune.data.palettes import Colour
@@ -79,8 +79,7 @@ class PairSet(Dataset[tuple[Tensor, Tensor]]):
             if not self.palette:
                 return picture.long()
             picture = colour(picture, self.palette)
-        mean, std = (torch.tensor(numbers).view(-1, 1, 1) for numbers in (self.mean, self.std))
-        return picture.float().div_(255).sub_(mean).div_(std)
+        return normalized(picture, self.mean, self.std)
 
 
 def colour(labels: Tensor, palette: Sequence[Colour]) -> Tensor:

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from qprune.data import folders
 from qprune.data.decode import height_width
-from qprune.data.info import NAMED, DataInfo, statistic, usual_statistics
+from qprune.data.info import NAMED, DataInfo, usual_statistics
 from qprune.data.joint import build_joint_augment
 from qprune.data.opening import open_named_pairs, open_pairs
 from qprune.data.pair_set import PairSet
-from qprune.data.partition import counts, pick
+from qprune.data.partition import as_used, pick
 from qprune.data.pictures import Chosen
 from qprune.data.seeds import SPLIT, permutation
 from qprune.data.source import PairSource, Pictures, StoredPictures
@@ -25,15 +25,7 @@ Size = tuple[int, int]
 
 
 def describe_pairs(spec: DataSpec) -> DataInfo:
-    """Classes, shape and sizes of a data set of pairs, without reading its images.
-
-    Raises:
-        DataError: as `qprune.data.describe`.
-
-    Example:
-        >>> describe_pairs(DataSpec(name="cityscapes", size=(256, 512), validation=0)).sizes
-        {'train': 2975, 'val': 0, 'test': 500}
-    """
+    """Classes, shape and sizes of a data set of pairs, without reading its images."""
     return _describe(spec, _stated(spec, open_pairs(spec)))
 
 
@@ -42,17 +34,6 @@ def load_pairs(spec: DataSpec, seed: int = 0) -> Splits:
 
     The headers of all files are read, and what is wrong is refused by name. Sets below 1 GiB of pixels are decoded
     here, larger ones as they are used.
-
-    Args:
-        spec: the spec's ``[data]``.
-        seed: seeds the augmentation and the targets of unpaired training.
-
-    Raises:
-        DataError: as `qprune.data.load_data`.
-
-    Example:
-        >>> len(load_pairs(DataSpec(name="streets")).train)
-        600
     """
     listed = open_pairs(spec)
     stated = _stated(spec, listed)
@@ -89,13 +70,11 @@ def _stated(spec: DataSpec, listed: PairSource | None) -> DataInfo:
 
 
 def _describe(spec: DataSpec, stated: DataInfo) -> DataInfo:
-    val, train = counts(spec, stated.sizes)
-    sizes = {"train": train, "val": val, "test": stated.sizes["test"]}
-    info = evolve(stated, sizes=sizes, shape=(3, *(height_width(spec.size) if spec.size else stated.shape[1:])))
+    info = as_used(spec, stated)
     if spec.translate:
         mean, std = usual_statistics("translation", 3)
         return evolve(info, classes=(), mean=mean, std=std)
-    return evolve(info, mean=statistic("mean", spec.mean, info.mean), std=statistic("std", spec.std, info.std))
+    return info
 
 
 def _blanks(spec: DataSpec, shape: tuple[int, int, int], listed: PairSource | None) -> list[tuple[Tensor, ...]]:

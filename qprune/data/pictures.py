@@ -25,10 +25,6 @@ class PhotoFiles:
     Args:
         paths: the files.
         half: 0 for the left half of each, 1 for the right one, None for the whole.
-
-    Example:
-        >>> PhotoFiles([Path("a.jpg")])[0].shape
-        torch.Size([3, 240, 320])
     """
 
     paths: Sequence[Path]
@@ -43,11 +39,7 @@ class PhotoFiles:
         return _channels_first(pixels if self.half is None else np.split(pixels, 2, axis=1)[self.half])
 
     def size_of(self, index: int) -> tuple[int, int]:
-        """(height, width), from the header.
-
-        Raises:
-            DataError: if the file cannot be read as an image, or has no two halves.
-        """
+        """(height, width), from the header."""
         height, width = read_size(self.paths[index])
         if self.half is None:
             return height, width
@@ -69,10 +61,6 @@ class LabelFiles:
     Args:
         paths: the files.
         ids: which id is which class.
-
-    Example:
-        >>> LabelFiles([Path("labels/0.png")], LabelIds({0: 0, 1: 1}))[0].shape
-        torch.Size([240, 320])
     """
 
     paths: Sequence[Path]
@@ -85,11 +73,7 @@ class LabelFiles:
         return torch.from_numpy(read_labels(self.paths[index], self.ids))
 
     def size_of(self, index: int) -> tuple[int, int]:
-        """(height, width), from the header.
-
-        Raises:
-            DataError: if the file is no image, or its pixels are no class ids.
-        """
+        """(height, width), from the header."""
         return read_label_size(self.paths[index])
 
     def name_of(self, index: int) -> str:
@@ -106,10 +90,6 @@ class Streets:
         count: how many.
         size: (height, width).
         labels: whether these are the label maps.
-
-    Example:
-        >>> Streets("test", 200, (64, 96))[3].shape
-        torch.Size([3, 64, 96])
     """
 
     split: str
@@ -149,10 +129,6 @@ class Chosen:
         pictures: all of them.
         indices: which.
         size: (height, width); None keeps theirs.
-
-    Example:
-        >>> Chosen(Streets("test", 200, (64, 96)), [3, 5], (32, 48))[0].shape
-        torch.Size([3, 32, 48])
     """
 
     pictures: StoredPictures
@@ -167,11 +143,7 @@ class Chosen:
         return fit(picture, self.size) if self.size else picture
 
     def stored_sizes(self) -> list[tuple[int, int]]:
-        """(height, width) of each before it is squeezed.
-
-        Raises:
-            DataError: for what headers show to be wrong.
-        """
+        """(height, width) of each before it is squeezed."""
         return [self.pictures.size_of(index) for index in self.indices]
 
     def name_of(self, index: int) -> str:

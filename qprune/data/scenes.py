@@ -21,15 +21,7 @@ _CITYSCAPES_PARTS = {"train": "train", "test": "val"}  # the labels of its test 
 
 
 def segmentation_source(root: Path) -> PairSource:
-    """List a folder of scenes with a ``classes.toml``; one header is read.
-
-    Raises:
-        DataError: for a missing folder, an empty split, a file without partner, or a faulty ``classes.toml``.
-
-    Example:
-        >>> segmentation_source(Path("rooms")).classes
-        ('wall', 'floor', 'chair')
-    """
+    """List a folder of scenes with a ``classes.toml``; one header is read."""
     if not root.is_dir():
         raise DataError(f"{root}: data.root must be a folder with classes.toml and {LAYOUT}; there is no such folder.")
     classes = read_class_file(root)
@@ -43,15 +35,7 @@ def segmentation_source(root: Path) -> PairSource:
 
 
 def camvid_source(root: Path) -> PairSource:
-    """List CamVid (Brostow et al., 2009) with 11 classes, ids 0 to 10 and 11 for void.
-
-    Raises:
-        DataError: if it is not there, not whole, or a file has no partner.
-
-    Example:
-        >>> len(camvid_source(Path("data/camvid")).parts["test"][0])
-        233
-    """
+    """List CamVid (Brostow et al., 2009) with 11 classes, ids 0 to 10 and 11 for void."""
     _must_be_here("camvid", [root / split / side for split in NAMED["camvid"].sizes for side in ("images", "labels")])
     ids = LabelIds({i: i for i in range(11)} | {11: IGNORE})
     parts = {split: _by_folder(root / split, ids) for split in NAMED["camvid"].sizes}
@@ -63,13 +47,6 @@ def cityscapes_source(root: Path) -> PairSource:
 
     Its validation images report, because the labels of its test images are not public. Ids outside the 19 classes are
     void.
-
-    Raises:
-        DataError: if it is not there, not whole, or a file has no partner.
-
-    Example:
-        >>> len(cityscapes_source(Path("data/cityscapes")).parts["test"][0])
-        500
     """
     folders = ("leftImg8bit", "gtFine")
     _must_be_here("cityscapes", [root / folder / split for folder in folders for split in ("train", "val")])

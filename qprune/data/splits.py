@@ -3,15 +3,13 @@
 from typing import Any
 
 import torch
-from attrs import evolve
 
 from qprune.data.augment import build_augment
 from qprune.data.datasets import ImageSet
-from qprune.data.decode import height_width
-from qprune.data.info import NAMED, DataInfo, statistic, usual_statistics
+from qprune.data.info import NAMED, DataInfo, usual_statistics
 from qprune.data.opening import is_paired, open_folder, open_named
 from qprune.data.pairs import describe_pairs, load_pairs
-from qprune.data.partition import counts, pick
+from qprune.data.partition import as_used, pick
 from qprune.data.resizing import fit
 from qprune.data.seeds import SPLIT, stratified_order
 from qprune.data.source import Source
@@ -74,14 +72,7 @@ def load_data(spec: DataSpec, seed: int = 0) -> Splits:
 
 
 def _describe(spec: DataSpec, folder: Source | None) -> DataInfo:
-    info = _folder_info(spec.name, folder) if folder else NAMED[spec.name]
-    channels, height, width = info.shape
-    mean, std = statistic("mean", spec.mean, info.mean), statistic("std", spec.std, info.std)
-    val, train = counts(spec, info.sizes)
-    sizes = {"train": train, "val": val, "test": info.sizes["test"]}
-    if spec.size is not None:
-        height, width = height_width(spec.size)
-    return evolve(info, shape=(channels, height, width), sizes=sizes, mean=mean, std=std)
+    return as_used(spec, _folder_info(spec.name, folder) if folder else NAMED[spec.name])
 
 
 def _folder_info(name: str, source: Source) -> DataInfo:

@@ -20,19 +20,7 @@ def has_two_folders(root: Path) -> bool:
 
 
 def translation_source(root: Path, unpaired: bool = False) -> PairSource:
-    """List images of two kinds; one header is read.
-
-    Args:
-        root: folder in one of the two layouts.
-        unpaired: A and B need no equal names and no equal number.
-
-    Raises:
-        DataError: for a missing or empty folder, or a file without partner; the path is named.
-
-    Example:
-        >>> translation_source(Path("horses_and_zebras"), unpaired=True).matched
-        False
-    """
+    """List images of two kinds; one header is read."""
     if not root.is_dir():
         raise DataError(f"{root}: data.root must be a folder with {LAYOUT}; there is no such folder.")
     two = has_two_folders(root)

@@ -154,9 +154,6 @@ def heed_only_the_parent(worker: int) -> None:
     Launchers and schedulers send SIGTERM to every process of a training. If loaders died of it, torch would raise an
     error wherever the training process is; this way that finishes its step, saves, and then ends its loaders. Without
     ``sigwaitinfo`` (macOS, Windows) they die of it.
-
-    Args:
-        worker: its number, which a loader hands over.
     """
     parent = parent_process()
     if hasattr(signal, "sigwaitinfo") and parent is not None:

@@ -2,5 +2,3 @@
 
 from qprune.declared.build import build_declared
 from qprune.declared.net import DeclaredNet
-
-__all__ = ["DeclaredNet", "build_declared"]

@@ -32,20 +32,7 @@ class Mistakes(Exception):  # noqa: N818  # many of them in one
 
 
 def make_layer(type_name: str, options: Mapping[str, Any], reads: Reads) -> Built:
-    """Make one layer and learn the shape of its output.
-
-    Args:
-        type_name: the layer's class.
-        options: its constructor's arguments; those in `INFERRED` are filled in.
-        reads: what it reads.
-
-    Raises:
-        Mistakes: for an unknown class or option, a value that the class refuses, shapes that do not fit.
-
-    Example:
-        >>> make_layer("Linear", {"out_features": 5}, [("input", torch.empty(2, 3, device="meta"))])[0]
-        Linear(in_features=3, out_features=5, bias=True)
-    """
+    """Make one layer and learn the shape of its output."""
     try:
         cls = find_type(type_name)
     except ValueError as error:

@@ -24,25 +24,13 @@ def layer_types() -> dict[str, type[nn.Module]]:
     """Return every layer class by name: torch's, `Add` and `Concat`, qprune's compressed layers.
 
     Containers and torch's lazy layers are left out: a network is declared in layers of known shape.
-
-    Example:
-        >>> layer_types()["Conv2d"]
-        <class 'torch.nn.modules.conv.Conv2d'>
     """
     found = _modules_in(vars(nn)) | {"Add": Add, "Concat": Concat} | _modules_in(vars(compressed))
     return {name: cls for name, cls in found.items() if name not in _CONTAINERS and not name.startswith("Lazy")}
 
 
 def find_type(name: str) -> type[nn.Module]:
-    """Return the layer class called ``name``.
-
-    Raises:
-        ValueError: if there is none; the sentence names the nearest.
-
-    Example:
-        >>> find_type("Add")
-        <class 'qprune.zoo.joints.Add'>
-    """
+    """Return the layer class called ``name``."""
     known = layer_types()
     if name in known:
         return known[name]
@@ -71,12 +59,7 @@ def arguments(cls: type[nn.Module]) -> dict[str, Parameter]:
 
 
 def inputs_of(cls: type[nn.Module]) -> tuple[int, float]:
-    """Return the least and the greatest number of tensors that a layer reads.
-
-    Example:
-        >>> inputs_of(nn.Conv2d), inputs_of(Add)
-        ((1, 1), (2, inf))
-    """
+    """Return the least and the greatest number of tensors that a layer reads."""
     for base in () if issubclass(cls, Add | Concat) else _until_module(cls):
         parameters = list(inspect.signature(vars(base).get("forward", _passes_on)).parameters.values())[1:]
         if not any(p.kind is Parameter.VAR_POSITIONAL for p in parameters):
@@ -88,10 +71,6 @@ def fits(value: object, hint: Any) -> bool:
     """Whether ``value``, as TOML has it, is of the annotated type; lists count as tuples, ints as floats.
 
     A type that cannot be checked fits everything: the constructor then has the last word.
-
-    Example:
-        >>> fits(3, int | tuple[int, int]), fits("3", int | tuple[int, int]), fits(True, int)
-        (True, False, False)
     """
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
@@ -106,12 +85,7 @@ def fits(value: object, hint: Any) -> bool:
 
 
 def describe(hint: Any) -> str:
-    """Say in words what `fits` asks for.
-
-    Example:
-        >>> describe(int | tuple[int, int])
-        'a whole number or a list of 2'
-    """
+    """Say in words what `fits` asks for."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return " or ".join(dict.fromkeys(describe(one) for one in inner if one is not NoneType))

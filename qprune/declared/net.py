@@ -13,11 +13,6 @@ class DeclaredNet(nn.Module):
     Args:
         layers: the layers by name, in order.
         sources: for each layer the names of what it reads: earlier layers, or ``"input"``.
-
-    Example:
-        >>> net = DeclaredNet({"norm": nn.BatchNorm2d(3), "act": nn.ReLU()}, {"norm": ("input",), "act": ("norm",)})
-        >>> [path for path, _ in net.named_children()]
-        ['norm', 'act']
     """
 
     def __init__(self, layers: Mapping[str, nn.Module], sources: Mapping[str, tuple[str, ...]]) -> None:

@@ -11,28 +11,3 @@ from qprune.export.running import OnnxModel, Operators
 from qprune.export.score_errors import score_errors
 from qprune.export.torch_program import TorchProgram, write_program
 from qprune.export.writing import Written, write_network
-
-__all__ = [
-    "DIALECTS",
-    "FORMATS",
-    "Agreement",
-    "Certificate",
-    "Environment",
-    "Format",
-    "Made",
-    "OnnxModel",
-    "Operators",
-    "TorchProgram",
-    "Written",
-    "export_network",
-    "export_run",
-    "file_model",
-    "monitored",
-    "open_exported",
-    "open_run",
-    "runnable",
-    "score_errors",
-    "write_network",
-    "write_program",
-    "write_qonnx",
-]

@@ -13,15 +13,7 @@ STRIDE = 4096  # the largest; networks of the zoo have up to 32
 
 
 def parse_about(text: str, source: Any) -> dict[str, Any]:
-    """The metadata of a file as a table; empty where there is none.
-
-    Raises:
-        ExportError: if it is no table in JSON.
-
-    Example:
-        >>> parse_about('{"stride": 8}', "model.onnx")
-        {'stride': 8}
-    """
+    """The metadata of a file as a table; empty where there is none."""
     try:
         about = json.loads(text or "{}")
     except RecursionError:
@@ -34,15 +26,7 @@ def parse_about(text: str, source: Any) -> dict[str, Any]:
 
 
 def check_about(about: dict[str, Any], source: str | os.PathLike[str]) -> Spec:
-    """Refuse metadata that `qprune.export.run` does not write; give the spec in it.
-
-    Raises:
-        ExportError: for what is missing, of another type, or out of bounds.
-
-    Example:
-        >>> check_about(OnnxModel("model.onnx").about, "model.onnx").name
-        'digits/a75_w4a4'
-    """
+    """Refuse metadata that `qprune.export.run` does not write; give the spec in it."""
     if not about:
         raise ExportError(
             f"{source} does not say what it was trained for: only files that qprune made of a run do. Run it with "

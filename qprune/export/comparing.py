@@ -17,6 +17,7 @@ from qprune.export.packages import import_runtime
 from qprune.export.probe import saturates
 from qprune.export.running import OnnxModel
 from qprune.export.writing import Written
+from qprune.flow import shapes
 from qprune.layers import sites
 
 RANDOM = 8
@@ -26,12 +27,7 @@ Inputs = tuple[Tensor, ...]
 
 
 def inputs_like(example: Inputs, seed: int = 0) -> dict[str, Inputs]:
-    """The example, random images of its range, and extremes: all least, all largest, zeros, both side by side.
-
-    Example:
-        >>> {name: len(images[0]) for name, images in inputs_like((torch.rand(1, 3, 5, 7),)).items()}
-        {'example': 1, 'random': 8, 'extreme': 4}
-    """
+    """The example, random images of its range, and extremes: all least, all largest, zeros, both side by side."""
     generator = torch.Generator().manual_seed(seed)
     return {
         "example": example,
@@ -104,11 +100,7 @@ class Comparison:
 
     @torch.no_grad()
     def check_other_sizes(self, inputs: Inputs) -> None:
-        """Compare on images of twice the height and width, if the network takes them.
-
-        Raises:
-            ExportError: if the file gives something else there: then the forward decides by sizes.
-        """
+        """Compare on images of twice the height and width, if the network takes them."""
         larger = tuple(x.repeat(1, 1, 2, 2) if x.dim() == 4 else x for x in inputs)
         try:
             trained = _tuple(self.net(*_copies(larger)))
@@ -121,7 +113,7 @@ class Comparison:
         except ExportError as error:
             raise ExportError(
                 f"{type(self.net).__name__} does something else with images of twice the size, and the file does what "
-                f"it does for {_shapes(inputs)}: its forward decides by sizes. Export it with dynamic_size=False."
+                f"it does for {shapes(inputs)}: its forward decides by sizes. Export it with dynamic_size=False."
             ) from error
 
     def _run(self, part: Inputs) -> tuple[Tensor, ...]:
@@ -129,12 +121,12 @@ class Comparison:
             return _tuple(self.net(*_copies(part)))
         except Exception as error:  # the network's own code
             raise ExportError(
-                f"{type(self.net).__name__} fails on inputs of shape {_shapes(part)}, and a file takes any number of "
+                f"{type(self.net).__name__} fails on inputs of shape {shapes(part)}, and a file takes any number of "
                 "images: write its forward so that it does, too."
             ) from error
 
     def _check_shapes(self, trained: tuple[Tensor, ...], exported: tuple[Tensor, ...]) -> None:
-        one, other = _shapes(trained), _shapes(exported)
+        one, other = shapes(trained), shapes(exported)
         if one != other:
             raise ExportError(
                 f"{type(self.net).__name__} gives outputs of shape {one}, and the file made of it gives {other}: its "
@@ -247,10 +239,6 @@ def _apart(one: Tensor, other: Tensor) -> Tensor:
 
 def _size(tensor: Tensor) -> float:
     return float(tensor.abs().nan_to_num(0.0, 0.0, 0.0).max())
-
-
-def _shapes(tensors: tuple[Any, ...]) -> str:
-    return ", ".join(str(tuple(each.shape)) for each in tensors)
 
 
 @contextmanager

@@ -18,19 +18,7 @@ Shape = tuple[int, ...]
 
 
 def lower_function(low: Lowering, name: str, target: Any, args: Any, kwargs: Any, shape: Shape) -> Any:
-    """Write one call.
-
-    Args:
-        low: the file.
-        name: what to call the result.
-        target: an operation of ATen, a function of torch, or an operator of Python on side lengths.
-        args: positional arguments.
-        kwargs: named arguments.
-        shape: of the first tensor, in the example.
-
-    Raises:
-        ExportError: if there is no way to write such a call.
-    """
+    """Write one call."""
     if not any(isinstance(each, (*a.VALUES, Size)) for each in tree_leaves((args, kwargs))):
         return target(*args, **kwargs)  # of numbers that are known
     word = str(getattr(target, "_opname", None) or target.__name__)
@@ -59,11 +47,7 @@ def _call(word: str, args: Any, kwargs: Any) -> str:
 
 
 def constant(low: Lowering, name: str, tensor: Tensor) -> Real:
-    """A tensor that is the same in every forward.
-
-    Raises:
-        ExportError: if it holds anything but float32.
-    """
+    """A tensor that is the same in every forward."""
     if tensor.dtype != torch.float32:
         raise ExportError(f"{name} holds {tensor.dtype}, and a file computes in float32")
     return Real(low.graph.constant(array(tensor), name))

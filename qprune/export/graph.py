@@ -12,15 +12,7 @@ IR_VERSION = 10  # of that opset; later ones are refused by runtimes that know t
 
 
 class Graph:
-    """Collects nodes and constants, and gives each tensor a name of its own.
-
-    Example:
-        >>> graph = Graph()
-        >>> graph.input("image", (None, 3, 5, 7), ("batch", None, None, None))
-        >>> graph.output(graph.node("Relu", ["image"], "act"), (None, 3, 5, 7), ("batch", None, None, None))
-        >>> len(graph.model().graph.node)
-        1
-    """
+    """Collects nodes and constants, and gives each tensor a name of its own."""
 
     def __init__(self) -> None:
         self.onnx = import_onnx()
@@ -51,13 +43,7 @@ class Graph:
         return results
 
     def constant(self, values: Any, name: str, kind: Any = None) -> str:
-        """Add a constant, once for equal values; returns its name.
-
-        Args:
-            values: a numpy array.
-            name: what to call it.
-            kind: ONNX data type of 4-bit integers, which numpy does not have.
-        """
+        """Add a constant, once for equal values; returns its name."""
         array = np.ascontiguousarray(values) if np.ndim(values) else np.asarray(values)
         key = (array.dtype.str, array.shape, array.tobytes(), kind)
         if key not in self._constants:
@@ -85,11 +71,7 @@ class Graph:
         return self.onnx.helper.make_tensor_value_info(name, self.onnx.TensorProto.FLOAT, sides)
 
     def model(self, producer: str = "qprune") -> Any:
-        """The finished model, checked.
-
-        Raises:
-            onnx.checker.ValidationError: if it is no valid model.
-        """
+        """The finished model, checked."""
         helper = self.onnx.helper
         graph = helper.make_graph(self.nodes, "network", self.inputs, self.outputs, self.initializers)
         opsets = [helper.make_opsetid("", OPSET)]

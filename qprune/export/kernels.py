@@ -7,8 +7,8 @@ from attrs import evolve, frozen
 from torch import nn
 
 from qprune.export.values import array
-from qprune.functional import SMALLEST_STEP
 from qprune.layers import CompressedWeight
+from qprune.numerics import SMALLEST_STEP
 from qprune.shrink import rows
 
 LARGEST_BIAS = 2**30  # of an int32, with room for the sum
@@ -35,12 +35,7 @@ class Kernel:
     cut: tuple[int, int] = (0, 0)
 
     def with_room(self, step: Any, largest: int) -> "Kernel":
-        """Rows without a weight have any scale: take one with which the bias is an integer of at most half ``largest``.
-
-        Args:
-            step: that of the layer's input.
-            largest: integer.
-        """
+        """Give rows without a weight a scale with which their bias is an integer of at most half ``largest``."""
         if self.bias is None:
             return self
         empty = ~self.rows.reshape(len(self.rows), -1).any(1)
@@ -49,12 +44,7 @@ class Kernel:
 
 
 def kernel_of(layer: Any) -> Kernel | None:
-    """The numbers of a layer, masks and quantizers applied; None for a transposed convolution that is no ordinary one.
-
-    Example:
-        >>> kernel_of(nn.ConvTranspose2d(2, 3, 2, stride=2)).rows.shape
-        (12, 2, 1, 1)
-    """
+    """The numbers of a layer, masks and quantizers applied; None for a transposed convolution that cannot be one."""
     weights, scale, bias = _numbers(layer)
     if isinstance(layer, nn.Linear):
         return Kernel(weights, scale, bias, {})
@@ -69,15 +59,6 @@ def of_each_channel(scale: Any, shift: Any, step: Any) -> Kernel:
 
     Its weights are the largest integers, so that nothing of them is rounded; smaller ones where the shift is out of
     proportion, so that its integer has room.
-
-    Args:
-        scale: float32 ``(channels,)``, the factors.
-        shift: float32 ``(channels,)``, what is added.
-        step: that of the layer's input.
-
-    Example:
-        >>> of_each_channel(np.float32([2, -1]), np.float32([0, 3]), np.float32(0.5)).rows.ravel()
-        array([ 127, -127], dtype=int8)
     """
     steps = np.maximum(np.abs(scale) / 127, np.abs(shift) / (step * np.float32(LARGEST_BIAS / 2)))
     steps = np.maximum(steps, SMALLEST_STEP).astype(np.float32)

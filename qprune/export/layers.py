@@ -24,18 +24,7 @@ Shape = tuple[int, ...]
 
 
 def lower_layer(low: Lowering, path: str, layer: Any, values: tuple[Any, ...], shapes: Sequence[Shape]) -> Value:
-    """Write one call of a layer, with what qprune put around it.
-
-    Args:
-        low: the file.
-        path: module path.
-        layer: the layer.
-        values: its arguments.
-        shapes: of its arguments, in the example.
-
-    Raises:
-        ExportError: if there is no way to write such a layer.
-    """
+    """Write one call of a layer, with what qprune put around it."""
     write = next((write for kinds, write in LAYERS.items() if isinstance(layer, kinds)), None)
     if write is None:
         raise ExportError(f"{path} is {type(layer).__name__}, for which there is no way into an ONNX file")

@@ -13,17 +13,7 @@ from qprune.export.writing import Walk, Written, followed
 
 
 def where_it_begins(written: Written, inputs: tuple[Tensor, ...], tolerance: float) -> str:
-    """The path of the first layer whose result is not the same in both; empty if all are, or cannot be compared.
-
-    Args:
-        written: a file, and the network without active quantizers that it was made of.
-        inputs: of the network, on which both run.
-        tolerance: what may differ, as a share of a result's largest number.
-
-    Example:
-        >>> where_it_begins(write_network(net, images[:1]), images, 1e-4)
-        'layer1.0.conv2'
-    """
+    """The path of the first layer whose result is not the same in both; empty if all are, or cannot be compared."""
     net, calls, example = followed(written.net, tuple(x[:1] for x in inputs))
     walk = Walk(net, calls, example, Lowering(signed=True), None, watching=True)
     model = OnnxModel(

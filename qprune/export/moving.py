@@ -14,12 +14,7 @@ LAST = np.iinfo(np.int64).max
 
 
 def pair(value: Any) -> list[Any]:
-    """One number for both sides, or two.
-
-    Example:
-        >>> pair(3), pair((2, 5))
-        ([3, 3], [2, 5])
-    """
+    """One number for both sides, or two."""
     found = list(value) if isinstance(value, (tuple, list)) else [value]
     return found if len(found) > 1 else found * 2
 

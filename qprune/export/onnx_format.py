@@ -16,11 +16,7 @@ from qprune.export.writing import Written, write_network
 
 
 class Onnx(Format):
-    """An ONNX file of standard operators, with integers where the network has quantizers; see `write_network`.
-
-    Example:
-        >>> Onnx().open("model.onnx")(images)
-    """
+    """An ONNX file of standard operators, with integers where the network has quantizers; see `write_network`."""
 
     suffix, title, stores_integers = ".onnx", "an ONNX file", True
 

@@ -8,15 +8,7 @@ _WAY_OUT = 'needs the packages of the extra "onnx": pip install "qprune[onnx]"'
 
 
 def import_onnx() -> ModuleType:
-    """The package ``onnx``, which writes and reads the files.
-
-    Raises:
-        ExportError: if it is not installed.
-
-    Example:
-        >>> import_onnx().defs.onnx_opset_version() >= 21
-        True
-    """
+    """The package ``onnx``, which writes and reads the files."""
     try:
         import onnx
     except ImportError as error:
@@ -25,15 +17,7 @@ def import_onnx() -> ModuleType:
 
 
 def import_runtime() -> ModuleType:
-    """The package ``onnxruntime``, which runs the files.
-
-    Raises:
-        ExportError: if it is not installed.
-
-    Example:
-        >>> "CPUExecutionProvider" in import_runtime().get_available_providers()
-        True
-    """
+    """The package ``onnxruntime``, which runs the files."""
     try:
         import onnxruntime
     except ImportError as error:

@@ -14,15 +14,7 @@ FEW = 2**14  # multiplications for each pixel that a convolution may take in pla
 
 
 def picked(low: Lowering, value: Value, align: Align, name: str, shape: tuple[int | None, ...]) -> Value:
-    """Channels by number, and constants where there is none; in integers where the constants are among the numbers.
-
-    Args:
-        low: the file.
-        value: what is picked from.
-        align: the channels.
-        name: of the result.
-        shape: of the value, in the example; None where not known.
-    """
+    """Channels by number, and constants where there is none; in integers where the constants are among the numbers."""
     fill = np.asarray(align.fill, np.float32)
     codes = constant_codes(value.grid, fill) if isinstance(value, Codes) else None
     if codes is None:
@@ -59,12 +51,7 @@ def _convolved(low: Lowering, value: Codes, align: Align, name: str, channels: A
 
 
 def constant_codes(grid: Grid, numbers: Any) -> Any:
-    """The integers of numbers on a grid, as uint8; None if any is not on it.
-
-    Example:
-        >>> constant_codes(Grid(np.float32(0.5), 2, 0, 15), np.float32([0, 1.5]))
-        array([2, 5], dtype=uint8)
-    """
+    """The integers of numbers on a grid, as uint8; None if any is not on it."""
     codes = np.asarray([grid.code(number) for number in numbers])
     exact = (codes - grid.zero_point).astype(np.float32) * grid.scale == numbers
     return codes.astype(np.uint8) if exact.all() else None

@@ -18,13 +18,6 @@ def saturates() -> bool:
     There two products of uint8 and int8 are added in 16 bits, where 2 * 255 * 127 has no room. One layer of the largest
     numbers shows it. The layer is one of those that files hold: not every operator has such kernels, ConvInteger has
     none.
-
-    Raises:
-        ExportError: if the runtime is not installed.
-
-    Example:
-        >>> saturates()
-        False
     """
     graph = Graph()
     graph.input("x", (1, TERMS, 1, 1), (None,) * 4)

@@ -22,11 +22,7 @@ from qprune.layers import FakeQuant
 
 
 class Qonnx(Onnx):
-    """An ONNX file of real numbers with a ``Quant`` node behind each quantized tensor; see `write_qonnx`.
-
-    Example:
-        >>> Qonnx().open("model.onnx")(images)
-    """
+    """An ONNX file of real numbers with a ``Quant`` node behind each quantized tensor; see `write_qonnx`."""
 
     stores_integers = False
 
@@ -66,12 +62,7 @@ def write_qonnx(net: nn.Module, example: Any) -> Written:
 
 
 class QonnxGraph(Graph):
-    """`Graph` with nodes of the QONNX domain.
-
-    Example:
-        >>> QonnxGraph().quant("x", scale=0.5, zero_point=0.0, bits=4, signed=False, narrow=False, name="act")
-        'act'
-    """
+    """`Graph` with nodes of the QONNX domain."""
 
     def quant(self, x: str, *, scale: Any, zero_point: Any, bits: int, signed: bool, narrow: bool, name: str) -> str:
         """Add one ``Quant`` node; returns the name of its result.

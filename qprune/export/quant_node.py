@@ -39,9 +39,6 @@ def runnable(model: Any) -> Any:
     """An ONNX model that any ONNX runtime runs: a copy of a QONNX model that says itself what ``Quant`` computes.
 
     A model of another kind, or one that says it already, is given back as it is.
-
-    Example:
-        >>> session = onnxruntime.InferenceSession(runnable(onnx.load("model.onnx")).SerializeToString())
     """
     explained = any(each.domain == DOMAIN for each in model.functions)
     if explained or not any(each.domain == DOMAIN for each in model.opset_import):

@@ -7,14 +7,7 @@ from qprune.training.writing import replaced
 
 
 def replace_file(file: Path, content: bytes) -> None:
-    """Write a file; one that is there is replaced when the new one is complete.
-
-    Raises:
-        ExportError: if it cannot be written.
-
-    Example:
-        >>> replace_file(Path("model.onnx"), model.SerializeToString())
-    """
+    """Write a file; one that is there is replaced when the new one is complete."""
     try:
         with replaced(file) as opened:
             opened.write(content)

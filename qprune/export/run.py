@@ -105,20 +105,7 @@ def _stride(net: Any) -> int:
 
 
 def open_exported(path: str | os.PathLike[str], *, trusted: bool = False) -> Opened:
-    """Open a file that was exported from a run, to score it and to predict with it as with the run.
-
-    Args:
-        path: an ONNX file, or a program of `torch.export`.
-        trusted: whether a program may be opened, which runs what is in it; see `qprune.export.TorchProgram`.
-
-    Raises:
-        ExportError: if it cannot be run, is a program and not trusted, or says nothing about its classes that could be
-            read.
-
-    Example:
-        >>> open_exported("model.onnx").classes[:2]
-        ('0', '1')
-    """
+    """Open a file that was exported from a run, to score it and to predict with it as with the run."""
     model = file_model(path, trusted=trusted)
     about = model.about
     spec = check_about(about, path)

@@ -32,11 +32,7 @@ _MARKS = (
 
 
 class Program(Format):
-    """A program of `torch.export`; see `write_program`.
-
-    Example:
-        >>> Program().open("model.pt2", trusted=True)(images)
-    """
+    """A program of `torch.export`; see `write_program`."""
 
     suffix, title = ".pt2", "a program of torch.export"
 

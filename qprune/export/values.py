@@ -33,23 +33,13 @@ class Grid:
         return self.scale == other.scale and self.zero_point == other.zero_point
 
     def code(self, number: float) -> int:
-        """The integer of a number, between ``low`` and ``high``.
-
-        Example:
-            >>> Grid(np.float32(0.5), 10, 0, 15).code(6.0)
-            15
-        """
+        """The integer of a number, between ``low`` and ``high``."""
         steps = np.rint(np.float32(number) / self.scale) if np.isfinite(number) else number
         return int(min(max(steps + self.zero_point, self.low), self.high))
 
 
 def grid_of(quant: FakeQuant) -> Grid | None:
-    """The grid of a quantizer with one range; None if it has several, or one without 0, which uint8 cannot hold.
-
-    Example:
-        >>> grid_of(FakeQuant(4)).high
-        15
-    """
+    """The grid of a quantizer with one range; None if it has several, or one without 0, which uint8 cannot hold."""
     low, high = quant.code_bounds
     shift = 2**7 if quant.symmetric else 0  # integers around 0 are held around 128
     if quant.channels is not None or not 0 <= int(quant.zero_point) + shift <= TOP:
@@ -117,10 +107,5 @@ Value = Real | Codes | Product
 
 
 def array(tensor: Tensor) -> Any:
-    """A tensor's values for numpy.
-
-    Example:
-        >>> array(Tensor([1.0]))
-        array([1.], dtype=float32)
-    """
+    """A tensor's values for numpy."""
     return tensor.detach().cpu().numpy()

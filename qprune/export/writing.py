@@ -83,16 +83,7 @@ def write_network(net: nn.Module, example: Any, *, storage: str = "int8", dynami
 def followed(
     net: nn.Module, example: Any, *, images: bool = True, sides: bool = True
 ) -> tuple[nn.Module, list[fx.Node], tuple[Any, ...]]:
-    """The network that is written, shrunk and folded, its calls, and its inputs.
-
-    Raises:
-        ExportError: if its forward cannot be followed.
-
-    Example:
-        >>> small, calls, inputs = followed(nn.Sequential(nn.ReLU()), torch.zeros(1, 2))
-        >>> [call.op for call in calls]
-        ['placeholder', 'call_function', 'output']
-    """
+    """The network that is written, shrunk and folded, its calls, and its inputs."""
     from qprune.graph.following import follow  # with torch's compiler, which takes seconds to import
 
     inputs = example if isinstance(example, tuple) else (example,)

@@ -1,19 +1,5 @@
 """One traced picture of a network: which layer feeds which, with which shapes, in which order."""
 
 from qprune.flow.calls import NORMS, Call, Flow, Given, Shape
-from qprune.flow.failing import line_of
+from qprune.flow.failing import line_of, named, shapes
 from qprune.flow.tracing import hooked_copy, leaves, meta_copy, trace, unhooked_copy
-
-__all__ = [
-    "NORMS",
-    "Call",
-    "Flow",
-    "Given",
-    "Shape",
-    "hooked_copy",
-    "leaves",
-    "line_of",
-    "meta_copy",
-    "trace",
-    "unhooked_copy",
-]

@@ -144,6 +144,10 @@ class Flow:
         """The call that made the first argument of ``call``; None for an input of the network."""
         return self.calls[call.inputs[0]] if call.inputs and call.inputs[0] >= 0 else None
 
+    def readers(self, call: Call) -> list[Call]:
+        """The calls that read the result of ``call``."""
+        return [reader for reader in self.calls[call.index + 1 :] if call.index in reader.inputs]
+
     def rectified(self, call: Call) -> bool:
         """Whether the result of ``call`` comes from a ReLU or ReLU6 through layers that keep zeros at its floor."""
         if isinstance(call.layer, RECTIFIERS) or call.name in ("relu", "relu_", "relu6"):
@@ -172,7 +176,7 @@ class Flow:
         seen = set(ahead)
         while ahead:
             index, offset = ahead.pop(0)
-            for reader, shift in self._readers(index):
+            for reader, shift in self._readings(index):
                 at, is_norm = (reader.index, offset + shift), isinstance(reader.layer, NORMS)
                 if at not in seen and (is_norm or reader.passes() or reader.concatenates()):
                     seen.add(at)
@@ -180,7 +184,7 @@ class Flow:
                     if is_norm and reader.path is not None:
                         yield reader.path, offset + shift
 
-    def _readers(self, index: int) -> Iterator[tuple[Call, int]]:
+    def _readings(self, index: int) -> Iterator[tuple[Call, int]]:
         for call in self.calls[index + 1 :]:
             for slot, source in enumerate(call.inputs):
                 if source == index:

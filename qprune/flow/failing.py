@@ -1,7 +1,6 @@
 """Explains why a network could not be traced, in a sentence about the network."""
 
 import traceback
-from collections.abc import Iterable
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -35,25 +34,13 @@ class Failed:
 
 
 def reason(net: nn.Module, arguments: tuple[Any, ...], error: Exception, failed: Failed | None, path: str) -> str:
-    """Explain an error of a network on the meta device in a sentence, with the way out.
-
-    Args:
-        net: the network.
-        arguments: what it was given.
-        error: what it raised.
-        failed: the function that raised last, if any did.
-        path: of the innermost module that was running.
-
-    Example:
-        >>> reason(nn.ReLU(), (1, 2), TypeError("forward() takes 2 positional arguments but 3 were given"), None, "")
-        'its forward takes other arguments than the 2 of the example. Give a tuple of those that it takes.'
-    """
+    """Explain an error of a network on the meta device in a sentence, with the way out."""
     if not _takes(net, arguments):
         return (
             f"its forward takes other arguments than the {len(arguments)} of the example. Give a tuple of those that "
             "it takes."
         )
-    place = _place(net, path) + line_of(error)
+    place = named(net, path) + line_of(error)
     if failed is None or failed.error is not error:
         return f"{place} raises {_told(error)}. Run the network on the example first: net(example) must work as it is."
     if failed.name in VALUES or isinstance(error, NotImplementedError):
@@ -67,8 +54,9 @@ def reason(net: nn.Module, arguments: tuple[Any, ...], error: Exception, failed:
             "and stays where it was made. Register it (self.register_buffer), or make it in the forward, on the "
             "input's device."
         )
-    shapes = _shapes(failed.tensors)
-    return f"{place} cannot compute {failed.name} of {shapes}; check the example's shape first."
+    found = " and ".join(str(tuple(tensor.shape)) for tensor in failed.tensors)
+    given = f"tensors of shape {found}" if found else "what it is given"
+    return f"{place} cannot compute {failed.name} of {given}; check the example's shape first."
 
 
 def line_of(error: BaseException) -> str:
@@ -91,17 +79,24 @@ def _takes(net: nn.Module, arguments: tuple[Any, ...]) -> bool:
     return True
 
 
-def _place(net: nn.Module, path: str) -> str:
-    kind = type(net.get_submodule(path)).__name__
-    return f'"{path}" ({kind})' if path else f"the forward of {kind}"
-
-
 def _told(error: Exception) -> str:
     # what the network's author wrote is worth quoting; Python's own words are about other things
     words = str(error).splitlines()[:1] if isinstance(error, (AssertionError, ValueError)) else []
     return f'{type(error).__name__} ("{words[0]}")' if words else type(error).__name__
 
 
-def _shapes(tensors: Iterable[Any]) -> str:
-    found = [str(tuple(leaf.shape)) for leaf in tree_leaves(tensors) if isinstance(leaf, Tensor)]
-    return f"tensors of shape {' and '.join(found)}" if found else "what it is given"
+def shapes(values: Any) -> str:
+    """The shapes of all tensors, as part of a sentence: ``"(2, 3), (5,)"``."""
+    return ", ".join(str(tuple(leaf.shape)) for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
+
+
+def named(net: nn.Module, path: str) -> str:
+    """A module by its path and class, as people know it.
+
+    Example:
+        >>> net = nn.Sequential(nn.ReLU())
+        >>> named(net, "0"), named(net, "")
+        ('"0" (ReLU)', 'the forward of Sequential')
+    """
+    kind = type(net.get_submodule(path)).__name__
+    return f'"{path}" ({kind})' if path else f"the forward of {kind}"

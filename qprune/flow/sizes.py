@@ -64,12 +64,7 @@ def size(value: Any, origins: frozenset[Origin], note: Note) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Turn a remembering number into an ordinary one; other values are returned as they are.
-
-    Example:
-        >>> type(plain(size(16, frozenset(), print)))
-        <class 'int'>
-    """
+    """Turn a remembering number into an ordinary one; other values are returned as they are."""
     if isinstance(value, WholeSize):
         return int.__int__(value)
     return float.__float__(value) if isinstance(value, RealSize) else value

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 from qprune.errors import PlanError
 from qprune.flow.calls import Flow
-from qprune.flow.failing import reason
+from qprune.flow.failing import reason, shapes
 from qprune.flow.recorder import Recorder
 from qprune.layers import Aligned, Compressed
 from qprune.zoo import Add, Concat, deployed
@@ -48,7 +48,7 @@ def trace(net: nn.Module, example: Any) -> Flow:
         except Exception as error:
             path = recorder.inside[-1] if recorder.inside else ""
             raise PlanError(
-                f"The network could not be followed on an example of shape {_shapes(arguments)}: "
+                f"The network could not be followed on an example of shape {shapes(arguments)}: "
                 f"{reason(net, arguments, error, recorder.failed, path)}"
             ) from error
         finally:
@@ -139,7 +139,3 @@ def _is_leaf(module: nn.Module) -> bool:
     forward = getattr(type(module), "forward", None)
     of_torch = str(getattr(forward, "__module__", "")).startswith("torch.nn.modules")  # None for generated code
     return of_torch and forward not in (nn.Module.forward, nn.Sequential.forward)
-
-
-def _shapes(arguments: Any) -> str:
-    return ", ".join(str(tuple(leaf.shape)) for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor))

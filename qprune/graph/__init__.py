@@ -7,5 +7,3 @@ from qprune.graph.folding import hint
 from qprune.graph.opening import net_from
 from qprune.graph.operations import leaf_type
 from qprune.graph.saving import graph_of
-
-__all__ = ["graph_of", "hint", "leaf_type", "net_from"]

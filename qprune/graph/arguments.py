@@ -47,20 +47,7 @@ def encode(value: Any, numbers: Mapping[Node, int]) -> Any:
 
 
 def decode(value: Any, nodes: Sequence[Any], depth: int = 0) -> Any:
-    """What `encode` made plain.
-
-    Args:
-        value: from a file; anything.
-        nodes: the nodes before this call, by number.
-        depth: how deep in an argument the value lies.
-
-    Raises:
-        CheckpointError: for anything that `encode` does not write.
-
-    Example:
-        >>> decode([1, {"dtype": "float16"}], [])
-        [1, torch.float16]
-    """
+    """What `encode` made plain."""
     if depth > DEPTH:
         raise CheckpointError(f"arguments are nested deeper than {DEPTH} levels")
     if type(value) in (list, tuple):
@@ -86,15 +73,7 @@ def _marked(kind: Any, content: Any, nodes: Sequence[Any], depth: int) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """The value itself, if it is None, a switch, text or a number of sensible size.
-
-    Raises:
-        CheckpointError: if it is anything else.
-
-    Example:
-        >>> plain(0.5)
-        0.5
-    """
+    """The value itself, if it is None, a switch, text or a number of sensible size."""
     if value is None or type(value) in (bool, float):
         return value
     if type(value) is int and abs(value) < LARGEST:
@@ -121,27 +100,14 @@ def name(value: Any) -> str:
 
 
 def path(value: Any) -> str:
-    """The value itself, if it may be the path of a layer, a parameter or a buffer.
-
-    Raises:
-        CheckpointError: if it is anything else.
-
-    Example:
-        >>> path("layer1.0.conv")
-        'layer1.0.conv'
-    """
+    """The value itself, if it may be the path of a layer, a parameter or a buffer."""
     if type(value) is not str or not _PATH.fullmatch(value) or "__" in value:
         raise CheckpointError(f"{shown(value)} is no path of a layer or a tensor")
     return value
 
 
 def shown(value: Any) -> str:
-    """A few words about a value that may be hostile, long or endless, for an error.
-
-    Example:
-        >>> shown("os.system"), shown([[1]])
-        ("'os.system'", 'a list')
-    """
+    """A few words about a value that may be hostile, long or endless, for an error."""
     if type(value) is str:
         return repr(value[:60])
     if type(value) is float or (type(value) is int and abs(value) < 1e15):

@@ -21,12 +21,7 @@ _PLACES = ("device", "layout", "pin_memory", "non_blocking")
 
 
 def add_extra(net: nn.Module, kind: str, module: nn.Module | None = None, tensor: Tensor | None = None) -> str:
-    """Give a network a layer or a constant that its author did not; the path of it.
-
-    Example:
-        >>> add_extra(nn.Sequential(), "dropout", nn.Dropout(0.5))
-        '_traced.dropout_0'
-    """
+    """Give a network a layer or a constant that its author did not; the path of it."""
     if not hasattr(net, EXTRA):
         net.add_module(EXTRA, nn.Module())
     extra: Any = getattr(net, EXTRA)

@@ -111,18 +111,7 @@ def _joint(align: Align) -> list[torch.Tensor]:
 
 
 def make_layer(described: Mapping[str, Any]) -> nn.Module:
-    """The layer that `describe_layer` described, its parameters and buffers on the meta device.
-
-    Args:
-        described: from a file; anything.
-
-    Raises:
-        CheckpointError: for anything that `describe_layer` does not write.
-
-    Example:
-        >>> make_layer({"type": "Conv2d", "options": {"in_channels": 2, "out_channels": 3, "kernel_size": 1}})
-        Conv2d(2, 3, kernel_size=(1, 1), stride=(1, 1))
-    """
+    """The layer that `describe_layer` described, its parameters and buffers on the meta device."""
     name, options = described.get("type"), described.get("options")
     if type(name) is not str or name not in TYPES or type(options) is not dict:
         raise CheckpointError(f"{shown(name)} is none of the layers that a file may hold")

@@ -80,12 +80,7 @@ _WORD = re.compile(r"aten\.([a-z0-9_]+)\.([A-Za-z0-9_]+)")
 
 
 def operation(name: Any) -> Callable[..., Any] | None:
-    """What may be called by this name; None if nothing may.
-
-    Example:
-        >>> operation("aten.relu.default"), operation("os.system"), operation("aten.relu_.default")
-        (<OpOverload(op='aten.relu', overload='default')>, None, None)
-    """
+    """What may be called by this name; None if nothing may."""
     if type(name) is not str:
         return None
     found = _WORD.fullmatch(name)
@@ -98,12 +93,7 @@ def operation(name: Any) -> Callable[..., Any] | None:
 
 
 def operation_name(function: Any) -> str | None:
-    """The name by which a file may call a function; None if it may not.
-
-    Example:
-        >>> operation_name(torch.ops.aten.add.Tensor), operation_name(operator.add), operation_name(print)
-        ('aten.add.Tensor', 'operator.add', None)
-    """
+    """The name by which a file may call a function; None if it may not."""
     name = str(function) if isinstance(function, torch._ops.OpOverload) else _NAMES.get(function)
     return name if operation(name) is function else None
 
@@ -142,12 +132,7 @@ def leaf_type(layer: nn.Module) -> type[nn.Module] | None:
 
 
 def outermost(net: nn.Module, is_layer: Callable[[nn.Module], bool]) -> Iterator[tuple[str, nn.Module]]:
-    """The layers of a network, with their paths: modules that are one call, and lie in no other such.
-
-    Example:
-        >>> [path for path, _ in outermost(nn.Sequential(nn.ReLU(), nn.Sequential(nn.ReLU())), is_layer)]
-        ['0', '1.0']
-    """
+    """The layers of a network, with their paths: modules that are one call, and lie in no other such."""
     covered: tuple[str, ...] = ()
     for path, module in net.named_modules():
         if path and not path.startswith(covered or ("\0",)) and is_layer(module):
@@ -156,10 +141,5 @@ def outermost(net: nn.Module, is_layer: Callable[[nn.Module], bool]) -> Iterator
 
 
 def is_layer(module: nn.Module) -> bool:
-    """Whether a file may hold a module as one layer.
-
-    Example:
-        >>> is_layer(nn.ReLU()), is_layer(nn.Sequential())
-        (True, False)
-    """
+    """Whether a file may hold a module as one layer."""
     return leaf_type(module) is not None

@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from qprune.errors import CheckpointError, ShrinkError
+from qprune.flow import shapes
 from qprune.graph.arguments import encode
 from qprune.graph.folding import EXTRA, add_extra
 from qprune.graph.layers import describe_layer
@@ -201,7 +202,7 @@ def _check(net: nn.Module, graph: dict[str, Any], inputs: tuple[Any, ...]) -> No
                 f"may depend on values, on the number of images, or on hooks of its layers. {_WAY_OUT}."
             )
     if _agree(net, again, _resized(random, 2, 2)) is False:
-        log.warning("%s decides by the size of its inputs; the file holds what it does for %s", name, _shapes(inputs))
+        log.warning("%s decides by the size of its inputs; the file holds what it does for %s", name, shapes(inputs))
 
 
 @torch.no_grad()
@@ -238,10 +239,6 @@ def _resized(inputs: Any, first: int, factor: float) -> Any:
         return tensor
 
     return tree_map_only(Tensor, resized, inputs)
-
-
-def _shapes(inputs: tuple[Any, ...]) -> str:
-    return ", ".join(str(tuple(x.shape)) for x in inputs if isinstance(x, Tensor))
 
 
 def _same_bits(one: Any, other: Any) -> bool:

@@ -9,18 +9,3 @@ from qprune.importances.random import Random
 from qprune.importances.taylor import Taylor
 from qprune.importances.tied import Tied
 from qprune.importances.weight_l1 import WeightL1
-
-__all__ = [
-    "IMPORTANCES",
-    "ActivationL0",
-    "ActivationL1",
-    "BnScale",
-    "Importance",
-    "Measured",
-    "Random",
-    "Scored",
-    "Taylor",
-    "Tied",
-    "WeightL1",
-    "fitting",
-]

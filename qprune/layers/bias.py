@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from qprune.functional import fake_quantize
 from qprune.layers.compressor import Compressor
+from qprune.rounding import fake_quantize
 
 LARGEST = 2**22  # in steps; with sums of less than 2**24 - 2**22 every float32 on the way is exact
 

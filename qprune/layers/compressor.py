@@ -102,12 +102,7 @@ class Compressor(nn.Module, ABC):
 
 
 def home(state_dict: dict[str, Any], prefix: str) -> torch.device:
-    """The device of the entries of ``state_dict`` that are nearest to a module: its own, its host's, its block's.
-
-    Example:
-        >>> home({"0.weight": torch.zeros(3, device="meta"), "1.weight": torch.zeros(3)}, "0.input_mask.")
-        device(type='meta')
-    """
+    """The device of the entries of ``state_dict`` that are nearest to a module: its own, its host's, its block's."""
     path = prefix.split(".")
     tensors = {name: value for name, value in state_dict.items() if isinstance(value, Tensor)}
 
@@ -121,10 +116,6 @@ def measure(observe: Callable[..., None], *values: Tensor) -> None:
     """Call ``observe`` with the tensors, or with the plain ones that torch.func's transforms wrapped.
 
     Those let nothing be written to a buffer from within, but leave the forward of an autograd function alone.
-
-    Example:
-        >>> seen = []
-        >>> measure(seen.append, torch.ones(3))
     """
     # to call the function always would cost every measured layer
     if in_torch_func():

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from qprune.layers.in_place import cut_parameter
 from qprune.layers.mask import ChannelMask
 from qprune.layers.quantizer import FakeQuant
-from qprune.learned_grid import fake_quantize_learned, through
 from qprune.numerics import ranging_of
+from qprune.rounding import fake_quantize_learned, through
 
 
 class LearnedQuant(FakeQuant):

@@ -6,12 +6,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from qprune.functional import GRADIENTS, along, fake_quantize, quantize
+from qprune.functional import along
 from qprune.layers.compressor import Compressor, measure
 from qprune.layers.mask import ChannelMask
 from qprune.layers.ranges import ranges_of
 from qprune.masking import mask_channels
 from qprune.numerics import NUMERICS, RANGES, Numerics, channel_extremes, numerics_of
+from qprune.rounding import GRADIENTS, fake_quantize, quantize
 from qprune.schedules import QuantizeFrom
 
 torch.fx.wrap("fake_quantize")  # one operation to symbolic tracing, which cannot know a dtype
@@ -30,7 +31,7 @@ class FakeQuant(Compressor):
         axis: the channel axis of the input.
         symmetric: integers around 0 (weights) instead of 0 to 2^bits - 1 (activations).
         numerics: the rules of ranges and grids, a word of `qprune.numerics.NUMERICS`.
-        gradient: ``"straight"`` (the default) or ``"clipped"``, see `qprune.functional.fake_quantize`.
+        gradient: ``"straight"`` (the default) or ``"clipped"``, see `qprune.rounding.fake_quantize`.
         schedule: when to start; asked by `ScheduleDriver`.
         device: where the buffers live.
 

@@ -179,12 +179,6 @@ class WeightSlots(Compressed):
 
         Raises:
             ValueError: if there is no weight quantizer, or it does not quantize yet.
-
-        Example:
-            >>> layer = QuantConv2d(2, 3, 1, weight_bits=4)
-            >>> _ = layer.weight_quant.calibrate(layer.weight)
-            >>> layer.int_weight()[0].abs().max() <= 7
-            tensor(True)
         """
         if self.weight_quant is None or not self.weight_quant.active:
             raise ValueError(

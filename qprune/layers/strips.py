@@ -86,14 +86,5 @@ class Strip:
 
 
 def owners(sizes: Sequence[int], device: torch.device) -> Tensor:
-    """For each entry of one long tensor, the number of the part that it belongs to.
-
-    Args:
-        sizes: entries of each part, in their order.
-        device: where to.
-
-    Example:
-        >>> owners((1, 3), torch.device("cpu"))
-        tensor([0, 1, 1, 1])
-    """
+    """For each entry of one long tensor, the number of the part that it belongs to."""
     return torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)).to(device)

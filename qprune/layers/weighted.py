@@ -77,11 +77,7 @@ def _prune(
 
 
 def check_importance(importance: str, side: str) -> None:
-    """Refuse an importance that cannot rank the channels at ``side``.
-
-    Raises:
-        ValueError: for one that may not stand there, see `qprune.importances.fitting`.
-    """
+    """Refuse an importance that cannot rank the channels at ``side``."""
     fits = fitting(side)
     if importance not in fits:
         raise ValueError(f"importance at the {side} must be one of {', '.join(fits)}; received {importance!r}")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 class Default(Numerics):
     """2^b - 1 steps over a range that is widened to contain 0; 0 is a point of the grid.
 
+    Values beyond half of the largest float count as that half, so that no point of the grid overflows.
+
     Source: Jacob et al. (2018), arXiv:1712.05877.
 
     Example:
@@ -24,7 +26,14 @@ class Default(Numerics):
     """
 
     def scale_and_zero_point(self, low: Tensor, high: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor]:
-        """As `qprune.functional.scale_and_zero_point`; see `Numerics.scale_and_zero_point`."""
-        from qprune.functional import scale_and_zero_point  # not at the top: specs are read without torch
+        """Steps over the widened range; see `Numerics.scale_and_zero_point`."""
+        import torch  # not at the top: specs are read without it
 
-        return scale_and_zero_point(low, high, bits, symmetric)
+        _, last = self.code_bounds(bits, symmetric)
+        largest, tiny = torch.finfo(torch.float32).max / 2, torch.finfo(torch.float32).tiny
+        if symmetric:
+            scale = torch.maximum(-low.float(), high.float()).clamp_(0, largest).div_(last).clamp_(min=tiny)
+            return scale, torch.zeros_like(scale, dtype=torch.int32)
+        low, high = low.float().clamp(-largest, 0), high.float().clamp(0, largest)
+        scale = (high - low).div_(last).clamp_(min=tiny)
+        return scale, (low / scale).neg_().round_().to(torch.int32)  # from 0 up

@@ -45,9 +45,10 @@ class Numerics(ABC):
             >>> Default().code_bounds(4, symmetric=True), Paper().code_bounds(4, symmetric=True)
             ((-7, 7), (-8, 7))
         """
-        from qprune.functional import code_bounds  # not at the top: specs are read without torch
-
-        return code_bounds(bits, symmetric)
+        if bits not in range(2, 9):
+            raise ValueError(f"bits must be 2 to 8; received {bits!r}")
+        top = 2 ** (bits - 1) - 1
+        return (-top, top) if symmetric else (0, 2**bits - 1)
 
     @abstractmethod
     def scale_and_zero_point(self, low: Tensor, high: Tensor, bits: int, symmetric: bool) -> tuple[Tensor, Tensor]:

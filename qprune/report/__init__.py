@@ -8,26 +8,3 @@ from qprune.report.shrinking import LayerChange, ShrinkReport, ShrinkTotal, repo
 from qprune.report.summary import Summary, TotalCost, summarize
 from qprune.report.tables import html_table, short, table
 from qprune.report.timing import forward_times, time_table
-
-__all__ = [
-    "LayerChange",
-    "LayerCost",
-    "ShrinkReport",
-    "ShrinkTotal",
-    "Summary",
-    "TotalCost",
-    "carry_out",
-    "chain_of",
-    "chain_table",
-    "forecast",
-    "forward_times",
-    "html_table",
-    "merit",
-    "performance_density",
-    "performance_density_legacy",
-    "report_shrunk",
-    "short",
-    "summarize",
-    "table",
-    "time_table",
-]

@@ -21,14 +21,7 @@ ACTIVATION_FUNCTIONS = ("relu6", "leaky_relu")
 
 
 def slot_bits(layer: Any, side: str) -> int | None:
-    """Bits of the active quantizer at ``side`` of ``layer``; None where there is none, or it does not quantize yet.
-
-    Example:
-        >>> layer = QuantConv2d(2, 3, 1, weight_bits=4)
-        >>> _ = layer.weight_quant.calibrate(layer.weight)
-        >>> slot_bits(layer, "weight"), slot_bits(layer, "input")
-        (4, None)
-    """
+    """Bits of the active quantizer at ``side`` of ``layer``; None where there is none, or it does not quantize yet."""
     quant = getattr(layer, f"{side}_quant", None)
     return quant.bits if isinstance(quant, FakeQuant) and bool(quant.active) else None
 
@@ -38,10 +31,6 @@ def arriving_bits(flow: Flow) -> list[int]:
 
     A quantized tensor stays so through ReLU, max pooling, padding with zeros or reflections, flattening, dropout (in
     evaluation) and, at the most bits among its parts, concatenation. An average or a sum of quantized values is float.
-
-    Example:
-        >>> arriving_bits(trace(nn.Conv2d(3, 4, 1), torch.zeros(1, 3, 5, 7)))
-        [32]
     """
     made: list[int] = []
     arriving = []
@@ -59,10 +48,6 @@ def stored_bits(flow: Flow) -> list[int]:
     These are the bits of the quantizer that every reader meets first, behind normalization, activation, max pooling or
     concatenation (which run before the tensor is written), and the most bits where readers differ. What is read without
     a quantizer, by a sum, or outside of the network, is float.
-
-    Example:
-        >>> stored_bits(trace(nn.Conv2d(3, 4, 1), torch.zeros(1, 3, 5, 7)))
-        [32]
     """
     demands: list[list[int]] = [[] for _ in flow.calls]
     for index in flow.outputs:

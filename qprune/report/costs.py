@@ -258,22 +258,12 @@ def _features(use: _Use, *, kept: bool) -> int:
 
 
 def summed(rows: Sequence[LayerCost], name: str) -> int:
-    """The sum of one of the costs over layers.
-
-    Example:
-        >>> summed([LayerCost("a", "Conv2d", macs=5), LayerCost("b", "Linear", macs=7)], "macs")
-        12
-    """
+    """The sum of one of the costs over layers."""
     return sum(getattr(row, name) for row in rows)
 
 
 def uncounted(flow: Flow, rows: Sequence[LayerCost]) -> Iterator[str]:
-    """Sentences about multiplications that the rows leave out.
-
-    Example:
-        >>> list(uncounted(trace(nn.ReLU(), torch.zeros(1, 3, 5, 7)), ()))
-        []
-    """
+    """Sentences about multiplications that the rows leave out."""
     functions = ("conv1d", "conv2d", "conv3d", "conv_transpose2d", "linear", "matmul", "__matmul__", "bmm", "einsum",
                  "scaled_dot_product_attention", "multi_head_attention_forward")  # fmt: skip
     for name, count in Counter(

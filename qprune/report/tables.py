@@ -91,12 +91,7 @@ def short(number: float, unit: str = "") -> str:
 
 
 def kept(part: int | None, whole: int | None) -> str:
-    """``"16/64"``, or just ``"64"`` where nothing is gone; empty where a number is not known.
-
-    Example:
-        >>> kept(16, 64), kept(64, 64), kept(None, 64)
-        ('16/64', '64', '')
-    """
+    """``"16/64"``, or just ``"64"`` where nothing is gone; empty where a number is not known."""
     if part is None or whole is None:
         return ""
     return f"{whole:,}" if part == whole else f"{part:,}/{whole:,}"
@@ -113,10 +108,5 @@ def as_plain(value: Any) -> dict[str, Any]:
 
 
 def bits_list(bits: Sequence[int]) -> str:
-    """Different bit widths as text, ``"4, 8"``; ``"-"`` without any.
-
-    Example:
-        >>> bits_list([4, 8]), bits_list([])
-        ('4, 8', '-')
-    """
+    """Different bit widths as text, ``"4, 8"``; ``"-"`` without any."""
     return ", ".join(map(str, bits)) or "-"

@@ -8,27 +8,5 @@ from qprune.shrink.kept import Kept, kept_by_masks
 from qprune.shrink.layer_rules import scale_and_shift
 from qprune.shrink.record import rebuild, record, restore_masks
 from qprune.shrink.shrink import Shrunk, cut_dead, shrink, shrink_with_facts
+from qprune.shrink.watching import evaluating
 from qprune.shrink.weights import rows
-
-__all__ = [
-    "Analysis",
-    "Cut",
-    "Fold",
-    "Kept",
-    "Mode",
-    "Shrunk",
-    "analyse",
-    "apply_cuts",
-    "apply_fold",
-    "cut_dead",
-    "find_folds",
-    "fold_norms",
-    "kept_by_masks",
-    "rebuild",
-    "record",
-    "restore_masks",
-    "rows",
-    "scale_and_shift",
-    "shrink",
-    "shrink_with_facts",
-]

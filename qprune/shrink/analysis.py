@@ -118,14 +118,7 @@ def _hook(path: str) -> str:
 
 
 def sharing(net: nn.Module) -> dict[str, str]:
-    """The layers that hold a parameter which another layer holds too, each with one of the others.
-
-    Example:
-        >>> net = nn.Sequential(nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1))
-        >>> net[1].weight = net[0].weight
-        >>> sharing(net)
-        {'0': '1', '1': '0'}
-    """
+    """The layers that hold a parameter which another layer holds too, each with one of the others."""
     holders: dict[int, list[str]] = {}
     for path, module in net.named_modules():
         for parameter in module.parameters(recurse=False):

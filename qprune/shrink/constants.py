@@ -31,12 +31,7 @@ class Mode:
 
 
 def unknown(count: int) -> Tensor:
-    """Channels that may hold anything.
-
-    Example:
-        >>> unknown(2)
-        tensor([nan, nan])
-    """
+    """Channels that may hold anything."""
     return torch.full((count,), torch.nan)
 
 
@@ -51,25 +46,12 @@ def channels(shape: Shape) -> int:
 
 
 def as_image(values: Tensor, shape: Shape) -> Tensor:
-    """One pixel with these channels, of as many dimensions as ``shape``.
-
-    Example:
-        >>> as_image(torch.zeros(3), (2, 3, 5, 7)).shape
-        torch.Size([1, 3, 1, 1])
-    """
+    """One pixel with these channels, of as many dimensions as ``shape``."""
     return values.view(1, -1, *[1] * (len(shape) - 2)) if len(shape) > 1 else values
 
 
 def compressed(values: Tensor, shape: Shape, mask: ChannelMask | None, quant: FakeQuant | None, mode: Mode) -> Tensor:
-    """The channels behind a mask and a quantizer.
-
-    Args:
-        values: the channels before them.
-        shape: of the tensor.
-        mask: if there is one.
-        quant: if there is one.
-        mode: what may be relied on.
-    """
+    """The channels behind a mask and a quantizer."""
     masked = mask is not None and mode.settled(mask)
     if mask is not None and masked:
         values = torch.where(mask.keep.cpu(), values, 0)
@@ -93,23 +75,13 @@ def _quantized(values: Tensor, shape: Shape, quant: FakeQuant) -> Tensor:
 
 
 def zeros_alone(values: Tensor) -> Tensor:
-    """Forget every constant but 0.
-
-    Example:
-        >>> zeros_alone(torch.tensor([0.0, 5.0]))
-        tensor([0., nan])
-    """
+    """Forget every constant but 0."""
     return torch.where(values == 0, values, torch.nan)
 
 
 @torch.no_grad()
 def replay(call: Call, values: list[Tensor]) -> Tensor | None:
-    """Run a function on one pixel with these channels; None if that gives another number of channels than it should.
-
-    Args:
-        call: of a function.
-        values: the channels of its tensor arguments, in order.
-    """
+    """Run a function on one pixel with these channels; None if that gives another number of channels than it should."""
     given = iter([as_image(each.clone(), shape) for each, shape in zip(values, call.shapes, strict=True)])
 
     def fill(argument: Any) -> Any:
@@ -131,13 +103,7 @@ def replay(call: Call, values: list[Tensor]) -> Tensor | None:
 
 
 def flattened(call: Call) -> bool:
-    """Whether it turns ``(N, C, ...)`` into ``(N, C * ...)``, whatever C is.
-
-    Example:
-        >>> from qprune.flow import trace
-        >>> flattened(trace(nn.Flatten(), torch.zeros(2, 3, 5)).calls[0])
-        True
-    """
+    """Whether it turns ``(N, C, ...)`` into ``(N, C * ...)``, whatever C is."""
     if len(call.shape) != 2 or not call.shapes or len(call.shapes[0]) < 2:
         return False
     if call.shape != (call.shapes[0][0], prod(call.shapes[0][1:])):

@@ -36,12 +36,7 @@ class Cut:
 
 
 def cut_of(layer: nn.Module, inputs: tuple[int, ...], outputs: int) -> Cut:
-    """The cut that leaves a layer with so many channels as it is.
-
-    Example:
-        >>> cut_of(nn.ReLU(), (2,), 2).outputs
-        (0, 1)
-    """
+    """The cut that leaves a layer with so many channels as it is."""
     arguments: tuple[Joint | None, ...] = tuple(None for _ in inputs)
     result = None
     if isinstance(layer, Aligned):

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from qprune.errors import ShrinkError
-from qprune.flow import line_of
+from qprune.flow import line_of, named
 from qprune.layers import CompressedWeight
 from qprune.shrink.fold import Fold
-from qprune.shrink.watching import in_eval_mode, named, trail_of, watching_layers, watching_quantizers
+from qprune.shrink.watching import evaluating, trail_of, watching_layers, watching_quantizers
 
 TOLERANCE = 1e-3  # of the largest value: rounding stays far below, a wrong channel far above
 
@@ -43,7 +43,7 @@ def assert_same(
         qprune.errors.ShrinkError: The shrunk network does not compute what the network computes: ...
     """
     comparison = _Comparison(before, after, _arguments(before, example), tolerance)
-    with torch.no_grad(), in_eval_mode(before), in_eval_mode(after):
+    with torch.no_grad(), evaluating(before), evaluating(after):
         comparison.check(what)
 
 

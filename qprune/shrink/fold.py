@@ -64,7 +64,7 @@ def _fold(flow: Flow, call: Call) -> Fold | str:
         return Fold(str(call.path), str(source.path), before=False)
     ahead = _why_not_ahead(flow, call)
     if ahead is None:
-        return Fold(str(call.path), str(_readers(flow, call)[0].path), before=True)
+        return Fold(str(call.path), str(flow.readers(call)[0].path), before=True)
     return f"{behind}; {ahead}"
 
 
@@ -76,7 +76,7 @@ def _why_not_behind(flow: Flow, call: Call) -> str | None:
         return f"{source.path} before it shares its weights, masks them, or has a hook"
     if source.index in flow.watched:
         return f"a hook of {flow.watched[source.index]} sees what is between it and {source.path}"
-    if len(_readers(flow, source)) > 1 or source.index in flow.outputs or len(flow.of(str(source.path))) > 1:
+    if len(flow.readers(source)) > 1 or source.index in flow.outputs or len(flow.of(str(source.path))) > 1:
         return f"{source.path} before it is read by others, too"
     if _slot(source.layer, "output", "mask") or _slot(source.layer, "output", "quant") or _result(source.layer):
         return f"{source.path} before it has a mask, a quantizer or a scatter at its output"
@@ -99,7 +99,7 @@ def _has_room(quant: FakeQuant, norm: Any) -> bool:
 def _why_not_ahead(flow: Flow, call: Call) -> str | None:
     if call.index in flow.watched:
         return f"a hook of {flow.watched[call.index]} sees what comes out of it"
-    readers = _readers(flow, call)
+    readers = flow.readers(call)
     if len(readers) != 1 or call.index in flow.outputs or not _is_weighted(readers[0]):
         return "what comes after it is no convolution alone"
     if _is_tied(flow, readers[0]):
@@ -132,10 +132,6 @@ def _is_tied(flow: Flow, call: Call) -> bool:
     shares = any(id(parameter) in parameters for parameter in layer.parameters(recurse=False))
     shares = shares or str(call.path) in flow.borrowed
     return shares or hooked(layer) or _slot(layer, "weight", "mask") is not None
-
-
-def _readers(flow: Flow, call: Call) -> list[Call]:
-    return [reader for reader in flow.calls[call.index + 1 :] if call.index in reader.inputs]
 
 
 def _slot(layer: Any, side: str, kind: str) -> Any:

@@ -144,12 +144,7 @@ def _aligned(values: Tensor, align: Align) -> Tensor:
 
 
 def at_least_one(channels: Tensor) -> Tensor:
-    """The same, with the first channel if there would be none: torch has no layers without channels.
-
-    Example:
-        >>> at_least_one(torch.tensor([False, False]))
-        tensor([ True, False])
-    """
+    """The same, with the first channel if there would be none: torch has no layers without channels."""
     if channels.any():
         return channels
     one = torch.zeros_like(channels)

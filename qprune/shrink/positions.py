@@ -10,18 +10,7 @@ WHOLE = slice(None)
 
 
 def picks_positions(call: Call) -> bool:
-    """Whether it picks positions, or adds or drops dimensions behind the channels.
-
-    Example:
-        >>> import torch
-        >>> from torch import nn
-        >>> from qprune.flow import trace
-        >>> class Gate(nn.Module):
-        ...     def forward(self, x):
-        ...         return x[:, :, None]
-        >>> picks_positions(trace(Gate(), torch.zeros(2, 3)).calls[0])
-        True
-    """
+    """Whether it picks positions, or adds or drops dimensions behind the channels."""
     if not call.shapes or len(call.shapes[0]) < 2:
         return False
     rank = len(call.shapes[0])
@@ -45,18 +34,7 @@ def _leaves_channels(index: Any, rank: int) -> bool:
 
 
 def reduces_positions(call: Call) -> bool:
-    """Whether it makes one value of several positions of a channel.
-
-    Example:
-        >>> import torch
-        >>> from torch import nn
-        >>> from qprune.flow import trace
-        >>> class Mean(nn.Module):
-        ...     def forward(self, x):
-        ...         return x.mean((2, 3))
-        >>> reduces_positions(trace(Mean(), torch.zeros(2, 3, 5, 7)).calls[0])
-        True
-    """
+    """Whether it makes one value of several positions of a channel."""
     dims = _argument(call, 1, "dim")
     dims = (dims,) if isinstance(dims, int) else dims
     rank = len(call.shapes[0])
@@ -64,35 +42,13 @@ def reduces_positions(call: Call) -> bool:
 
 
 def pads_positions(call: Call) -> bool:
-    """Whether it puts something around the positions, and nothing around the channels.
-
-    Example:
-        >>> import torch
-        >>> from torch import nn
-        >>> from qprune.flow import trace
-        >>> class Pad(nn.Module):
-        ...     def forward(self, x):
-        ...         return nn.functional.pad(x, (0, 0, 1, 1))
-        >>> pads_positions(trace(Pad(), torch.zeros(2, 3, 5, 7)).calls[0])
-        True
-    """
+    """Whether it puts something around the positions, and nothing around the channels."""
     sizes = _argument(call, 1, "pad")
     return isinstance(sizes, (tuple, list)) and len(sizes) <= 2 * (len(call.shapes[0]) - 2)
 
 
 def pads_channels(call: Call) -> tuple[int, int] | None:
-    """How many channels it puts before and behind those that there are; None if it does anything else to them.
-
-    Example:
-        >>> import torch
-        >>> from torch import nn
-        >>> from qprune.flow import trace
-        >>> class Widen(nn.Module):
-        ...     def forward(self, x):
-        ...         return nn.functional.pad(x, (0, 0, 0, 0, 1, 2))
-        >>> pads_channels(trace(Widen(), torch.zeros(2, 3, 5, 7)).calls[0])
-        (1, 2)
-    """
+    """How many channels it puts before and behind those that there are; None if it does anything else to them."""
     sizes, rank = _argument(call, 1, "pad"), len(call.shapes[0])
     if not isinstance(sizes, (tuple, list)) or len(call.shape) != rank or pads_with(call)[0] != "constant":
         return None
@@ -106,18 +62,7 @@ def pads_with(call: Call) -> tuple[str, float]:
 
 
 def has_free_tensor(call: Call) -> bool:
-    """Whether one of its arguments is a parameter, a buffer or a constant with dimensions: nothing will cut that.
-
-    Example:
-        >>> import torch
-        >>> from torch import nn
-        >>> from qprune.flow import trace
-        >>> class Shift(nn.Module):
-        ...     def forward(self, x):
-        ...         return x + torch.ones(3)
-        >>> has_free_tensor(trace(Shift(), torch.zeros(2, 3)).calls[0])
-        True
-    """
+    """Whether one of its arguments is a parameter, a buffer or a constant with dimensions: nothing will cut that."""
     leaves = tree_leaves((call.arguments, dict(call.options)))
     return any(isinstance(leaf, Given) and leaf.maker is None and len(leaf.shape) > 0 for leaf in leaves)
 

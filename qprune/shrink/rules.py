@@ -99,10 +99,6 @@ def adjustable(layer: Any) -> bool:
     """Whether it is a layer of torch's or qprune's whose class may be exchanged: not one of the user's own.
 
     A subclass of a layer of torch's may override more than its forward.
-
-    Example:
-        >>> adjustable(nn.Conv2d(2, 3, 1)), adjustable(nn.LayerNorm(5))
-        (True, False)
     """
     if type(layer) in ALIGNED or isinstance(layer, Aligned):
         return True
@@ -110,10 +106,5 @@ def adjustable(layer: Any) -> bool:
 
 
 def hooked(layer: nn.Module) -> bool:
-    """Whether somebody looks at what goes into it or into a part of it, or comes out, and may change it.
-
-    Example:
-        >>> hooked(nn.ReLU())
-        False
-    """
+    """Whether somebody looks at what goes into it or into a part of it, or comes out, and may change it."""
     return any(part._forward_hooks or part._forward_pre_hooks for part in layer.modules())

@@ -15,15 +15,7 @@ Edit = Callable[[str, Tensor], Tensor]  # given the name of a place and the tens
 
 @contextmanager
 def watching_quantizers(net: nn.Module, edit: Edit) -> Iterator[None]:
-    """Edit what active quantizers of inputs and outputs are given; a place is ``<module path>.<side>``.
-
-    Example:
-        >>> layer = QuantConv2d(2, 3, 1)
-        >>> _ = layer.input_quant.calibrate(torch.tensor([0.0, 1.0]))
-        >>> with watching_quantizers(layer, lambda place, tensor: print(place) or tensor):
-        ...     _ = layer(torch.ones(1, 2, 5, 7))
-        .input
-    """
+    """Edit what active quantizers of inputs and outputs are given; a place is ``<module path>.<side>``."""
 
     def hook(place: str) -> Callable[..., Any]:
         return lambda _, given: (edit(place, given[0]), *given[1:])
@@ -38,14 +30,7 @@ def watching_quantizers(net: nn.Module, edit: Edit) -> Iterator[None]:
 
 @contextmanager
 def watching_layers(net: nn.Module, edit: Edit) -> Iterator[None]:
-    """Edit what layers of torch's and qprune's make; a place is a module path.
-
-    Example:
-        >>> net = nn.Sequential(nn.ReLU(), nn.Sigmoid())
-        >>> with watching_layers(net, lambda place, tensor: tensor + 1 if place == "0" else tensor):
-        ...     net(torch.tensor([-1.0]))
-        tensor([0.7311])
-    """
+    """Edit what layers of torch's and qprune's make; a place is a module path."""
 
     def hook(place: str) -> Callable[..., Any]:
         return lambda _, __, result: edit(place, result) if isinstance(result, Tensor) else None
@@ -58,17 +43,7 @@ def watching_layers(net: nn.Module, edit: Edit) -> Iterator[None]:
 
 @contextmanager
 def trail_of(net: nn.Module) -> Iterator[list[str]]:
-    """The paths of the modules that are running; after an error, of those that did not finish.
-
-    Example:
-        >>> net = nn.Sequential(nn.ReLU(), nn.Linear(2, 3))
-        >>> with trail_of(net) as trail:
-        ...     net(torch.ones(1, 5))
-        Traceback (most recent call last):
-        RuntimeError: mat1 and mat2 shapes cannot be multiplied (1x5 and 2x3)
-        >>> trail
-        ['', '1']
-    """
+    """The paths of the modules that are running; after an error, of those that did not finish."""
     trail: list[str] = []
 
     def enter(path: str) -> Callable[..., None]:
@@ -86,33 +61,17 @@ def trail_of(net: nn.Module) -> Iterator[list[str]]:
 
 
 @contextmanager
-def in_eval_mode(net: nn.Module) -> Iterator[None]:
-    """Eval mode; every module's own mode is back afterwards.
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Eval mode meanwhile; then each layer gets its own mode back.
 
     Example:
-        >>> net = nn.Dropout()
-        >>> with in_eval_mode(net):
-        ...     net.training
-        False
-        >>> net.training
-        True
+        >>> with evaluating(net):
+        ...     output = net(images)
     """
-    modes = {part: part.training for part in net.modules()}
+    modes = {module: module.training for module in net.modules()}
     net.eval()
     try:
         yield
     finally:
-        for part, training in modes.items():
-            part.training = training
-
-
-def named(net: nn.Module, path: str) -> str:
-    """A module by its path and class, as people know it.
-
-    Example:
-        >>> net = nn.Sequential(nn.ReLU())
-        >>> named(net, "0"), named(net, "")
-        ('"0" (ReLU)', 'the forward of Sequential')
-    """
-    kind = type(net.get_submodule(path)).__name__
-    return f'"{path}" ({kind})' if path else f"the forward of {kind}"
+        for module, training in modes.items():  # each its own: some normalizations may be frozen
+            module.training = training

@@ -23,17 +23,7 @@ T = TypeVar("T")
 
 
 def check(document: Document, kind: type[T]) -> T:
-    """Make the spec, or the rules, that a document describes.
-
-    Raises:
-        SpecError: with one line for every mistake.
-
-    Example:
-        >>> optimizer = {"name": "sgd", "lr": 0.1}
-        >>> train = {"length": "3ep", "batch": 64, "optimizer": optimizer}
-        >>> check(Document.of({"data": {"name": "digits"}, "model": {"arch": "lenet"}, "train": train}, ""), Spec).seed
-        0
-    """
+    """Make the spec, or the rules, that a document describes."""
     found: list[Mistake] = []
     spec: T = _read(kind, document.table, (), found)
     all_lines = document.mistakes + lines(found, document)

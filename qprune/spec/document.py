@@ -21,10 +21,6 @@ class Document:
         table: the top-level table.
         origins: key path -> the file or override that wrote it last.
         mistakes: lines about the form of the files, found so far.
-
-    Example:
-        >>> Document.of({"seed": 3}, "mine.toml").origin(("seed",))
-        'mine.toml'
     """
 
     table: Table
@@ -68,10 +64,6 @@ def merge(base: Table, over: Table) -> Table:
 
     A table that changes the inherited ``name`` or ``kind`` is another thing (another optimizer, another data set), so
     it replaces the inherited one whole; ``arch`` replaces inherited ``layers`` and the reverse.
-
-    Example:
-        >>> merge({"train": {"batch": 64, "length": "3ep"}}, {"train": {"batch": 32}})
-        {'train': {'batch': 32, 'length': '3ep'}}
     """
     gone = {other for key in over for other in replaced(base, key)}
     kept = {key: value for key, value in base.items() if key not in gone}
@@ -89,12 +81,7 @@ def _is_another(base: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
 
 
 def replaced(table: Table, key: str) -> list[str]:
-    """The keys of ``table`` that go when ``key`` comes: ``layers`` with ``arch``; everything else with ``layers``.
-
-    Example:
-        >>> replaced({"arch": "mobilenetv2", "width": 0.5}, "layers")
-        ['arch', 'width']
-    """
+    """The keys of ``table`` that go when ``key`` comes: ``layers`` with ``arch``; everything else with ``layers``."""
     if key == "arch":
         return ["layers"] if "layers" in table else []
     return [other for other in table if other != "layers"] if key == "layers" and "arch" in table else []

@@ -57,11 +57,6 @@ def _nearest_sibling(path: Path) -> str:
 
 
 def label(path: Path) -> str:
-    """The path as a sentence shows it: relative where it lies below the current folder.
-
-    Example:
-        >>> label(Path.cwd() / "specs" / "mine.toml")
-        'specs/mine.toml'
-    """
+    """The path as a sentence shows it: relative where it lies below the current folder."""
     whole = Path(normpath(path.absolute()))
     return str(whole.relative_to(Path.cwd()) if whole.is_relative_to(Path.cwd()) else path)

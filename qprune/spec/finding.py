@@ -71,12 +71,7 @@ def find_spec(name: str) -> Path:
 
 
 def nearest_spec(path: Path) -> str:
-    """End a sentence with the name of the spec that looks most like ``path``, or with where to see them all.
-
-    Example:
-        >>> nearest_spec(Path("digits/basline.toml"))
-        '; nearest spec: "digits/baseline"'
-    """
+    """End a sentence with the name of the spec that looks most like ``path``, or with where to see them all."""
     others = [spec for spec in list_specs() if spec.path.absolute() != path.absolute()]
     words = {full.split("/")[-1]: spec.name for spec in others for full in spec.names}
     words |= {full: spec.name for spec in others for full in spec.names}
@@ -87,12 +82,7 @@ def nearest_spec(path: Path) -> str:
 
 
 def name_below_specs(path: Path) -> str:
-    """The name that a file gives its run: its path below the last folder ``specs``, else its stem.
-
-    Example:
-        >>> name_below_specs(Path("specs/digits/baseline.toml"))
-        'digits/baseline'
-    """
+    """The name that a file gives its run: its path below the last folder ``specs``, else its stem."""
     parts = Path(str(path.absolute()).removesuffix(".toml")).parts
     folders = [place for place, part in enumerate(parts[:-1]) if part == "specs"]
     return "/".join(parts[folders[-1] + 1 :]) if folders else path.stem

@@ -63,12 +63,7 @@ def unknown(cls: type, key: str, path: KeyPath) -> Mistake:
 
 
 def lines(mistakes: Iterable[Mistake], document: Document) -> list[str]:
-    """One line for each mistake; a key that is missing because it is misspelt is told once.
-
-    Example:
-        >>> lines([Mistake("seed must be a whole number", ("seed",))], Document.of({"seed": "3"}, "mine.toml"))
-        ['seed must be a whole number (seed in mine.toml).']
-    """
+    """One line for each mistake; a key that is missing because it is misspelt is told once."""
     found = list(mistakes)
     return [_line(mistake, document) for mistake in found if not any(_explains(other, mistake) for other in found)]
 
@@ -94,12 +89,7 @@ def _as_written(path: KeyPath, document: Document) -> KeyPath:
 
 
 def dotted(path: KeyPath) -> str:
-    """Write a key path as people do.
-
-    Example:
-        >>> dotted(("prune", 0, "sparsity"))
-        'prune[0].sparsity'
-    """
+    """Write a key path as people do."""
     text = "".join(f"[{key}]" if isinstance(key, int) else f".{in_toml(key)}" for key in path)
     return text.removeprefix(".")
 

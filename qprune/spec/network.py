@@ -80,11 +80,7 @@ class LayerSpec:
 
 
 def check_names(layers: tuple[LayerSpec, ...]) -> None:
-    """Refuse two layers of one name side by side.
-
-    Raises:
-        SpecError: naming the first name that appears twice.
-    """
+    """Refuse two layers of one name side by side."""
     names = [layer.name for layer in layers if layer.name is not None]
     for name in names:
         if names.count(name) > 1:

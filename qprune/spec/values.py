@@ -41,22 +41,12 @@ def _written(value: object) -> str:
 
 
 def quoted(text: str) -> str:
-    """Write text as TOML and JSON do, in double quotes.
-
-    Example:
-        >>> quoted('a "b"')
-        '"a \\\\"b\\\\""'
-    """
+    """Write text as TOML and JSON do, in double quotes."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def in_toml(key: str) -> str:
-    """Write a key as TOML does, in quotes where it must be.
-
-    Example:
-        >>> in_toml("batch"), in_toml("stage1.*")
-        ('batch', '"stage1.*"')
-    """
+    """Write a key as TOML does, in quotes where it must be."""
     return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else quoted(key)
 
 

@@ -32,14 +32,7 @@ def is_weight(_: object, attribute: Any, value: Any) -> None:
 
 
 def check_labels(target: Tensor, shape: tuple[str, ...], classes: int, ignore: int | None = None) -> None:
-    """Refuse labels of another shape or type than classes have, and numbers that are none of them; on the host.
-
-    Args:
-        target: the labels of a batch.
-        shape: a letter for each dimension.
-        classes: how many there are.
-        ignore: a number that stands for no class.
-    """
+    """Refuse labels of another shape or type than classes have, and numbers that are none of them; on the host."""
     most = f"0 to {classes - 1}, one for each of the network's {classes} outputs"
     if target.dtype not in (torch.int64, torch.uint8):
         received = str(target.dtype).removeprefix("torch.")

@@ -9,12 +9,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJac
 
 
 class PixelAccuracy(MulticlassConfusionMatrix):
-    """Share of the pixels whose class is right.
-
-    Example:
-        >>> PixelAccuracy(num_classes=3)(torch.tensor([0, 2]), torch.tensor([0, 1]))
-        tensor(0.5000)
-    """
+    """Share of the pixels whose class is right."""
 
     def compute(self) -> Tensor:
         """Right ones over all; NaN if there are none."""
@@ -22,12 +17,7 @@ class PixelAccuracy(MulticlassConfusionMatrix):
 
 
 class ClassIoU(MulticlassJaccardIndex):
-    """Intersection over union of each class, by name.
-
-    Example:
-        >>> ClassIoU(("sky", "road"), num_classes=2)(torch.tensor([0, 1]), torch.tensor([0, 0]))
-        {'iou_sky': tensor(0.5000), 'iou_road': tensor(0.)}
-    """
+    """Intersection over union of each class, by name."""
 
     def __init__(self, names: Sequence[str], **options: Any) -> None:
         super().__init__(average="none", **options)
@@ -41,12 +31,7 @@ class ClassIoU(MulticlassJaccardIndex):
 
 
 def segmentation_metrics(classes: int, ignore: int, names: Sequence[str]) -> MetricCollection:
-    """``miou``, ``accuracy`` and, with names, ``iou_<class>``, sharing one confusion matrix.
-
-    Example:
-        >>> sorted(segmentation_metrics(5, 255, ()).keys())
-        ['accuracy', 'miou']
-    """
+    """``miou``, ``accuracy`` and, with names, ``iou_<class>``, sharing one confusion matrix."""
     # validate_args reads targets back to the host on every update
     options: dict[str, Any] = {"num_classes": classes, "ignore_index": ignore, "validate_args": False}
     metrics: dict[str, Any] = {"accuracy": PixelAccuracy(**options), "miou": MulticlassJaccardIndex(**options)}

@@ -11,23 +11,13 @@ INCEPTION = "weights-inception-2015-12-05-6726825d.pth"  # the file that torch-f
 
 
 def inception_weights() -> Path | None:
-    """The file with Inception's weights, if torch-fidelity is installed and has cached it; never a download.
-
-    Example:
-        >>> inception_weights() is None  # where torch-fidelity is not installed
-        True
-    """
+    """The file with Inception's weights, if torch-fidelity is installed and has cached it; never a download."""
     path = Path(torch.hub.get_dir(), "checkpoints", INCEPTION)
     return path if find_spec("torch_fidelity") is not None and path.is_file() else None
 
 
 def distance_name() -> str:
-    """``"fid"`` with Inception's features, else ``"frechet_fixed44"``; only ``fid`` compares with published values.
-
-    Example:
-        >>> distance_name()
-        'frechet_fixed44'
-    """
+    """``"fid"`` with Inception's features, else ``"frechet_fixed44"``; only ``fid`` compares with published values."""
     return "fid" if inception_weights() else "frechet_fixed44"
 
 
@@ -39,10 +29,6 @@ class FixedFeatures(nn.Module):
     The first of these is blind to brightness. Input uint8 (N, 3, H, W) of any size, output float32 (N, 44).
 
     Source: random convolutions as features of such distances, Naeem et al., 2020, arXiv:2002.09797.
-
-    Example:
-        >>> FixedFeatures()(torch.zeros(2, 3, 5, 7, dtype=torch.uint8)).shape
-        torch.Size([2, 44])
     """
 
     num_features = 44

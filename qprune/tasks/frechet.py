@@ -24,12 +24,6 @@ class FrechetDistance(FrechetInceptionDistance):
         name: ``"fid"`` for Inception's features, else ours.
 
     Source: Heusel et al., 2017, arXiv:1706.08500.
-
-    Example:
-        >>> distance = FrechetDistance("frechet_fixed44")
-        >>> distance.update(Translated(torch.zeros(2, 3, 5, 7), {}), torch.ones(2, 3, 5, 7))
-        >>> distance.compute()
-        tensor(189.2464)
     """
 
     def __init__(self, name: str) -> None:
@@ -58,12 +52,6 @@ class PartMeans(Metric):
 
     Args:
         names: of the parts.
-
-    Example:
-        >>> means = PartMeans(["l1"])
-        >>> means.update(Translated(torch.zeros(2, 3, 5, 7), {"l1": torch.tensor(0.5)}), torch.zeros(2, 3, 5, 7))
-        >>> means.compute()
-        {'l1': tensor(0.5000, dtype=torch.float64)}
     """
 
     full_state_update = False

@@ -18,11 +18,6 @@ class ImagePool:
         capacity: number of images kept; 0 hands out every image as it is.
 
     Source: Shrivastava et al., 2017, arXiv:1612.07828, with the rule of CycleGAN, arXiv:1703.10593.
-
-    Example:
-        >>> pool = ImagePool(capacity=2)
-        >>> pool.exchange(torch.zeros(3, 3, 5, 7)).shape, len(pool.images)
-        (torch.Size([3, 3, 5, 7]), 2)
     """
 
     capacity: int

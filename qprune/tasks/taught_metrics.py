@@ -15,12 +15,6 @@ class TaughtMetrics(MetricCollection):
 
     Args:
         metrics: the task's.
-
-    Example:
-        >>> metrics = TaughtMetrics(Classification(classes=3).metrics())
-        >>> metrics.update(Taught(torch.eye(3), {"distillation": torch.tensor(0.5)}), torch.tensor([0, 1, 1]))
-        >>> metrics.compute()
-        {'accuracy': tensor(0.6667), 'distillation': tensor(0.5000, dtype=torch.float64)}
     """
 
     def __init__(self, metrics: MetricCollection) -> None:

@@ -43,37 +43,19 @@ def frozen_parameters(*nets: nn.Module) -> Iterator[None]:
 
 
 def judged(criterion: Criterion, verdict: Tensor, real: bool) -> Tensor:
-    """Loss of a discriminator's verdict, of any shape, against 1 where it should be "real", else 0; in float32.
-
-    Example:
-        >>> judged(F.mse_loss, torch.tensor([0.5, 1.0]), real=True)
-        tensor(0.1250)
-    """
+    """Loss of a discriminator's verdict, of any shape, against 1 where it should be "real", else 0; in float32."""
     verdict = verdict.float()
     return criterion(verdict, torch.full_like(verdict, float(real)))
 
 
 def discriminated(criterion: Criterion, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-    """Mean of a discriminator's losses on real and on generated images; these are detached.
-
-    Example:
-        >>> discriminated(F.mse_loss, nn.Identity(), real=torch.ones(2, 3), fake=torch.ones(2, 3))
-        tensor(0.5000)
-    """
+    """Mean of a discriminator's losses on real and on generated images; these are detached."""
     on_real = judged(criterion, discriminator(real), real=True)
     return (on_real + judged(criterion, discriminator(fake.detach()), real=False)) / 2
 
 
 def mean_difference(output: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute difference (L1) of images (N, C, H, W), a scalar in float32.
-
-    Raises:
-        ValueError: if the shapes differ.
-
-    Example:
-        >>> mean_difference(torch.zeros(2, 3, 5, 7), torch.ones(2, 3, 5, 7))
-        tensor(1.)
-    """
+    """Mean absolute difference (L1) of images (N, C, H, W), a scalar in float32."""
     if output.shape != target.shape:
         raise ValueError(
             f"generated images must have the shape of those they are compared with, {tuple(target.shape)}; received "
@@ -83,23 +65,13 @@ def mean_difference(output: Tensor, target: Tensor) -> Tensor:
 
 
 def weighted_sum(parts: dict[str, Tensor], weights: dict[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss to minimize, and its parts as they are reported.
-
-    Example:
-        >>> weighted_sum({"l1": torch.tensor(0.5)}, {"l1": 100.0})
-        (tensor(50.), {'l1': tensor(0.5000)})
-    """
+    """The loss to minimize, and its parts as they are reported."""
     loss = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
     return loss, {name: part.detach() for name, part in parts.items()}
 
 
 def translation_metrics(parts: Sequence[str], distance: str) -> Any:
-    """Means of the loss parts, where they are given (in training), and the Fréchet distance, where not.
-
-    Example:
-        >>> sorted(translation_metrics(("generator", "discriminator"), "frechet_fixed44").keys())
-        ['frechet_fixed44', 'parts']
-    """
+    """Means of the loss parts, where they are given (in training), and the Fréchet distance, where not."""
     from torchmetrics import MetricCollection  # takes seconds to import
 
     from qprune.tasks.frechet import FrechetDistance, PartMeans

@@ -1,5 +1,6 @@
 """The training loop and what watches it."""
 
+from qprune.shrink import evaluating
 from qprune.training.averaging import make_average
 from qprune.training.callbacks import Callback, CallbackError, CallbackList, LambdaCallback
 from qprune.training.chain import Overrides, SpecLike, choose_spec, init_run, missing_links, plan_chain, plan_run
@@ -9,7 +10,7 @@ from qprune.training.claim import check_run, claim_run
 from qprune.training.csv_logger import CSVLogger
 from qprune.training.driver import ScheduleDriver
 from qprune.training.early_stopping import EarlyStopping
-from qprune.training.evaluation import evaluate, evaluating
+from qprune.training.evaluation import evaluate
 from qprune.training.experiment import prepare
 from qprune.training.file_checks import batch_of, check_images, is_about_images, spec_of
 from qprune.training.fitting import train

@@ -31,14 +31,7 @@ def make_average(net: nn.Module, decay: float) -> AveragedModel:
 
 
 def check_average(net: nn.Module) -> None:
-    """Refuse to average a network whose biases are rounded to grids that are learned.
-
-    Raises:
-        PlanError: for a network in exact numerics with learned steps.
-
-    Example:
-        >>> check_average(nn.Linear(2, 3))
-    """
+    """Refuse to average a network whose biases are rounded to grids that are learned."""
     if learned_parameters(net) and any(isinstance(module, BiasQuant) for module in net.modules()):
         raise PlanError(
             "In exact numerics biases lie on the grids of the learned steps that are trained, not of their moving "

@@ -20,11 +20,7 @@ _ONE_VALUE = "Expected more than 1 value per channel"  # what torch says then
 
 
 def check_labels(splits: Splits, task: Task) -> None:
-    """Refuse labels that are no classes, as far as they can be seen at once: all of them, or that of the first image.
-
-    Raises:
-        DataError: naming the part and the label.
-    """
+    """Refuse labels that are no classes, as far as is seen at once: all of them, or that of the first image."""
     if hasattr(task, "check_target"):
         for name in PARTS:
             if (part := getattr(splits, name)) is not None:
@@ -43,16 +39,7 @@ def _labels(part: Any) -> Any:
 
 
 def check_target(task: Task, target: Any, where: str) -> None:
-    """Refuse labels that ``task`` does not know, where it can tell and they are on the host.
-
-    Args:
-        task: what it knows is told by its ``check_target``, if it has one.
-        target: of a batch.
-        where: what to call it in a sentence.
-
-    Raises:
-        DataError: with the rule and the label.
-    """
+    """Refuse labels that ``task`` does not know, where it can tell and they are on the host."""
     check = getattr(task, "check_target", None)
     if check is None or not isinstance(target, Tensor) or target.device.type != "cpu":
         return
@@ -63,17 +50,7 @@ def check_target(task: Task, target: Any, where: str) -> None:
 
 
 def check_output(task: Task, flow: Flow, shape: tuple[int, ...], data: str) -> None:
-    """Refuse a network whose output does not fit the classes.
-
-    Args:
-        task: what it needs is told by its ``check_output``, if it has one.
-        flow: trace of the network on two images.
-        shape: ``(C, H, W)`` of an image.
-        data: what to call the data in the sentence.
-
-    Raises:
-        PlanError: with the output's shape and the one that is needed.
-    """
+    """Refuse a network whose output does not fit the classes."""
     check = getattr(task, "check_output", None)
     if check is None or len(flow.outputs) != 1 or flow.outputs[0] < 0:
         return
@@ -84,23 +61,7 @@ def check_output(task: Task, flow: Flow, shape: tuple[int, ...], data: str) -> N
 
 
 def part_size(flow: Flow, fewest: int | None, other: int | None = None) -> int:
-    """The least number of images that a part of a batch must have for the network's batch statistics.
-
-    Args:
-        flow: trace of the network on two images.
-        fewest: images of the smallest batch of a process, `fewest_images`; None if it is not known.
-        other: a size of batches with which no batch is so small.
-
-    Returns:
-        2 where a normalization sees one value per channel and image, else 1.
-
-    Raises:
-        PlanError: if the smallest batch has fewer.
-
-    Example:
-        >>> part_size(trace(nn.Sequential(nn.BatchNorm2d(3)), torch.zeros(2, 3, 1, 1)), fewest=5)
-        2
-    """
+    """The least number of images that a part of a batch must have for the network's batch statistics."""
     path = next((str(call.path) for call in flow.calls if _sees_one_value(call.layer, call.shape)), None)
     if path is None:
         return 1
@@ -122,14 +83,7 @@ def _sees_one_value(layer: nn.Module | None, shape: tuple[int, ...]) -> bool:
 
 @contextmanager
 def explaining_single_values(where: str) -> Iterator[None]:
-    """Turn torch's error about batch statistics of a single value into one sentence.
-
-    Args:
-        where: what to call the batch.
-
-    Raises:
-        DataError: in place of torch's error about batch statistics of one value.
-    """
+    """Turn torch's error about batch statistics of a single value into one sentence."""
     try:
         yield
     except ValueError as error:
@@ -143,12 +97,7 @@ def explaining_single_values(where: str) -> Iterator[None]:
 
 
 def fewest_images(loader: DataLoader[Any]) -> int | None:
-    """Images of the smallest batch of an epoch, in the process that gets the fewest; None if nobody knows.
-
-    Example:
-        >>> fewest_images(train_loader(torch.zeros(33, 3, 8, 8), batch=16))
-        1
-    """
+    """Images of the smallest batch of an epoch, in the process that gets the fewest; None if nobody knows."""
     if isinstance(loader.sampler, EpochSampler):
         return loader.sampler.fewest
     if isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:

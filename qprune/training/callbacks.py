@@ -1,14 +1,16 @@
 """`Callback`: what may watch a training; `CallbackList`: calls several in order, and names the one that fails."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
+from qprune.data import LoaderError
 from qprune.errors import QpruneError, TrainingError
 from qprune.spelling import closest
+from qprune.training import ranks
 
 if TYPE_CHECKING:
     from qprune.training.trainer import Trainer
@@ -185,6 +187,14 @@ class CallbackList:
         except QpruneError as another:
             log.error("After %s had failed: %s", getattr(error, "callback", type(error).__name__), another)
 
+    def on_events(self, events: Iterable[Mapping[str, Any]]) -> None:
+        """Call the hooks for what a driver's step began: quantizers that are active now, and masks that are frozen."""
+        for event in events:
+            if "bits" in event:
+                self._call("on_quantize", event["site"])
+            elif event["frozen"]:
+                self._call("on_freeze", event["site"])
+
     @contextmanager
     def closing(self) -> Iterator[None]:
         """Close every callback at the end."""
@@ -197,6 +207,18 @@ class CallbackList:
                 log.error("%s", another)  # the error that ended training is the one to see
             raise
         self._call("close")
+
+    @contextmanager
+    def saving(self, whole: Callable[[], bool]) -> Iterator[None]:
+        """Have the step saved at which a callback or a loader fails, if ``whole`` says that it is whole by then."""
+        try:
+            yield
+        except (CallbackError, LoaderError) as error:
+            error.saved = False
+            # of several processes the others may be waiting elsewhere; then the last checkpoint has to do
+            if whole() and ranks.world() == 1:
+                self.on_exception(error)
+            raise
 
     def _call(self, hook: str, *arguments: Any) -> None:
         failure: CallbackError | None = None

@@ -129,17 +129,7 @@ def _writer(content: dict[str, Any]) -> str:
 
 
 def load_state(net: nn.Module, state: Mapping[str, Tensor], source: str | os.PathLike[str]) -> None:
-    """Load a network's state strictly, to the bit; compressors that the state knows nothing of start fresh.
-
-    Args:
-        net: the network.
-        state: a ``state_dict``.
-        source: what it came from, for the error.
-
-    Raises:
-        CheckpointError: if the state is of another network, of another dtype, or of none; the first few differences
-            are named.
-    """
+    """Load a network's state strictly, to the bit; compressors that the state knows nothing of start fresh."""
     if not all(type(key) is str and isinstance(value, Tensor) for key, value in state.items()):
         raise CheckpointError(f"{source} is of no network: its state is not one of tensors with names.")
     own = net.state_dict()
@@ -161,16 +151,7 @@ def load_state(net: nn.Module, state: Mapping[str, Tensor], source: str | os.Pat
 
 
 def check_dtypes(state: Mapping[str, Any], own: Mapping[str, Any], source: str | os.PathLike[str]) -> None:
-    """Refuse tensors that torch would round, or turn into other numbers, on their way into a network.
-
-    Args:
-        state: tensors by name.
-        own: those that they are to be copied to.
-        source: what they came from, for the error.
-
-    Raises:
-        CheckpointError: if some have another dtype; the first few are named.
-    """
+    """Refuse tensors that torch would round, or turn into other numbers, on their way into a network."""
     pairs = {key: (state[key], own[key]) for key in own if key in state}
     other = [key for key, both in pairs.items() if all(isinstance(each, Tensor) for each in both)
              and both[0].dtype != both[1].dtype]  # fmt: skip

@@ -19,10 +19,6 @@ class Claim:
     Attributes:
         run: the run.
         lock: its lock, in the process that writes; None in the others.
-
-    Example:
-        >>> Claim(Run(Path("runs/digits/baseline"))).held
-        True
     """
 
     run: Run

@@ -15,10 +15,6 @@ def compiled(net: nn.Module, backend: str) -> Any:
     Of a network that is trained as several, such as a GAN, each is compiled. With a `ScheduleDriver` that lets sites
     ``measure_all`` there is one graph for steps that measure and one for those that do not, for each batch size;
     twice as many for a generator that sees images of its own kind and generated ones.
-
-    Args:
-        net: the network.
-        backend: of torch.compile; ``"inductor"`` is its own.
     """
     _allow_graphs()
     if not hasattr(net, "deployed"):
@@ -37,12 +33,7 @@ def _allow_graphs() -> None:
 
 
 def graphs_compiled() -> int:
-    """Number of graphs that this process has compiled so far.
-
-    Example:
-        >>> graphs_compiled()
-        0
-    """
+    """Number of graphs that this process has compiled so far."""
     from torch._dynamo.utils import counters  # imports the compiler, which takes seconds
 
     return int(counters["stats"]["unique_graphs"])

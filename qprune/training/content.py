@@ -16,20 +16,7 @@ _NESTING = (dict, list, tuple)
 
 
 def plain(value: Any, place: str, depth: int = 1) -> Any:
-    """The value as tensors and plain types in plain containers.
-
-    Args:
-        value: what a ``state_dict`` gave.
-        place: where it is, for the error.
-        depth: how deep that is.
-
-    Raises:
-        CheckpointError: for any other type, or containers nested too deep; the place is named.
-
-    Example:
-        >>> plain(OrderedDict(bias=nn.Parameter(torch.zeros(2))), "net")
-        {'bias': tensor([0., 0.])}
-    """
+    """The value as tensors and plain types in plain containers."""
     if depth > DEPTH:
         raise CheckpointError(f"A checkpoint is nested at most {DEPTH} deep; {place[:60]} ... goes deeper. Flatten it.")
     if type(value) in _PLAIN:
@@ -98,15 +85,7 @@ def _check_tensor(tensor: Tensor) -> None:
 
 
 def walk(value: Any, depth: int = 0) -> Iterator[Any]:
-    """Every entry of a content in its order: containers, then their keys and entries.
-
-    Raises:
-        UnsafeError: if containers are nested deeper than `DEPTH`, or a key is neither text nor a number.
-
-    Example:
-        >>> list(walk({"step": [1, 2]}))
-        [{'step': [1, 2]}, 'step', [1, 2], 1, 2]
-    """
+    """Every entry of a content in its order: containers, then their keys and entries."""
     if depth > DEPTH:
         raise UnsafeError(f"it is nested deeper than {DEPTH} levels")
     yield value

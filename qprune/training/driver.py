@@ -1,36 +1,32 @@
 """`ScheduleDriver`: asks the schedules and tells the compressors, between steps and nowhere else."""
 
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from qprune.errors import PlanError, TrainingError
+from qprune.errors import PlanError
 from qprune.exact import bias_grids, settle_biases
 from qprune.flow import trace
-from qprune.functional import joint_score
-from qprune.importances import Measured, Scored
-from qprune.layers import ChannelMask, FakeQuant, Site, follow_sources, learned_parameters, sites
+from qprune.layers import ChannelMask, Site, follow_sources, learned_parameters, sites
 from qprune.network_plan import make_plan
 from qprune.schedules import Timeline
 from qprune.training import ranks
 from qprune.training.averaging import check_average
+from qprune.training.choosing import choose, coupled_groups
 from qprune.training.driving_checks import (
     check_biases,
     check_coupled,
     check_inherited,
+    check_newest,
     check_optimizer,
     check_same_plan,
 )
 from qprune.training.dropped import Companions, frozen_masks, settled_masks, zero_dropped
 from qprune.training.measurements import Measurements, Part
 from qprune.training.standstill import Standstill
-
-log = logging.getLogger(__name__)
 
 Event = dict[str, Any]
 _numbers = count(1)
@@ -104,7 +100,7 @@ class ScheduleDriver:
         self._number = next(_numbers)
         self._take_over()
         self.begun = self._start()
-        self._standstill: Standstill | None = Standstill(net)
+        self._standstill = Standstill(net)
 
     def _start(self) -> list[Event]:
         check_optimizer(self.optimizer, self.net)
@@ -116,7 +112,7 @@ class ScheduleDriver:
         return events
 
     def _take_over(self) -> None:
-        self._groups = _coupled(self.sites)
+        self._groups = coupled_groups(self.sites)
         self._driven = {part: site.name for site in self.sites for _, part in _parts(site)}
         for part in self._driven:
             part.driver = self._number  # a plain number, because networks are copied and pickled
@@ -139,7 +135,8 @@ class ScheduleDriver:
             TrainingError: if scores hold NaN; the site is named. If a newer driver was made for the same network.
             PlanError: if a site is due that no forward ever reached.
         """
-        self._check_called_in_turn()
+        check_newest(self._driven, self._number)
+        self._standstill.warn(self.steps_done)
         self._measurements.commit()
         self.steps_done += 1
         events = self._apply() if self.steps_done in self._marks else []
@@ -150,29 +147,14 @@ class ScheduleDriver:
             settle_biases(self._bias_grids)  # which follow the learned steps
         if settled:
             ranks.check_alike(self._choices, f"The masks and ranges after step {self.steps_done}")
-        if self._standstill is not None:
-            self._standstill.note()
+        self._standstill.note()
         return events
-
-    def _check_called_in_turn(self) -> None:
-        other = next((site for part, site in self._driven.items() if part.driver != self._number), None)
-        if other is not None:
-            raise TrainingError(
-                f"{other} has a newer ScheduleDriver than the one whose step was called: each of them would move its "
-                "schedule. Make one driver for the network, and call its step once after every optimizer.step()."
-            )
-        if self._standstill is not None and self._standstill.lasts():
-            self._standstill = None
-            log.warning(
-                "ScheduleDriver.step was called after step %d with nothing trained since: every call moves all "
-                "schedules by a step. Call it once after every optimizer.step(), and not where a Trainer does.",
-                self.steps_done,
-            )
 
     def _apply(self) -> list[Event]:
         events = [event for site in self.sites for event in self._act(site)]
         settle_biases(self._bias_grids)
-        self._follow()
+        # a source that is none of them was frozen, and cut out, and had been followed
+        follow_sources({site.name: site.mask for site in self.sites if site.mask is not None})
         self._set_modes()
         return events
 
@@ -193,29 +175,9 @@ class ScheduleDriver:
         assert mask is not None
         group = self._groups.get(mask.coupled, [site])
         if site is group[0]:  # the others are due at the same steps
-            self._choose(group, sparsity)
+            choose(group, sparsity, self.steps_done, self.seed)
         frozen = self._timeline(site, "mask").freeze == self.steps_done
         return {"step": self.steps_done, "site": site.name, "sparsity": mask.sparsity, "frozen": frozen}
-
-    def _choose(self, group: Sequence[Site], sparsity: float) -> None:
-        """One choice for coupled masks; most are a group of one."""
-        masks = [site.mask for site in group if site.mask is not None]
-        for site, mask in zip(group, masks, strict=True):
-            self._score(site, mask)
-        score = joint_score([mask.score for mask in masks]) if len(masks) > 1 else None
-        try:
-            for mask in masks:
-                mask.refresh(sparsity, score)
-        except ValueError as error:
-            wrong = next((site for site, mask in zip(group, masks, strict=True) if mask.score.isnan().any()), group[0])
-            raise TrainingError(f"{wrong.name}, step {self.steps_done}: {error}") from error
-
-    def _score(self, site: Site, mask: ChannelMask) -> None:
-        ranking = mask.ranking
-        if isinstance(ranking, Scored):
-            mask.score.copy_(ranking.score(site, self.seed))
-        elif isinstance(ranking, Measured) and mask.seen == 0:
-            raise PlanError(f"{site.name} is due at step {self.steps_done}, but {ranking.unreached}.")
 
     def _activate(self, site: Site) -> Event:
         quant = site.quant
@@ -225,19 +187,8 @@ class ScheduleDriver:
                 f"{site.name} is due at step {self.steps_done}, but no training forward has reached it yet."
             )
         quant.active.fill_(True)
-        self._begin_learning(quant)
+        self._companions.restart_averages(quant)  # of learned steps, which were of other ranges
         return {"step": self.steps_done, "site": site.name, "bits": quant.bits}
-
-    @torch.no_grad()
-    def _begin_learning(self, quant: FakeQuant) -> None:
-        """Let averages of learned steps begin at the measured ones; those before were of other ranges."""
-        for parameter in quant.parameters():
-            for average in self._companions.averages(parameter):
-                average.copy_(parameter)
-
-    def _follow(self) -> None:
-        # a source that is none of them was frozen, and cut out, and had been followed
-        follow_sources({site.name: site.mask for site in self.sites if site.mask is not None})
 
     def _set_modes(self) -> None:
         parts = [(site, kind, part) for site in self.sites for kind, part in _parts(site)]
@@ -275,7 +226,7 @@ class ScheduleDriver:
         """Look anew at what masks and quantizers the network has, after masks were cut out of it."""
         self.sites = list(sites(self.net))
         self._take_over()
-        self._standstill = self._standstill and Standstill(self.net)
+        self._standstill = Standstill(self.net, told=self._standstill.told)
         self._set_modes()
 
     def state_dict(self) -> dict[str, Any]:
@@ -303,11 +254,3 @@ def _parts(site: Site) -> Iterator[tuple[str, Part]]:
         yield "mask", site.mask
     if site.quant is not None:
         yield "quant", site.quant
-
-
-def _coupled(among: Sequence[Site]) -> dict[tuple[str, ...], list[Site]]:
-    groups: dict[tuple[str, ...], list[Site]] = {}
-    for site in among:
-        if site.mask is not None and site.mask.coupled:
-            groups.setdefault(site.mask.coupled, []).append(site)
-    return groups

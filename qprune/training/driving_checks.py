@@ -1,15 +1,16 @@
 """Refuses networks, masks, optimizers and checkpoints that a `ScheduleDriver` cannot drive."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from qprune.errors import CheckpointError, PlanError
+from qprune.errors import CheckpointError, PlanError, TrainingError
 from qprune.flow import Flow
 from qprune.layers import BiasQuant, Site
 from qprune.network_plan import Plan
+from qprune.training.measurements import Part
 
 
 def check_biases(net: nn.Module, flow: Flow | None) -> None:
@@ -51,6 +52,16 @@ def check_coupled(group: Sequence[Site]) -> None:
                 f"{first.name} and {site.name} are coupled and inherit masks that differ: leave couple out of "
                 "their rule, or start from a network whose masks were coupled."
             )
+
+
+def check_newest(driven: Mapping[Part, str], number: int) -> None:
+    """Refuse a step of a driver, known by its number, whose masks and quantizers a newer one drives."""
+    other = next((site for part, site in driven.items() if part.driver != number), None)
+    if other is not None:
+        raise TrainingError(
+            f"{other} has a newer ScheduleDriver than the one whose step was called: each of them would move its "
+            "schedule. Make one driver for the network, and call its step once after every optimizer.step()."
+        )
 
 
 def check_same_plan(theirs: dict[str, str], own: dict[str, str]) -> None:

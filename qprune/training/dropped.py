@@ -17,11 +17,6 @@ class Companions:
         net: the network.
         optimizer: over its parameters, if there is one.
         average: a copy of ``net`` that holds a moving average of its weights, if there is one.
-
-    Example:
-        >>> net = nn.Linear(2, 3)
-        >>> len(Companions(net, None, average=nn.Linear(2, 3)).averages(net.weight))
-        1
     """
 
     def __init__(self, net: nn.Module, optimizer: Optimizer | None, average: nn.Module | None) -> None:
@@ -32,6 +27,13 @@ class Companions:
     def averages(self, parameter: nn.Parameter) -> list[Tensor]:
         """The parameter of the same name in the average, if there is one."""
         return [self._averages[parameter]] if parameter in self._averages else []
+
+    @torch.no_grad()
+    def restart_averages(self, module: nn.Module) -> None:
+        """Let the averages of a module's parameters begin anew, at what these are now."""
+        for parameter in module.parameters():
+            for average in self.averages(parameter):
+                average.copy_(parameter)
 
     def moments(self, parameter: nn.Parameter) -> list[Tensor]:
         """The optimizer's moments of the parameter's shape."""

@@ -1,7 +1,6 @@
 """`evaluate`: the scores of a network, and how networks and batches are laid out on a device."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch.utils._pytree import tree_map_only
 
 from qprune.data import explaining_lost_loaders
 from qprune.errors import DataError
+from qprune.shrink import evaluating
 from qprune.tasks import Task
 from qprune.training.batches import check_target
 from qprune.training.meter import Meter
@@ -56,23 +56,6 @@ def evaluate(
     return scores
 
 
-@contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """Eval mode meanwhile; then each layer gets its own mode back.
-
-    Example:
-        >>> with evaluating(net):
-        ...     output = net(images)
-    """
-    modes = {module: module.training for module in net.modules()}
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():  # each its own: some normalizations may be frozen
-            module.training = training
-
-
 def place(net: nn.Module, device: torch.device | str, channels_last: bool) -> None:
     """Move a network to its device and memory layout, in place."""
     net.to(device)
@@ -81,13 +64,7 @@ def place(net: nn.Module, device: torch.device | str, channels_last: bool) -> No
 
 
 def to_device(batch: Any, device: torch.device | str, channels_last: bool) -> Any:
-    """Move the tensors of a batch to the device, those of four dimensions with channels last if asked.
-
-    Example:
-        >>> images, labels = to_device((torch.zeros(2, 3, 5, 7), torch.tensor([0, 4])), "cpu", channels_last=True)
-        >>> images.stride()
-        (105, 1, 21, 3)
-    """
+    """Move the tensors of a batch to the device, those of four dimensions with channels last if asked."""
 
     def move(tensor: Tensor) -> Tensor:
         layout = torch.channels_last if channels_last and tensor.dim() == 4 else torch.preserve_format

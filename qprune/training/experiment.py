@@ -233,12 +233,7 @@ def _shrinker(
 
 
 def loading_options(spec: Spec, device: torch.device) -> dict[str, Any]:
-    """How the spec's data is loaded by this process, for `qprune.data.train_loader` and `qprune.data.eval_loader`.
-
-    Example:
-        >>> loading_options(read_spec("digits/baseline"), torch.device("cpu"))["batch"]
-        64
-    """
+    """How the spec's data is loaded by this process, for `qprune.data.train_loader` and `qprune.data.eval_loader`."""
     shard = (ranks.rank(), ranks.world())
     numbers = {"batch": spec.train.batch, "workers": spec.data.workers, "prefetch": spec.data.prefetch}
     return numbers | {"device": device, "shard": shard}

@@ -19,11 +19,6 @@ class Feed:
         loader: of the training batches. Only those of `qprune.data.train_loader` can go on within an epoch.
         steps_per_epoch: batches of one pass.
         interruption: after it came there is no further batch.
-
-    Example:
-        >>> feed = Feed(DataLoader(torch.arange(5), batch_size=2), steps_per_epoch=3, interruption=Interruption())
-        >>> [batch.tolist() for batch in feed.rest_of_epoch(0)]
-        [[0, 1], [2, 3], [4]]
     """
 
     def __init__(self, loader: DataLoader[Any], steps_per_epoch: int, interruption: Interruption) -> None:
@@ -58,11 +53,7 @@ class Feed:
             yield batch
 
     def until_interrupted(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """Pass batches on until the interruption comes.
-
-        Raises:
-            LoaderError: if a loader process is gone.
-        """
+        """Pass batches on until the interruption comes."""
         try:
             for batch in self._watch.batches(batches):
                 yield batch

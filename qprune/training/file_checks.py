@@ -45,12 +45,7 @@ def is_about_images(content: Mapping[str, Any]) -> bool:
 
 
 def is_cut_record(value: Any) -> bool:
-    """Whether a value has the form of what `qprune.shrink.record` gives; `qprune.shrink.rebuild` checks the rest.
-
-    Example:
-        >>> is_cut_record({"cuts": {}, "folds": []})
-        True
-    """
+    """Whether a value has the form of what `qprune.shrink.record` gives; `qprune.shrink.rebuild` checks the rest."""
     return (
         isinstance(value, dict)
         and isinstance(value.get("folds"), list)
@@ -65,15 +60,7 @@ def _are_numbers(value: Any, count: int, least: int, most: int) -> bool:
 
 
 def spec_in(text: str, source: str | os.PathLike[str]) -> Spec | None:
-    """The spec that a file holds as TOML, None if it holds none; ``extends`` is not followed.
-
-    Raises:
-        CheckpointError: if it cannot be read, with the file and the mistakes.
-
-    Example:
-        >>> spec_in("", "small.pt") is None
-        True
-    """
+    """The spec that a file holds as TOML, None if it holds none; ``extends`` is not followed."""
     if not text:
         return None
     try:
@@ -132,17 +119,7 @@ def _most() -> int:
 
 
 def check_network(spec: Spec, content: Mapping[str, Any], source: str | os.PathLike[str]) -> None:
-    """Refuse a spec of a network that is much larger than the tensors beside it, before memory is asked for it.
-
-    Args:
-        spec: the spec in the file.
-        content: of the file: ``classes``, ``shape`` and ``state``, in which dropped channels may be missing.
-        source: the file, for the error.
-
-    Raises:
-        CheckpointError: if the network as it was built has more than 2**28 values, and 64 times those of the state; or
-            the file does not say how large images are.
-    """
+    """Refuse a spec of a network that is much larger than the tensors beside it, before memory is asked for it."""
     if not content["shape"]:
         raise CheckpointError(f"{source} does not say how large its images are. Train the run again.")
     bare = evolve(spec, prune=(), quantize=(), complete=False)
@@ -168,20 +145,10 @@ def batch_of(spec: Spec, shape: Sequence[int]) -> int:
 
 
 def workers_of(spec: Spec) -> int:
-    """Processes that a file may have images loaded by: its ``data.workers``, at most one for each core.
-
-    Example:
-        >>> workers_of(read_spec("digits/baseline"))
-        0
-    """
+    """Processes that a file may have images loaded by: its ``data.workers``, at most one for each core."""
     return min(spec.data.workers, os.cpu_count() or 1)
 
 
 def without_download(data: DataSpec) -> DataSpec:
-    """The same data table with ``download`` off: nothing is downloaded because a file says so.
-
-    Example:
-        >>> without_download(DataSpec("cifar10", download=True)).download
-        False
-    """
+    """The same data table with ``download`` off: nothing is downloaded because a file says so."""
     return evolve(data, download=False)

@@ -17,14 +17,6 @@ def inherit(net: nn.Module, content: dict[str, Any], origin: str) -> None:
     """Take over parameters, statistics and compressors of a trained model; never its optimizer or its clock.
 
     Compressors that the model does not have start fresh.
-
-    Args:
-        net: the network that takes over, in place.
-        content: content of the ``model.pt``.
-        origin: its name, for errors.
-
-    Raises:
-        CheckpointError: if the model is of another network, or has a mask or quantizer that ``net`` has no place for.
     """
     masked = {site.name for site in sites(net) if site.mask is not None}
     cut = {f"{path}.{side}" for path, entry in content["cuts"]["cuts"].items() for side in entry["masks"]}

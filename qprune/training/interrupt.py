@@ -24,12 +24,6 @@ class Interruption:
     Attributes:
         came: whether there was one.
         preempted: whether it was SIGTERM.
-
-    Example:
-        >>> interruption = Interruption()
-        >>> with interruption.noted():
-        ...     interruption.came
-        False
     """
 
     def __init__(self) -> None:

@@ -31,12 +31,6 @@ class Lock:
     Attributes:
         folder: the run's.
         owner: who holds it: this process.
-
-    Example:
-        >>> lock = Lock.take(Path("runs/digits/baseline"))
-        >>> lock.held
-        True
-        >>> lock.release()
     """
 
     folder: Path
@@ -44,11 +38,7 @@ class Lock:
 
     @classmethod
     def take(cls, folder: Path) -> "Lock":
-        """Take the lock of a folder; the folder is made if it is not there.
-
-        Raises:
-            CheckpointError: if another training holds it, or may hold it, or the folder cannot be written.
-        """
+        """Take the lock of a folder; the folder is made if it is not there."""
         lock = cls(folder, Owner.claiming())
         with explaining_write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -63,11 +53,7 @@ class Lock:
 
     @staticmethod
     def check_free(folder: Path) -> None:
-        """Make sure that no training holds a folder.
-
-        Raises:
-            CheckpointError: if one does, or may.
-        """
+        """Make sure that no training holds a folder."""
         owner = _owner(folder)
         if owner is not None and not owner.ended:
             raise CheckpointError(_refusal(folder, owner))

@@ -19,12 +19,6 @@ class Meter:
     Args:
         task: whose metrics.
         device: where the batches are.
-
-    Example:
-        >>> meter = Meter(Classification(classes=3), "cpu")
-        >>> meter.update(torch.tensor(0.5), torch.eye(3), torch.tensor([0, 1, 1]))
-        >>> meter.result()
-        {'loss': 0.5, 'accuracy': 0.6666666865348816}
     """
 
     def __init__(self, task: Task, device: torch.device | str) -> None:

@@ -25,10 +25,6 @@ class Monitor:
 
     Raises:
         ValueError: for a mode that is neither.
-
-    Example:
-        >>> Monitor("val_loss").better(Classification(classes=10), 0.4, 0.5)
-        True
     """
 
     name: str | None = None
@@ -39,16 +35,7 @@ class Monitor:
         return self.name or f"val_{task.monitor}"
 
     def value(self, task: Task, logs: dict[str, Any], owner: str) -> float:
-        """The monitored value.
-
-        Args:
-            task: whose monitor and mode are the defaults.
-            logs: an entry of the history.
-            owner: who monitors it, for the error.
-
-        Raises:
-            TrainingError: if the entry has no such name; those it has are listed.
-        """
+        """The monitored value."""
         name = self.name_for(task)
         if name not in logs:
             held_out = any(there.startswith("val_") for there in logs)
@@ -60,14 +47,7 @@ class Monitor:
         return float(logs[name])
 
     def better(self, task: Task, value: float, best: float | None, min_delta: float = 0.0) -> bool:
-        """Whether ``value`` is better than ``best`` by more than ``min_delta``; NaN never is.
-
-        Args:
-            task: whose monitor and mode are the defaults.
-            value: what is judged.
-            best: what it is compared with; None is worse than any number.
-            min_delta: how much better is better.
-        """
+        """Whether ``value`` is better than ``best`` by more than ``min_delta``; NaN never is."""
         if value != value:
             return False
         mode = self.mode or ("min" if self.name_for(task) in LOSSES else task.mode)

@@ -75,12 +75,7 @@ class TerminateOnNaN(Callback):
 
 
 def find_offender(trainer: Any) -> str:
-    """Run the trainer's present batch once more, and say where the first value that is not finite appears.
-
-    Example:
-        >>> find_offender(trainer)
-        'the first such values are in the output of "down.conv" (Conv2d)'
-    """
+    """Run the trainer's present batch once more, and say where the first value that is not finite appears."""
     if not _finite(trainer.batch):
         return "the batch itself has such values"
     found: list[str] = []

@@ -105,17 +105,7 @@ def _one_cycle(step: int, top: float, last: int, final: float) -> float:
 
 
 def check_lr_schedule(spec: LrSpec, steps: int, steps_per_epoch: int) -> None:
-    """Refuse a learning-rate schedule of which a part lies past the end of training.
-
-    Raises:
-        PlanError: if a milestone, the start of the decay or the end of the warm-up lies past the end of training.
-
-    Example:
-        >>> check_lr_schedule(LrSpec("multistep", milestones=["5ep"]), steps=400, steps_per_epoch=100)
-        Traceback (most recent call last):
-        qprune.errors.PlanError: train.lr_schedule.milestones[0] must be over before training ends at step 400 (4.00 \
-ep); received '5ep'. Train longer, or leave it out.
-    """
+    """Refuse a learning-rate schedule of which a part lies past the end of training."""
     moments = {f"milestones[{index}]": mark for index, mark in enumerate(spec.milestones)}
     moments |= {"decay_from": spec.decay_from}
     late = {name: mark for name, mark in moments.items() if _steps(mark, steps_per_epoch) >= steps}

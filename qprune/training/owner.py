@@ -27,11 +27,6 @@ class Owner:
             is told apart by it.
         since: when it made the claim, in seconds since 1970.
         claim: a word for this claim alone.
-
-    Example:
-        >>> owner = Owner.claiming()
-        >>> Owner.read(owner.text) == owner, owner.ended
-        (True, False)
     """
 
     host: str
@@ -59,12 +54,7 @@ class Owner:
 
     @classmethod
     def read(cls, text: str) -> "Owner | None":
-        """The owner whose `text` this is; None for any other text.
-
-        Example:
-            >>> Owner.read("notes.txt") is None
-            True
-        """
+        """The owner whose `text` this is; None for any other text."""
         facts = dict(part.partition("=")[::2] for part in text.split(","))
         try:
             owner = cls(**{name: unquote(value) for name, value in facts.items()})

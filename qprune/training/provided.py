@@ -152,25 +152,12 @@ def _check_network(name: str, value: Any) -> None:
 
 
 def steps_per_epoch(images: int, batch: int) -> int:
-    """Optimizer steps of one pass over the data; the short last batch counts.
-
-    Example:
-        >>> steps_per_epoch(50_000, 128)
-        391
-    """
+    """Optimizer steps of one pass over the data; the short last batch counts."""
     return -(-images // batch)
 
 
 def loader_length(loader: DataLoader[Any]) -> int:
-    """Batches of a loader.
-
-    Raises:
-        DataError: if it does not know.
-
-    Example:
-        >>> loader_length(DataLoader([1, 2, 3], batch_size=2))
-        2
-    """
+    """Batches of a loader."""
     try:
         return len(loader)
     except TypeError as error:

@@ -123,15 +123,7 @@ def _met(device: torch.device, seconds: float) -> RollCall:
 
 
 def rank_timeout() -> float:
-    """Seconds that one process waits for the others: the variable ``QPRUNE_RANK_TIMEOUT``, else 1800.
-
-    Raises:
-        QpruneError: if the variable is no number above 0.
-
-    Example:
-        >>> rank_timeout()
-        1800.0
-    """
+    """Seconds that one process waits for the others: the variable ``QPRUNE_RANK_TIMEOUT``, else 1800."""
     text = os.environ.get("QPRUNE_RANK_TIMEOUT") or "1800"
     try:
         seconds = float(text)
@@ -153,24 +145,14 @@ def _exchanging() -> Iterator[None]:
 
 
 def device_of_rank(name: str | None) -> str | None:
-    """The device of this process: of several on one machine each has the GPU of its own number.
-
-    Example:
-        >>> device_of_rank("cpu")
-        'cpu'
-    """
+    """The device of this process: of several on one machine each has the GPU of its own number."""
     local = os.environ.get("LOCAL_RANK")
     gpu = name == "cuda" or (name is None and torch.cuda.is_available())
     return f"cuda:{local}" if local is not None and gpu else name
 
 
 def agree(*flags: bool) -> tuple[bool, ...]:
-    """For each flag, whether any process has it.
-
-    Example:
-        >>> agree(True, False)
-        (True, False)
-    """
+    """For each flag, whether any process has it."""
     if world() == 1:
         return flags
     told = torch.tensor(flags, dtype=torch.int32)
@@ -180,15 +162,7 @@ def agree(*flags: bool) -> tuple[bool, ...]:
 
 
 def gathered(value: Any) -> list[Any]:
-    """The value of every process, in the order of their numbers.
-
-    Args:
-        value: tensors and plain data.
-
-    Example:
-        >>> gathered({"images": 3})
-        [{'images': 3}]
-    """
+    """The value of every process, in the order of their numbers."""
     values = [value]
     if world() > 1:
         values *= world()
@@ -198,22 +172,12 @@ def gathered(value: Any) -> list[Any]:
 
 
 def summed(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The sums over all processes, in float64; many tensors travel as one.
-
-    Example:
-        >>> summed([torch.tensor([1.0, 2.0])])
-        [tensor([1., 2.], dtype=torch.float64)]
-    """
+    """The sums over all processes, in float64; many tensors travel as one."""
     return _reduced(tensors, torch.float64, "SUM")
 
 
 def lowest(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The smallest values of all processes, place by place, in float32.
-
-    Example:
-        >>> lowest([torch.tensor([1.0, 2.0])])
-        [tensor([1., 2.])]
-    """
+    """The smallest values of all processes, place by place, in float32."""
     return _reduced(tensors, torch.float32, "MIN")
 
 
@@ -240,15 +204,7 @@ def average_statistics(net: nn.Module) -> None:
 
 
 def check_alike(tensors: Callable[[], Sequence[Tensor]], what: str) -> None:
-    """Make sure that every process holds the same bits.
-
-    Args:
-        tensors: gives them; not asked when there is one process.
-        what: their name, for the error.
-
-    Raises:
-        TrainingError: if a process differs; it is named.
-    """
+    """Make sure that every process holds the same bits."""
     if world() == 1:
         return
     digests = gathered(digest(tensors()))
@@ -261,12 +217,7 @@ def check_alike(tensors: Callable[[], Sequence[Tensor]], what: str) -> None:
 
 
 def digest(tensors: Sequence[Tensor]) -> str:
-    """A checksum of the bits of tensors.
-
-    Example:
-        >>> digest([torch.zeros(3)]) == digest([torch.zeros(3)])
-        True
-    """
+    """A checksum of the bits of tensors."""
     sha = hashlib.sha256()
     for tensor in tensors:
         sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -19,11 +19,7 @@ _WITHOUT = re.compile(r"(\S+) does not have a deterministic implementation")
 
 
 def seed_generators(seed: int) -> None:
-    """Seed the global generators of torch, Python and NumPy.
-
-    Args:
-        seed: a whole number; NumPy takes it modulo 2**32.
-    """
+    """Seed the global generators of torch, Python and NumPy."""
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)

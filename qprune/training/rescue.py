@@ -50,11 +50,7 @@ class Rescue(Callback):
         return self.run != self.claim.run
 
     def look(self) -> None:
-        """Check that the folder is there; if it is gone, have everything written to another folder.
-
-        Raises:
-            CheckpointError: if there is nowhere to write to.
-        """
+        """Check that the folder is there; if it is gone, have everything written to another folder."""
         if self.moved or self.claim.held:
             return
         self.run = Run(self._new_folder())
@@ -80,11 +76,7 @@ class Rescue(Callback):
             return Path(mkdtemp(prefix=f"qprune-{gone.name}-"))
 
     def tell(self) -> None:
-        """End a training whose folder is gone.
-
-        Raises:
-            CheckpointError: with where it is kept now.
-        """
+        """End a training whose folder is gone."""
         if self.moved:
             gone, kept = self.claim.run.path, self.run.path
             raise CheckpointError(

@@ -36,11 +36,7 @@ def _parts(trainer: "Trainer") -> dict[str, Any]:
 
 
 def take_up(trainer: "Trainer", checkpoint: dict[str, Any]) -> None:
-    """Restore a training from what `training_state` gave.
-
-    Raises:
-        CheckpointError: if that is of another network or from a longer training, or holds something else.
-    """
+    """Restore a training from what `training_state` gave."""
     parts = _parts(trainer)
     _check(trainer, checkpoint, parts)
     shrinker = parts.pop("shrinker", None)
@@ -83,12 +79,7 @@ def _take_up_own(trainer: "Trainer", states: list[dict[str, Any]]) -> None:
 
 
 def load_part(part: Any, state: Any, source: str | os.PathLike[str]) -> None:
-    """Load one part of a training, its optimizer say, as `load_state` does a network: nothing is cast.
-
-    Raises:
-        CheckpointError: as `load_state`.
-        TypeError: if the state holds something of another kind than that of the part as it is.
-    """
+    """Load one part of a training, its optimizer say, as `load_state` does a network: nothing is cast."""
     if isinstance(part, nn.Module):
         load_state(part, state, source)
         return
@@ -111,18 +102,7 @@ def _alike(own: Any, other: Any) -> bool:
 
 @contextmanager
 def explaining_misfit(what: str) -> Iterator[None]:
-    """Turn any error that loading a part of a checkpoint raises into one sentence.
-
-    Raises:
-        CheckpointError: naming the part.
-
-    Example:
-        >>> with explaining_misfit("optimizer"):
-        ...     optimizer.load_state_dict({"state": 5})
-        Traceback (most recent call last):
-        qprune.errors.CheckpointError: The checkpoint holds something else where its optimizer should be. Begin anew \
-with --overwrite, or under a new --name.
-    """
+    """Turn any error that loading a part of a checkpoint raises into one sentence."""
     try:
         yield
     except QpruneError:

@@ -35,11 +35,6 @@ class RollCall:
         number: of this process.
         size: how many train together.
         seconds: how long an exchange may take.
-
-    Example:
-        >>> raise RollCall(store, number=0, size=2, seconds=1800).explained(error)
-        Traceback (most recent call last):
-        qprune.errors.TrainingError: Process 1 did not answer for 1800 s, which ends all of them: ...
     """
 
     store: dist.Store
@@ -48,14 +43,7 @@ class RollCall:
     seconds: float
 
     def explained(self, error: Exception) -> Exception:
-        """The error to end with: that of the process which failed first, or the name of those that do not answer.
-
-        Args:
-            error: what ends this process.
-
-        Returns:
-            the same one, if this process is the one that failed.
-        """
+        """The error to end with: that of the process which failed first, or the name of those that do not answer."""
         lost = _is_lost(error)
         try:
             first = _within(max(self._longest, PATIENCE) + PATIENCE, lambda: self._first_failure(error, lost))

@@ -1,11 +1,14 @@
 """`Standstill`: notices that nothing was trained between two steps of a driver, without reading any device."""
 
+import logging
 import weakref
 from collections.abc import Iterator
 
 from torch import Tensor, nn
 
 from qprune.layers import Compressor
+
+log = logging.getLogger(__name__)
 
 
 class Standstill:
@@ -16,15 +19,11 @@ class Standstill:
 
     Args:
         net: the network.
-
-    Example:
-        >>> standstill = Standstill(net)
-        >>> standstill.note()
-        >>> standstill.lasts()
-        True
+        told: whether a warning was given already.
     """
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: nn.Module, told: bool = False) -> None:
+        self.told = told
         # looked up once: to walk through the modules takes twenty times as long as to ask the tensors
         self._parameters = list(net.parameters())
         self._tensors = [*self._parameters, *_written(net)]
@@ -47,6 +46,16 @@ class Standstill:
         return not self._new_gradient() and all(
             tensor._version == version for tensor, version in zip(self._tensors, self._versions, strict=True)
         )
+
+    def warn(self, step: int) -> None:
+        """Warn once that the driver moves its schedules, after step ``step``, though nothing was trained."""
+        if not self.told and self.lasts():
+            self.told = True
+            log.warning(
+                "ScheduleDriver.step was called after step %d with nothing trained since: every call moves all "
+                "schedules by a step. Call it once after every optimizer.step(), and not where a Trainer does.",
+                step,
+            )
 
     def _new_gradient(self) -> bool:
         if self._gradient is None:

@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from qprune.data import Splits, eval_loader
 from qprune.layers import sites
+from qprune.shrink import evaluating
 from qprune.tasks import View
 from qprune.training.callbacks import Callback, Logs
-from qprune.training.evaluation import evaluating, to_device
+from qprune.training.evaluation import to_device
 from qprune.training.event_log import EventLog
 from qprune.training.trainer import Trainer
 
@@ -178,13 +179,6 @@ def panels_of(trainer: Trainer, splits: Splits) -> Callable[[], list[Tensor]] | 
 
     They are spread evenly over the split, whose neighbours may be frames of one film. Of a loader that was handed over
     they are the first.
-
-    Args:
-        trainer: whose network and task.
-        splits: the data.
-
-    Returns:
-        None where the task has no ``panels``, or there are no images to show.
     """
     task: Any = trainer.task
     part = splits.val if splits.val is not None else splits.test

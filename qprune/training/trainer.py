@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
@@ -13,12 +12,11 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from qprune.data import LoaderError
 from qprune.errors import DataError
 from qprune.tasks import Task
 from qprune.training import ranks
 from qprune.training.batches import check_target, explaining_single_values
-from qprune.training.callbacks import Callback, CallbackError, CallbackList
+from qprune.training.callbacks import Callback, CallbackList
 from qprune.training.compiling import compiled
 from qprune.training.driver import Event, ScheduleDriver
 from qprune.training.evaluation import evaluate, place, to_device
@@ -147,7 +145,7 @@ class Trainer:
             self.interruption.noted(),
             self.feed.watching(),
             self.callbacks.closing(),
-            self._saving_what_is_whole(),
+            self.callbacks.saving(lambda: self._whole),
         ):
             with self.update.replicated():
                 self._begin()
@@ -175,17 +173,6 @@ class Trainer:
     def agree(self, flag: bool) -> bool:
         """Whether ``flag`` holds in any process; all of them must ask."""
         return ranks.agree(flag)[0]
-
-    @contextmanager
-    def _saving_what_is_whole(self) -> Iterator[None]:
-        try:
-            yield
-        except (CallbackError, LoaderError) as error:
-            error.saved = False
-            # of several processes the others may be waiting elsewhere; then the last checkpoint has to do
-            if self._whole and ranks.world() == 1:
-                self.callbacks.on_exception(error)
-            raise
 
     def _begin(self) -> None:
         self.history.interrupted = self.history.preempted = self.stop_training = False
@@ -257,11 +244,7 @@ class Trainer:
 
     def _note(self, events: list[Event]) -> None:
         self.history.events += events
-        for event in events:
-            if "bits" in event:
-                self.callbacks.on_quantize(event["site"])
-            elif event["frozen"]:
-                self.callbacks.on_freeze(event["site"])
+        self.callbacks.on_events(events)
 
     def _agree(self) -> None:
         """Stop where any process is asked to stop."""

@@ -159,11 +159,7 @@ class Update:
 
 
 def check_precision(net: nn.Module, precision: str) -> None:
-    """Refuse a loss that is scaled where masks rank channels by its gradient: the scale changes from step to step.
-
-    Raises:
-        PlanError: for ``"float16"``, if an importance needs gradients; the first site is named.
-    """
+    """Refuse a loss that is scaled where masks rank channels by its gradient: the scale changes from step to step."""
     for site in sites(net) if precision == "float16" else ():
         if site.mask is not None and site.mask.ranking.gradient_power:
             raise PlanError(

@@ -60,17 +60,7 @@ def _removed(part: Path) -> Iterator[Path]:
 
 @contextmanager
 def explaining_write_errors(path: Path) -> Iterator[None]:
-    """Tell what went wrong in writing ``path`` in a sentence, with the way out.
-
-    Raises:
-        CheckpointError: in place of an ``OSError``.
-
-    Example:
-        >>> with explaining_write_errors(Path("/proc/run")):
-        ...     Path("/proc/run").mkdir()
-        Traceback (most recent call last):
-        qprune.errors.CheckpointError: /proc/run cannot be written: No such file or directory. ...
-    """
+    """Tell what went wrong in writing ``path`` in a sentence, with the way out."""
     try:
         yield
     except OSError as error:
@@ -82,12 +72,7 @@ def explaining_write_errors(path: Path) -> Iterator[None]:
 
 
 def remove_parts(path: Path, age: float = 0) -> None:
-    """Remove what processes that were killed while they wrote ``path`` left beside it.
-
-    Args:
-        path: the file that was to be written.
-        age: seconds since a part was last written to.
-    """
+    """Remove what processes that were killed while they wrote ``path`` left beside it."""
     for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         with suppress(FileNotFoundError):
             if time() - part.lstat().st_mtime >= age:

@@ -7,12 +7,7 @@ from torch import nn
 
 
 def scaled(channels: int, width: float) -> int:
-    """``channels`` times ``width``, a share in (0, 1], rounded down but at least 1.
-
-    Example:
-        >>> scaled(64, 0.5), scaled(3, 0.1)
-        (32, 1)
-    """
+    """``channels`` times ``width``, a share in (0, 1], rounded down but at least 1."""
     return max(1, int(width * channels))
 
 
@@ -21,12 +16,7 @@ def conv_norm_act(
     act: nn.Module | None = None,
     norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
 ) -> nn.Sequential:
-    """A convolution, its normalization and an activation (ReLU by default), as ``conv``, ``norm`` and ``act``.
-
-    Example:
-        >>> conv_norm_act(nn.Conv2d(2, 3, 1), nn.ReLU6()).act
-        ReLU6()
-    """
+    """A convolution, its normalization and an activation (ReLU by default), as ``conv``, ``norm`` and ``act``."""
     return nn.Sequential(OrderedDict(conv=conv, norm=norm(conv.out_channels), act=act or nn.ReLU()))
 
 
@@ -37,12 +27,6 @@ def start_small(module: nn.Module) -> None:
 
     Source: Radford, Metz, Chintala, *Unsupervised Representation Learning with Deep Convolutional Generative
     Adversarial Networks*, 2016 (arXiv:1511.06434), section 4; the scales are those of its reference code.
-
-    Example:
-        >>> conv = nn.Conv2d(2, 3, 1)
-        >>> start_small(conv)
-        >>> conv.bias.tolist()
-        [0.0, 0.0, 0.0]
     """
     if not isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d):
         return

@@ -14,10 +14,6 @@ class DenseLayer(nn.Module):
     """BN-ReLU-conv1x1, BN-ReLU-conv3x3; its ``growth`` new channels are appended to the input.
 
     Input ``(N, C, H, W)``, output ``(N, C + growth, H, W)``.
-
-    Example:
-        >>> DenseLayer(8, growth=4)(torch.zeros(2, 8, 5, 7)).shape
-        torch.Size([2, 12, 5, 7])
     """
 
     def __init__(self, in_channels: int, growth: int) -> None:
@@ -41,10 +37,6 @@ class Transition(nn.Module):
     """BN, conv1x1, average pooling: half the channels, half the height and width.
 
     Input ``(N, C, H, W)``, output ``(N, C // 2, H // 2, W // 2)``. There is no ReLU here.
-
-    Example:
-        >>> Transition(8)(torch.zeros(2, 8, 6, 4)).shape
-        torch.Size([2, 4, 3, 2])
     """
 
     def __init__(self, in_channels: int) -> None:
@@ -69,10 +61,6 @@ class DenseNet121(nn.Module):
         in_channels: channels of the images.
         width: share of the growth of 32 channels a layer, in (0, 1]; 0.5 grows by 16, 0.25 by 8. All else
             follows from it.
-
-    Example:
-        >>> DenseNet121(classes=10, width=0.25)(torch.zeros(2, 3, 32, 32)).shape
-        torch.Size([2, 10])
     """
 
     def __init__(self, classes: int = 100, in_channels: int = 3, width: float = 1.0) -> None:

@@ -16,10 +16,6 @@ class ResidualUnit(nn.Module):
     """Conv3x3-BN-ReLU-conv3x3-BN, added to the input.
 
     Input and output ``(N, C, H, W)``.
-
-    Example:
-        >>> ResidualUnit(3)(torch.zeros(2, 3, 5, 7)).shape
-        torch.Size([2, 3, 5, 7])
     """
 
     def __init__(self, channels: int) -> None:
@@ -47,11 +43,6 @@ class FullResolutionUnit(nn.Module):
         in_channels: channels of the pooling stream before.
         out_channels: channels of the pooling stream behind.
         scale: how many times larger the residual stream is.
-
-    Example:
-        >>> unit = FullResolutionUnit(3, 4, scale=2)
-        >>> [tuple(stream.shape) for stream in unit(torch.zeros(2, 3, 5, 7), torch.zeros(2, 32, 10, 14))]
-        [(2, 4, 5, 7), (2, 32, 10, 14)]
     """
 
     def __init__(self, in_channels: int, out_channels: int, scale: int) -> None:
@@ -89,11 +80,6 @@ class UnitGroup(nn.Module):
         scale: how many times larger the residual stream is.
         chained: each unit reads the pooling stream that the unit before it made; else all of them read the one that
             enters the group.
-
-    Example:
-        >>> group = UnitGroup(nn.MaxPool2d(2), 3, 5, 4, scale=2, chained=True)
-        >>> [tuple(stream.shape) for stream in group(torch.zeros(2, 5, 6, 14), torch.zeros(2, 32, 6, 14))]
-        [(2, 4, 3, 7), (2, 32, 6, 14)]
     """
 
     def __init__(
@@ -127,10 +113,6 @@ class FRRNB(nn.Module):
         width: share of the channels, in (0, 1]; the residual stream has 32 at every width.
         chained: each unit continues the pooling stream of the unit before it, as in the paper. False is the wiring of
             the published pruning experiments, where all units of a group read what enters the group.
-
-    Example:
-        >>> FRRNB(classes=11, width=0.125)(torch.zeros(2, 3, 32, 64)).shape
-        torch.Size([2, 11, 32, 64])
     """
 
     stride = 32

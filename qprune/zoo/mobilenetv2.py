@@ -23,10 +23,6 @@ class InvertedResidual(nn.Module):
         out_channels: channels of the output.
         expansion: how many times wider the inside is than the input.
         stride: stride of the depthwise convolution.
-
-    Example:
-        >>> InvertedResidual(4, 6, expansion=3, stride=2)(torch.zeros(2, 4, 5, 8)).shape
-        torch.Size([2, 6, 3, 4])
     """
 
     def __init__(self, in_channels: int, out_channels: int, expansion: int, stride: int) -> None:
@@ -56,10 +52,6 @@ class MobileNetV2(nn.Module):
         classes: number of logits.
         in_channels: channels of the images.
         width: share of every stage's channels, in (0, 1], the 1280 at the end included.
-
-    Example:
-        >>> MobileNetV2(classes=10, width=0.25)(torch.zeros(2, 3, 32, 32)).shape
-        torch.Size([2, 10])
     """
 
     def __init__(self, classes: int = 100, in_channels: int = 3, width: float = 1.0) -> None:

@@ -21,10 +21,6 @@ class PatchGAN(nn.Module):
         in_channels: channels of what is judged: 3 for images, 6 for an image with the input it was made from.
         norm: ``"instance"`` (without parameters, behind convolutions with a bias) or ``"batch"``.
         width: share of every layer's channels, in (0, 1], the single logit excepted.
-
-    Example:
-        >>> PatchGAN(width=0.125)(torch.zeros(2, 3, 32, 40)).shape
-        torch.Size([2, 1, 2, 3])
     """
 
     def __init__(self, in_channels: int = 3, norm: str = "instance", width: float = 1.0) -> None:

@@ -19,10 +19,6 @@ class PreActBlock(nn.Module):
         in_channels: channels of the input.
         out_channels: channels of the output.
         stride: stride of the first convolution and of the shortcut.
-
-    Example:
-        >>> PreActBlock(4, 6, stride=2)(torch.zeros(2, 4, 5, 8)).shape
-        torch.Size([2, 6, 3, 4])
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -54,10 +50,6 @@ class PreActResNet18(nn.Module):
         classes: number of logits.
         in_channels: channels of the images.
         width: share of every stage's channels, in (0, 1].
-
-    Example:
-        >>> PreActResNet18(classes=10, width=0.25)(torch.zeros(2, 3, 32, 32)).shape
-        torch.Size([2, 10])
     """
 
     def __init__(self, classes: int = 100, in_channels: int = 3, width: float = 1.0) -> None:

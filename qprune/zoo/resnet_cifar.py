@@ -19,10 +19,6 @@ class PaddedShortcut(nn.Module):
         in_channels: channels of the input.
         out_channels: channels of the output, at least as many.
         stride: 1 keeps every pixel.
-
-    Example:
-        >>> PaddedShortcut(4, 6, stride=2)(torch.zeros(2, 4, 5, 8)).shape
-        torch.Size([2, 6, 3, 4])
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -47,10 +43,6 @@ class BasicBlock(nn.Module):
         out_channels: channels of the output.
         stride: stride of the first convolution and of the shortcut.
         shortcut: where the shapes differ, ``"A"`` pads with zeros and ``"B"`` is a 1x1 convolution and a normalization.
-
-    Example:
-        >>> BasicBlock(4, 6, stride=2, shortcut="B")(torch.zeros(2, 4, 5, 8)).shape
-        torch.Size([2, 6, 3, 4])
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, shortcut: str = "A") -> None:
@@ -91,10 +83,6 @@ class CifarResNet(nn.Module):
         in_channels: channels of the images.
         width: share of every stage's channels, in (0, 1].
         shortcut: ``"A"`` or ``"B"``, see `BasicBlock`.
-
-    Example:
-        >>> CifarResNet(blocks=1, classes=10, width=0.5)(torch.zeros(2, 3, 32, 32)).shape
-        torch.Size([2, 10])
     """
 
     def __init__(

@@ -17,10 +17,6 @@ class Down(nn.Module):
     """Max pooling, then two convolutions: half the height and width.
 
     Input ``(N, in_channels, H, W)``, output ``(N, out_channels, H // 2, W // 2)``.
-
-    Example:
-        >>> Down(3, 4)(torch.zeros(2, 3, 6, 10)).shape
-        torch.Size([2, 4, 3, 5])
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -37,10 +33,6 @@ class Up(nn.Module):
     """A transposed convolution doubles height and width, the skip is put before it, two convolutions follow.
 
     Input ``(N, in_channels, H, W)`` and a skip ``(N, out_channels, 2 * H, 2 * W)``, output of the skip's shape.
-
-    Example:
-        >>> Up(6, 4)(torch.zeros(2, 6, 3, 5), torch.zeros(2, 4, 6, 10)).shape
-        torch.Size([2, 4, 6, 10])
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -64,10 +56,6 @@ class UNet(nn.Module):
         classes: number of logits of each pixel.
         in_channels: channels of the images.
         width: share of every level's channels, in (0, 1].
-
-    Example:
-        >>> UNet(classes=11, width=0.125)(torch.zeros(2, 3, 32, 48)).shape
-        torch.Size([2, 11, 32, 48])
     """
 
     stride = 16

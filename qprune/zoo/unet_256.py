@@ -18,10 +18,6 @@ class Up(nn.Module):
 
     Input ``(N, in_channels, H, W)`` and a skip ``(N, C, H', W')`` with ``H' = 2 * H`` and ``W' = 2 * W``, output
     ``(N, C + out_channels, H', W')``.
-
-    Example:
-        >>> Up(6, 4)(torch.zeros(2, 6, 3, 5), torch.zeros(2, 7, 6, 10)).shape
-        torch.Size([2, 11, 6, 10])
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -46,10 +42,6 @@ class UNet256(nn.Module):
         in_channels: channels of the images that come in.
         out_channels: channels of the images that go out.
         width: share of every layer's channels, in (0, 1], the images' own excepted.
-
-    Example:
-        >>> UNet256(width=0.125)(torch.zeros(2, 3, 256, 256)).shape
-        torch.Size([2, 3, 256, 256])
     """
 
     stride = 256

@@ -19,10 +19,6 @@ class VGG7(nn.Module):
         classes: number of logits.
         in_channels: channels of the images.
         width: share of all channels and hidden units, in (0, 1].
-
-    Example:
-        >>> VGG7(width=0.1)(torch.zeros(2, 3, 32, 32)).shape
-        torch.Size([2, 10])
     """
 
     def __init__(self, classes: int = 10, in_channels: int = 3, width: float = 1.0) -> None:

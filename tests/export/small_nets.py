@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 import qprune
-from qprune.functional import power_of_two
 from qprune.layers import FakeQuant, sites
+from qprune.numerics import power_of_two
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ from qprune.layers import (
     learned_parameters,
     make_quant,
 )
-from qprune.learned_grid import fake_quantize_learned, through
+from qprune.rounding import fake_quantize_learned
 from qprune.schedules import OneShot, QuantizeFrom
 from qprune.spec import OptimizerSpec
 from qprune.training import Callback, ScheduleDriver, make_average, make_optimizer
@@ -103,14 +103,6 @@ def test_the_share_does_not_depend_on_the_number_of_images():
     quant(x).sum().backward()
     twin(x.repeat(3, 1, 1, 1)).sum().backward()
     torch.testing.assert_close(twin.step.grad, 3 * quant.step.grad)
-
-
-def test_straight_through_passes_a_share_of_the_gradient_and_the_other_value():
-    x = torch.randn(3, requires_grad=True)
-    y = through(x, x.detach().round(), share=0.25)
-    assert torch.equal(y, x.round())
-    y.sum().backward()
-    assert x.grad.tolist() == [0.25] * 3
 
 
 # ---- the same arithmetic as all quantizers

@@ -4,10 +4,10 @@ import math
 import pytest
 import torch
 
-from qprune.functional import scale_and_zero_point
 from qprune.layers import ChannelMask, FakeQuant
 from qprune.layers.hosts import compress
 from qprune.layers.quantizer import commit_all
+from qprune.numerics import Default
 from qprune.schedules import QuantizeFrom
 
 
@@ -73,7 +73,7 @@ def test_each_channel_has_its_range():
     quant, x = FakeQuant(4, channels=3), torch.randn(2, 3, 5, 7)
     measure(quant, x)
     assert torch.equal(quant.range, torch.stack([x.amin((0, 2, 3)), x.amax((0, 2, 3))]))
-    scale, zero_point = scale_and_zero_point(*quant.range, 4, symmetric=False)
+    scale, zero_point = Default().scale_and_zero_point(*quant.range, 4, symmetric=False)
     assert torch.equal(quant.scale, scale)
     assert torch.equal(quant.zero_point, zero_point)
 

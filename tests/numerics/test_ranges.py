@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from qprune.functional import GRADIENTS
 from qprune.layers import QuantConv2d, make_quant
 from qprune.numerics import NUMERICS, RANGES
+from qprune.rounding import GRADIENTS
 from qprune.schedules import QuantizeFrom
 from qprune.spec import QuantizeRule, Selector
 

@@ -2,14 +2,18 @@
 
 import copy
 from functools import cache
+from math import floor
 
 import pytest
 import torch
 from masked_nets import analysed, assert_same, lively, masks_left, outputs, parameters
 from torch import nn
+from trained_nets import masks, statistics, trained, unseen
 
 import qprune
-from qprune.layers import CompressedWeight, FakeQuant, bare, commit_all, sites
+from qprune.functional import keep_top
+from qprune.layers import Align, Aligned, Compressed, CompressedWeight, FakeQuant, bare, commit_all, sites
+from qprune.report.shrinking import report_shrunk
 from qprune.shrink import shrink, shrink_with_facts
 from qprune.spec import read_spec
 from qprune.zoo import deployed
@@ -207,3 +211,105 @@ def test_codes_at_the_end_are_the_same(family, experiment, fold):
 def test_folding_keeps_integers_up_to_their_sign(family):
     net = quantized(family, "a75_w4a4")
     assert_integers_kept(net, shrink(net, image(family, 1), fold=True), signs=True)
+
+
+# ---- dense forms, shrunk before or after, with quantizers
+
+
+def without_activation_quantizers(net):
+    net = copy.deepcopy(net)
+    for site in sites(net):
+        if site.quant is not None and site.side != "weight":
+            site.quant.active.fill_(False)
+    return net
+
+
+@FAMILIES
+@pytest.mark.parametrize("fold", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_dense_form_of_a_shrunk_network_computes_the_same(family, fold):
+    net, x = quantized(family, "a75_w4a4"), image(family)
+    small = qprune.shrink(net, x, fold=fold)
+    dense = qprune.to_dense(small)
+    assert_same(outputs(without_activation_quantizers(small), x), outputs(dense, x))
+    assert not any(isinstance(module, Compressed) for module in dense.modules())
+    aligned = {path for path, layer in small.named_modules() if isinstance(layer, Aligned)}
+    assert {path for path, layer in dense.named_modules() if isinstance(layer, Aligned)} == aligned
+    assert sum(isinstance(layer, Align) for layer in dense.modules()) == sum(
+        isinstance(layer, Align) for layer in small.modules()
+    )
+
+
+@FAMILIES
+def test_the_order_of_shrinking_and_making_dense_does_not_matter(family):
+    x, net = image(family), without_activation_quantizers(quantized(family, "a75_w4a4"))
+    one, other = qprune.shrink(qprune.to_dense(net), x), qprune.to_dense(qprune.shrink(net, x))
+    assert_same(outputs(one, x), outputs(other, x))
+    assert_same(outputs(net, x), outputs(other, x))
+
+
+# ---- masks, weights and statistics that come from training
+
+
+# the schedule of each whose steps are few; the other one is slow
+TRAINED_OFTEN = {
+    "cifar100/densenet121": "a75_oneshot",
+    "cifar100/mobilenetv2": "a75_oneshot",
+    "cifar100/preactresnet18": "a75_layerwise",
+    "cityscapes/unet": "a75_layerwise",
+    "cityscapes/frrn_b": "a75_oneshot",
+    "citysgan/resnet": "a75_layerwise",
+}
+OTHER = {"a75_oneshot": "a75_layerwise", "a75_layerwise": "a75_oneshot"}
+TRAINED = pytest.mark.parametrize(
+    ("family", "experiment", "sparsity"),
+    [
+        *[(family, experiment, 0.75) for family, experiment in TRAINED_OFTEN.items()],
+        *[
+            pytest.param(family, experiment, sparsity, marks=pytest.mark.slow)
+            for family, often in TRAINED_OFTEN.items()
+            for experiment, sparsity in [(OTHER[often], 0.75), ("a75_oneshot", 0.5), ("a75_oneshot", 0.95),
+                                         ("a75_oneshot", 0.999)]
+        ],
+    ],
+)  # fmt: skip
+
+
+@TRAINED
+def test_masks_and_statistics_come_from_training(family, experiment, sparsity):
+    net = trained(family, experiment, sparsity)
+    for mask in masks(net).values():
+        assert mask.seen > 0
+        assert torch.equal(mask.keep, keep_top(mask.score, sparsity))
+        assert int(mask.keep.sum()) == mask.channels - floor(sparsity * mask.channels + 1e-9)
+    assert all(norm.running_mean.any() and norm.num_batches_tracked > 0 for norm in statistics(net))
+    # some channels are always at zero by now, as the rectifiers of trained networks are
+    assert sum(len(mask.score.unique()) > 1 for mask in masks(net).values()) > len(masks(net)) / 2
+
+
+@cache
+def small(family, experiment, sparsity, fold):
+    """What shrinking makes of it."""
+    return shrink_with_facts(trained(family, experiment, sparsity), unseen(family), fold=fold)
+
+
+@TRAINED
+@pytest.mark.parametrize("fold", [False, True])
+def test_shrunk_trained_network_computes_the_same(family, experiment, sparsity, fold):
+    net, x, found = trained(family, experiment, sparsity), unseen(family), small(family, experiment, sparsity, fold)
+    expected = outputs(net, x)
+    assert expected.std() > 1e-3 * expected.abs().max()
+    assert_same(expected, outputs(found.net, x))
+    assert not masks_left(found.net)
+    assert found.analysis.held == ()
+
+
+@TRAINED
+def test_report_counts_what_is_left_of_a_trained_network(family, experiment, sparsity):
+    net, x, found = trained(family, experiment, sparsity), unseen(family), small(family, experiment, sparsity, False)
+    report, cost = report_shrunk(net, found, x), qprune.summary(net, x.shape[1:])
+    assert report.total.parameters_left == parameters(found.net)
+    assert report.total.parameters_kept == cost.total.parameters_kept
+    assert report.masks_left == report.held == ()
+    # of a layer that nobody reads one channel stays
+    unread = sum(parameters(found.net.get_submodule(each.path)) for each in cost.layers if each.parameters_kept == 0)
+    assert parameters(found.net) <= cost.total.parameters_kept + unread

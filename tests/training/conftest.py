@@ -1,4 +1,3 @@
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,6 @@ from qprune.schedules import Layerwise, QuantizeFrom
 from qprune.spec import DataSpec, LrSpec, OptimizerSpec
 from qprune.tasks import Classification
 from qprune.training import ScheduleDriver, Trainer, make_lr_schedule, make_optimizer
-
-# test modules are imported by path (importlib mode): this makes `comparing` importable beside them
-sys.path.insert(0, str(Path(__file__).parent))
 
 MakeTrainer = Callable[..., Trainer]
 CROP = {"name": "RandomCrop", "size": 8, "padding": 1}

@@ -369,3 +369,77 @@ def test_pickle_and_deepcopy_keep_the_outputs(name):
     net, x = zoo.create(name, width=0.07).eval(), small_image(name)
     assert torch.equal(pickle.loads(pickle.dumps(net))(x), net(x))
     assert torch.equal(copy.deepcopy(net)(x), net(x))
+
+
+@pytest.mark.parametrize(("name", "stride"), [("unet", 16), ("frrn_b", 32)])
+def test_every_pixel_gets_one_logit_per_class(name, stride):
+    net = on_meta(name, classes=7, in_channels=4, width=0.25)
+    assert net.stride == stride
+    assert net(torch.zeros(2, 4, 3 * stride, 5 * stride, device="meta")).shape == (2, 7, 3 * stride, 5 * stride)
+
+
+@pytest.mark.parametrize("name", ["unet", "frrn_b"])
+def test_scenes_of_a_smaller_multiple_than_the_stride_do_not_fit(name):
+    net = on_meta(name, width=0.25)
+    with pytest.raises(RuntimeError):
+        net(torch.zeros(2, 3, 3 * net.stride // 2, net.stride, device="meta"))
+
+
+@pytest.mark.parametrize(
+    ("name", "stride"), [("resnet_generator", 4), ("cyclegan", 4), ("unet_256", 256), ("pix2pix", 256)]
+)
+def test_images_keep_their_size_where_it_is_a_multiple_of_the_stride(name, stride):
+    net = on_meta(name, in_channels=2, out_channels=5, width=0.25)
+    assert net.stride == stride
+    assert net(torch.zeros(3, 2, 2 * stride, 3 * stride, device="meta")).shape == (3, 5, 2 * stride, 3 * stride)
+
+
+@pytest.mark.parametrize(("name", "size"), [("resnet_generator", (8, 12)), ("unet_256", (256, 256))])
+def test_images_made_lie_between_minus_1_and_1(name, size):
+    images = zoo.create(name, width=0.07)(10 * torch.randn(2, 3, *size))
+    assert images.shape == (2, 3, *size)
+    assert -1 <= images.min() < 0 < images.max() <= 1
+
+
+@pytest.mark.parametrize("name", ["resnet_generator", "unet_256", "patchgan", "cyclegan", "pix2pix"])
+def test_weights_of_gans_start_small(name):
+    options = {"norm": "batch"} if name == "patchgan" else {}
+    for path, module in zoo.create(name, width=0.25, **options).named_modules():
+        weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+        if weight is not None:
+            mean, deviations = float(isinstance(module, nn.BatchNorm2d)), 5 / weight.numel() ** 0.5
+            assert abs(weight.mean().item() - mean) < 0.02 * deviations, path
+            assert abs(weight.std().item() / 0.02 - 1) < deviations, path
+        assert bias is None or not bias.any(), path
+
+
+def test_a_smaller_multiple_than_the_stride_does_not_fit():
+    assert on_meta("resnet_generator")(torch.zeros(2, 3, 34, 32, device="meta")).shape == (2, 3, 36, 32)
+    with pytest.raises(RuntimeError):
+        on_meta("unet_256", width=0.25)(torch.zeros(2, 3, 384, 256, device="meta"))
+
+
+def test_width_is_that_of_the_generator_that_is_deployed():
+    net = on_meta("cyclegan", width=0.5, blocks=9)
+    assert [len(net.generator_ab.blocks), len(net.generator_ba.blocks)] == [9, 9]
+    assert parameters(net.generator_ba) == 11_378_179
+    assert parameters(on_meta("cyclegan", width=0.5).generator_ab) == 1_965_059
+    assert parameters(net.discriminator_a) == 2_764_737
+    net = on_meta("pix2pix", width=0.25)
+    assert (parameters(net.generator), parameters(net.discriminator)) == (3_404_483, 2_768_705)
+
+
+def test_the_other_parts_have_widths_of_their_own():
+    net = on_meta("cyclegan", width_ba=0.25, width_discriminators=0.5)
+    assert parameters(net.generator_ab) == 7_837_699
+    assert parameters(net.generator_ba) == 494_083
+    assert net.discriminator_a.layer1.conv.out_channels == net.discriminator_b.layer1.conv.out_channels == 32
+    assert on_meta("pix2pix", width_discriminator=0.5).discriminator.layer1.conv.out_channels == 32
+
+
+def test_channels_of_both_kinds_of_images_reach_every_part():
+    net = on_meta("cyclegan", in_channels=2, out_channels=5, width=0.25)
+    assert (net.generator_ba.stem.conv.in_channels, net.generator_ba.to_image.out_channels) == (5, 2)
+    assert (net.discriminator_a.layer1.conv.in_channels, net.discriminator_b.layer1.conv.in_channels) == (2, 5)
+    net = on_meta("pix2pix", in_channels=2, out_channels=5, width=0.25)
+    assert net.discriminator.layer1.conv.in_channels == 7

@@ -10,27 +10,6 @@ def on_meta(name, **options):
         return zoo.create(name, **options).eval()
 
 
-@pytest.mark.parametrize(("name", "stride"), [("unet", 16), ("frrn_b", 32)])
-def test_every_pixel_gets_one_logit_per_class(name, stride):
-    net = on_meta(name, classes=7, in_channels=4, width=0.25)
-    assert net.stride == stride
-    assert net(torch.zeros(2, 4, 3 * stride, 5 * stride, device="meta")).shape == (2, 7, 3 * stride, 5 * stride)
-
-
-@pytest.mark.parametrize("name", ["unet", "frrn_b"])
-def test_a_smaller_multiple_than_the_stride_does_not_fit(name):
-    net = on_meta(name, width=0.25)
-    with pytest.raises(RuntimeError):
-        net(torch.zeros(2, 3, 3 * net.stride // 2, net.stride, device="meta"))
-
-
-def test_unet_puts_the_skip_before_what_comes_from_below():
-    torch.manual_seed(0)
-    up = zoo.create("unet", width=0.07).eval().up1
-    x, skip = torch.randn(2, 8, 3, 5), torch.randn(2, 4, 6, 10)
-    assert torch.equal(up(x, skip), up.convs(torch.cat([skip, up.grow(x)], 1)))
-
-
 def test_chained_units_of_frrn_b_have_the_channels_of_the_unit_before():
     net = on_meta("frrn_b")
     entering = [unit.conv1.in_channels - 32 for unit in net.encoder2.units]
