@@ -139,7 +139,7 @@ def search(
         PlanError: for a budget that cannot be read or met, or is met already, and as for `sensitivity`.
 
     Example:
-        >>> found = qprune.budget("runs/digits/baseline", {"macs": 0.25}, images=64, verbose=0)
+        >>> found = qprune.search("runs/digits/baseline", {"macs": 0.25}, images=64, verbose=0)
         >>> history = qprune.fit(found.spec())
     """
     budgets = read_budgets(budget)

@@ -58,7 +58,7 @@ WITH_THINGS = {
     "qprune.export.running.OnnxModel", "qprune.regular_files.read_regular", "qprune.report.chain.chain_of",
     "qprune.report.shrinking.report_shrunk", "qprune.shrink.shrink.shrink", "qprune.tasks.cyclegan.CycleGAN",
     "qprune.tasks.pix2pix.Pix2Pix", "qprune.trained.export", "qprune.trained.load", "qprune.trained.predict",
-    "qprune.trained.save", "qprune.trained.sensitivity", "qprune.trained.shrink_report", "qprune.trained.summary",
+    "qprune.searches.search", "qprune.searches.sensitivity", "qprune.trained.save", "qprune.trained.shrink_report", "qprune.trained.summary",
     "qprune.training.archive.check_archive", "qprune.training.callbacks.CallbackList",
     "qprune.training.checkpoint.load", "qprune.training.claim.check_run", "qprune.training.claim.claim_run",
     "qprune.training.csv_logger.CSVLogger.move_to", "qprune.training.evaluation.evaluate",

@@ -102,7 +102,7 @@ def as_plain(value: Any) -> dict[str, Any]:
 
     Example:
         >>> as_plain(OneShot(sparsity=0.5, at=3))
-        {'sparsity': 0.5, 'at': 3, 'measure': 1}
+        {'sparsity': 0.5, 'at': 3, 'measure': 1, 'finish': None}
     """
     return asdict(value, value_serializer=lambda _, __, inner: list(inner) if isinstance(inner, tuple) else inner)
 

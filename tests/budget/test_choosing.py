@@ -134,9 +134,8 @@ def test_harm_between_measured_ratios_is_on_a_line_and_beyond_them_goes_on(model
     assert group.channels == 8
     assert asked.harm(group, half) == pytest.approx((0.25**2 + 0.5**2) / 2)
     assert asked.harm(group, most) == pytest.approx(0.875**2)
-    beyond = Problem(
-        (group,), frozenset([group]), (None,), model.costs, {}, curves={group: Curve(group, {0.5: 1.0, 0.75: 2.0})}
-    )
+    measured = {group: [Curve(group, {0.5: 1.0, 0.75: 2.0})]}
+    beyond = Problem((group,), frozenset([group]), (None,), model.costs, {}, measured=measured)
     assert beyond.harm(group, most) == pytest.approx(2.5)
 
 
