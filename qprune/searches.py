@@ -140,7 +140,8 @@ def search(
 
     Example:
         >>> found = qprune.search("runs/digits/baseline", {"macs": 0.25}, images=64, verbose=0)
-        >>> history = qprune.fit(found.spec())
+        >>> found.spec().name
+        'digits/baseline_macs25'
     """
     budgets = read_budgets(budget)
     ready = _ready(model, data, images, compare, seed, Path(file) if file else None, runs, device)
