@@ -75,6 +75,9 @@ def search_network(
     check_dense(net, ratios, bits, importance)
     part, chosen_by = deployed(net), METHODS[method](seed)
     work = _Work.of(part, batches[0][:1])
+    unknown = next((budget.cost for budget in budgets if budget.cost not in work.dense), None)
+    if unknown is not None:
+        raise PlanError(f"There is no search for a budget of {unknown} yet: ask for {', '.join(work.dense)}.")
     problem = work.problem(budgets, tuple(bits) or (None,), least)
     check_limits(problem, budgets, work.dense)
     if chosen_by.measures:

@@ -151,3 +151,8 @@ def test_a_share_to_keep_that_cannot_be_is_a_sentence(net, images):
         str(error.value)
         == "least is the share of its channels that each group keeps, from 0 to less than 1; received 1.0."
     )
+
+
+def test_a_budget_of_latency_is_refused_so_far(net, images):
+    with pytest.raises(PlanError, match="no search for a budget of latency yet: ask for macs, params"):
+        search(net, images, {"latency": "2.5ms"})
