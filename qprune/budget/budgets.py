@@ -15,12 +15,10 @@ COSTS = {
     "params": ("parameters", ""),
     "bytes": ("packed bytes", "B"),
     "bops": ("bit operations", ""),
-    "latency": ("latency", "s"),
 }
 
-_NUMBER = re.compile(r"\s*((?:\d+(?:\.\d+)?|\.\d+)(?:e[+-]?\d+)?)\s*(%|[kMGT]?)\s*(B|s|ms|us)?\s*")
+_NUMBER = re.compile(r"\s*((?:\d+(?:\.\d+)?|\.\d+)(?:e[+-]?\d+)?)\s*(%|[kMGT]?)\s*(B)?\s*")
 _POWERS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 
 @frozen
@@ -29,7 +27,7 @@ class Budget:
 
     Attributes:
         cost: a word of `COSTS`.
-        most: MACs, parameters, bytes, bit operations or seconds; where ``share``, a share of the dense network's.
+        most: MACs, parameters, bytes or bit operations; where ``share``, a share of the dense network's.
         share: whether ``most`` is a share.
 
     Example:
@@ -53,11 +51,9 @@ def told(cost: str, value: float) -> str:
     """A cost for people.
 
     Example:
-        >>> told("bytes", 100_000), told("latency", 0.0025), told("macs", 1e7)
-        ('100 kB', '2.5 ms', '10 M')
+        >>> told("bytes", 100_000), told("macs", 1e7)
+        ('100 kB', '10 M')
     """
-    if cost == "latency":
-        return f"{1000 * value:.3g} ms"
     return short(value, COSTS[cost][1])
 
 
@@ -67,7 +63,7 @@ def read_budgets(written: Mapping[str, float | str] | Sequence[str]) -> tuple[Bu
     Args:
         written: ``{"macs": 0.25, "bytes": "100kB"}``, or ``["macs=0.25", "bytes=100kB"]``. A number up to 1, or one
             with ``%``, is a share of what the dense network costs; others are absolute, with k, M, G or T for
-            thousands, and s, ms or us for times.
+            thousands.
 
     Raises:
         PlanError: for an unknown cost, a number that cannot be read or makes no sense, or no budget at all.
@@ -110,16 +106,13 @@ def _read(cost: str, value: float | str) -> tuple[float, str]:
     if match is None:
         raise _unreadable(cost, value)
     number, power, unit = float(match[1]), match[2], match[3] or ""
-    if cost == "latency" and unit in _SECONDS and not power:
-        return number * _SECONDS[unit], "s"
-    if unit not in ("", COSTS[cost][1]) or (cost == "latency" and power != "%" and number > 1):
+    if unit not in ("", COSTS[cost][1]):
         raise _unreadable(cost, value)
     return (number, "%") if power == "%" else (number * _POWERS[power], power + unit)
 
 
 def _unreadable(cost: str, value: object) -> PlanError:
-    examples = {"latency": "latency=2.5ms or latency=0.5", "bytes": "bytes=100kB or bytes=0.25"}
-    example = examples.get(cost, f"{cost}=10M or {cost}=0.25")
+    example = "bytes=100kB or bytes=0.25" if cost == "bytes" else f"{cost}=10M or {cost}=0.25"
     return PlanError(
         f"The budget of {cost} must be a number such as {example} (a share of the dense network's); received {value}."
     )

@@ -122,7 +122,7 @@ class Uniform(Method):
     def choose(self, problem: Problem) -> dict[Group, Choice]:
         """A choice for each group that meets all limits."""
         found = [point for width in problem.widths if (point := _first(problem, self._rising(problem, width)))]
-        return min(found, key=problem.total_harm)
+        return min(found or [problem.smallest()], key=problem.total_harm)
 
     @staticmethod
     def _rising(problem: Problem, width: int | None) -> list[dict[Group, Choice]]:

@@ -43,15 +43,14 @@ class CostModel:
 
     Which groups a layer reads and makes channels of is found by asking the ledger: one group at a time loses channels,
     or its quantizers. Then a layer's weights are a product of both counts (one count where it is depthwise), and all
-    costs follow. `counted` asks the ledger itself.
+    costs follow. `counted` asks the ledger itself: where each reader of a channel has a mask of its own, as in
+    DenseNet, the channel stays until all have dropped it, and more is left than the model says.
 
     Attributes:
         groups: those of the network.
-        rows: the ledger of the network with nothing pruned or quantized.
     """
 
     groups: tuple[Group, ...]
-    rows: tuple[LayerCost, ...]
     _reads: Array = field(repr=False)  # (layers, groups): input channels that go with one channel of the group
     _makes: Array = field(repr=False)  # likewise, output channels
     _hears: Array = field(repr=False)  # bool, whether the bits of its input are those of the group
@@ -158,7 +157,6 @@ def model_costs(fitted: nn.Module, example: Tensor, groups: Sequence[Group]) -> 
     shape = (len(groups), len(dense))
     return CostModel(
         tuple(groups),
-        dense,
         reads=np.array([inputs for inputs, _ in lost]).reshape(shape).T,
         makes=np.array([outputs for _, outputs in lost]).reshape(shape).T,
         hears=np.array(heard, dtype=bool).reshape(shape).T,

@@ -41,6 +41,13 @@ class Found:
         prefix: where the part of the network that is used after training is, ``"generator."``.
         base: the spec of the dense run; None if a network was handed over.
         notes: sentences about what was found.
+
+    Example:
+        >>> group = Group("act.output", members=("act",), weights=("conv",), channels=16)
+        >>> asked = (Budget("macs", 0.5, share=True),)
+        >>> found = Found({group: Choice(8)}, {group: 0.25}, "sensitivity", asked, {"macs": 5e5}, {"macs": 1e6}, "l1")
+        >>> found.prune()[0]["sparsity"]
+        0.5
     """
 
     choices: Mapping[Group, Choice]

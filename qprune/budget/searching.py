@@ -58,7 +58,7 @@ def search_network(
         ratios: shares of channels that are measured.
         importance: how the channels of a group are ranked.
         least: share of its channels that each group keeps, in [0, 1); one channel stays in any case.
-        seed: of ``"random"``.
+        seed: of what is drawn by chance: the method ``"random"``, and random ranks.
         file: where measurements are kept.
         verbose: as for `measure_sensitivity`.
         out: as for `measure_sensitivity`.
@@ -75,13 +75,10 @@ def search_network(
     check_dense(net, ratios, bits, importance)
     part, chosen_by = deployed(net), METHODS[method](seed)
     work = _Work.of(part, batches[0][:1])
-    unknown = next((budget.cost for budget in budgets if budget.cost not in work.dense), None)
-    if unknown is not None:
-        raise PlanError(f"There is no search for a budget of {unknown} yet: ask for {', '.join(work.dense)}.")
     problem = work.problem(budgets, tuple(bits) or (None,), least)
     check_limits(problem, budgets, work.dense)
     if chosen_by.measures:
-        settings: dict[str, Any] = {"compare": compare, "bits": bits, "importance": importance}
+        settings: dict[str, Any] = {"compare": compare, "bits": bits, "importance": importance, "seed": seed}
         settings |= {"file": file, "verbose": verbose, "out": out}
         alone = measure_sensitivity(part, batches, ratios=ratios, **settings)
         problem = evolve(problem, measured=_of_groups(alone))
@@ -155,7 +152,7 @@ class _Work:
                 if max(used.values()) >= CLOSE:
                     break
             tight = {
-                kind: limit * min(1.0, 0.9999 / used[kind] if used[kind] > 1 else 1.0) * modelled[kind] / costs[kind]
+                kind: limit * min(1.0, 0.9999 / used[kind]) * modelled[kind] / costs[kind]
                 for kind, limit in limits.items()
             }
         return best or problem.smallest()

@@ -21,9 +21,6 @@ from qprune.errors import PlanError
         ("bytes=800B", Budget("bytes", 800, share=False)),
         ("bops=0.8%", Budget("bops", 0.008, share=True)),
         ("bops=.5", Budget("bops", 0.5, share=True)),
-        ("latency=2.5ms", Budget("latency", 2.5e-3, share=False)),
-        ("latency=800us", Budget("latency", 8e-4, share=False)),
-        ("latency=0.5", Budget("latency", 0.5, share=True)),
         ("macs=1", Budget("macs", 1.0, share=True)),
     ],
 )
@@ -46,7 +43,6 @@ def test_a_share_is_of_what_the_dense_network_costs():
     ("cost", "value", "text"),
     [
         ("bytes", 1536, "1.536 kB"),
-        ("latency", 0.00251, "2.51 ms"),
         ("macs", 10_400_000, "10.4 M"),
         ("params", 12, "12"),
     ],
@@ -58,14 +54,13 @@ def test_costs_are_told_as_people_write_them(cost, value, text):
 NUMBERS = {
     "macs": "macs=10M or macs=0.25",
     "bytes": "bytes=100kB or bytes=0.25",
-    "latency": "latency=2.5ms or latency=0.5",
 }
 
 
 @pytest.mark.parametrize(
     ("cost", "value"),
     [("macs", "10MB"), ("macs", True), ("macs", -0.5), ("macs", float("nan")), ("macs", None), ("bytes", "2ms"),
-     ("bytes", "lots"), ("latency", 3), ("latency", "2.5kms")],
+     ("bytes", "lots")],
 )  # fmt: skip
 def test_what_is_no_number_of_that_cost_is_a_sentence(cost, value):
     with pytest.raises(PlanError) as error:
@@ -84,7 +79,7 @@ SHARE = "A budget as a share of the dense network is greater than 0 and at most 
     [
         ([], "There is no budget: say what the network may cost, such as macs=0.25 or bytes=100kB."),
         (["macs"], 'A budget is a cost and a number, such as macs=0.25; received "macs".'),
-        (["mac=1"], 'A budget is of macs, params, bytes, bops, latency; received "mac"; nearest: "macs".'),
+        (["mac=1"], 'A budget is of macs, params, bytes, bops; received "mac"; nearest: "macs".'),
         (["macs=0"], f"{SHARE} 0."),
         (["macs=120%"], f"{SHARE} 120%."),
         (["macs=0.5", "bytes=1kB", "macs=0.2"], "There are two budgets of macs: leave out all but the smallest."),

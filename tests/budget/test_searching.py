@@ -153,6 +153,23 @@ def test_a_share_to_keep_that_cannot_be_is_a_sentence(net, images):
     )
 
 
-def test_a_budget_of_latency_is_refused_so_far(net, images):
-    with pytest.raises(PlanError, match="no search for a budget of latency yet: ask for macs, params"):
-        search(net, images, {"latency": "2.5ms"})
+def test_a_ranking_by_chance_is_that_of_the_seed(net, images, monkeypatch):
+    seeds = []
+    measure = searching.measure_sensitivity
+
+    def noting(*arguments, **options):
+        seeds.append(options["seed"])
+        return measure(*arguments, **options)
+
+    monkeypatch.setattr(searching, "measure_sensitivity", noting)
+    search(net, images, {"macs": 0.3}, importance="random", seed=3)
+    assert seeds == [3, 3]
+
+
+def test_a_budget_at_the_least_that_can_be_is_met(net, images):
+    least = search(net, images, {"macs": 0.5}, method="uniform", least=0.5).dense
+    with pytest.raises(PlanError) as error:
+        search(net, images, {"macs": 1e-6}, least=0.5)
+    share = float(str(error.value).split(", ")[1].split(" %")[0]) / 100
+    found = search(net, images, {"macs": 1.01 * share}, least=0.5)
+    assert found.costs["macs"] <= 1.01 * share * least["macs"]
