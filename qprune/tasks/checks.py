@@ -25,9 +25,14 @@ def is_share(_: object, attribute: Any, value: Any) -> None:
         raise ValueError(f"{attribute.name} must be in (0, 1]; received {value!r}")
 
 
+def can_weigh(value: Any) -> bool:
+    """Whether it is a finite number of at least 0."""
+    return _is_a(value, int | float) and 0 <= value < inf
+
+
 def is_weight(_: object, attribute: Any, value: Any) -> None:
     """Refuse what is no finite number of at least 0."""
-    if not _is_a(value, int | float) or not 0 <= value < inf:
+    if not can_weigh(value):
         raise ValueError(f"{attribute.name} must be a number of at least 0; received {value!r}")
 
 
@@ -54,5 +59,5 @@ def _check_all(target: Tensor, classes: int, ignore: int | None, most: str) -> N
         raise ValueError(f"labels must be {most}{but}; received {wrong[0].item()}")
 
 
-def _is_a(value: object, types: Any) -> bool:
+def _is_a(value: Any, types: Any) -> bool:
     return isinstance(value, types) and not isinstance(value, bool)

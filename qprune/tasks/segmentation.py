@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from attrs import field, frozen
 from torch import Tensor, nn
 
-from qprune.tasks.checks import check_labels, is_classes, is_share
+from qprune.tasks.checks import can_weigh, check_labels, is_classes, is_share
 from qprune.tasks.distilled import softened_divergence
 from qprune.tasks.pictures import View, overlay, side_by_side, to_pixels
 
@@ -15,6 +15,14 @@ from qprune.tasks.pictures import View, overlay, side_by_side, to_pixels
 def _check_ignore(task: Any, _: object, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or 0 <= value < task.classes:
         raise ValueError(f"ignore must be a whole number outside 0..{task.classes - 1}; received {value!r}")
+
+
+def _check_weights(task: Any, _: object, value: tuple[float, ...]) -> None:
+    if value and (len(value) != task.classes or not all(map(can_weigh, value)) or not any(value)):
+        raise ValueError(
+            f"class_weights must be {task.classes} numbers of at least 0, one per class and not all 0, or none; "
+            f"received {value!r}"
+        )
 
 
 def _check_names(task: Any, _: object, value: tuple[str, ...]) -> None:
@@ -31,12 +39,14 @@ class Segmentation:
         hardest: share of the pixels of each image that training learns from, those of highest loss; counted from all
             H * W, and at most those that have a class. 1 is plain cross-entropy. In training only: reported losses are
             plain cross-entropy.
+        class_weights: how much pixels of each class count in training, such as more for rare ones: the loss is the
+            weighted mean. None are 1 each. Reported losses and metrics are not weighted.
         ignore: the label of pixels without a class.
         names: of the classes; then each has its own entry in the metrics.
 
     Raises:
-        ValueError: for fewer than 2 classes, a share outside (0, 1], a class as ``ignore``, or names that are too few,
-            too many or not different.
+        ValueError: for fewer than 2 classes, a share outside (0, 1], weights that are not one per class, a class as
+            ``ignore``, or names that are too few, too many or not different.
 
     Source: bootstrapped cross-entropy, Pohlen et al., 2017, arXiv:1611.08323; the published experiments on
     Cityscapes learn from 32768 of 131072 pixels, ``hardest=0.25``.
@@ -48,6 +58,7 @@ class Segmentation:
 
     classes: int = field(validator=is_classes)
     hardest: float = field(default=1.0, validator=is_share)
+    class_weights: tuple[float, ...] = field(default=(), converter=tuple, validator=_check_weights)
     ignore: int = field(default=255, validator=_check_ignore)
     names: tuple[str, ...] = field(default=(), converter=tuple, validator=_check_names)
     monitor: str = field(default="miou", init=False)
@@ -65,9 +76,7 @@ class Segmentation:
         """
         images, target = batch
         output = net(images)
-        if net.training and self.hardest < 1:
-            return self._bootstrapped(output, target), output
-        return self.loss(output, target), output
+        return (self._weighted(output, target) if net.training else self.loss(output, target)), output
 
     def distillation(self, output: Tensor, batch: Any, teacher: nn.Module, temperature: float) -> Tensor:
         """How far the classes are from those of a teacher: the mean of `softened_divergence` over the labelled pixels.
@@ -121,12 +130,24 @@ class Segmentation:
         truth, predicted = (overlay(pixels, labels, view.palette) for labels in (target, net(images).argmax(1)))
         return [side_by_side(*row) for row in zip(pixels, truth, predicted, strict=True)]
 
-    def _bootstrapped(self, output: Tensor, target: Tensor) -> Tensor:
-        losses = self._pixel_losses(output, target).masked_fill(target.eq(self.ignore), -torch.inf).flatten(1)
-        count = max(1, int(self.hardest * losses.shape[1] + 1e-9))
-        hardest = losses.topk(count, dim=1, sorted=False).values
+    def _weighted(self, output: Tensor, target: Tensor) -> Tensor:
+        """The loss of training: by the weights of classes, of the hardest pixels."""
+        if self.hardest == 1 and not self.class_weights:
+            return self.loss(output, target)
+        losses, weights = self._pixel_losses(output, target), self._pixel_weights(target)
+        if self.hardest == 1:
+            return (losses * weights).sum() / _not_0(weights.sum())
+        ranked = (losses * weights).masked_fill(target.eq(self.ignore), -torch.inf).flatten(1)
+        count = max(1, int(self.hardest * ranked.shape[1] + 1e-9))
+        hardest, places = ranked.topk(count, dim=1, sorted=False)
         valid = hardest.ne(-torch.inf)  # true for NaN, which must show in the loss
-        return (hardest.where(valid, 0).sum(1) / valid.sum(1).clamp(min=1)).mean()
+        return (hardest.where(valid, 0).sum(1) / _not_0((weights.flatten(1).gather(1, places) * valid).sum(1))).mean()
+
+    def _pixel_weights(self, target: Tensor) -> Tensor:
+        """(N, H, W), 0 where there is no class."""
+        labelled = target.ne(self.ignore)
+        weights = torch.tensor(self.class_weights or (1.0,) * self.classes, device=target.device)
+        return weights[target.where(labelled, 0).long()] * labelled
 
     def _pixel_losses(self, output: Tensor, target: Tensor) -> Tensor:
         expected = (len(target), self.classes, *target.shape[1:])
@@ -136,3 +157,7 @@ class Segmentation:
                 f"(N, H, W); received {tuple(output.shape)} and {tuple(target.shape)}"
             )
         return F.cross_entropy(output.float(), target, ignore_index=self.ignore, reduction="none")
+
+
+def _not_0(total: Tensor) -> Tensor:
+    return total.where(total > 0, 1)

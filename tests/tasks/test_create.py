@@ -39,12 +39,15 @@ def test_an_unknown_option_is_told_the_nearest():
     with pytest.raises(ValueError) as caught:  # noqa: PT011  # the sentence is compared below
         create("segmentation", classes=CLASSES, hardes=0.25)
     assert (
-        str(caught.value) == "unknown option 'hardes' of segmentation; nearest: 'hardest'; it has 'hardest', 'ignore'"
+        str(caught.value)
+        == "unknown option 'hardes' of segmentation; nearest: 'hardest'; it has 'hardest', 'class_weights', 'ignore'"
     )
 
 
 def test_names_of_classes_come_from_the_data_alone():
-    with pytest.raises(ValueError, match=r"^unknown option 'names' of segmentation; it has 'hardest', 'ignore'$"):
+    with pytest.raises(
+        ValueError, match=r"^unknown option 'names' of segmentation; it has 'hardest', 'class_weights', 'ignore'$"
+    ):
         create("segmentation", classes=CLASSES, names=("a", "b", "c"))
 
 

@@ -52,6 +52,35 @@ def test_training_learns_from_the_hardest_pixels_of_each_image():
     np.testing.assert_allclose(loss.numpy(), hardest_by_hand(output, target, 77 // 4), rtol=1e-6)
 
 
+WEIGHTS = (0.5, 1.0, 4.0, 0.0, 2.0)
+
+
+def test_training_weighs_pixels_by_their_class_as_torch_does():
+    output, target = outputs()
+    loss = trained(Segmentation(classes=5, class_weights=WEIGHTS), output, target)
+    torch.testing.assert_close(loss, F.cross_entropy(output, target, weight=torch.tensor(WEIGHTS), ignore_index=VOID))
+
+
+def test_the_hardest_pixels_are_those_of_highest_weighted_loss():
+    output, target = outputs()
+    task = Segmentation(classes=5, hardest=0.25, class_weights=WEIGHTS)
+    losses = F.cross_entropy(output, target, ignore_index=VOID, reduction="none")
+    means = []
+    for loss, labels in zip(losses.numpy(), target.numpy(), strict=True):
+        weights = np.array([*WEIGHTS, *[0] * (VOID - 4)])[labels]
+        first = np.argsort(-np.where(labels == VOID, -1, loss * weights), axis=None)[: 77 // 4]
+        means.append((loss * weights).flat[first].sum() / weights.flat[first].sum())
+    np.testing.assert_allclose(trained(task, output, target).numpy(), np.mean(means), rtol=1e-5)
+
+
+def test_reported_losses_are_not_weighted():
+    output, target = outputs()
+    task = Segmentation(classes=5, class_weights=WEIGHTS)
+    assert torch.equal(
+        task.step(nn.Identity().eval(), (output, target))[0], Segmentation(classes=5).loss(output, target)
+    )
+
+
 def test_evaluation_does_not_bootstrap():
     output, target = outputs()
     task = Segmentation(classes=5, hardest=0.25)
@@ -74,12 +103,13 @@ def test_hardest_pixels_are_counted_from_all_but_never_void():
     np.testing.assert_allclose(loss.numpy(), hardest_by_hand(output, target, 77 // 4), rtol=1e-6)
 
 
+@pytest.mark.parametrize("weights", [(), WEIGHTS])
 @pytest.mark.parametrize("hardest", [0.25, 1.0])
-def test_an_image_without_classes_adds_nothing(hardest):
+def test_an_image_without_classes_adds_nothing(hardest, weights):
     output, target = outputs()
     target[:] = VOID
     output.requires_grad_()
-    loss = trained(Segmentation(classes=5, hardest=hardest), output, target)
+    loss = trained(Segmentation(classes=5, hardest=hardest, class_weights=weights), output, target)
     loss.backward()
     assert loss == 0
     assert not output.grad.any()
@@ -175,6 +205,15 @@ def test_an_output_without_one_value_per_class_and_pixel_is_refused(shape):
         ({"classes": 1}, "classes must be a whole number of at least 2; received 1"),
         ({"hardest": 0}, "hardest must be in (0, 1]; received 0"),
         ({"hardest": 1.5}, "hardest must be in (0, 1]; received 1.5"),
+        (
+            {"class_weights": (1, 2)},
+            "class_weights must be 5 numbers of at least 0, one per class and not all 0, or none; received (1, 2)",
+        ),
+        (
+            {"class_weights": (1, -1, 1, 1, 1)},
+            "class_weights must be 5 numbers of at least 0, one per class and not all 0, or none; "
+            "received (1, -1, 1, 1, 1)",
+        ),
         ({"ignore": 3}, "ignore must be a whole number outside 0..4; received 3"),
         (
             {"names": ("sky", "road")},
