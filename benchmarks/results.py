@@ -1,0 +1,165 @@
+"""The tables of docs/results.md: pruned networks beside the small ones that could have been trained instead.
+
+Finished runs of the specs that ``results/tables.toml`` lists are read from run folders into ``results/scores.json``,
+which stays when run folders go; the tables in the page are written anew from it. What has not been run is listed with
+its command.
+
+    python benchmarks/results.py [--runs FOLDER] [--seeds 3]
+"""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import toml
+from attrs import asdict, frozen
+
+from qprune.report import short
+from qprune.spec import Spec, read_spec
+
+HERE = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[1] / "docs" / "results.md"
+SCORES = HERE / "scores.json"
+COMMAND = "qprune fit benchmarks/results/{spec}"
+
+
+@frozen
+class Score:
+    """What came of one run.
+
+    Attributes:
+        score: of the task's metric on the test images, from 0 to 1.
+        steps: of this run alone.
+        minutes: of training, on two cores that did other things meanwhile.
+        macs: of the network that is left.
+        packed_bytes: of its weights at their bits.
+        bit_operations: MACs times the bits of weights and values.
+    """
+
+    score: float
+    steps: int
+    minutes: float
+    macs: int
+    packed_bytes: int
+    bit_operations: int
+
+
+Scores = dict[str, dict[str, Score]]  # by spec, by seed
+
+
+def main(arguments: list[str]) -> None:
+    """Read the runs, write the page, and say what is missing."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where run folders lie")
+    parser.add_argument("--seeds", type=int, default=3, help="how many seeds each spec is to have")
+    options = parser.parse_args(arguments)
+    tables = toml.loads((HERE / "tables.toml").read_text())["table"]
+    specs = {name: read_spec(HERE / name) for table in tables for name in _specs(table)}
+    scores = _read_scores()
+    missing = [line for name, spec in specs.items() for line in _collect(scores, name, spec, options)]
+    _write_scores(scores)
+    blocks = [_block(table, specs, scores) for table in tables]
+    PAGE.write_text(_replaced(PAGE.read_text(), "\n".join(blocks)))
+    sys.stdout.write("\n".join(["Not run yet:", *missing] if missing else ["All has been run."]) + "\n")
+
+
+def _specs(table: Mapping[str, Any]) -> list[str]:
+    return [table["dense"], *(row["spec"] for row in table["rows"])]
+
+
+def _collect(scores: Scores, name: str, spec: Spec, options: argparse.Namespace) -> Iterator[str]:
+    """Take up the runs that there are; the commands of those that there are not."""
+    known = scores.setdefault(name, {})
+    for seed in range(options.seeds):
+        run = spec.name if seed == 0 else f"{spec.name}@seed{seed}"
+        folder = options.runs / run
+        if (folder / "report.json").is_file():
+            known[str(seed)] = _score(folder)
+        if str(seed) not in known:
+            yield COMMAND.format(spec=name) + (f" --set seed={seed} --name {run}" if seed else "")
+
+
+def _score(folder: Path) -> Score:
+    report = json.loads((folder / "report.json").read_text())
+    with (folder / "history.csv").open(newline="") as file:
+        seconds = sum(float(row["seconds"]) for row in csv.DictReader(file))
+    costs = report["costs"]
+    return Score(
+        score=round(report["scores"]["test"][report["monitor"]], 5),
+        steps=report["step"],
+        minutes=round(seconds / 60, 1),
+        macs=costs["macs_kept"],
+        packed_bytes=costs["packed_bytes"],
+        bit_operations=costs["bit_operations"],
+    )
+
+
+def _read_scores() -> Scores:
+    if not SCORES.is_file():
+        return {}
+    return {
+        name: {seed: Score(**fields) for seed, fields in seeds.items()}
+        for name, seeds in json.loads(SCORES.read_text()).items()
+    }
+
+
+def _write_scores(scores: Scores) -> None:
+    plain = {name: {seed: asdict(score) for seed, score in sorted(seeds.items())} for name, seeds in scores.items()}
+    SCORES.write_text(json.dumps(plain, indent=1, sort_keys=True) + "\n")
+
+
+def _block(table: Mapping[str, Any], specs: Mapping[str, Spec], scores: Scores) -> str:
+    dense = scores[table["dense"]]
+    lines = [
+        f"## {table['title']}",
+        "",
+        "| network | MACs | packed | steps in all | score on the test images | seeds | minutes | spec |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    rows = [{"spec": table["dense"], "label": "dense"}, *table["rows"]]
+    for row in rows:
+        found = scores[row["spec"]]
+        if found:
+            before = _steps(dense) if specs[row["spec"]].init else 0
+            lines.append(_line(row, list(found.values()), before, next(iter(dense.values()))))
+    return "\n".join([*lines, "", *_paragraphs(table), ""])
+
+
+def _paragraphs(table: Mapping[str, Any]) -> list[str]:
+    return [table["note"]] if "note" in table else []
+
+
+def _steps(found: Mapping[str, Score]) -> int:
+    return next(iter(found.values())).steps
+
+
+def _line(row: Mapping[str, Any], found: list[Score], before: int, dense: Score) -> str:
+    first, values = found[0], [100 * each.score for each in found]
+    spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
+    cells = [
+        row["label"],
+        f"{short(first.macs)} ({100 * first.macs / dense.macs:.1f} %)",
+        short(first.packed_bytes, "B"),
+        f"{first.steps + before:,}",
+        f"{mean(values):.1f}{spread}",
+        str(len(values)),
+        f"{mean(each.minutes for each in found):.0f}",
+        f"`{row['spec']}`",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _replaced(page: str, tables: str) -> str:
+    """The page with everything between its two marks written anew."""
+    head, rest = page.split("<!-- tables -->\n")
+    _, tail = rest.split("<!-- end of tables -->")
+    return f"{head}<!-- tables -->\n\n{tables}\n<!-- end of tables -->{tail}"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
