@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,8 +19,7 @@ from qprune.budget.showing import Shown
 from qprune.export.comparing import processor
 from qprune.export.packages import import_onnx, import_runtime
 from qprune.flow import Flow, trace
-from qprune.report import LayerCost
-from qprune.report.bits import stored_bits
+from qprune.report.bits import FLOAT, arriving_bits, slot_bits, stored_bits
 from qprune.shrink.weights import WEIGHTED, input_count, output_count
 
 BITS = 8  # of integer kernels: fewer bits take as long
@@ -162,26 +162,18 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+Layers = Mapping[str, tuple[float, float]]  # by module path: input and output channels that are kept
+
+
 @frozen
 class _Layer:
     shapes: tuple[LayerShape, ...]  # one for each call
     dense: Counts
-    sums: bool  # whether its outputs are real numbers even where it reads integers
-
-    def of(self, integer: bool) -> list[LayerShape]:
-        numbers: Numbers = "real" if not integer else "sums" if self.sums else "integer"
-        return [shape.of(numbers) for shape in self.shapes]
-
-
-@frozen
-class _Whole:
-    features: float
-    integer: bool
-    rest: float
+    features: int  # of all calls
 
 
 class Latency:
-    """What the exported file of a network takes, for any number of channels and bits of its layers.
+    """What the exported file of a network takes, for any number of channels of its layers.
 
     The layers are looked up in a table. What is beside them (sums, pooling, concatenation, resizing, quantizers where
     integers begin and end) is taken from whole networks that were measured: the difference to the sum of their layers,
@@ -189,8 +181,8 @@ class Latency:
     and at such a network the estimate is what was measured.
 
     Args:
-        net: the dense network, or one with quantizers that are active: then these tell which layers write real numbers.
-            Without any it is taken that all of a quantized network is, but for its outputs (``complete = true``).
+        net: the dense network; with active quantizers, if it is to have some. They decide which layers compute with
+            integers.
         example: an input of it, a tensor or a tuple of them, of one image; its shape is what the latency is for.
         table: which is measured by `prepare`.
 
@@ -201,30 +193,22 @@ class Latency:
         >>> net, image = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 5, 3)), torch.zeros(1, 3, 16, 24)
         >>> latency = Latency(net, image, LatencyTable(None))
         >>> latency.prepare(verbose=0)
-        >>> rows = layer_costs(net, trace(net, image))
-        >>> latency.learn(rows, seconds := latency.measure(net))
-        >>> abs(latency.seconds(rows) - seconds) < 1e-9
+        >>> layers = {"0": (3, 8), "2": (8, 5)}
+        >>> latency.learn(layers, seconds := latency.measure(net))
+        >>> abs(latency.seconds(layers) - seconds) < 1e-9
         True
     """
 
     def __init__(self, net: nn.Module, example: Any, table: LatencyTable) -> None:
         self.example, self.table = example, table
-        flow = trace(net, example)
-        self.layers = _layers(net, flow)
-        self.wholes: list[_Whole] = []
+        self.layers = _layers(net, trace(net, example))
+        self._rests = {0.0: 0.0}  # by kept features, what is beside the layers
+        self._looked_up: dict[tuple[str, float, float], float] = {}
 
-    def prepare(
-        self,
-        *,
-        integer: Sequence[bool] = (False,),
-        least: float = LEAST,
-        verbose: str | int = "auto",
-        out: TextIO | None = None,
-    ) -> None:
+    def prepare(self, *, least: float = LEAST, verbose: str | int = "auto", out: TextIO | None = None) -> None:
         """Measure what is missing in the table for these layers.
 
         Args:
-            integer: whether layers compute with real numbers, with integers, or, ``(False, True)``, with either.
             least: the smallest share of its channels that a layer keeps; of fewer there is no estimate.
             verbose: as for `LatencyTable.measure`.
             out: as there.
@@ -234,56 +218,51 @@ class Latency:
         """
         points: dict[LayerShape, set[Counts]] = {}
         for layer in self.layers.values():
-            for shape in (shape for kind in integer for shape in layer.of(kind)):
+            for shape in layer.shapes:
                 points.setdefault(shape, set()).update(shape.grid(layer.dense, least))
         self.table.measure({shape: sorted(each) for shape, each in points.items()}, verbose=verbose, out=out)
 
-    def layer(self, path: str, inputs: float, outputs: float, *, integer: bool) -> float:
+    def layer(self, path: str, inputs: float, outputs: float) -> float:
         """Seconds of one layer; of all its calls, if there are several.
 
         Args:
             path: module path of a convolution or linear layer.
             inputs: kept input channels.
             outputs: kept output channels.
-            integer: whether weights and values have at most 8 bits.
 
         Raises:
             KeyError: for another path, and where `prepare` has not measured.
         """
-        return sum(self.table.seconds(shape, inputs, outputs) for shape in self.layers[path].of(integer))
+        asked = path, inputs, outputs  # a search asks a thousand times
+        if asked not in self._looked_up:
+            of_calls = (self.table.seconds(shape, inputs, outputs) for shape in self.layers[path].shapes)
+            self._looked_up[asked] = sum(of_calls)
+        return self._looked_up[asked]
 
-    def seconds(self, rows: Iterable[LayerCost]) -> float:
+    def seconds(self, kept: Layers) -> float:
         """Seconds of a whole network.
 
         Args:
-            rows: its ledger; of each row path, kept channels, bits and dense features are read.
+            kept: at least of each convolution and linear layer.
         """
-        rows = [row for row in rows if row.path in self.layers]
-        return self._by_layers(rows) + self._rest(_features(rows), _mostly_integer(rows))
+        features, rests = self._features(kept), sorted(self._rests)
+        return self._by_layers(kept) + float(np.interp(features, rests, [self._rests[each] for each in rests]))
 
-    def _by_layers(self, rows: Iterable[LayerCost]) -> float:
-        return self.table.overhead.run + sum(
-            self.layer(row.path, row.channels_in_kept or 1, row.channels_out_kept or 1, integer=_is_integer(row))
-            for row in rows
-        )
-
-    def _rest(self, features: float, integer: bool) -> float:
-        known = {each.features: each.rest for each in self.wholes if each.integer == integer}
-        known.setdefault(0.0, 0.0)
-        places = sorted(known)
-        return float(np.interp(features, places, [known[place] for place in places]))
-
-    def learn(self, rows: Iterable[LayerCost], seconds: float) -> None:
+    def learn(self, kept: Layers, seconds: float) -> None:
         """Take in what a whole network was measured to take.
 
         Args:
-            rows: its ledger.
+            kept: as for `seconds`.
             seconds: what `measure` found.
         """
-        rows = [row for row in rows if row.path in self.layers]
-        whole = _Whole(_features(rows), _mostly_integer(rows), seconds - self._by_layers(rows))
-        self.wholes = [each for each in self.wholes if (each.features, each.integer) != (whole.features, whole.integer)]
-        self.wholes.append(whole)
+        self._rests[self._features(kept)] = seconds - self._by_layers(kept)
+
+    def _by_layers(self, kept: Layers) -> float:
+        layers = (self.layer(path, *(max(1.0, count) for count in kept[path])) for path in self.layers)
+        return self.table.overhead.run + sum(layers)
+
+    def _features(self, kept: Layers) -> float:
+        return sum(layer.features * kept[path][1] / layer.dense[1] for path, layer in self.layers.items())
 
     def measure(self, net: nn.Module) -> float:
         """Seconds that the exported file of a network takes, for one image of the example's shape.
@@ -296,38 +275,19 @@ class Latency:
 
 
 def _layers(net: nn.Module, flow: Flow) -> dict[str, _Layer]:
-    stored = dict(enumerate(stored_bits(flow)))
-    quantizes = any(bits <= BITS for bits in stored.values())
-    last = _makers_of_outputs(flow)
+    bits = list(zip(arriving_bits(flow), stored_bits(flow), strict=True))
     found = {}
     for path, module in net.named_modules():
         calls = flow.of(path) if isinstance(module, WEIGHTED) else ()
         if calls:
-            sums = [stored[call.index] > BITS if quantizes else call.index in last for call in calls]
-            dense = input_count(module), output_count(module)
-            found[path] = _Layer(tuple(shape_of(module, call) for call in calls), dense, any(sums))
+            of_weight = slot_bits(module, "weight") or FLOAT
+            shapes = [shape_of(module, call).of(_numbers(of_weight, *bits[call.index])) for call in calls]
+            features = sum(prod(call.shape) for call in calls)
+            found[path] = _Layer(tuple(shapes), (input_count(module), output_count(module)), features)
     return found
 
 
-def _makers_of_outputs(flow: Flow) -> set[int]:
-    """The calls of layers with weights whose results are the network's, perhaps reshaped or rectified."""
-    makers, left = set(), list(flow.outputs)
-    while left:
-        index = left.pop()
-        if index >= 0 and index not in makers:
-            makers.add(index)
-            if not isinstance(flow.calls[index].layer, WEIGHTED):
-                left += flow.calls[index].inputs
-    return makers
-
-
-def _is_integer(row: LayerCost) -> bool:
-    return (row.weight_bits or 32) <= BITS and (row.activation_bits or 32) <= BITS
-
-
-def _features(rows: Iterable[LayerCost]) -> float:
-    return sum(row.features * (row.channels_out_kept or 0) / (row.channels_out or 1) for row in rows)
-
-
-def _mostly_integer(rows: Sequence[LayerCost]) -> bool:
-    return sum(row.macs * (1 if _is_integer(row) else -1) for row in rows) > 0
+def _numbers(weight: int, arriving: int, stored: int) -> Numbers:
+    if max(weight, arriving) > BITS:
+        return "real"
+    return "integer" if stored <= BITS else "sums"
