@@ -49,6 +49,12 @@ def narrowed(dense: nn.Module, image: Tensor, ratio: float, quantized: bool) -> 
     return qprune.calibrate(net, [torch.randn(4, *image.shape[1:])]) if quantized else net
 
 
+def layers_of(net: nn.Module, image: Tensor) -> dict[str, tuple[float, float]]:
+    """Which channels of each layer are kept, by the ledger."""
+    rows = layer_costs(net, trace(net, image))
+    return {row.path: (row.channels_in_kept or 0, row.channels_out_kept or 0) for row in rows}
+
+
 def lines_of(name: str, found: LatencyTable) -> list[tuple[str, ...]]:
     """A line for each kind of numbers and each ratio."""
     options, size = NETWORKS[name]
@@ -56,15 +62,15 @@ def lines_of(name: str, found: LatencyTable) -> list[tuple[str, ...]]:
     dense, image = as_if_trained(zoo.create(name, **options)), torch.randn(1, *size)
     lines = []
     for quantized in (False, True):
-        latency = Latency(dense, image, found)
-        latency.prepare(integer=(quantized,), least=1 / 4, verbose=2)
         nets = {ratio: narrowed(dense, image, ratio, quantized) for ratio in RATIOS}
-        ledgers = {ratio: layer_costs(net, trace(net, image)) for ratio, net in nets.items()}
+        latency = Latency(nets[0.0], image, found)
+        latency.prepare(least=1 / 4, verbose=2)
+        kept = {ratio: layers_of(net, image) for ratio, net in nets.items()}
         measured = {ratio: latency.measure(net) for ratio, net in nets.items()}
-        estimates = [{ratio: latency.seconds(rows) for ratio, rows in ledgers.items()}]
+        estimates = [{ratio: latency.seconds(each) for ratio, each in kept.items()}]
         for ratio in ANCHORS:
-            latency.learn(ledgers[ratio], measured[ratio])
-            estimates.append({each: latency.seconds(rows) for each, rows in ledgers.items()})
+            latency.learn(kept[ratio], measured[ratio])
+            estimates.append({other: latency.seconds(each) for other, each in kept.items()})
         for ratio in RATIOS:
             told = [f"{1000 * each[ratio]:.3f} ({each[ratio] / measured[ratio]:.2f})" for each in estimates]
             numbers = "W8A8" if quantized else "float"

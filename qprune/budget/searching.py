@@ -144,7 +144,7 @@ class _Work:
         """The same that can be asked for its latency, too, with such bits."""
         net = carried_out(self.fitted, self._whole(width))
         with _of_the_file():
-            return evolve(self, latency=Latency(net, self.example, LatencyTable(file)))
+            return evolve(self, latency=Latency(net.cpu(), self.example.cpu(), LatencyTable(file)))
 
     def prepare(self, problem: Problem, verbose: str | int, out: TextIO | None) -> None:
         """Fill the table of latency, and tell it what the largest file and the smallest take."""
@@ -182,7 +182,7 @@ class _Work:
                 if any(choice.bits is not None for choice in point.values()):
                     calibrate(net, [self.example])  # ranges do not matter, and a file needs some
                 with _of_the_file():
-                    self._counted[known]["latency"] = self.latency.measure(net)
+                    self._counted[known]["latency"] = self.latency.measure(net.cpu())
         return self._counted[known]
 
     def choose(self, method: Method, problem: Problem) -> dict[Group, Choice]:
@@ -195,20 +195,19 @@ class _Work:
                 break
             tried.append(choices)
             costs, modelled = self.counted(choices), problem.costs(choices)
-            used = self._used(choices, limits)
+            used = {kind: costs[kind] / limit for kind, limit in limits.items()}
             if max(used.values()) <= 1 and any(share >= COSTS[kind].close for kind, share in used.items()):
                 break
             tight = {
                 kind: limit * min(1.0, 0.9999 / used[kind]) * modelled[kind] / costs[kind]
                 for kind, limit in limits.items()
             }
-        most = {i: max(self._used(choices, limits).values()) for i, choices in enumerate([*tried, problem.smallest()])}
-        best = max(most, key=lambda i: (most[i] <= 1, most[i] if most[i] <= 1 else -most[i]))
-        return [*tried, problem.smallest()][best]
+        return max([*tried, problem.smallest()], key=lambda point: self._nearness(point, limits))
 
-    def _used(self, point: Point, limits: Mapping[str, float]) -> dict[str, float]:
-        costs = self.counted(point)
-        return {kind: costs[kind] / limit for kind, limit in limits.items()}
+    def _nearness(self, point: Point, limits: Mapping[str, float]) -> tuple[bool, float]:
+        """Greater for what meets the limits, and for what comes nearer to them."""
+        used = max(self.counted(point)[kind] / limit for kind, limit in limits.items())
+        return used <= 1, -abs(used - 1)
 
     def notes(self, point: Point, budgets: Sequence[Budget]) -> Iterator[str]:
         """Sentences about what was found."""

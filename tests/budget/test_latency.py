@@ -7,7 +7,6 @@ from functools import partial
 
 import pytest
 import torch
-from attrs import evolve
 from torch import nn
 
 import qprune
@@ -26,7 +25,7 @@ def timed(monkeypatch):
     """Layers whose time is known, in place of measured ones; which were asked for."""
     asked = []
 
-    def time_layers(shape, counts, overhead, threads, stop_after=None):
+    def time_layers(shape, counts, overhead, threads):
         asked.extend((shape, each) for each in counts)
         return {(inputs, outputs): 1e-6 * (3 + inputs * outputs) for inputs, outputs in counts}
 
@@ -127,8 +126,9 @@ def small() -> nn.Module:
 IMAGE = torch.zeros(1, 3, 48, 40)
 
 
-def ledger(net):
-    return layer_costs(net, trace(net, IMAGE))
+def layers_of(net):
+    """Which channels are kept, by the ledger."""
+    return {row.path: (row.channels_in_kept, row.channels_out_kept) for row in layer_costs(net, trace(net, IMAGE))}
 
 
 def narrow(ratio: float, bits: int | None = None) -> nn.Module:
@@ -143,64 +143,64 @@ def narrow(ratio: float, bits: int | None = None) -> nn.Module:
     return qprune.calibrate(net, [torch.randn(4, 3, 48, 40)]) if bits else net
 
 
-def test_every_layer_with_weights_is_known_with_what_it_computes_with(timed):
-    known = Latency(small(), IMAGE, LatencyTable(None))
-    numbers = {path: [shape.numbers for shape in layer.of(integer=True)] for path, layer in known.layers.items()}
-    assert numbers == {"0": ["integer"], "2": ["integer"], "4": ["integer"], "6": ["integer"], "10": ["sums"]}
-    assert all(shape.numbers == "real" for layer in known.layers.values() for shape in layer.of(integer=False))
+@pytest.mark.parametrize(
+    ("bits", "numbers"), [(None, ["real"] * 5), (8, ["integer"] * 4 + ["sums"]), (4, ["integer"] * 4 + ["sums"])]
+)
+def test_every_layer_with_weights_is_known_with_what_it_computes_with(timed, bits, numbers):
+    known = Latency(narrow(0, bits), IMAGE, LatencyTable(None))
+    assert list(known.layers) == ["0", "2", "4", "6", "10"]
+    assert [layer.shapes[0].numbers for layer in known.layers.values()] == numbers
+
+
+def test_a_layer_that_reads_what_is_not_rounded_computes_with_real_numbers(timed):
+    weights = {"sites": [{"types": ["Conv2d"], "at": "weight"}], "bits": 8, "start": 0}
+    net = qprune.calibrate(qprune.swap(small(), IMAGE, quantize=[weights]), [IMAGE + 1])
+    known = Latency(net, IMAGE, LatencyTable(None))
+    assert {layer.shapes[0].numbers for layer in known.layers.values()} == {"real"}
 
 
 def test_a_network_that_was_measured_is_what_its_estimate_is(timed):
     known = Latency(small(), IMAGE, LatencyTable(None))
     known.prepare(verbose=0)
-    dense, half = ledger(small()), ledger(narrow(0.5))
+    dense, half = layers_of(small()), layers_of(narrow(0.5))
     alone = known.seconds(half)
     known.learn(dense, known.seconds(dense) + 8e-4)
-    share = latency._features([row for row in half if row.path in known.layers]) / latency._features(dense)
-    assert known.seconds(half) == pytest.approx(alone + 8e-4 * share)
+    sizes = {"0": 48 * 40, "2": 48 * 40, "4": 23 * 19, "6": 46 * 38, "10": 1}
+    features = [sum(size * layers[path][1] for path, size in sizes.items()) for layers in (half, dense)]
+    assert known.seconds(half) == pytest.approx(alone + 8e-4 * features[0] / features[1])
     known.learn(half, 1e-3)
     assert known.seconds(half) == pytest.approx(1e-3)
     assert known.seconds(dense) > 1e-3
 
 
-def test_bits_decide_between_real_numbers_and_integers(timed, monkeypatch):
-    known = Latency(small(), IMAGE, LatencyTable(None))
-    known.prepare(integer=(False, True), verbose=0)
-    asked = []
-    seconds = known.table.seconds
-    monkeypatch.setattr(known.table, "seconds", lambda shape, *counts: asked.append(shape) or seconds(shape, *counts))
-    row = next(row for row in ledger(small()) if row.path == "4")
-    for bits in [(32, 32), (8, 32), (4, 8)]:
-        known.seconds([evolve(row, weight_bits=bits[0], activation_bits=bits[1])])
-    assert [shape.numbers for shape in asked] == ["real", "real", "integer"]
-
-
-@pytest.fixture(scope="module")
-def measured():
-    known = Latency(small(), IMAGE, LatencyTable(None))
-    known.prepare(integer=(False, True), least=1 / 4, verbose=0)
+def measured(bits: int | None) -> Latency:
+    known = Latency(narrow(0, bits), IMAGE, LatencyTable(None))
+    known.prepare(least=1 / 4, verbose=0)
     return known
 
 
+@pytest.fixture(scope="module")
+def known():
+    return {bits: measured(bits) for bits in (None, 8)}
+
+
 @pytest.mark.parametrize(("ratio", "bits"), [(0.5, None), (0.75, None), (0.5, 8)])
-def test_the_estimate_of_a_shrunk_network_is_near_what_its_file_takes(measured, ratio, bits):
+def test_the_estimate_of_a_shrunk_network_is_near_what_its_file_takes(known, ratio, bits):
     net = narrow(ratio, bits)
-    assert 0.4 < measured.seconds(ledger(net)) / measured.measure(net) < 2.5
+    assert 0.2 < known[bits].seconds(layers_of(net)) / known[bits].measure(net) < 5
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bits", [None, 8])
-def test_with_the_dense_network_measured_the_estimate_is_nearer(bits):
-    known = Latency(small(), IMAGE, LatencyTable(None))
-    known.prepare(integer=(bits is not None,), least=1 / 4, verbose=0)
+def test_with_whole_networks_measured_the_estimate_is_nearer(bits):
+    known = measured(bits)
     for ratio in (0.0, 0.75):
         net = narrow(ratio, bits)
-        known.learn(ledger(net), known.measure(net))
+        known.learn(layers_of(net), known.measure(net))
     net = narrow(0.5, bits)
-    assert 0.75 < known.seconds(ledger(net)) / known.measure(net) < 1.35
+    assert 0.75 < known.seconds(layers_of(net)) / known.measure(net) < 1.35
 
 
-def test_more_channels_take_longer(measured):
-    take = partial(measured.layer, "4", integer=False)
+def test_more_channels_take_longer(known):
+    take = partial(known[None].layer, "4")
     assert take(12, 16) < take(48, 64)
-    assert take(24, 32) < take(48, 64)
