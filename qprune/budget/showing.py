@@ -20,8 +20,8 @@ class Shown:
     Example:
         >>> import io
         >>> Shown(2, out := io.StringIO()).cost("7 measurements", 100.0)
-        >>> out.getvalue()
-        '7 measurements: about 2 minutes.\n'
+        >>> out.getvalue().rstrip()
+        '7 measurements: about 2 minutes.'
     """
 
     def __init__(self, verbose: str | int, out: TextIO) -> None:
