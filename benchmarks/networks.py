@@ -27,17 +27,22 @@ def dense_network(spec: str | Spec) -> nn.Module:
 def masked_network(spec: str | Spec) -> nn.Module:
     """The same with random masks."""
     net = qprune.build(spec)
+    drop(net, SPARSITY)
+    return as_if_trained(deployed(net))
+
+
+def drop(net: nn.Module, sparsity: float) -> None:
+    """Drop a share of the channels at every mask, by chance."""
     masks = {site.name: site.mask for site in sites(net) if site.mask is not None}
     for mask in masks.values():
         if not mask.tied:
             mask.score.uniform_()
-            mask.refresh(SPARSITY)
+            mask.refresh(sparsity)
     for mask in masks.values():
         if mask.coupled:
             mask.keep.copy_(masks[mask.coupled[0]].keep)
     for mask in masks.values():
         follow(mask, masks)
-    return as_if_trained(deployed(net))
 
 
 def follow(mask: ChannelMask, masks: dict[str, ChannelMask]) -> None:

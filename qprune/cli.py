@@ -280,7 +280,7 @@ def sensitivity(
     multiple=True,
     required=True,
     metavar="COST=MOST",
-    help="macs=0.25, bytes=100kB, bops=1% or params=50k, say; a number up to 1 is a share. May be repeated.",
+    help="macs=0.25, bytes=100kB, bops=1%, params=50k or latency=2.5ms, say; up to 1 it is a share. May be repeated.",
 )
 @click.option("--bits", help="Numbers of bits to choose from, such as 2,4,8; without it all stays in float.")
 @click.option("--method", type=click.Choice(list(METHODS)), default="sensitivity", show_default=True,

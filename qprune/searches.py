@@ -112,8 +112,9 @@ def search(
     Args:
         model: a dense network, or a run of one.
         budget: the most that the network may cost, ``{"macs": 0.25, "bytes": "100kB"}``: `macs`, `params`, `bytes`
-            (packed weights) or `bops` (MACs times bits of weights and values). A number up to 1 is a share of what the
-            dense network costs; ``["macs=0.25"]`` says the same.
+            (packed weights), `bops` (MACs times bits of weights and values) or `latency` (``"2.5ms"``: of the exported
+            file in ONNX Runtime, on one thread of this machine). A number up to 1 is a share of what the dense network
+            costs; ``["macs=0.25"]`` says the same.
         data: as for `fit`; of a run it is known.
         bits: widths to choose from, each from 2 to 8; without any, everything stays in float.
         method: ``"sensitivity"``; or, to see what that is worth, ``"uniform"`` (the same share everywhere) or
@@ -124,7 +125,7 @@ def search(
         least: share of its channels that each group keeps, in [0, 1).
         compare: as for `sensitivity`.
         seed: as for `sensitivity`, and of the method ``"random"``.
-        file: where measurements are kept, as for `sensitivity`, which shares them.
+        file: where measurements are kept, as for `sensitivity`, which shares them; the table of latencies beside it.
         runs: where run folders lie.
         device: where to compute, for a run; a network stays where it is.
         verbose: as for `sensitivity`.
@@ -137,6 +138,7 @@ def search(
         CheckpointError: as for `load`; if ``file`` holds something else.
         DataError: if there are no images.
         PlanError: for a budget that cannot be read or met, or is met already, and as for `sensitivity`.
+        ExportError: for a budget of latency, if the network cannot be exported or the packages for it are missing.
 
     Example:
         >>> found = qprune.search("runs/digits/baseline", {"macs": 0.25}, images=64, verbose=0)

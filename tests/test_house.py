@@ -44,7 +44,7 @@ SAME_FLOOR = {
     "training": {"report"},
     "export": {"report", "training"},
     "calibration": {"training"},
-    "budget": {"calibration", "report", "training"},
+    "budget": {"calibration", "export", "report", "training"},
     "searches": {"trained"},
 }
 

@@ -3,22 +3,45 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from attrs import frozen
+from attrs import field, frozen
 
 from qprune.errors import PlanError
 from qprune.report import short
 from qprune.spelling import nearest
 
-# word in a budget -> what is counted, and the unit of a number
-COSTS = {
-    "macs": ("MACs", ""),
-    "params": ("parameters", ""),
-    "bytes": ("packed bytes", "B"),
-    "bops": ("bit operations", ""),
-}
+_THOUSANDS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
-_NUMBER = re.compile(r"\s*((?:\d+(?:\.\d+)?|\.\d+)(?:e[+-]?\d+)?)\s*(%|[kMGT]?)\s*(B)?\s*")
-_POWERS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+
+@frozen
+class Cost:
+    """A kind of cost.
+
+    Attributes:
+        title: in a table.
+        units: what may stand behind a number, and how much it is of.
+        examples: an absolute budget.
+        rounded: whether fewer bits cost less.
+        close: the share of a budget that is near enough to it: of what is timed less than of what is counted.
+    """
+
+    title: str
+    units: Mapping[str, float] = field(factory=_THOUSANDS.copy)
+    example: str = "10M"
+    rounded: bool = False
+    close: float = 0.98
+
+
+# by the word of a budget
+COSTS = {
+    "macs": Cost("MACs"),
+    "params": Cost("parameters"),
+    "bytes": Cost("packed bytes", {f"{power}{unit}": size for unit in ("", "B") for power, size in _THOUSANDS.items()},
+                  "100kB", rounded=True),
+    "bops": Cost("bit operations", rounded=True),
+    "latency": Cost("latency", {"s": 1.0, "ms": 1e-3, "us": 1e-6, "\u00b5s": 1e-6}, "2.5ms", close=0.95),
+}  # fmt: skip
+
+_NUMBER = re.compile(r"\s*((?:\d+(?:\.\d+)?|\.\d+)(?:e[+-]?\d+)?)\s*(%|[a-zA-Z\u00b5]*)\s*")
 
 
 @frozen
@@ -27,7 +50,7 @@ class Budget:
 
     Attributes:
         cost: a word of `COSTS`.
-        most: MACs, parameters, bytes or bit operations; where ``share``, a share of the dense network's.
+        most: MACs, parameters, bytes, bit operations or seconds; where ``share``, a share of the dense network's.
         share: whether ``most`` is a share.
 
     Example:
@@ -51,10 +74,12 @@ def told(cost: str, value: float) -> str:
     """A cost for people.
 
     Example:
-        >>> told("bytes", 100_000), told("macs", 1e7)
-        ('100 kB', '10 M')
+        >>> told("bytes", 100_000), told("macs", 1e7), told("latency", 0.0025)
+        ('100 kB', '10 M', '2.5 ms')
     """
-    return short(value, COSTS[cost][1])
+    if cost == "latency":
+        return f"{1e3 * value:.4g} ms"
+    return short(value, "B" if cost == "bytes" else "")
 
 
 def read_budgets(written: Mapping[str, float | str] | Sequence[str]) -> tuple[Budget, ...]:
@@ -63,7 +88,7 @@ def read_budgets(written: Mapping[str, float | str] | Sequence[str]) -> tuple[Bu
     Args:
         written: ``{"macs": 0.25, "bytes": "100kB"}``, or ``["macs=0.25", "bytes=100kB"]``. A number up to 1, or one
             with ``%``, is a share of what the dense network costs; others are absolute, with k, M, G or T for
-            thousands.
+            thousands; a latency in ``s``, ``ms`` or ``us``.
 
     Raises:
         PlanError: for an unknown cost, a number that cannot be read or makes no sense, or no budget at all.
@@ -92,27 +117,21 @@ def _pair(text: str) -> tuple[str, str]:
 def _budget(cost: str, value: float | str) -> Budget:
     if cost not in COSTS:
         raise PlanError(f'A budget is of {", ".join(COSTS)}; received "{cost}"{nearest(cost, COSTS)}.')
-    number, unit = _read(cost, value)
+    match = _NUMBER.fullmatch(str(value)) if not isinstance(value, bool) else None
+    if match is None:
+        raise _unreadable(cost, value)
+    number, unit = float(match[1]), match[2]
     share = unit == "%" or (unit == "" and number <= 1)
-    if unit == "%":
-        number /= 100
+    if not share and unit not in COSTS[cost].units:
+        raise _unreadable(cost, value)
+    number *= 0.01 if unit == "%" else 1.0 if share else COSTS[cost].units[unit]
     if number <= 0 or (share and number > 1):
         raise PlanError(f"A budget as a share of the dense network is greater than 0 and at most 1; received {value}.")
     return Budget(cost, number, share)
 
 
-def _read(cost: str, value: float | str) -> tuple[float, str]:
-    match = _NUMBER.fullmatch(str(value)) if not isinstance(value, bool) else None
-    if match is None:
-        raise _unreadable(cost, value)
-    number, power, unit = float(match[1]), match[2], match[3] or ""
-    if unit not in ("", COSTS[cost][1]):
-        raise _unreadable(cost, value)
-    return (number, "%") if power == "%" else (number * _POWERS[power], power + unit)
-
-
 def _unreadable(cost: str, value: object) -> PlanError:
-    example = "bytes=100kB or bytes=0.25" if cost == "bytes" else f"{cost}=10M or {cost}=0.25"
+    example = f"{cost}={COSTS[cost].example} or {cost}=0.25"
     return PlanError(
         f"The budget of {cost} must be a number such as {example} (a share of the dense network's); received {value}."
     )

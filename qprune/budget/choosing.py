@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from attrs import field, frozen
 
-from qprune.budget.budgets import Budget, told
+from qprune.budget.budgets import COSTS, Budget, told
 from qprune.budget.costs import Choice, Point
 from qprune.budget.groups import Group
 from qprune.budget.knapsack import choose_one_each
@@ -233,27 +233,30 @@ def _filled(problem: Problem, point: dict[Group, Choice]) -> dict[Group, Choice]
         point = {**point, group: Choice(point[group].dropped - 1, point[group].bits)}
 
 
-def check_limits(problem: Problem, budgets: Sequence[Budget], dense: Mapping[str, float]) -> None:
+def check_limits(
+    problem: Problem, budgets: Sequence[Budget], dense: Mapping[str, float], least: Mapping[str, float]
+) -> None:
     """Refuse budgets that cannot be met, or that the dense network meets already.
 
     Args:
         problem: whose limits these are.
         budgets: as they were written.
         dense: what the dense network costs.
+        least: what the smallest does.
 
     Raises:
         PlanError: with the nearest that can be met.
     """
-    least = problem.costs(problem.smallest())
     for budget in budgets:
         kind, limit = budget.cost, problem.limits[budget.cost]
         if least[kind] > limit:
             nearest = f"{told(kind, least[kind])}, {100 * least[kind] / dense[kind]:.3g} % of the dense network's"
             fewest = min(problem.widths, key=lambda width: width or 32)
             how = f" at {fewest} bits" if fewest is not None else ""
+            other = ", or give fewer bits" if COSTS[kind].rounded else ""
             raise PlanError(
                 f"The budget {budget} cannot be met: with {100 * problem.least:.3g} % of the channels of each group"
-                f"{how} the network costs {nearest}. Ask for that or more, or give fewer bits."
+                f"{how} the network costs {nearest}. Ask for that or more{other}."
             )
     if all(dense[budget.cost] <= problem.limits[budget.cost] for budget in budgets):
         costs = ", ".join(f"{budget.cost} = {told(budget.cost, dense[budget.cost])}" for budget in budgets)

@@ -62,6 +62,10 @@ class CostModel:
         dropped = np.array([point[group].dropped for group in self.groups], dtype=float)
         return self._dense.inputs - self._reads @ dropped, self._dense.outputs - self._makes @ dropped
 
+    def layers(self, point: Point) -> dict[str, tuple[float, float]]:
+        """The same by the module paths of the rows."""
+        return dict(zip(self._dense.paths, zip(*map(np.ndarray.tolist, self.counts(point)), strict=True), strict=True))
+
     def bits(self, point: Point) -> tuple[Array, Array]:
         """For each row the bits of its weights and of what it reads."""
         own = np.array([point[group].bits or FLOAT for group in self.groups] + [FLOAT])
@@ -87,6 +91,7 @@ class CostModel:
 
 @frozen(eq=False)
 class _Dense:
+    paths: tuple[str, ...]
     inputs: Array
     outputs: Array
     weights: Array
@@ -211,6 +216,7 @@ def _dense_of(net: nn.Module, rows: Sequence[LayerCost]) -> _Dense:
     weights = np.array([m.weight.numel() if w else 0 for m, w in zip(modules, weighted, strict=True)], dtype=float)
     macs = np.array([row.macs for row in rows], dtype=float)
     return _Dense(
+        paths=tuple(row.path for row in rows),
         inputs=np.array([row.channels_in or 0 for row in rows], dtype=float),
         outputs=np.array([row.channels_out or 0 for row in rows], dtype=float),
         weights=weights,

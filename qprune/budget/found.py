@@ -142,7 +142,7 @@ class Found:
         limits = {budget.cost: told(budget.cost, budget.limit(self.dense[budget.cost])) for budget in self.budgets}
         rows = [
             [
-                COSTS[kind][0],
+                COSTS[kind].title,
                 told(kind, self.dense[kind]),
                 told(kind, cost),
                 f"{100 * cost / self.dense[kind]:.3g} %",

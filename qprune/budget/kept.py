@@ -1,8 +1,8 @@
-"""`Kept`: measured divergences in a plain file, so that an interrupted measurement is taken up again."""
+"""`Kept`: measured numbers in a plain file, so that an interrupted measurement is taken up again."""
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +12,20 @@ from qprune.training.writing import replaced
 
 FORMAT = 1
 MOST = 2**26  # bytes; a measurement is a line of a hundred
-KINDS = ("ratio", "bits")
+KINDS = ("ratio", "bits")  # of sensitivity
 
-Setting = tuple[str, str, float]  # the name of a group, one of KINDS, and the ratio or the number of bits
+Setting = tuple[str, str, float]  # the name of a group, one of the kinds, and the ratio or the number of bits
 
 
 class Kept:
-    """Measured divergences, each known by its setting; every new one is written at once.
+    """Measured numbers, each known by its setting; every new one is written at once.
 
     One file may hold those of several networks and sets of images, which do not disturb each other.
 
     Args:
         path: a JSON file, ``"sensitivity.json"``; None keeps them in memory alone.
         key: a word for all that the numbers depend on beside the setting: network, images, importance.
+        kinds: the words that may stand in the second place of a setting; a file with others is of something else.
 
     Raises:
         CheckpointError: if there is a file of that name that holds something else.
@@ -36,11 +37,11 @@ class Kept:
         (True, 1)
     """
 
-    def __init__(self, path: Path | None, key: str) -> None:
+    def __init__(self, path: Path | None, key: str, kinds: Collection[str] = KINDS) -> None:
         self.path, self.key = path, key
         self._of_all: dict[str, dict[Setting, float]] = {}
         if path is not None and path.exists():
-            self._of_all = _read(path)
+            self._of_all = _read(path, kinds)
         self._own = self._of_all.setdefault(key, {})
 
     def __contains__(self, setting: Setting) -> bool:
@@ -49,8 +50,12 @@ class Kept:
     def __getitem__(self, setting: Setting) -> float:
         return self._own[setting]
 
-    def __setitem__(self, setting: Setting, divergence: float) -> None:
-        self._own[setting] = divergence
+    def __setitem__(self, setting: Setting, number: float) -> None:
+        self.update({setting: number})
+
+    def update(self, numbers: Mapping[Setting, float]) -> None:
+        """Add several at once, which writes the file once."""
+        self._own.update(numbers)
         if self.path is not None:
             with replaced(self.path) as file:
                 file.write(_text(self._of_all).encode())
@@ -68,10 +73,10 @@ def _text(of_all: Mapping[str, Mapping[Setting, float]]) -> str:
     return f'{{"format": {FORMAT}, "measured": {{\n ' + ",\n ".join(blocks) + "\n}}\n"
 
 
-def _read(path: Path) -> dict[str, dict[Setting, float]]:
+def _read(path: Path, kinds: Collection[str]) -> dict[str, dict[Setting, float]]:
     try:
         content = json.loads(read_regular(path, MOST))
-        return {str(key): _settings(lines) for key, lines in _measured(content).items()}
+        return {str(key): _settings(lines, kinds) for key, lines in _measured(content).items()}
     except (OSError, ValueError, TypeError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is damaged, or of something else"
         raise CheckpointError(
@@ -90,10 +95,10 @@ def _measured(content: Any) -> dict[str, Any]:
     return measured
 
 
-def _settings(lines: Any) -> dict[Setting, float]:
+def _settings(lines: Any, kinds: Collection[str]) -> dict[Setting, float]:
     settings = {}
     for group, kind, level, value in lines:
-        good = isinstance(group, str) and kind in KINDS and _is_number(level) and _is_number(value)
+        good = isinstance(group, str) and kind in kinds and _is_number(level) and _is_number(value)
         if not good:
             raise ValueError("another form")
         settings[(group, kind, level)] = float(value)

@@ -10,13 +10,13 @@ from typing import Any, TextIO
 import torch
 from attrs import frozen
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from qprune.budget.changing import drop, masked, pruned, quantized, renormalized
 from qprune.budget.divergence import divergence, outputs_of
 from qprune.budget.groups import Group, find_groups
 from qprune.budget.kept import Kept, Setting
 from qprune.budget.sensitivity import Curve, Sensitivity
+from qprune.budget.showing import Shown
 from qprune.errors import PlanError
 from qprune.flow import trace
 from qprune.importances import IMPORTANCES, fitting
@@ -27,7 +27,6 @@ from qprune.zoo import deployed
 
 RATIOS = (0.125, 0.25, 0.5, 0.625, 0.75, 0.875)
 BITS = (2, 4, 8)
-BAR = "{n_fmt}/{total_fmt} [{bar:24}] {remaining} {desc}"
 
 
 def measure_sensitivity(
@@ -86,7 +85,7 @@ def measure_sensitivity(
     problems: dict[str, str] = {}
     if missing:
         work = _Work(part, batches, compare, importance, seed, around)
-        problems = _measure(work, plan, missing, kept, _Shown(verbose, out or sys.stderr))
+        problems = _measure(work, plan, missing, kept, Shown(verbose, out or sys.stderr))
     curves = tuple(plan.curve(group, kept, problems.get(group.name, "")) for group in plan.groups)
     count = sum(map(len, batches))
     return Sensitivity(curves, compare, count, importance, sum(setting in kept for setting in missing))
@@ -207,39 +206,12 @@ class _Work:
         return divergence(changed, self.batches, self.dense, self.compare)
 
 
-class _Shown:
-    """Tells the cost before it starts, and then how it goes."""
-
-    def __init__(self, verbose: str | int, out: TextIO) -> None:
-        if isinstance(verbose, bool) or verbose not in ("auto", 0, 1, 2):
-            raise ValueError(f'verbose must be "auto", 0 (silent), 1 (live) or 2 (the cost); received {verbose!r}')
-        self.out, self.silent = out, verbose == 0
-        self.live = verbose == 1 or (verbose == "auto" and out.isatty())
-
-    def cost(self, settings: Sequence[Setting], images: int, seconds: float) -> None:
-        if not self.silent:
-            groups = len({name for name, _, _ in settings})
-            what = f"{len(settings)} measurements of {groups} groups, on {images} images each"
-            self.out.write(f"{what}: about {_duration(seconds)}.\n")
-            self.out.flush()
-
-    def bar(self, settings: int) -> Any:
-        return _Bar(total=settings, bar_format=BAR, file=self.out, dynamic_ncols=True, disable=not self.live)
-
-
-class _Bar(tqdm):
-    monitor_interval = 0  # no thread: it is moved on at every setting
-
-
-def _duration(seconds: float) -> str:
-    return f"{max(2, round(seconds))} seconds" if seconds < 90 else f"{round(seconds / 60)} minutes"
-
-
-def _measure(work: _Work, plan: _Plan, missing: Sequence[Setting], kept: Kept, shown: _Shown) -> dict[str, str]:
+def _measure(work: _Work, plan: _Plan, missing: Sequence[Setting], kept: Kept, shown: Shown) -> dict[str, str]:
     """Measure what is missing; for each group that cannot be pruned, why."""
     problems: dict[str, str] = {}
     by_group = {group: [each for each in missing if each[0] == group.name] for group in plan.groups}
-    shown.cost(missing, sum(map(len, work.batches)), work.seconds(missing))
+    groups, images = len({name for name, _, _ in missing}), sum(map(len, work.batches))
+    shown.cost(f"{len(missing)} measurements of {groups} groups, on {images} images each", work.seconds(missing))
     with torch.no_grad(), shown.bar(len(missing)) as bar:
         for group, settings in by_group.items():
             bar.set_description_str(group.title, refresh=False)

@@ -1,27 +1,29 @@
 """`search_network`: measure, choose, measure again half-way, choose once more, and check what the result costs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from torch import Tensor, nn
 
-from qprune.budget.budgets import Budget
+from qprune.budget.budgets import COSTS, Budget, told
 from qprune.budget.changing import fitted, problems_of
 from qprune.budget.choosing import METHODS, Method, Problem, check_limits
 from qprune.budget.costs import Choice, CostModel, Point, carried_out, counted, model_costs
 from qprune.budget.found import Found
 from qprune.budget.groups import Group, find_groups
+from qprune.budget.latency import Latency, LatencyTable
 from qprune.budget.measuring import RATIOS, check_dense, measure_sensitivity
 from qprune.budget.sensitivity import Curve, Sensitivity
-from qprune.errors import PlanError
+from qprune.calibration import calibrate
+from qprune.errors import ExportError, PlanError
 from qprune.spelling import nearest
 from qprune.zoo import deployed
 
-CLOSE = 0.98  # of a budget is near enough
-ROUNDS = 8  # of choosing again where the model of costs is not the ledger
+ROUNDS = 8  # of choosing again where the model of costs is not the ledger, or not the file
 Batches = Sequence[Tensor]
 
 
@@ -46,7 +48,8 @@ def search_network(
 
     What each group of channels can spare is measured alone, see `measure_sensitivity`, and the least sum is chosen.
     Since what single changes do does not add up at high ratios, it is measured again in a network of which half of that
-    is dropped, and the least sum of the means of both is chosen. Costs are those of the shrunk network, by its ledger.
+    is dropped, and the least sum of the means of both is chosen. Costs are those of the shrunk network, by its ledger;
+    latency is what its exported file takes, estimated from a table of layers that is made first.
 
     Args:
         net: a trained network without masks and quantizers; it is not touched.
@@ -59,12 +62,13 @@ def search_network(
         importance: how the channels of a group are ranked.
         least: share of its channels that each group keeps, in [0, 1); one channel stays in any case.
         seed: of what is drawn by chance: the method ``"random"``, and random ranks.
-        file: where measurements are kept.
+        file: where measurements are kept; the table of layers' latency beside it, in ``latency.json``.
         verbose: as for `measure_sensitivity`.
         out: as for `measure_sensitivity`.
 
     Raises:
         PlanError: for an unknown method, and for budgets that cannot be met or are met already.
+        ExportError: for a budget of latency, if the network cannot be exported, or the packages for that are missing.
     """
     if method not in METHODS:
         raise PlanError(f'method must be one of {", ".join(METHODS)}; received "{method}"{nearest(method, METHODS)}.')
@@ -73,16 +77,19 @@ def search_network(
             f"least is the share of its channels that each group keeps, from 0 to less than 1; received {least}."
         )
     check_dense(net, ratios, bits, importance)
-    part, chosen_by = deployed(net), METHODS[method](seed)
+    part, chosen_by, widths = deployed(net), METHODS[method](seed), tuple(bits) or (None,)
     work = _Work.of(part, batches[0][:1])
-    problem = work.problem(budgets, tuple(bits) or (None,), least)
-    check_limits(problem, budgets, work.dense)
+    if any(budget.cost == "latency" for budget in budgets):
+        work = work.timed(widths[0], file.with_name("latency.json") if file else None)
+    problem = work.problem(budgets, widths, least)
+    check_limits(problem, budgets, work.dense, work.counted(problem.smallest()))
+    work.prepare(problem, verbose, out)
     if chosen_by.measures:
         settings: dict[str, Any] = {"compare": compare, "bits": bits, "importance": importance, "seed": seed}
         settings |= {"file": file, "verbose": verbose, "out": out}
         alone = measure_sensitivity(part, batches, ratios=ratios, **settings)
         problem = evolve(problem, measured=_of_groups(alone))
-        half = _half(work.choose(chosen_by, problem), problem)
+        half = _half(chosen_by.choose(problem), problem)
         # there something is lost already, so what nothing more of a group adds is measured, too
         half_way = measure_sensitivity(part, batches, ratios=(0.0, *ratios), around=half, **settings)
         problem = evolve(problem, measured=_of_groups(alone, half_way))
@@ -96,7 +103,7 @@ def search_network(
         work.dense,
         importance,
         prefix=_prefix(net, part),
-        notes=tuple(f"{group.title} is not pruned: {problem}" for group, problem in work.problems.items()),
+        notes=tuple(work.notes(choices, budgets)),
     )
 
 
@@ -123,36 +130,104 @@ class _Work:
     example: Tensor
     model: CostModel
     problems: Mapping[Group, str]  # of groups that cannot lose channels, although they have members
-    dense: Mapping[str, float]
+    latency: Latency | None = None
+    _counted: dict[tuple[Any, ...], dict[str, float]] = field(factory=dict, init=False)
 
     @classmethod
     def of(cls, part: nn.Module, example: Tensor) -> "_Work":
         groups = find_groups(part, example)
         problems = problems_of(part, example, groups)
         net = fitted(part, example, [group for group in groups if group not in problems], groups)
-        return cls(net, example, model_costs(net, example, groups), problems, counted(net, example))
+        return cls(net, example, model_costs(net, example, groups), problems)
+
+    def timed(self, width: int | None, file: Path | None) -> "_Work":
+        """The same that can be asked for its latency, too, with such bits."""
+        net = carried_out(self.fitted, self._whole(width))
+        with _of_the_file():
+            return evolve(self, latency=Latency(net.cpu(), self.example.cpu(), LatencyTable(file)))
+
+    def prepare(self, problem: Problem, verbose: str | int, out: TextIO | None) -> None:
+        """Fill the table of latency, and tell it what the largest file and the smallest take."""
+        if self.latency is not None:
+            self.latency.prepare(least=problem.least, verbose=verbose, out=out)
+            for point in (self._whole(problem.widths[0]), problem.smallest()):
+                self.latency.learn(self.model.layers(point), self.counted(point)["latency"])
 
     def problem(self, budgets: Sequence[Budget], widths: tuple[int | None, ...], least: float) -> Problem:
         prunable = frozenset(group for group in self.model.groups if group.members and group not in self.problems)
         limits = {budget.cost: budget.limit(self.dense[budget.cost]) for budget in budgets}
-        return Problem(self.model.groups, prunable, widths, self.model.costs, limits, least)
+        return Problem(self.model.groups, prunable, widths, self.costs, limits, least)
 
-    def counted(self, choices: Point) -> dict[str, float]:
-        return counted(carried_out(self.fitted, choices), self.example)
+    @property
+    def dense(self) -> dict[str, float]:
+        return self.counted(self._whole(None))
+
+    def _whole(self, width: int | None) -> dict[Group, Choice]:
+        return dict.fromkeys(self.model.groups, Choice(bits=width))
+
+    def costs(self, point: Point) -> dict[str, float]:
+        """By the model, and the table."""
+        costs = self.model.costs(point)
+        if self.latency is not None:
+            costs["latency"] = self.latency.seconds(self.model.layers(point))
+        return costs
+
+    def counted(self, point: Point) -> dict[str, float]:
+        """By the ledger, and the exported file; the same point has one answer."""
+        known = tuple(point.items())
+        if known not in self._counted:
+            net = carried_out(self.fitted, point)
+            self._counted[known] = counted(net, self.example)
+            if self.latency is not None:
+                if any(choice.bits is not None for choice in point.values()):
+                    calibrate(net, [self.example])  # ranges do not matter, and a file needs some
+                with _of_the_file():
+                    self._counted[known]["latency"] = self.latency.measure(net.cpu())
+        return self._counted[known]
 
     def choose(self, method: Method, problem: Problem) -> dict[Group, Choice]:
-        """What a method chooses, so that the ledger of the network meets the limits and not the model of it alone."""
-        limits, tight, best = problem.limits, dict(problem.limits), None
+        """What a method chooses, so that ledger and file of the network meet the limits, and not the model alone."""
+        limits, tight = problem.limits, dict(problem.limits)
+        tried: list[dict[Group, Choice]] = []
         for _ in range(ROUNDS):
             choices = method.choose(evolve(problem, limits=tight))
+            if choices in tried:
+                break
+            tried.append(choices)
             costs, modelled = self.counted(choices), problem.costs(choices)
             used = {kind: costs[kind] / limit for kind, limit in limits.items()}
-            if max(used.values()) <= 1:
-                best = choices
-                if max(used.values()) >= CLOSE:
-                    break
+            if max(used.values()) <= 1 and any(share >= COSTS[kind].close for kind, share in used.items()):
+                break
             tight = {
                 kind: limit * min(1.0, 0.9999 / used[kind]) * modelled[kind] / costs[kind]
                 for kind, limit in limits.items()
             }
-        return best or problem.smallest()
+        return max([*tried, problem.smallest()], key=lambda point: self._nearness(point, limits))
+
+    def _nearness(self, point: Point, limits: Mapping[str, float]) -> tuple[bool, float]:
+        """Greater for what meets the limits, and for what comes nearer to them."""
+        used = max(self.counted(point)[kind] / limit for kind, limit in limits.items())
+        return used <= 1, -abs(used - 1)
+
+    def notes(self, point: Point, budgets: Sequence[Budget]) -> Iterator[str]:
+        """Sentences about what was found."""
+        yield from (f"{group.title} is not pruned: {problem}" for group, problem in self.problems.items())
+        costs = self.counted(point)
+        for budget in budgets:
+            if costs[budget.cost] > budget.limit(self.dense[budget.cost]):
+                nearest = told(budget.cost, costs[budget.cost])
+                yield f"The budget {budget} is not met: the nearest that was found costs {nearest}."
+        if self.latency is not None:
+            seconds, expected = costs["latency"], self.costs(point)["latency"]
+            yield (
+                f"The exported file takes {told('latency', seconds)} on one thread of this machine; from the table of "
+                f"its layers {told('latency', expected)} were expected ({100 * (expected / seconds - 1):+.0f} %)."
+            )
+
+
+@contextmanager
+def _of_the_file() -> Iterator[None]:
+    try:
+        yield
+    except ExportError as error:
+        raise ExportError(f"A budget of latency is one of the exported file. {error}") from error

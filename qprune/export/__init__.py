@@ -7,7 +7,7 @@ from qprune.export.formats import DIALECTS, FORMATS, file_model
 from qprune.export.qonnx import write_qonnx
 from qprune.export.quant_node import runnable
 from qprune.export.run import export_run, monitored, open_exported, open_run
-from qprune.export.running import OnnxModel, Operators
+from qprune.export.running import Node, OnnxModel, Operators
 from qprune.export.score_errors import score_errors
 from qprune.export.torch_program import TorchProgram, write_program
 from qprune.export.writing import Written, write_network

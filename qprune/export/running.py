@@ -121,15 +121,50 @@ class OnnxModel(nn.Module):
         Raises:
             ExportError: if it was not made with ``profile``.
         """
+        return _count(self._events())
+
+    def nodes(self) -> "tuple[Node, ...]":
+        """The operators that ran, and how long each took in each run; ends the session.
+
+        Raises:
+            ExportError: if it was not made with ``profile``.
+        """
+        seconds: dict[tuple[str, str], list[float]] = {}
+        for event in self._events():
+            if event["name"].endswith(KERNEL):
+                node = event["name"].removesuffix(KERNEL), event["args"]["op_name"]
+                seconds.setdefault(node, []).append(event["dur"] / 1e6)
+        return tuple(Node(*node, tuple(each)) for node, each in seconds.items())
+
+    def _events(self) -> list[dict[str, Any]]:
+        """What the runtime noted of its operators."""
         if self._folder is None:
             raise ExportError("Only a model made with profile=True knows what ran.")
         with self._folder:
             events = json.loads(Path(self.session.end_profiling()).read_text(encoding="utf-8"))
-        return _count(event for event in events if event.get("cat") == "Node" and "op_name" in event["args"])
+        return [event for event in events if event.get("cat") == "Node" and "op_name" in event["args"]]
 
     def extra_repr(self) -> str:
         """Names of inputs and outputs."""
         return f"{', '.join(self.inputs)} -> {', '.join(self.outputs)}"
+
+
+KERNEL = "_kernel_time"  # behind the name of a node, in a profile
+
+
+@frozen
+class Node:
+    """One node of the graph that the runtime made of a file.
+
+    Attributes:
+        name: as in the file, with an ending where the runtime made another one of it.
+        kind: of its operator, ``"QLinearConv"``.
+        seconds: of each run, in whole microseconds, with what noting it took.
+    """
+
+    name: str
+    kind: str
+    seconds: tuple[float, ...]
 
 
 @frozen

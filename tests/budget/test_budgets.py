@@ -21,6 +21,12 @@ from qprune.errors import PlanError
         ("bytes=800B", Budget("bytes", 800, share=False)),
         ("bops=0.8%", Budget("bops", 0.008, share=True)),
         ("bops=.5", Budget("bops", 0.5, share=True)),
+        ("latency=2.5ms", Budget("latency", 0.0025, share=False)),
+        ("latency = 250 us", Budget("latency", 0.00025, share=False)),
+        ("latency=250\u00b5s", Budget("latency", 0.00025, share=False)),
+        ("latency=0.5s", Budget("latency", 0.5, share=False)),
+        ("latency=50%", Budget("latency", 0.5, share=True)),
+        ("latency=0.5", Budget("latency", 0.5, share=True)),
         ("macs=1", Budget("macs", 1.0, share=True)),
     ],
 )
@@ -45,6 +51,8 @@ def test_a_share_is_of_what_the_dense_network_costs():
         ("bytes", 1536, "1.536 kB"),
         ("macs", 10_400_000, "10.4 M"),
         ("params", 12, "12"),
+        ("latency", 0.0025, "2.5 ms"),
+        ("latency", 0.00004567, "0.04567 ms"),
     ],
 )
 def test_costs_are_told_as_people_write_them(cost, value, text):
@@ -54,13 +62,14 @@ def test_costs_are_told_as_people_write_them(cost, value, text):
 NUMBERS = {
     "macs": "macs=10M or macs=0.25",
     "bytes": "bytes=100kB or bytes=0.25",
+    "latency": "latency=2.5ms or latency=0.25",
 }
 
 
 @pytest.mark.parametrize(
     ("cost", "value"),
     [("macs", "10MB"), ("macs", True), ("macs", -0.5), ("macs", float("nan")), ("macs", None), ("bytes", "2ms"),
-     ("bytes", "lots")],
+     ("bytes", "lots"), ("macs", "10m"), ("macs", "10ms"), ("latency", "2.5"), ("latency", "2kB"), ("latency", "-1ms")],
 )  # fmt: skip
 def test_what_is_no_number_of_that_cost_is_a_sentence(cost, value):
     with pytest.raises(PlanError) as error:
@@ -79,7 +88,7 @@ SHARE = "A budget as a share of the dense network is greater than 0 and at most 
     [
         ([], "There is no budget: say what the network may cost, such as macs=0.25 or bytes=100kB."),
         (["macs"], 'A budget is a cost and a number, such as macs=0.25; received "macs".'),
-        (["mac=1"], 'A budget is of macs, params, bytes, bops; received "mac"; nearest: "macs".'),
+        (["mac=1"], 'A budget is of macs, params, bytes, bops, latency; received "mac"; nearest: "macs".'),
         (["macs=0"], f"{SHARE} 0."),
         (["macs=120%"], f"{SHARE} 120%."),
         (["macs=0.5", "bytes=1kB", "macs=0.2"], "There are two budgets of macs: leave out all but the smallest."),

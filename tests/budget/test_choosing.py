@@ -142,17 +142,23 @@ def test_harm_between_measured_ratios_is_on_a_line_and_beyond_them_goes_on(model
 def test_a_budget_that_cannot_be_met_says_what_can(model):
     asked = problem(model, macs=0.001)
     with pytest.raises(PlanError) as error:
-        check_limits(asked, read_budgets({"macs": 0.001}), dense_of(model))
+        check_limits(asked, read_budgets({"macs": 0.001}), dense_of(model), model.costs(asked.smallest()))
     assert str(error.value).startswith(
         "The budget macs = 0.1 % cannot be met: with 10 % of the channels of each group the network costs "
     )
-    assert str(error.value).endswith("% of the dense network's. Ask for that or more, or give fewer bits.")
+    assert str(error.value).endswith("% of the dense network's. Ask for that or more.")
+
+
+def test_fewer_bits_are_proposed_where_they_cost_less(model):
+    asked = problem(model, bytes=1e-4)
+    with pytest.raises(PlanError, match=r"Ask for that or more, or give fewer bits\.$"):
+        check_limits(asked, read_budgets({"bytes": 1e-4}), dense_of(model), model.costs(asked.smallest()))
 
 
 def test_a_budget_that_is_met_already_says_what_the_network_costs(model):
     asked = problem(model, macs=1.0)
     with pytest.raises(PlanError) as error:
-        check_limits(asked, read_budgets({"macs": 1.0}), dense_of(model))
+        check_limits(asked, read_budgets({"macs": 1.0}), dense_of(model), model.costs(asked.smallest()))
     assert str(error.value) == "The dense network meets the budget already: it costs macs = 10.25 M. Ask for less."
 
 

@@ -1,20 +1,24 @@
 """A search on trained digits: budgets hold in the network itself, and what was measured is not measured again."""
 
 import io
+import re
+import sys
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 import qprune
 from qprune import zoo
-from qprune.budget import changing, find_groups, read_budgets, searching
+from qprune.budget import Overhead, changing, find_groups, latency, read_budgets, searching
 from qprune.budget.changing import masked, pruned, renormalized
 from qprune.budget.costs import counted
 from qprune.budget.divergence import divergence, outputs_of
 from qprune.budget.searching import search_network
-from qprune.errors import PlanError
+from qprune.errors import ExportError, PlanError
 from qprune.layers import sites
+from qprune.report import summarize
 
 RATIOS = (0.25, 0.5, 0.75)
 
@@ -173,3 +177,108 @@ def test_a_budget_at_the_least_that_can_be_is_met(net, images):
     share = float(str(error.value).split(", ")[1].split(" %")[0]) / 100
     found = search(net, images, {"macs": 1.01 * share}, least=0.5)
     assert found.costs["macs"] <= 1.01 * share * least["macs"]
+
+
+BESIDE = 1e-4  # seconds of a file besides its layers, which the table does not know
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """A clock by which a layer takes as long as it has weights, and a file a quarter longer, and some more."""
+
+    def of_layers(shape, counts, overhead, threads):
+        return {each: 1e-9 * sum(p.numel() for p in shape.layer(each).parameters()) for each in counts}
+
+    def of_a_file(net, example, threads):
+        files.append(net)
+        return BESIDE + 1.25e-9 * summarize(net, tuple(example.shape[1:])).total.parameters_kept
+
+    files = []
+    monkeypatch.setattr(latency, "time_layers", of_layers)
+    monkeypatch.setattr(latency, "measure_overhead", lambda threads: Overhead(run=5e-6))
+    monkeypatch.setattr(latency, "time_network", of_a_file)
+    return files
+
+
+@pytest.mark.parametrize(("method", "bits"), [("sensitivity", ()), ("uniform", (4, 8)), ("random", ())])
+def test_a_budget_of_latency_holds_in_the_file(net, images, timed, method, bits):
+    found = search(net, images, {"latency": 0.7}, method=method, bits=bits)
+    assert found.dense["latency"] == BESIDE + 1.25e-9 * found.dense["params"]
+    assert found.costs["latency"] == pytest.approx(BESIDE + 1.25e-9 * found.costs["params"])
+    assert 0.95 * 0.7 <= found.costs["latency"] / found.dense["latency"] <= 0.7
+    assert len(timed) <= 7  # dense, the same with bits, smallest, and a few choices
+
+
+def test_what_the_file_takes_and_the_table_expected_is_told(net, images, timed):
+    *_, note = search(net, images, {"latency": 0.7}, method="uniform").notes
+    told = re.fullmatch(
+        r"The exported file takes (\S+) ms on one thread of this machine; from the table of its layers (\S+) ms were "
+        r"expected \((\S+) %\)\.",
+        note,
+    )
+    seconds, expected, deviation = map(float, told.groups())
+    assert deviation == pytest.approx(100 * (expected / seconds - 1), abs=0.6)
+
+
+def test_latency_is_a_row_only_where_it_was_asked_for(net, images, found, timed):
+    timely = search(net, images, {"latency": 0.8, "macs": 0.5}, method="uniform")
+    assert re.search(r"\nlatency +0\.\d+ ms +0\.\d+ ms ", str(timely))
+    assert timely.costs["macs"] <= 0.5 * timely.dense["macs"]
+    assert "latency" not in str(found)
+
+
+def test_where_no_choice_is_fast_enough_the_smallest_is_taken(net, images, timed, monkeypatch):
+    taken = iter([1e-3, 1e-4])  # by the dense file and the smallest one; all others are slow
+    monkeypatch.setattr(latency, "time_network", lambda *each: next(taken, 9e-4))
+    found = search(net, images, {"latency": 0.5}, method="random")
+    assert (found.dense["latency"], found.costs["latency"]) == (1e-3, 1e-4)
+
+
+def test_a_latency_that_cannot_be_met_is_a_sentence_with_what_the_smallest_file_takes(net, images, timed, monkeypatch):
+    taken = iter([1e-3, 6e-4])
+    monkeypatch.setattr(latency, "time_network", lambda *each: next(taken))
+    with pytest.raises(PlanError, match=r"latency = 50 % cannot be met: .* costs 0\.6 ms, 60 % of the dense"):
+        search(net, images, {"latency": 0.5}, method="uniform")
+
+
+def test_the_table_is_kept_beside_the_measurements_of_divergences(net, images, timed, tmp_path):
+    search(
+        net,
+        images,
+        {"latency": 0.8},
+        method="uniform",
+        file=tmp_path / "sensitivity.json",
+        verbose=2,
+        out=io.StringIO(),
+    )
+    out = io.StringIO()
+    search(net, images, {"latency": 0.8}, method="uniform", file=tmp_path / "sensitivity.json", verbose=2, out=out)
+    assert (tmp_path / "latency.json").is_file()
+    assert out.getvalue() == ""
+
+
+def test_without_the_packages_of_export_a_sentence_says_how_to_get_them(net, images, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ExportError, match=r'^A budget of latency is one of the exported file\. .*pip install "qprune'):
+        search(net, images, {"latency": 0.8}, method="uniform")
+
+
+def test_a_network_that_cannot_be_exported_is_told(images):
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.act, self.linear = nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Linear(8, 10)
+
+        def forward(self, x):
+            return self.linear(torch.special.bessel_j0(self.act(self.conv(x))).mean((2, 3)))
+
+    with pytest.raises(ExportError, match=r"^A budget of latency is one of the exported file\. "):
+        search(Odd().eval(), images, {"latency": 0.8}, method="uniform")
+
+
+def test_the_file_of_a_network_from_elsewhere_is_measured():
+    torch.manual_seed(0)
+    net = torchvision.models.mobilenet_v3_small(num_classes=7).eval()
+    found = search(net, [torch.randn(2, 3, 64, 64)], {"latency": 0.9}, method="uniform", least=0.75)
+    assert 0 < found.costs["latency"] < 1
+    assert found.costs["macs"] < found.dense["macs"]

@@ -475,3 +475,14 @@ def test_only_a_profiled_model_knows_what_ran() -> None:
     model = OnnxModel(write_network(nn.Sequential(nn.ReLU()), torch.zeros(1, 2)).model.SerializeToString())
     with pytest.raises(ExportError, match="Only a model made with profile=True knows what ran"):
         model.operators()
+
+
+def test_a_profile_tells_how_long_each_node_took_in_each_run():
+    image = torch.randn(2, 3, 9, 11)
+    content = write_network(nn.Sequential(nn.Conv2d(3, 5, 3), nn.Softmax(1)), image).model.SerializeToString()
+    model = OnnxModel(content, threads=1, profile=True)
+    for _ in range(4):
+        model(image)
+    nodes = {node.kind: node for node in model.nodes()}
+    assert {"Conv", "Softmax"} <= set(nodes)
+    assert all(len(node.seconds) == 4 and 0 <= min(node.seconds) < 1 for node in nodes.values())
