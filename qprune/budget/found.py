@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, field, frozen
@@ -117,7 +118,7 @@ class Found:
     def __str__(self) -> str:
         blocks = [f"Found for {self._asked()}, by {self.method}; channels ranked by {self.importance}."]
         blocks += [table(*self._groups(), right="lrrrr"), table(*self._costs(), right="lrrrr")]
-        return "\n\n".join([*blocks, *self.notes])
+        return "\n\n".join([*blocks, *(fill(note, 80) for note in self.notes)])
 
     def _repr_html_(self) -> str:
         """Tables for a notebook."""

@@ -276,9 +276,10 @@ def test_a_network_that_cannot_be_exported_is_told(images):
         search(Odd().eval(), images, {"latency": 0.8}, method="uniform")
 
 
+@pytest.mark.slow
 def test_the_file_of_a_network_from_elsewhere_is_measured():
     torch.manual_seed(0)
     net = torchvision.models.mobilenet_v3_small(num_classes=7).eval()
-    found = search(net, [torch.randn(2, 3, 64, 64)], {"latency": 0.9}, method="uniform", least=0.75)
+    found = search(net, [torch.randn(2, 3, 64, 64)], {"latency": 0.9}, method="uniform", least=0.25)
     assert 0 < found.costs["latency"] < 1
     assert found.costs["macs"] < found.dense["macs"]
