@@ -58,10 +58,7 @@ def read_class_file(root: Path) -> ClassFile:
 
 
 def usual_palette(count: int) -> tuple[Colour, ...]:
-    """Colours that differ, none of them black: each bit of a number sets a bit of one channel, from the highest down.
-
-    Source: the colour map of PASCAL VOC (Everingham et al., 2010), without its first.
-    """
+    """The colour map of PASCAL VOC without black: bits of a number set bits of a channel, from the highest down."""
     return tuple((_channel(n, 0), _channel(n, 1), _channel(n, 2)) for n in range(1, count + 1))
 
 

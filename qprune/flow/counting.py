@@ -75,12 +75,7 @@ class Counts:
         return read(function, arguments, options, dims, self._remembering(origin))
 
     def used_up(self, arguments: Any, use: str) -> Any:
-        """Replace remembering numbers by ordinary ones, and note that they were used.
-
-        Args:
-            arguments: of a call, or the network's outputs.
-            use: the call's name.
-        """
+        """Arguments or outputs with ordinary numbers in place of remembering ones, whose use is noted."""
         found: set[Origin] = set()
         known = forget(arguments, found)
         self._use(found, use)

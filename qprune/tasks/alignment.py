@@ -80,19 +80,7 @@ def _shown(output: Any) -> str:
 
 @contextmanager
 def first_outputs(net: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """What layers give when they run first within the block: a GAN runs a generator several times in a step.
-
-    Args:
-        net: the network, which is left without a trace of it.
-        paths: module paths in it.
-
-    Example:
-        >>> net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU())
-        >>> with first_outputs(net, ["0"]) as given:
-        ...     _ = net(torch.zeros(2, 3, 5, 7))
-        >>> given["0"].shape
-        torch.Size([2, 4, 5, 7])
-    """
+    """What layers give when they run first within the block: a GAN runs a generator several times in a step."""
     given: dict[str, Any] = {}
 
     def keep(path: str) -> Any:

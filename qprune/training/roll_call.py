@@ -105,11 +105,7 @@ def _is_lost(error: Exception) -> bool:
 
 
 def _within(seconds: float, ask: Callable[[], Answer]) -> Answer:
-    """The answer of a store, whose calls wait without end for one that was stopped.
-
-    Raises:
-        Empty: if there is none in time.
-    """
+    """The answer of a store, whose calls may wait without end; `queue.Empty` if there is none in time."""
     answers: Queue[Answer | Exception] = Queue()
 
     def work() -> None:
