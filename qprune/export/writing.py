@@ -12,12 +12,12 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from qprune.errors import ExportError, ShrinkError
-from qprune.export.functions import constant, lower_function
+from qprune.export.functions import lower_function
 from qprune.export.layers import is_layer, lower_layer
 from qprune.export.lowering import Layer, Lowering
 from qprune.export.packages import import_onnx
 from qprune.export.probe import saturates
-from qprune.export.values import Codes, Product, Real, Size
+from qprune.export.values import Codes, Product, Real, Size, array
 from qprune.graph import hint
 from qprune.shrink import shrink_with_facts
 
@@ -165,13 +165,18 @@ class Walk:
     def _get_attr(self, node: fx.Node) -> Any:
         owner, _, name = str(node.target).rpartition(".")
         tensor = getattr(self.net.get_submodule(owner), name)
-        return self._told(lambda: constant(self.low, str(node.target), tensor))
+        if tensor.dtype != torch.float32:
+            raise self._refusal(f"{node.target} holds {tensor.dtype}, and a file computes in float32")
+        return Real(self.low.graph.constant(array(tensor), str(node.target)))
 
     def _call_module(self, node: fx.Node) -> Any:
         layer = self.net.get_submodule(str(node.target))
         shapes = [self.shapes.get(given, ()) for given in node.all_input_nodes]
         values = _in_order(layer, self._arguments(node.args), self._arguments(node.kwargs))
-        value = self._told(lambda: lower_layer(self.low, str(node.target), layer, values, shapes))
+        try:
+            value = lower_layer(self.low, str(node.target), layer, values, shapes)
+        except ExportError as error:
+            raise self._refusal(str(error)) from error
         return self._watch(node, value) if self.watching else value
 
     def _watch(self, node: fx.Node, value: Any) -> Real:
@@ -188,15 +193,12 @@ class Walk:
         if "input" in kwargs:  # torch's name of the first one
             args = (kwargs.pop("input"), *args)
         shape = next((self.shapes[each] for each in node.all_input_nodes if each in self.shapes), ())
-        return self._told(lambda: self._written(node, args, kwargs, shape))
-
-    def _written(self, node: fx.Node, args: Any, kwargs: Any, shape: tuple[int, ...]) -> Any:
-        path = node.meta.get("custom", {}).get("path")
         try:
             _check_dtype(node)
             return lower_function(self.low, node.name, node.target, args, kwargs, shape)
         except ExportError as error:
-            raise ExportError(f"{path}: {error}" if path else str(error)) from error
+            path = node.meta.get("custom", {}).get("path")
+            raise self._refusal(f"{path}: {error}" if path else str(error)) from error
 
     def _size(self, node: fx.Node, dim: int) -> Any:
         shape = self.shapes[node]
@@ -209,14 +211,11 @@ class Walk:
     def _arguments(self, arguments: Any) -> Any:
         return fx.node.map_arg(arguments, lambda node: self.values[node])
 
-    def _told(self, write: Any) -> Any:
-        try:
-            return write()
-        except ExportError as error:
-            raise ExportError(
-                f"{type(self.net).__name__} cannot be written as an ONNX file: {error}. Write that part with layers "
-                "and functions from the list in docs/export.md."
-            ) from error
+    def _refusal(self, reason: str) -> ExportError:
+        return ExportError(
+            f"{type(self.net).__name__} cannot be written as an ONNX file: {reason}. Write that part with layers and "
+            "functions from the list in docs/export.md."
+        )
 
     def _outputs(self, node: fx.Node) -> None:
         for place, each in enumerate(tree_leaves(node.args[0])):

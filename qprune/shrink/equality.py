@@ -1,6 +1,7 @@
 """`assert_same`: two networks of one module tree compute the same, or an error names where they begin to differ."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from qprune.errors import ShrinkError
 from qprune.flow import line_of, named
 from qprune.layers import CompressedWeight
 from qprune.shrink.fold import Fold
-from qprune.shrink.watching import evaluating, trail_of, watching_layers, watching_quantizers
+from qprune.shrink.watching import evaluating, noted, trail_of, watching_layers, watching_quantizers
 
 TOLERANCE = 1e-3  # of the largest value: rounding stays far below, a wrong channel far above
 
@@ -75,13 +76,8 @@ class _Comparison:
 
     def _run_before(self) -> list[Any]:
         self.quantized.clear()
-
-        def note(name: str, tensor: Tensor) -> Tensor:
-            self.quantized.setdefault(name, []).append(tensor.clone())  # it may be overwritten
-            return tensor
-
         try:
-            with watching_quantizers(self.before, note), trail_of(self.before) as trail:
+            with watching_quantizers(self.before, partial(noted, self.quantized)), trail_of(self.before) as trail:
                 return self._run(self.before)
         except Exception as error:
             raise ShrinkError(
@@ -144,7 +140,8 @@ class _Comparison:
                 if one.shape != other.shape:
                     return f"an output of shape {tuple(one.shape)} has shape {tuple(other.shape)} now"
                 if not self._alike(one, other).all():
-                    return f"an output of shape {tuple(one.shape)} differs by {_share(one, other):.2g} of its size"
+                    share = float((one - other).abs().max() / _size(one))
+                    return f"an output of shape {tuple(one.shape)} differs by {share:.2g} of its size"
             elif isinstance(one, (bool, int, float, str)) and one != other:
                 return f"an output {one!r} is {other!r} now"
         return None
@@ -159,7 +156,7 @@ class _Comparison:
     def _beginning(self) -> str:
         """A sentence about the first layer whose result differs and makes a difference to the outputs."""
         results: dict[str, list[Tensor]] = {}
-        with watching_layers(self.before, lambda name, tensor: _append(results, name, tensor)):
+        with watching_layers(self.before, partial(noted, results)):
             self._run(self.before)
         differing: dict[str, None] = {}
         plain = self._run_forcing(results, frozenset(), differing)
@@ -193,18 +190,9 @@ def _last(net: nn.Module, trail: list[str]) -> str:
     return named(net, trail[-1] if trail else "")
 
 
-def _append(table: dict[str, list[Tensor]], name: str, tensor: Tensor) -> Tensor:
-    table.setdefault(name, []).append(tensor.clone())
-    return tensor
-
-
 def _size(tensor: Tensor) -> Tensor:
     finite = tensor.abs().nan_to_num(0, 0, 0)
     return finite.max().clamp_min(1e-6)
-
-
-def _share(one: Tensor, other: Tensor) -> float:
-    return float((one - other).abs().max() / _size(one))
 
 
 def _channels_left(layer: nn.Module, side: str) -> tuple[int, ...] | None:
