@@ -20,17 +20,11 @@ _KEYS = ("names", "palette", "ignore")
 
 @frozen
 class ClassFile:
-    """The content of a ``classes.toml``.
+    """The content of a ``classes.toml``."""
 
-    Attributes:
-        names: one per class; the id is the position.
-        palette: one colour per class.
-        ignore: the id of void besides 255; None where there is none.
-    """
-
-    names: tuple[str, ...]
-    palette: tuple[Colour, ...]
-    ignore: int | None = None
+    names: tuple[str, ...]  # one per class; the id is the position
+    palette: tuple[Colour, ...]  # one colour per class
+    ignore: int | None = None  # the id of void besides 255; None where there is none
 
     @property
     def labels(self) -> dict[int, int]:

@@ -55,15 +55,10 @@ def _extremes(x: Tensor) -> Tensor:
 
 
 class Comparison:
-    """Adds up over many batches how equal the network and the file are.
+    """Adds up over many batches how equal the network that was trained and the ``model`` that runs its file are.
 
-    Of a network without active quantizers nothing but rounding may differ: more is an error.
-
-    Args:
-        net: the network that was trained.
-        model: runs the file.
-        written: what was made of the network, where its integers and layers can be looked at.
-        batch: images that run at a time.
+    Of a network without active quantizers nothing but rounding may differ: more is an error. Where ``written`` is
+    given, what was made of the network, its integers are compared, too.
     """
 
     def __init__(self, net: nn.Module, model: Any, written: Written | None = None, batch: int = 32) -> None:

@@ -30,21 +30,16 @@ class Layer:
 
 @frozen(eq=False)
 class Lowering:
-    """The file while it is written, with the few ways in which all layers write to it.
+    """The file while it is written, with the few ways in which all layers write to it."""
 
-    Attributes:
-        graph: nodes and constants.
-        signed: whether integer weights are int8; else uint8 around 128, with which no processor's sums saturate.
-        packed: whether weights of up to 4 bits are held as 4-bit integers, of which runtimes make real numbers.
-        quantized: for each site with an active quantizer the tensor of its integers, and their grid.
-        layers: convolutions and linear layers, in the order in which they are written.
-    """
-
-    graph: Graph = field(factory=Graph)
+    graph: Graph = field(factory=Graph)  # nodes and constants
+    # whether integer weights are int8; else uint8 around 128, with which no processor's sums saturate
     signed: bool = True
+    # whether weights of up to 4 bits are held as 4-bit integers, of which runtimes make real numbers
     packed: bool = False
+    # for each site with an active quantizer the tensor of its integers, and their grid
     quantized: dict[str, Codes] = field(factory=dict)
-    layers: list[Layer] = field(factory=list)
+    layers: list[Layer] = field(factory=list)  # convolutions and linear layers, in the order in which they are written
     _reals: dict[str, str] = field(factory=dict)
 
     def real(self, value: Value) -> str:

@@ -76,11 +76,7 @@ class QonnxGraph(Graph):
 
 @frozen(eq=False)
 class QonnxLowering(Lowering):
-    """`Lowering` that keeps real numbers, and writes a quantizer as one node.
-
-    Attributes:
-        net: the network that is written.
-    """
+    """`Lowering` that keeps real numbers, and writes a quantizer as one node."""
 
     graph: QonnxGraph = field(factory=QonnxGraph)
     net: nn.Module = field(factory=nn.Module)

@@ -14,19 +14,12 @@ TOP = 255  # of uint8, in which activations are held
 
 @frozen(eq=False)
 class Grid:
-    """The grid of a quantizer whose integers are uint8.
+    """The grid of a quantizer whose integers are uint8."""
 
-    Attributes:
-        scale: float32, the step size.
-        zero_point: the integer that stands for 0.
-        low: smallest integer.
-        high: largest integer.
-    """
-
-    scale: np.float32
-    zero_point: int
-    low: int
-    high: int
+    scale: np.float32  # float32, the step size
+    zero_point: int  # the integer that stands for 0
+    low: int  # smallest integer
+    high: int  # largest integer
 
     def like(self, other: "Grid") -> bool:
         """Whether equal integers are equal numbers."""

@@ -26,21 +26,14 @@ STORAGES = ("int8", "int4")
 
 @frozen(eq=False)
 class Written:
-    """An ONNX model, and what it was made of.
+    """An ONNX model, and what it was made of."""
 
-    Attributes:
-        model: ``onnx.ModelProto``.
-        net: the network that was written, shrunk and folded, in eval mode.
-        layers: convolutions and linear layers, in execution order.
-        quantized: for each site with an active quantizer the tensor of its integers in the model.
-        resizable: whether height and width are free.
-    """
-
-    model: Any = field(repr=False)
-    net: nn.Module = field(repr=False)
-    layers: tuple[Layer, ...]
+    model: Any = field(repr=False)  # onnx.ModelProto
+    net: nn.Module = field(repr=False)  # the network that was written, shrunk and folded, in eval mode
+    layers: tuple[Layer, ...]  # convolutions and linear layers, in execution order
+    # for each site with an active quantizer the tensor of its integers in the model
     quantized: dict[str, Codes] = field(repr=False)
-    resizable: bool = False
+    resizable: bool = False  # whether height and width are free
 
     def with_outputs(self, names: Iterable[str], *, real: bool = False) -> bytes:
         """The model with further tensors of it among its outputs: of integers, or of real numbers."""
@@ -111,16 +104,10 @@ def _check_dtypes(net: nn.Module, inputs: tuple[Any, ...]) -> None:
 
 
 class Walk:
-    """One network on its way into a file.
+    """One network, with its calls, on its way into a file; ``dynamic`` as for `write_network`.
 
-    Args:
-        net: the network.
-        nodes: its calls.
-        inputs: of the example.
-        low: the file.
-        dynamic: whether height and width are free; None if they are where the outputs have them.
-        watching: whether the result of every layer is to be a tensor of real numbers, known by the layer's path and
-            the number of the call.
+    If ``watching``, the result of every layer becomes a tensor of real numbers, known by the layer's path and the
+    number of the call.
     """
 
     def __init__(

@@ -76,13 +76,9 @@ def as_graph(
 
 @frozen
 class Spoilt:
-    """Stands for what a layer leaves of a tensor that it overwrites, where its result is another tensor.
+    """Stands for what a layer leaves of a tensor that it overwrites, where its result is another tensor."""
 
-    Attributes:
-        by: path of the layer.
-    """
-
-    by: str
+    by: str  # path of the layer
     __name__ = "spoilt"
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -100,13 +96,7 @@ def _refuse_spoilt(graph: fx.Graph) -> None:
 
 
 class _Making:
-    """A graph while it is made.
-
-    Attributes:
-        graph: of the calls so far.
-        made: for each node that was written down the one that takes its place: a node, or a constant tensor.
-        owned: paths of the parameters and buffers that were inputs of what was written down.
-    """
+    """A graph while it is made: `made` has for each node that was written down the one, or the tensor, in its place."""
 
     def __init__(self, net: nn.Module, traced: fx.GraphModule, kept: Sequence[Any]) -> None:
         self.net, self.traced, self.kept = net, traced, kept

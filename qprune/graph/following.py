@@ -282,19 +282,12 @@ def _kind(leaf: Any) -> type | None:
 
 @frozen(eq=False)
 class _Measured:
-    """The result of a call.
+    """The result of a call."""
 
-    Attributes:
-        shape: its shape, with symbols.
-        dtype: its dtype.
-        shared: which of the tensors it is given lies in the same memory; None if none does.
-        written: which of them it overwrites; None if it overwrites none.
-    """
-
-    shape: Any
+    shape: Any  # its shape, with symbols
     dtype: torch.dtype
-    shared: int | None
-    written: int | None
+    shared: int | None  # which of the tensors it is given lies in the same memory; None if none does
+    written: int | None  # which of them it overwrites; None if it overwrites none
 
 
 def _memory(result: Tensor, given: Sequence[Tensor]) -> tuple[int | None, int | None]:

@@ -31,13 +31,7 @@ def switched_dropouts(
 
 
 class _Listing(TorchFunctionMode):
-    """The calls of layers and functions of one run, and apart from them what dropouts are told.
-
-    Attributes:
-        net: the network, on the meta device.
-        calls: names of functions, paths of layers, and what they are told beside tensors.
-        dropouts: what each functional dropout is told.
-    """
+    """The calls of layers and functions of one run on the meta device; apart from them what dropouts are told."""
 
     def __init__(self, net: nn.Module, is_layer: Callable[[nn.Module], bool]) -> None:
         super().__init__()

@@ -16,17 +16,11 @@ from qprune.shrink.weights import WEIGHTED, output_count, rows
 
 @frozen
 class Fold:
-    """A normalization that becomes part of a convolution.
-
-    Attributes:
-        norm: its path.
-        weighted: the path of the convolution or linear layer.
-        before: whether the normalization comes first.
-    """
+    """A normalization that becomes part of a convolution."""
 
     norm: str
-    weighted: str
-    before: bool
+    weighted: str  # the path of the convolution or linear layer
+    before: bool  # whether the normalization comes first
 
 
 def find_folds(flow: Flow) -> tuple[list[Fold], list[str]]:

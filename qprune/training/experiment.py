@@ -37,27 +37,17 @@ log = logging.getLogger(__name__)
 
 @frozen(eq=False)
 class Experiment:
-    """Everything that one run needs, checked and planned; nothing has been trained or written yet.
-
-    Attributes:
-        spec: what to do.
-        splits: the data.
-        classes: names of the classes.
-        shape: ``(C, H, W)`` of one image.
-        task: loss and metrics.
-        trainer: the loop, with network, optimizer and driver.
-        whole: the network with all of its channels, where training cuts some.
-        example: an input by which the network's calls are followed at the end, for a run that its spec alone does not
-            open; None for any other.
-    """
+    """Everything that one run needs, checked and planned; nothing has been trained or written yet."""
 
     spec: Spec
     splits: Splits
-    classes: tuple[str, ...]
-    shape: tuple[int, ...]
-    task: Task
-    trainer: Trainer
-    whole: nn.Module | None = None
+    classes: tuple[str, ...]  # names of the classes
+    shape: tuple[int, ...]  # (C, H, W) of one image
+    task: Task  # loss and metrics
+    trainer: Trainer  # the loop, with network, optimizer and driver
+    whole: nn.Module | None = None  # the network with all of its channels, where training cuts some
+    # an input by which the network's calls are followed at the end, for a run that its spec alone does not open; None
+    # for any other
     example: Tensor | None = None
 
     @property

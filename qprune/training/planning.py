@@ -31,15 +31,10 @@ Keeps = Mapping[str, Tensor]  # per site which channels its mask keeps
 
 @frozen(eq=False)
 class Forecast:
-    """A plan, and the masks that a run will have when it is carried out.
+    """A plan, and the masks that a run will have when it is carried out."""
 
-    Attributes:
-        plan: what training would do.
-        keeps: per site, which channels its mask will keep: as many as planned, of which the first are taken.
-    """
-
-    plan: Plan
-    keeps: Keeps
+    plan: Plan  # what training would do
+    keeps: Keeps  # per site, which channels its mask will keep: as many as planned, of which the first are taken
 
 
 def plan_spec(

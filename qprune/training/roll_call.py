@@ -28,19 +28,12 @@ class LostError(TrainingError):
 
 @frozen
 class RollCall:
-    """Notes in a store that all processes share: why a process failed, or that it lost the others.
-
-    Args:
-        store: the store.
-        number: of this process.
-        size: how many train together.
-        seconds: how long an exchange may take.
-    """
+    """Notes in a store that all processes share: why a process failed, or that it lost the others."""
 
     store: dist.Store
-    number: int
-    size: int
-    seconds: float
+    number: int  # of this process
+    size: int  # how many train together
+    seconds: float  # how long an exchange may take
 
     def explained(self, error: Exception) -> Exception:
         """The error to end with: that of the process which failed first, or the name of those that do not answer."""
