@@ -29,16 +29,11 @@ from qprune.shrink.weights import WEIGHTED
 
 @frozen(eq=False)
 class Streams:
-    """The streams of a network, each by the number of one of its calls.
+    """The streams of a network, each by the number of one of its calls."""
 
-    Attributes:
-        of_call: for each call of the trace the stream that its result belongs to.
-        meeting: the streams that several tensors come together in.
-        composed: the streams that begin with channels of others, moved: by a concatenation, a pad, a slice.
-    """
-
-    of_call: tuple[int, ...]
-    meeting: frozenset[int]
+    of_call: tuple[int, ...]  # for each call of the trace the stream that its result belongs to
+    meeting: frozenset[int]  # the streams that several tensors come together in
+    # the streams that begin with channels of others, moved: by a concatenation, a pad, a slice
     composed: frozenset[int]
 
     def of_site(self, flow: Flow, path: str, side: str) -> int | None:

@@ -15,17 +15,11 @@ from qprune.layers import ChannelMask, FakeQuant
 
 @frozen
 class Layer:
-    """How one convolution or linear layer was written.
+    """How one convolution or linear layer was written."""
 
-    Attributes:
-        path: its module path.
-        integer: whether it computes with integers.
-        reason: why it does not.
-    """
-
-    path: str
-    integer: bool
-    reason: str = ""
+    path: str  # its module path
+    integer: bool  # whether it computes with integers
+    reason: str = ""  # why it does not
 
 
 @frozen(eq=False)

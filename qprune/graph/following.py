@@ -147,21 +147,13 @@ _BY_VALUES = {"DataDependentOutputException", "GuardOnDataDependentSymNode", "Dy
 
 @frozen(eq=False)
 class Kept:
-    """A layer or a function that stays one call.
+    """A layer or a function that stays one call."""
 
-    Attributes:
-        target: path of the layer, or the function.
-        leaves: its arguments without their structure; for tensors and sizes their type.
-        form: their structure.
-        shape: of the result.
-        dtype: of the result.
-    """
-
-    target: str | Callable[..., Any]
-    leaves: tuple[Any, ...]
-    form: Any = field(repr=False)
-    shape: tuple[Any, ...] = ()
-    dtype: torch.dtype = torch.float32
+    target: str | Callable[..., Any]  # path of the layer, or the function
+    leaves: tuple[Any, ...]  # its arguments without their structure; for tensors and sizes their type
+    form: Any = field(repr=False)  # their structure
+    shape: tuple[Any, ...] = ()  # of the result
+    dtype: torch.dtype = torch.float32  # of the result
 
     def filled(self, tensors: Sequence[Any], sizes: Sequence[Any]) -> list[Any]:
         """The arguments without their structure, with these tensors and sizes in their places."""

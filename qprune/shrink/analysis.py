@@ -22,18 +22,13 @@ from qprune.shrink.weighted_rule import Weighted
 
 @frozen(eq=False)
 class Analysis:
-    """The result of `analyse`: what can be cut from a network, and what holds the rest.
+    """The result of `analyse`: what can be cut from a network, and what holds the rest."""
 
-    Attributes:
-        cuts: by module path, what of a layer stays, and how it is joined to its neighbours; layers that stay whole are
-            left out.
-        kept: by module path, the layer's own output and (first argument's) input channels that stay.
-        held: what keeps channels around it from going, in sentences.
-    """
-
+    # by module path, what of a layer stays, and how it is joined to its neighbours; layers that stay whole are left out
     cuts: Mapping[str, Cut]
+    # by module path, the layer's own output and (first argument's) input channels that stay
     kept: Mapping[str, tuple[Tensor, Tensor]]
-    held: tuple[str, ...]
+    held: tuple[str, ...]  # what keeps channels around it from going, in sentences
 
 
 def analyse(net: nn.Module, flow: Flow, mode: Mode) -> Analysis:
