@@ -2,20 +2,7 @@
 
 import numpy as np
 
-from qprune.data.canvas import (
-    BUILDING,
-    CAR,
-    EYE,
-    PAVEMENT,
-    ROAD,
-    SIGN,
-    SKY,
-    TREE,
-    Canvas,
-    Dice,
-    Floats,
-    smooth_noise,
-)
+from qprune.data.canvas import BUILDING, CAR, EYE, PAVEMENT, ROAD, SIGN, SKY, TREE, Canvas, Dice, Floats, smooth_noise
 from qprune.data.seeds import STREET
 
 FAR = 90.0  # metres to where the street ends

@@ -106,10 +106,7 @@ class Lowering:
 
     def grid_constants(self, grid: Grid) -> list[str]:
         """Names of a grid's scale and zero point."""
-        return [
-            self.graph.constant(grid.scale, "scale"),
-            self.graph.constant(np.uint8(grid.zero_point), "zero_point"),
-        ]
+        return [self.graph.constant(grid.scale, "scale"), self.graph.constant(np.uint8(grid.zero_point), "zero_point")]
 
     def _rounded(self, name: str, quant: FakeQuant, site: str) -> str:
         """A quantizer in real arithmetic: several ranges, or one that uint8 cannot hold."""

@@ -41,20 +41,7 @@ def _of_size_one(rows: Tensor) -> Tensor:
 
 
 def distance(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> Tensor:
-    """The sum of ``1 - alignment`` over layers.
-
-    Args:
-        ours: activations of the network by the paths of its layers.
-        theirs: those of the teacher, by the same paths.
-
-    Raises:
-        PlanError: if a layer was not run, gives no tensor of positions and channels, or has other positions in the two.
-
-    Example:
-        >>> x = torch.randn(2, 4, 5, 7)
-        >>> distance({"conv": x}, {"conv": 3 * x}).round(decimals=4)
-        tensor(0.)
-    """
+    """The sum of ``1 - alignment`` over layers, whose activations in both networks are given by their paths."""
     return torch.stack([1 - alignment(*_comparable(path, ours.get(path), theirs.get(path))) for path in theirs]).sum()
 
 

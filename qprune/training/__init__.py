@@ -17,14 +17,7 @@ from qprune.training.fitting import train
 from qprune.training.history import History
 from qprune.training.model_checkpoint import ModelCheckpoint
 from qprune.training.nan import TerminateOnNaN
-from qprune.training.opening import (
-    Opened,
-    choose_device,
-    evaluate_model,
-    load_model,
-    model_file,
-    open_model,
-)
+from qprune.training.opening import Opened, choose_device, evaluate_model, load_model, model_file, open_model
 from qprune.training.optimizers import make_lr_schedule, make_optimizer
 from qprune.training.progress import Progress
 from qprune.training.provided import Provided

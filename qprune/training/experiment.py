@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from attrs import frozen
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from qprune.assemble import assemble
@@ -16,7 +15,7 @@ from qprune.exact import make_exact
 from qprune.flow import Flow, trace, unhooked_copy
 from qprune.graph import graph_of
 from qprune.schedules import to_steps
-from qprune.spec import Spec, TrainSpec
+from qprune.spec import Spec
 from qprune.tasks import Task
 from qprune.training import ranks
 from qprune.training.averaging import make_average
@@ -139,12 +138,7 @@ def _followed(spec: Spec, net: nn.Module, shape: tuple[int, ...]) -> Tensor | No
 
 
 def _trainer(
-    spec: Spec,
-    net: nn.Module,
-    task: Task,
-    splits: Splits,
-    shape: tuple[int, ...],
-    device: torch.device,
+    spec: Spec, net: nn.Module, task: Task, splits: Splits, shape: tuple[int, ...], device: torch.device
 ) -> Trainer:
     train, loading = spec.train, loading_options(spec, device)
     check_labels(splits, task)
@@ -157,16 +151,14 @@ def _trainer(
     example = torch.zeros(2, *shape, device="meta")
     flow = trace(net, example)
     check_output(task, flow, shape, splits.facts.name or "your own")
+    both: dict[str, Any] = {"steps": steps, "average": average and average.module}
     driver = ScheduleDriver(
-        net,
-        example,
-        per_epoch,
-        optimizer=optimizer,
-        steps=steps,
-        seed=spec.seed,
-        average=average and average.module,
-        measure_all=train.compile,
+        net, example, per_epoch, optimizer=optimizer, seed=spec.seed, measure_all=train.compile, **both
     )
+    shrinker = None
+    if train.shrink != "never" and not spec.arithmetic.remakes:  # else masks were cut at the start
+        options: dict[str, Any] = {"when": train.shrink, "compiled": train.compile, **both}
+        shrinker = Shrinker(net, driver, optimizer, example=example, channels_last=train.channels_last, **options)
     return Trainer(
         net,
         task,
@@ -175,9 +167,7 @@ def _trainer(
         optimizer=optimizer,
         lr_schedule=make_lr_schedule(train.lr_schedule, optimizer, steps, per_epoch),
         driver=driver,
-        shrinker=None  # masks were cut at the start
-        if spec.arithmetic.remakes
-        else _shrinker(train, net, driver, optimizer, example, steps, average and average.module),
+        shrinker=shrinker,
         average=average,
         steps=steps,
         steps_per_epoch=per_epoch,
@@ -196,30 +186,6 @@ def _part_size(flow: Flow, loader: DataLoader[Any]) -> int:
     sampler = loader.sampler
     other = sampler.other_batch(least=2) if isinstance(sampler, EpochSampler) else None
     return part_size(flow, fewest_images(loader), other)
-
-
-def _shrinker(
-    train: TrainSpec,
-    net: nn.Module,
-    driver: ScheduleDriver,
-    optimizer: Optimizer,
-    example: Tensor,
-    steps: int,
-    average: nn.Module | None,
-) -> Shrinker | None:
-    if train.shrink == "never":
-        return None
-    return Shrinker(
-        net,
-        driver,
-        optimizer,
-        example=example,
-        steps=steps,
-        average=average,
-        when=train.shrink,
-        channels_last=train.channels_last,
-        compiled=train.compile,
-    )
 
 
 def loading_options(spec: Spec, device: torch.device) -> dict[str, Any]:
