@@ -98,7 +98,9 @@ class _Comparison:
 
     def _run_synchronized(self) -> list[Any]:
         calls: dict[str, int] = {}
-        behind = _behind_folds(self.after)
+        # the quantizer of a normalization is the convolution's now
+        folds = (fold for fold in _folds(self.after) if not fold.before)
+        behind = {f"{fold.weighted}.output": f"{fold.norm}.output" for fold in folds}
 
         def settle(name: str, tensor: Tensor) -> Tensor:
             name = behind.get(name, name)
@@ -168,7 +170,8 @@ class _Comparison:
     def _run_forcing(self, results: dict[str, list[Tensor]], forced: frozenset[str], differing: dict[str, None]) -> Any:
         """Run ``after`` with some layers' results put right; note which layers' are not."""
         calls: dict[str, int] = {}
-        folded = _folded(self.after)
+        # what these make is not what they made: it is scaled already, or not any more
+        folded = {fold.norm if fold.before else fold.weighted for fold in _folds(self.after)}
 
         def compare(name: str, tensor: Tensor) -> Tensor:
             number = calls[name] = calls.get(name, -1) + 1
@@ -207,16 +210,6 @@ def _folds(net: nn.Module) -> Iterator[Fold]:
         fold = getattr(module, "fold", None)
         if isinstance(fold, Fold):
             yield fold
-
-
-def _behind_folds(net: nn.Module) -> dict[str, str]:
-    # the quantizer of a normalization is the convolution's now
-    return {f"{fold.weighted}.output": f"{fold.norm}.output" for fold in _folds(net) if not fold.before}
-
-
-def _folded(net: nn.Module) -> set[str]:
-    # what these make is not what they made: it is scaled already, or not any more
-    return {path for fold in _folds(net) for path in (fold.norm if fold.before else fold.weighted,)}
 
 
 def _arguments(net: nn.Module, example: Any) -> tuple[Any, ...]:
