@@ -33,21 +33,20 @@ from qprune.zoo import deployed
 
 N = TypeVar("N", int, float)
 
-SET = click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Replace a value of the spec, such as train.batch=32 or prune.0.sparsity=0.5. May be repeated.",
-)
-RUNS = click.option(
-    "--runs", type=click.Path(path_type=Path), help="Folder of the runs; else QPRUNE_RUNS, else ./runs."
-)
-DATA = click.option("--data", type=click.Path(path_type=Path), help="Folder of the data; else QPRUNE_DATA.")
-TRUSTED = click.option(
-    "--trusted", is_flag=True, help="Open RUN even if it is a .pt2 file, which runs the code that is in it."
-)
+PATH, SOME = click.Path(path_type=Path), click.IntRange(min=1)
+SET = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
+                   help="Replace a value of the spec, such as train.batch=32 or prune.0.sparsity=0.5. May be repeated."
+                   )  # fmt: skip
+RUNS = click.option("--runs", type=PATH, help="Folder of the runs; else QPRUNE_RUNS, else ./runs.")
+DATA = click.option("--data", type=PATH, help="Folder of the data; else QPRUNE_DATA.")
+TRUSTED = click.option("--trusted", is_flag=True, help="Open RUN even if it is a .pt2 file, which runs the code in it.")
 DEVICE = click.option("--device", help='Where to compute: "cpu", "cuda", ...; a GPU if there is one.')
+QUIET = click.option("--quiet", is_flag=True, help="No progress.")
+RATIOS = click.option("--ratios", help="Shares of channels to drop, such as 0.25,0.5; by default six, 0.125 to 0.875.")
+IMAGES = click.option(
+    "--images", type=SOME, help="How many to measure on; by default 256, or 32 with outputs per pixel."
+)
+RANKED = click.option("--importance", default="activation-l1", show_default=True, help="By which channels are ranked.")
 
 
 def _say(text: object, err: bool = False) -> None:
@@ -106,7 +105,7 @@ def main(verbose: bool) -> None:
 @click.option("--overwrite", is_flag=True, help="Replace a run of the same name.")
 @click.option("--name", help="Name of the run, in place of the spec's.")
 @click.option("--seed", type=int, help="Another seed; the run is called NAME@seedN, and so is the run it starts from.")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@QUIET
 @click.option("--deterministic", is_flag=True, help="The same bits in every run; names the operations that cannot.")
 @SET
 @DATA
@@ -134,9 +133,7 @@ _GO_ON = "Go on with the same command and --resume (in place of --overwrite)."
 @main.command()
 @click.argument("spec")
 @click.option(
-    "--steps-per-epoch",
-    type=click.IntRange(min=1),
-    help="Optimizer steps of one epoch; by default from the size of the data.",
+    "--steps-per-epoch", type=SOME, help="Optimizer steps of one epoch; by default from the size of the data."
 )
 @SET
 @DATA
@@ -153,7 +150,7 @@ def plan(spec: str, **options: Any) -> None:
 @main.command()
 @click.argument("run")
 @click.option("--split", type=click.Choice(["test", "val", "train"]), default="test", show_default=True)
-@click.option("--batch", type=click.IntRange(min=1), help="Images at a time; by default RUN's, up to 1024.")
+@click.option("--batch", type=SOME, help="Images at a time; by default RUN's, up to 1024.")
 @click.option(
     "--workers", type=click.IntRange(min=0), help="Processes that load images; by default RUN's, up to one per core."
 )
@@ -169,8 +166,8 @@ def evaluate(run: str, split: str, data: Path | None, **options: Any) -> None:
 
 @main.command()
 @click.argument("run")
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for the results: a PNG for each image, or a CSV.")
+@click.argument("images", nargs=-1, required=True, type=PATH)
+@click.option("--out", type=PATH, help="Folder for the results: a PNG for each image, or a CSV.")
 @TRUSTED
 @RUNS
 @_explaining_errors
@@ -236,16 +233,12 @@ def _new_file(folder: Path, name: str) -> Path:
 
 @main.command()
 @click.argument("run")
-@click.option("--ratios", help="Shares of the channels to drop, such as 0.25,0.5; by default six from 0.125 to 0.875.")
+@RATIOS
 @click.option("--bits", help="Numbers of bits, such as 4,8; by default 2,4,8.")
-@click.option(
-    "--images", type=click.IntRange(min=1), help="How many to measure on; by default 256, or 32 with outputs per pixel."
-)
-@click.option("--importance", default="activation-l1", show_default=True, help="By which channels are ranked.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="The picture; by default sensitivity.png beside RUN's model."
-)
-@click.option("--quiet", is_flag=True, help="No progress.")
+@IMAGES
+@RANKED
+@click.option("--out", type=PATH, help="The picture; by default sensitivity.png beside RUN's model.")
+@QUIET
 @DATA
 @RUNS
 @DEVICE
@@ -275,26 +268,20 @@ def sensitivity(
 @main.command()
 @click.argument("run")
 @click.option(
-    "--budget",
-    "budgets",
-    multiple=True,
-    required=True,
-    metavar="COST=MOST",
+    "--budget", "budgets", multiple=True, required=True, metavar="COST=MOST",
     help="macs=0.25, bytes=100kB, bops=1%, params=50k or latency=2.5ms, say; up to 1 it is a share. May be repeated.",
-)
+)  # fmt: skip
 @click.option("--bits", help="Numbers of bits to choose from, such as 2,4,8; without it all stays in float.")
 @click.option("--method", type=click.Choice(list(METHODS)), default="sensitivity", show_default=True,
               help="By what was measured; or, to compare, the same everywhere or by chance.")  # fmt: skip
-@click.option("--ratios", help="Shares of channels to measure; by default six from 0.125 to 0.875.")
-@click.option(
-    "--images", type=click.IntRange(min=1), help="How many to measure on; by default 256, or 32 with outputs per pixel."
-)
-@click.option("--importance", default="activation-l1", show_default=True, help="By which channels are ranked.")
+@RATIOS
+@IMAGES
+@RANKED
 @click.option("--least", type=float, default=0.1, show_default=True, help="Share of its channels each group keeps.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the images, and of what is drawn by chance.")
 @click.option("--name", help="Of the spec; by default RUN and the budget.")
-@click.option("--out", type=click.Path(path_type=Path), help="The spec; by default NAME.toml beside RUN's model.")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@click.option("--out", type=PATH, help="The spec; by default NAME.toml beside RUN's model.")
+@QUIET
 @DATA
 @RUNS
 @DEVICE
@@ -346,9 +333,7 @@ def summary(run: str, runs: Path | None) -> None:
 @main.command()
 @click.argument("run")
 @click.option("--fold", is_flag=True, help="Also make normalizations a part of the convolutions beside them.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="The file to write; by default small.pt in the folder of RUN."
-)
+@click.option("--out", type=PATH, help="The file to write; by default small.pt in the folder of RUN.")
 @RUNS
 @_explaining_errors
 def shrink(run: str, fold: bool, out: Path | None, runs: Path | None) -> None:
@@ -393,9 +378,7 @@ _NO_DENSE = "(the network was handed over and has been cut, so what it was befor
 
 @main.command()
 @click.argument("run")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="The file to write; by default model.onnx in the folder of RUN."
-)
+@click.option("--out", type=PATH, help="The file to write; by default model.onnx in the folder of RUN.")
 @click.option(
     "--require",
     help="How many points of its metric the file may differ on test images; by default 0.1, or two standard errors of "

@@ -93,7 +93,8 @@ def _unquantized(flow: Flow, call: Call) -> Iterator[int]:
     joins = isinstance(call.layer, (Add, Concat))
     if joins or (isinstance(call.layer, SUMMARIZING) and not _moves(call)):
         yield from (index for index in call.inputs if _grid(flow, index) is None)
-    if joins and _grid(flow, call.index) is None and not _is_quantized_by_readers(flow, call):
+    by_readers = call.index not in flow.outputs and all(_quantizes(flow, reader) for reader in flow.readers(call))
+    if joins and _grid(flow, call.index) is None and not by_readers:
         yield call.index
 
 
@@ -146,10 +147,6 @@ def _moves(call: Call) -> bool:
     if len(call.inputs) != 1 or call.layer is None:
         return len(call.inputs) == 1 and call.name in MOVING_FUNCTIONS
     return isinstance(call.layer, MOVING) or (isinstance(call.layer, nn.Upsample) and call.layer.mode == "nearest")
-
-
-def _is_quantized_by_readers(flow: Flow, call: Call) -> bool:
-    return call.index not in flow.outputs and all(_quantizes(flow, reader) for reader in flow.readers(call))
 
 
 def _quantizes(flow: Flow, call: Call) -> bool:

@@ -14,7 +14,7 @@ from attrs import field, frozen
 from torch import Tensor, nn
 
 from qprune.flow import Call, Flow
-from qprune.layers import Aligned, Site, sites
+from qprune.layers import Aligned, Site, follow_sources, sites
 from qprune.selection import Filling, fill, not_a_host
 from qprune.shrink.analysis import follow
 from qprune.shrink.constants import channels
@@ -29,26 +29,15 @@ from qprune.shrink.weights import WEIGHTED
 
 @frozen(eq=False)
 class Streams:
-    """The streams of a network, each by the number of one of its calls.
+    """The streams of a network, each by the number of one of its calls."""
 
-    Attributes:
-        of_call: for each call of the trace the stream that its result belongs to.
-        meeting: the streams that several tensors come together in.
-        composed: the streams that begin with channels of others, moved: by a concatenation, a pad, a slice.
-    """
-
-    of_call: tuple[int, ...]
-    meeting: frozenset[int]
+    of_call: tuple[int, ...]  # for each call of the trace the stream that its result belongs to
+    meeting: frozenset[int]  # the streams that several tensors come together in
+    # the streams that begin with channels of others, moved: by a concatenation, a pad, a slice
     composed: frozenset[int]
 
     def of_site(self, flow: Flow, path: str, side: str) -> int | None:
-        """The stream whose channels are those of a site; None for those of an image that the network is given.
-
-        Args:
-            flow: the trace.
-            path: of a layer that runs.
-            side: ``"input"``, ``"weight"`` or ``"output"``.
-        """
+        """The stream whose channels are those of a site; None for those of an image that the network is given."""
         call = flow.of(path)[0]
         index = call.inputs[0] if side == "input" else call.index
         return self.of_call[index] if index >= 0 else None
@@ -272,11 +261,7 @@ def _dropped(net: nn.Module, groups: Iterable[_Group], dropped: slice) -> Iterat
     try:
         for name in names:
             masks[name].keep[dropped] = False
-        for mask in masks.values():
-            for source, offset in mask.tied:
-                if source in names:
-                    keep = masks[source].keep
-                    mask.keep[offset : offset + len(keep)] = keep
+        follow_sources(masks)
         yield
     finally:
         for name, mask in masks.items():

@@ -56,7 +56,7 @@ def without_compressors(net: nn.Module) -> nn.Module:
     layers: list[Any] = [module for module in dense.modules() if isinstance(module, Compressed)]
     for layer in layers:
         layer.close_slots()
-        layer.__class__ = next(plain for plain in HOSTS if isinstance(layer, plain))
+        layer.__class__ = _plain_type(layer)
     return dense
 
 

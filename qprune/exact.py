@@ -151,14 +151,11 @@ def settle_biases(grids: Sequence[tuple[Any, FakeQuant]]) -> None:
     """
     for layer, source in grids:
         weight = layer.weight_quant
-        if not (source.active and weight.active) or (layer.bias_quant.active and not _moves(source, weight)):
+        learned = isinstance(source, LearnedQuant) or isinstance(weight, LearnedQuant)
+        if not (source.active and weight.active) or (layer.bias_quant.active and not learned):
             continue
         if layer.bias is not None:
             needed = layer.bias.abs() / (source.scale * (LARGEST / 2))
             needed = needed if weight.channels is not None else needed.max()
             weight.widen(power_of_two(needed.clamp(min=SMALLEST_STEP)))
         layer.bias_quant.settle((source.scale * weight.scale).expand_as(layer.bias_quant.scale))
-
-
-def _moves(*quants: FakeQuant) -> bool:
-    return any(isinstance(quant, LearnedQuant) for quant in quants)

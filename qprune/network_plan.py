@@ -135,7 +135,8 @@ def make_plan(
     ordered = sequences(net, flow, steps_per_epoch, steps)
     times, mistakes = _timelines(net, ordered, steps_per_epoch)
     tied = [s for s in sites(net) if s.mask is not None and s.mask.ranking.follows]
-    entries = [_entry(site, kind, timeline) for (site, kind), timeline in _by_site(net, times)]
+    found = [(site, kind) for site in sites(net) for kind in ("mask", "quant") if (site.name, kind) in times]
+    entries = [_entry(site, kind, times[site.name, kind]) for site, kind in found]
     masks = [entry for entry in entries if entry.kind == "mask"]
     if masks and not mistakes and all(map(_drops_nothing, masks)):
         mistakes.append("The rules prune nothing: every mask keeps all of its channels. Raise sparsity.")
@@ -188,11 +189,6 @@ def _check_choices(schedule: Any) -> None:
         raise ValueError(
             f"its mask would be chosen {times:,} times, and at most {MOST_CHOICES:,} are planned; {way_out}"
         )
-
-
-def _by_site(net: nn.Module, times: dict[Key, Timeline]) -> Iterable[tuple[tuple[Site, str], Timeline]]:
-    return [((site, kind), times[site.name, kind]) for site in sites(net) for kind in ("mask", "quant")
-            if (site.name, kind) in times]  # fmt: skip
 
 
 def _entry(site: Site, kind: str, timeline: Timeline) -> SitePlan:

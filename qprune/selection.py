@@ -21,23 +21,14 @@ Options = dict[str, Any]
 
 @frozen
 class Filling:
-    """One slot that is to be filled.
+    """One slot that is to be filled."""
 
-    Attributes:
-        path: module path of the host.
-        side: ``"input"``, ``"weight"`` or ``"output"``.
-        kind: ``"mask"`` or ``"quant"``.
-        options: options of the compressor.
-        rule: the rule that asks for it, such as ``"prune[0]"``; empty if none does.
-        couple: whether that rule's masks are to agree where their channels are the same.
-    """
-
-    path: str
-    side: str
-    kind: str
-    options: Options
-    rule: str = ""
-    couple: bool = False
+    path: str  # module path of the host
+    side: str  # "input", "weight" or "output"
+    kind: str  # "mask" or "quant"
+    options: Options  # options of the compressor
+    rule: str = ""  # the rule that asks for it, such as "prune[0]"; empty if none does
+    couple: bool = False  # whether that rule's masks are to agree where their channels are the same
 
 
 def choose(

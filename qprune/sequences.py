@@ -15,18 +15,13 @@ from qprune.schedules import Layerwise, PruneSchedule, to_steps
 
 @frozen
 class Sequences:
-    """The schedules of all masks of a network, each as it holds for its site.
+    """The schedules of all masks of a network, each as it holds for its site."""
 
-    Attributes:
-        schedules: by the name of the site; layerwise ones at their place, those with a finish spread up to it. One that
-            cannot be is missing.
-        mistakes: why not, as sentences.
-        notes: for each finish, which moments it comes to.
-    """
-
+    # by the name of the site; layerwise ones at their place, those with a finish spread up to it. One that cannot be is
+    # missing
     schedules: dict[str, PruneSchedule] = field(factory=dict)
-    mistakes: list[str] = field(factory=list)
-    notes: list[str] = field(factory=list)
+    mistakes: list[str] = field(factory=list)  # why not, as sentences
+    notes: list[str] = field(factory=list)  # for each finish, which moments it comes to
 
 
 def sequences(

@@ -14,15 +14,7 @@ from qprune.graph import graph_of
 from qprune.report import ShrinkReport, Summary, report_shrunk, summarize
 from qprune.shrink import shrink_with_facts
 from qprune.tasks import Task, run_padded
-from qprune.training import (
-    Opened,
-    choose_spec,
-    evaluate_model,
-    evaluating,
-    open_model,
-    runs_root,
-    save_checkpoint,
-)
+from qprune.training import Opened, choose_spec, evaluate_model, evaluating, open_model, runs_root, save_checkpoint
 
 
 def load(
@@ -240,11 +232,7 @@ def export(
 
 
 def _opened(
-    run: Path | str,
-    runs: Path | str | None,
-    data: Any = None,
-    model: nn.Module | None = None,
-    trusted: bool = False,
+    run: Path | str, runs: Path | str | None, data: Any = None, model: nn.Module | None = None, trusted: bool = False
 ) -> Opened:
     root = runs_root(runs)
     opened = open_run(run, root, trusted=trusted) if model is None else open_model(run, root, model)

@@ -40,31 +40,27 @@ for room in ROOMS:
 
 # What the tests do not have: whole data sets, hours of training, a process that hangs.
 OF_THE_READER = {
-    "qprune.api.fit", "qprune.export.score_errors.score_errors", "qprune.export.torch_program.TorchProgram",
-    "qprune.export.torch_program.write_program", "qprune.report.forecast.carry_out",
-    "qprune.report.forecast.forecast", "qprune.trained.evaluate",
+    "qprune.api.fit", "qprune.export.torch_program.TorchProgram", "qprune.export.torch_program.write_program",
+    "qprune.report.forecast.carry_out", "qprune.report.forecast.forecast", "qprune.trained.evaluate",
 }  # fmt: skip
 
 
 # What is run with a reader's network, files and run, which `docstring_things` makes.
 WITH_THINGS = {
-    "qprune.assemble.swap", "qprune.calibration.calibrate", "qprune.data.decode.read_image",
-    "qprune.data.folders.folder_source", "qprune.data.inputs.read_inputs", "qprune.data.loaders.eval_loader",
-    "qprune.data.loaders.train_loader", "qprune.data.user_data.Splits", "qprune.data.user_data.wrap_data",
-    "qprune.data.user_facts.class_names", "qprune.data.workers.LoaderWatch",
+    "qprune.assemble.swap", "qprune.calibration.calibrate", "qprune.data.inputs.read_inputs",
+    "qprune.data.loaders.eval_loader", "qprune.data.loaders.train_loader", "qprune.data.user_data.Splits",
+    "qprune.data.user_data.wrap_data", "qprune.data.user_facts.class_names", "qprune.data.workers.LoaderWatch",
     "qprune.data.workers.explaining_lost_loaders", "qprune.exact.bias_grids", "qprune.exact.make_exact",
-    "qprune.exact.settle_biases", "qprune.export.formats.file_model", "qprune.export.onnx_file.read_onnx",
-    "qprune.export.qonnx.write_qonnx", "qprune.export.run.export_run", "qprune.export.run.open_run",
-    "qprune.export.running.OnnxModel", "qprune.regular_files.read_regular", "qprune.report.chain.chain_of",
-    "qprune.report.shrinking.report_shrunk", "qprune.shrink.shrink.shrink", "qprune.tasks.cyclegan.CycleGAN",
-    "qprune.tasks.pix2pix.Pix2Pix", "qprune.trained.export", "qprune.trained.load", "qprune.trained.predict",
-    "qprune.searches.search", "qprune.searches.sensitivity", "qprune.trained.save", "qprune.trained.shrink_report",
-    "qprune.trained.summary",
-    "qprune.training.archive.check_archive", "qprune.training.callbacks.CallbackList",
-    "qprune.training.checkpoint.load", "qprune.training.claim.check_run", "qprune.training.claim.claim_run",
-    "qprune.training.csv_logger.CSVLogger.move_to", "qprune.training.evaluation.evaluate",
-    "qprune.shrink.watching.evaluating", "qprune.training.history.History.plot",
-    "qprune.training.model_checkpoint.ModelCheckpoint.move_to", "qprune.training.opening.is_trained",
+    "qprune.exact.settle_biases", "qprune.export.formats.file_model", "qprune.export.qonnx.write_qonnx",
+    "qprune.export.run.export_run", "qprune.export.run.open_run", "qprune.export.running.OnnxModel",
+    "qprune.regular_files.read_regular", "qprune.report.chain.chain_of", "qprune.report.shrinking.report_shrunk",
+    "qprune.shrink.shrink.shrink", "qprune.tasks.cyclegan.CycleGAN", "qprune.tasks.pix2pix.Pix2Pix",
+    "qprune.trained.export", "qprune.trained.load", "qprune.trained.predict", "qprune.searches.search",
+    "qprune.searches.sensitivity", "qprune.trained.save", "qprune.trained.shrink_report", "qprune.trained.summary",
+    "qprune.training.callbacks.CallbackList", "qprune.training.checkpoint.load", "qprune.training.claim.check_run",
+    "qprune.training.claim.claim_run", "qprune.training.csv_logger.CSVLogger.move_to",
+    "qprune.training.evaluation.evaluate", "qprune.shrink.watching.evaluating",
+    "qprune.training.history.History.plot", "qprune.training.model_checkpoint.ModelCheckpoint.move_to",
     "qprune.training.opening.load_model", "qprune.training.opening.model_file",
     "qprune.training.averaging.make_average", "qprune.training.provided.Provided",
     "qprune.training.provided.Provided.in_place_of", "qprune.training.reproducibility.determined",

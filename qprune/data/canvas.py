@@ -16,11 +16,7 @@ EYE = 1.5  # metres above the road
 
 
 class Dice:
-    """Numbers in [0, 1) as a function of their seed and of how many were drawn before.
-
-    Args:
-        numbers: whole numbers that seed the dice.
-    """
+    """Numbers in [0, 1) as a function of their seed, some whole numbers, and of how many were drawn before."""
 
     def __init__(self, *numbers: int) -> None:
         self.key = int(mix(*numbers)[0])
@@ -65,13 +61,8 @@ class Canvas:
     """Colours and labels of one image, and where each pixel looks.
 
     Axes in metres: ``x`` to the right of the camera, ``y`` up from the road, ``z`` ahead. A pixel at ``(u, v)`` from
-    the vanishing point sees ``x = u z`` and ``y = EYE - v z``, with ``u`` and ``v`` in units of the focal length.
-
-    Args:
-        height: pixels.
-        width: pixels.
-        horizon: share of the height above it.
-        ahead: share of the width to the left of the vanishing point.
+    the vanishing point sees ``x = u z`` and ``y = EYE - v z``, with ``u`` and ``v`` in units of the focal length. That
+    point is at ``ahead`` of the width and ``horizon`` of the height, both shares of the ``width`` x ``height`` pixels.
     """
 
     def __init__(self, height: int, width: int, horizon: float, ahead: float) -> None:

@@ -20,17 +20,11 @@ _KEYS = ("names", "palette", "ignore")
 
 @frozen
 class ClassFile:
-    """The content of a ``classes.toml``.
+    """The content of a ``classes.toml``."""
 
-    Attributes:
-        names: one per class; the id is the position.
-        palette: one colour per class.
-        ignore: the id of void besides 255; None where there is none.
-    """
-
-    names: tuple[str, ...]
-    palette: tuple[Colour, ...]
-    ignore: int | None = None
+    names: tuple[str, ...]  # one per class; the id is the position
+    palette: tuple[Colour, ...]  # one colour per class
+    ignore: int | None = None  # the id of void besides 255; None where there is none
 
     @property
     def labels(self) -> dict[int, int]:
@@ -58,10 +52,7 @@ def read_class_file(root: Path) -> ClassFile:
 
 
 def usual_palette(count: int) -> tuple[Colour, ...]:
-    """Colours that differ, none of them black: each bit of a number sets a bit of one channel, from the highest down.
-
-    Source: the colour map of PASCAL VOC (Everingham et al., 2010), without its first.
-    """
+    """The colour map of PASCAL VOC without black: bits of a number set bits of a channel, from the highest down."""
     return tuple((_channel(n, 0), _channel(n, 1), _channel(n, 2)) for n in range(1, count + 1))
 
 

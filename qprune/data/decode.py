@@ -31,25 +31,10 @@ def height_width(size: Size) -> tuple[int, int]:
 
 
 def read_image(path: Path, size: Size | None = None) -> Pixels:
-    """Decode one file to RGB.
+    """Decode one file to RGB, uint8 (height, width, 3), squeezed to ``size`` (bilinear, antialiased) if there is one.
 
     Turned upright as its EXIF tag says. Grey values are copied to three channels, 16-bit grey is divided by 257,
     palettes are looked up, transparent pixels are laid over black.
-
-    Args:
-        path: the file.
-        size: side of a square, or (height, width), that the image is squeezed to (bilinear, antialiased); None keeps
-            its size.
-
-    Returns:
-        uint8, (height, width, 3).
-
-    Raises:
-        DataError: if the file is truncated, no image, animated, or of a pixel type with no 8-bit meaning.
-
-    Example:
-        >>> read_image(Path("cat.png"), size=32).shape
-        (32, 32, 3)
     """
     with named(path), open_image(path) as image:
         rgb = _to_rgb(upright(image))

@@ -10,10 +10,7 @@ from qprune.data.source import Source
 
 
 def digits_source() -> Source:
-    """Open the 1,797 scans with their fixed split; the ink of 0 to 16 becomes grey levels of 0 to 255.
-
-    Source: Alpaydin and Kaynak, 1998, Optical Recognition of Handwritten Digits, UCI, CC BY 4.0.
-    """
+    """The 1,797 scans with their fixed split; the ink of 0 to 16 becomes grey levels of 0 to 255."""
     with files("qprune.data").joinpath("digits.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         stored = {name: arrays[name] for name in arrays}
     images = torch.from_numpy(np.round(stored["images"] * (255 / 16)).astype(np.uint8)).unsqueeze(1)

@@ -28,23 +28,7 @@ class _Split:
 
 
 def folder_source(root: Path, size: Size | None = None) -> Source:
-    """List an image folder; only the header of one image is read.
-
-    Classes are the folders in ``train``, sorted. Hidden files are passed over; files that are no images are counted in
-    the log. Sets below 1 GiB of pixels are decoded once, when `Source.read` is called; larger ones as they are used.
-
-    Args:
-        root: folder with ``train`` and ``test`` in it, and ``val`` where the set has one.
-        size: side of a square, or (height, width), that every image is squeezed to; None where all have one size.
-
-    Raises:
-        DataError: for a missing or empty folder, a class unknown to ``train``, or (in `Source.read`) an unreadable file
-            or images of differing sizes; the path is named.
-
-    Example:
-        >>> folder_source(Path("photos"), size=64).classes
-        ('cat', 'dog')
-    """
+    """List an image folder: classes are the folders in ``train``, sorted; only the header of one image is read."""
     _check_layout(root)
     classes = tuple(path.name for path in _folders(root / "train"))
     if not classes:

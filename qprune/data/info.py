@@ -63,62 +63,20 @@ class DataInfo:
         return "segmentation" if self.palette else "classification"
 
 
-NAMED = {
-    info.name: info
-    for info in (
-        DataInfo(
-            "digits",
-            classes=_DIGITS,
-            shape=(1, 8, 8),
-            sizes={"train": 1197, "val": 200, "test": 400},
-            mean=(0.3051,),
-            std=(0.3756,),
-        ),
-        DataInfo(
-            "cifar10",
-            classes=_CIFAR10,
-            shape=(3, 32, 32),
-            sizes={"train": 50_000, "val": 0, "test": 10_000},
-            mean=(0.4914, 0.4822, 0.4465),
-            std=(0.2470, 0.2435, 0.2616),
-        ),
-        DataInfo(
-            "cifar100",
-            classes=tuple(_CIFAR100.split()),
-            shape=(3, 32, 32),
-            sizes={"train": 50_000, "val": 0, "test": 10_000},
-            mean=(0.5071, 0.4865, 0.4409),
-            std=(0.2673, 0.2564, 0.2762),
-        ),
-        DataInfo(
-            "streets",
-            classes=tuple(STREETS),
-            shape=(3, 64, 96),
-            sizes={"train": 600, "val": 100, "test": 200},
-            mean=(0.3777, 0.3920, 0.4007),
-            std=(0.1635, 0.1685, 0.1965),
-            palette=tuple(STREETS.values()),
-        ),
-        DataInfo(
-            "camvid",
-            classes=tuple(CAMVID),
-            shape=(3, 240, 320),
-            sizes={"train": 367, "val": 101, "test": 233},
-            mean=(0.4114, 0.4246, 0.4321),
-            std=(0.3036, 0.3078, 0.3035),
-            palette=tuple(CAMVID.values()),
-        ),
-        DataInfo(
-            "cityscapes",
-            classes=tuple(CITYSCAPES),
-            shape=(3, 1024, 2048),
-            sizes={"train": 2975, "val": 0, "test": 500},
-            mean=(0.0, 0.0, 0.0),
-            std=(1.0, 1.0, 1.0),
-            palette=tuple(CITYSCAPES.values()),
-        ),
-    )
-}
+NAMED = {info.name: info for info in (
+    DataInfo("digits", _DIGITS, shape=(1, 8, 8), sizes={"train": 1197, "val": 200, "test": 400},
+             mean=(0.3051,), std=(0.3756,)),
+    DataInfo("cifar10", _CIFAR10, shape=(3, 32, 32), sizes={"train": 50_000, "val": 0, "test": 10_000},
+             mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
+    DataInfo("cifar100", tuple(_CIFAR100.split()), shape=(3, 32, 32), sizes={"train": 50_000, "val": 0, "test": 10_000},
+             mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762)),
+    DataInfo("streets", tuple(STREETS), shape=(3, 64, 96), sizes={"train": 600, "val": 100, "test": 200},
+             mean=(0.3777, 0.3920, 0.4007), std=(0.1635, 0.1685, 0.1965), palette=tuple(STREETS.values())),
+    DataInfo("camvid", tuple(CAMVID), shape=(3, 240, 320), sizes={"train": 367, "val": 101, "test": 233},
+             mean=(0.4114, 0.4246, 0.4321), std=(0.3036, 0.3078, 0.3035), palette=tuple(CAMVID.values())),
+    DataInfo("cityscapes", tuple(CITYSCAPES), shape=(3, 1024, 2048), sizes={"train": 2975, "val": 0, "test": 500},
+             mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), palette=tuple(CITYSCAPES.values())),
+)}  # fmt: skip
 
 
 def usual_statistics(name: str, channels: int) -> Statistics:

@@ -15,15 +15,10 @@ _UNKNOWN = -1
 
 @frozen(eq=False)
 class LabelIds:
-    """Maps the ids in a file to classes.
+    """Maps the ids in a file to classes."""
 
-    Args:
-        labels: id -> class; 255 is void in any case.
-        strict: refuse ids that are not among ``labels``; else they are void.
-    """
-
-    labels: Mapping[int, int]
-    strict: bool = True
+    labels: Mapping[int, int]  # id -> class; 255 is void in any case
+    strict: bool = True  # refuse ids that are not among labels; else they are void
     table: np.ndarray = field(init=False)
 
     @table.default

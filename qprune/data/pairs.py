@@ -30,11 +30,7 @@ def describe_pairs(spec: DataSpec) -> DataInfo:
 
 
 def load_pairs(spec: DataSpec, seed: int = 0) -> Splits:
-    """Read a data set of pairs and split it.
-
-    The headers of all files are read, and what is wrong is refused by name. Sets below 1 GiB of pixels are decoded
-    here, larger ones as they are used.
-    """
+    """Read a data set of pairs and split it; sets below 1 GiB of pixels are decoded here, others as they are used."""
     listed = open_pairs(spec)
     stated = _stated(spec, listed)
     info = _describe(spec, stated)

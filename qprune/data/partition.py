@@ -40,20 +40,7 @@ def as_used(spec: DataSpec, stored: DataInfo) -> DataInfo:
 
 
 def pick(spec: DataSpec, sizes: Mapping[str, int], order: NDArray[np.int64]) -> Picked:
-    """For each part of the run, the split that its images come from and their indices.
-
-    Args:
-        spec: for the validation share and ``train_images``.
-        sizes: images per split; ``"val"`` only where the set has its own.
-        order: a shuffle of the training images; its first choose, the next train.
-
-    Raises:
-        DataError: as `counts`.
-
-    Example:
-        >>> pick(DataSpec("x", validation=0.5), {"train": 4, "test": 1}, np.array([3, 1, 0, 2]))["train"]
-        ('train', array([0, 2]))
-    """
+    """For each part of the run its split and indices there; of a shuffle of the training images the first choose."""
     val, train = counts(spec, sizes)
     picked = {"test": ("test", np.arange(sizes["test"]))}
     if "val" in sizes:

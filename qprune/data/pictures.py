@@ -20,15 +20,10 @@ from qprune.errors import DataError
 
 @frozen(eq=False)
 class PhotoFiles:
-    """Image files.
-
-    Args:
-        paths: the files.
-        half: 0 for the left half of each, 1 for the right one, None for the whole.
-    """
+    """Image files."""
 
     paths: Sequence[Path]
-    half: int | None = None
+    half: int | None = None  # 0 for the left half of each, 1 for the right one, None for the whole
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -56,15 +51,10 @@ class PhotoFiles:
 
 @frozen(eq=False)
 class LabelFiles:
-    """Label maps as files.
-
-    Args:
-        paths: the files.
-        ids: which id is which class.
-    """
+    """Label maps as files."""
 
     paths: Sequence[Path]
-    ids: LabelIds
+    ids: LabelIds  # which id is which class
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -83,19 +73,12 @@ class LabelFiles:
 
 @frozen(eq=False)
 class Streets:
-    """Drawn street scenes: their images, or their label maps.
+    """Drawn street scenes: their images, or their label maps."""
 
-    Args:
-        split: ``"train"``, ``"val"`` or ``"test"``.
-        count: how many.
-        size: (height, width).
-        labels: whether these are the label maps.
-    """
-
-    split: str
+    split: str  # "train", "val" or "test"
     count: int
-    size: tuple[int, int]
-    labels: bool = False
+    size: tuple[int, int]  # (height, width)
+    labels: bool = False  # whether these are the label maps
 
     def __len__(self) -> int:
         return self.count
@@ -123,17 +106,11 @@ def _channels_first(pixels: Pixels) -> Tensor:
 
 @frozen(eq=False)
 class Chosen:
-    """Some of many pictures, squeezed to one size.
+    """Some of many pictures, squeezed to one size."""
 
-    Args:
-        pictures: all of them.
-        indices: which.
-        size: (height, width); None keeps theirs.
-    """
-
-    pictures: StoredPictures
+    pictures: StoredPictures  # all of them
     indices: Sequence[int]
-    size: tuple[int, int] | None = None
+    size: tuple[int, int] | None = None  # (height, width); None keeps theirs
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -43,11 +43,7 @@ def camvid_source(root: Path) -> PairSource:
 
 
 def cityscapes_source(root: Path) -> PairSource:
-    """List Cityscapes (Cordts et al., 2016) as it is handed out: ``leftImg8bit`` and ``gtFine``.
-
-    Its validation images report, because the labels of its test images are not public. Ids outside the 19 classes are
-    void.
-    """
+    """List Cityscapes (Cordts et al., 2016) as it is handed out; ids outside the 19 classes are void."""
     folders = ("leftImg8bit", "gtFine")
     _must_be_here("cityscapes", [root / folder / split for folder in folders for split in ("train", "val")])
     ids = LabelIds({number: label for label, number in enumerate(_CITYSCAPES_IDS)}, strict=False)

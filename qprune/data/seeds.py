@@ -46,22 +46,7 @@ def permutation(size: int, *numbers: int) -> NDArray[np.int64]:
 
 
 def stratified_order(labels: ArrayLike, *numbers: int) -> NDArray[np.int64]:
-    """A shuffle of which every stretch holds each class in proportion, to within two images.
-
-    Each class is shuffled by itself and spread evenly over the whole.
-
-    Args:
-        labels: the class of each image, shape (N,).
-        numbers: what seeds the shuffle.
-
-    Returns:
-        N indices.
-
-    Example:
-        >>> labels = np.array([0, 0, 0, 0, 1, 1])
-        >>> np.bincount(labels[stratified_order(labels, 5)[:3]]).tolist()
-        [2, 1]
-    """
+    """A shuffle of which every stretch holds each class in proportion: each is shuffled, and spread over the whole."""
     labels = np.asarray(labels)
     shuffled = permutation(len(labels), *numbers)
     place = np.empty(len(labels))

@@ -20,18 +20,13 @@ class Images(Protocol):
 
 @frozen(eq=False)
 class Source:
-    """A data set on this machine.
+    """A data set on this machine."""
 
-    Attributes:
-        classes: one name per class.
-        shape: (channels, height, width).
-        labels: per split, the class of each image, int64 of shape (N,). ``"val"`` only where the set has its own.
-        read: ``read(split, indices)`` gives those images, uint8 of shape (len(indices), *shape).
-    """
-
-    classes: tuple[str, ...]
-    shape: tuple[int, int, int]
+    classes: tuple[str, ...]  # one name per class
+    shape: tuple[int, int, int]  # (channels, height, width)
+    # per split, the class of each image, int64 of shape (N,). "val" only where the set has its own
     labels: dict[str, np.ndarray]
+    # read(split, indices) gives those images, uint8 of shape (len(indices), *shape)
     read: Callable[[str, np.ndarray], Images]
 
     @property
@@ -60,18 +55,11 @@ class StoredPictures(Pictures, Protocol):
 
 @frozen(eq=False)
 class PairSource:
-    """A data set of pairs on this machine: images and their label maps, or images of two kinds.
+    """A data set of pairs on this machine: images and their label maps, or images of two kinds."""
 
-    Attributes:
-        classes: one name per class of label maps, () for two kinds of images.
-        palette: one colour per class.
-        shape: (channels, height, width) of the first image, as it is stored.
-        parts: per split its two sides, A and B; ``"val"`` only where the set has its own.
-        matched: whether what is at the same place belongs together.
-    """
-
-    classes: tuple[str, ...]
-    palette: tuple[Colour, ...]
-    shape: tuple[int, int, int]
+    classes: tuple[str, ...]  # one name per class of label maps, () for two kinds of images
+    palette: tuple[Colour, ...]  # one colour per class
+    shape: tuple[int, int, int]  # (channels, height, width) of the first image, as it is stored
+    # per split its two sides, A and B; "val" only where the set has its own
     parts: dict[str, tuple[StoredPictures, StoredPictures]]
-    matched: bool = True
+    matched: bool = True  # whether what is at the same place belongs together

@@ -2,20 +2,7 @@
 
 import numpy as np
 
-from qprune.data.canvas import (
-    BUILDING,
-    CAR,
-    EYE,
-    PAVEMENT,
-    ROAD,
-    SIGN,
-    SKY,
-    TREE,
-    Canvas,
-    Dice,
-    Floats,
-    smooth_noise,
-)
+from qprune.data.canvas import BUILDING, CAR, EYE, PAVEMENT, ROAD, SIGN, SKY, TREE, Canvas, Dice, Floats, smooth_noise
 from qprune.data.seeds import STREET
 
 FAR = 90.0  # metres to where the street ends
@@ -24,23 +11,7 @@ _SIGNS = ((0.75, 0.10, 0.10), (0.12, 0.25, 0.70), (0.92, 0.75, 0.10), (0.10, 0.4
 
 
 def draw_street(seed: int, split: str, index: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one street scene, a function of its arguments alone.
-
-    Args:
-        seed: of the data set.
-        split: ``"train"``, ``"val"`` or ``"test"``.
-        index: which scene.
-        height: pixels.
-        width: pixels.
-
-    Returns:
-        The image, uint8 (height, width, 3), and the class of every pixel, uint8 (height, width).
-
-    Example:
-        >>> image, labels = draw_street(0, "train", 3, 64, 96)
-        >>> image.shape, labels.shape
-        ((64, 96, 3), (64, 96))
-    """
+    """One street scene, a function of the arguments alone: its image (H, W, 3) and the class of every pixel, uint8."""
     dice = Dice(STREET, seed, _PARTS.index(split), index)
     canvas = Canvas(height, width, horizon=dice.between(0.36, 0.5), ahead=dice.between(0.35, 0.65))
     half = dice.between(3.4, 5.0)  # of the road, in metres

@@ -23,11 +23,15 @@ def number(low: Lowering, value: Any) -> str:
     raise NoWayError("a side length among real numbers" if isinstance(value, Size) else f"a {type(value).__name__}")
 
 
-def unary(kind: str, **fixed: Any) -> Writer:
-    """One node of one tensor."""
+def unary(kind: str, **options: Any) -> Writer:
+    """One node of one tensor; its options, each with its default, are in the order in which a call gives them."""
 
-    def write(low: Lowering, name: str, shape: Shape, value: Value) -> Value:
-        return Real(low.graph.node(kind, [low.real(value)], name, **fixed))
+    def write(low: Lowering, name: str, shape: Shape, value: Value, *given: Any, **named: Any) -> Value:
+        told = dict(zip([*options][: len(given)], given, strict=True)) | named
+        if unknown := told.keys() - options.keys():
+            raise NoWayError(f"the option {', '.join(unknown)}")
+        attributes = {key: type(usual)(told.get(key, usual)) for key, usual in options.items()}
+        return Real(low.graph.node(kind, [low.real(value)], name, **attributes))
 
     return write
 
@@ -62,21 +66,11 @@ def divided(low: Lowering, name: str, shape: Shape, one: Any, other: Any, roundi
     return Real(quotient if rounding_mode is None else low.graph.node("Floor", [quotient], name))
 
 
-def divided_down(low: Lowering, name: str, shape: Shape, one: Any, other: Any) -> Any:
-    """A quotient that is rounded down."""
-    return divided(low, name, shape, one, other, "floor")
-
-
 def bounded(low: Lowering, name: str, shape: Shape, value: Value, min: Any = None, max: Any = None) -> Value:
     """Numbers between two bounds, which a quantizer behind it can do by itself."""
     if not all(each is None or isinstance(each, (int, float)) for each in (min, max)):
         raise NoWayError("bounds that are tensors")
     return low.rectify(value, -np.inf if min is None else float(min), np.inf if max is None else float(max))
-
-
-def rectified(low: Lowering, name: str, shape: Shape, value: Value) -> Value:
-    """ReLU."""
-    return low.rectify(value, 0.0, np.inf)
 
 
 def bounded_above(low: Lowering, name: str, shape: Shape, value: Value, max: Any) -> Value:
@@ -87,11 +81,6 @@ def bounded_above(low: Lowering, name: str, shape: Shape, value: Value, max: Any
 def hardtanh(low: Lowering, name: str, shape: Shape, value: Value, low_bound: Any = -1, high_bound: Any = 1) -> Value:
     """Numbers between two bounds; ReLU6 among others."""
     return bounded(low, name, shape, value, low_bound, high_bound)
-
-
-def leaky(low: Lowering, name: str, shape: Shape, value: Value, slope: float = 0.01) -> Value:
-    """Leaky ReLU."""
-    return Real(low.graph.node("LeakyRelu", [low.real(value)], name, alpha=float(slope)))
 
 
 def gated(low: Lowering, name: str, shape: Shape, value: Value) -> Value:
@@ -107,11 +96,6 @@ def half_gated(low: Lowering, name: str, shape: Shape, value: Value, dim: int = 
     return Real(low.graph.node("Mul", [low.real(first), gate], name))
 
 
-def gelu(low: Lowering, name: str, shape: Shape, value: Value, *, approximate: str = "none") -> Value:
-    """GELU."""
-    return Real(low.graph.node("Gelu", [low.real(value)], name, approximate=approximate))
-
-
 def elu(low: Lowering, name: str, shape: Shape, value: Value, alpha: float = 1, scale: float = 1,
         input_scale: float = 1) -> Value:  # fmt: skip
     """ELU; SELU, too, which is a scaled one."""
@@ -119,11 +103,6 @@ def elu(low: Lowering, name: str, shape: Shape, value: Value, alpha: float = 1, 
         raise NoWayError("a scale of its input")
     y = low.graph.node("Elu", [low.real(value)], name if scale == 1 else f"{name}.elu", alpha=float(alpha))
     return Real(y if scale == 1 else low.graph.node("Mul", [y, number(low, scale)], name))
-
-
-def celu(low: Lowering, name: str, shape: Shape, value: Value, alpha: float = 1) -> Value:
-    """CELU."""
-    return Real(low.graph.node("Celu", [low.real(value)], name, alpha=float(alpha)))
 
 
 def softplus(low: Lowering, name: str, shape: Shape, value: Value, beta: float = 1, threshold: float = 20) -> Value:

@@ -4,10 +4,11 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from attrs import asdict, field, frozen
+from attrs import field, frozen
 
 from qprune.export.running import Operators
 from qprune.report import short, table
+from qprune.report.tables import as_plain
 
 STEPS = 255  # an output's range is divided into so many steps
 
@@ -109,7 +110,7 @@ class Certificate:
 
     def to_dict(self) -> dict[str, Any]:
         """The certificate as plain dicts, lists and numbers."""
-        return asdict(self, value_serializer=lambda _, __, value: list(value) if isinstance(value, tuple) else value)
+        return as_plain(self)
 
     def to_json(self) -> str:
         """The certificate as JSON."""

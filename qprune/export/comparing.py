@@ -2,7 +2,8 @@
 
 import platform
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +55,10 @@ def _extremes(x: Tensor) -> Tensor:
 
 
 class Comparison:
-    """Adds up over many batches how equal the network and the file are.
+    """Adds up over many batches how equal the network that was trained and the ``model`` that runs its file are.
 
-    Of a network without active quantizers nothing but rounding may differ: more is an error.
-
-    Args:
-        net: the network that was trained.
-        model: runs the file.
-        written: what was made of the network, where its integers and layers can be looked at.
-        batch: images that run at a time.
+    Of a network without active quantizers nothing but rounding may differ: more is an error. Where ``written`` is
+    given, what was made of the network, its integers are compared, too.
     """
 
     def __init__(self, net: nn.Module, model: Any, written: Written | None = None, batch: int = 32) -> None:
@@ -246,21 +242,14 @@ def _watched(net: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]
     """The integers that every quantizer makes meanwhile."""
     seen: dict[str, Tensor] = {}
 
-    def note(name: str, quant: Any) -> Any:
-        shift = 2**7 if quant.symmetric else 0
+    def note(name: str, quant: Any, arguments: Any, result: Tensor) -> None:
+        seen[name] = quant.codes(result).float() + (2**7 if quant.symmetric else 0)
 
-        def hook(module: nn.Module, arguments: Any, result: Tensor) -> None:
-            seen[name] = quant.codes(result).float() + shift
-
-        return hook
-
-    by_name = {site.name: site.quant for site in sites(net)}
-    handles = [by_name[name].register_forward_hook(note(name, by_name[name])) for name in names]  # type: ignore[union-attr]
-    try:
+    with ExitStack() as stack:
+        for site in sites(net):
+            if site.quant is not None and site.name in names:
+                stack.enter_context(site.quant.register_forward_hook(partial(note, site.name)))
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def environment() -> Environment:

@@ -16,6 +16,7 @@ from qprune.export.formats import format_to_write
 from qprune.export.replacing import replace_file
 from qprune.export.writing import STORAGES
 from qprune.report import summarize
+from qprune.shrink import evaluating
 from qprune.zoo import deployed
 
 
@@ -101,14 +102,11 @@ def _compare(comparison: Comparison, tried: Mapping[str, Inputs]) -> None:
 def _in_eval(net: nn.Module) -> Iterator[None]:
     """The network on the CPU and in eval mode, for a while."""
     home = next((p.device for p in net.parameters()), torch.device("cpu"))
-    modes = {module: module.training for module in net.modules()}
-    net.cpu().eval()
     try:
-        yield
+        with evaluating(net.cpu()):
+            yield
     finally:
         net.to(home)
-        for module, training in modes.items():
-            module.training = training
 
 
 def _packed_bytes(net: nn.Module, inputs: Inputs) -> int | None:

@@ -18,23 +18,14 @@ from qprune.layers import BiasQuant, FakeQuant
 
 @frozen(eq=False)
 class Made:
-    """The content of a file that is not written yet, and what is known of it.
+    """The content of a file that is not written yet, and what is known of it."""
 
-    Attributes:
-        net: the network that is in it, shrunk and folded.
-        content: all bytes of the file.
-        model: runs the content, as `Format.open` would.
-        environment: where it runs.
-        operators: tells what runs.
-        written: of an ONNX file, where its integers and layers can be looked at.
-    """
-
-    net: nn.Module
-    content: bytes
-    model: Any
-    environment: Environment
-    operators: Callable[[], Operators]
-    written: Written | None = None
+    net: nn.Module  # the network that is in it, shrunk and folded
+    content: bytes  # all bytes of the file
+    model: Any  # runs the content, as `Format.open` would
+    environment: Environment  # where it runs
+    operators: Callable[[], Operators]  # tells what runs
+    written: Written | None = None  # of an ONNX file, where its integers and layers can be looked at
 
 
 class Format(ABC):

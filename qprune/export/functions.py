@@ -1,20 +1,18 @@
 """How each operation in the graph of a forward is written."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from qprune.errors import ExportError
 from qprune.export import arithmetic as a
 from qprune.export import moving as m
 from qprune.export.lowering import Lowering
+from qprune.export.moving import Shape
 from qprune.export.no_way import NoWayError
-from qprune.export.values import Real, Size, array
-
-Shape = tuple[int, ...]
+from qprune.export.values import Size
 
 
 def lower_function(low: Lowering, name: str, target: Any, args: Any, kwargs: Any, shape: Shape) -> Any:
@@ -46,13 +44,6 @@ def _call(word: str, args: Any, kwargs: Any) -> str:
     return f"{word}({', '.join([*map(told, args), *(f'{name}={told(value)}' for name, value in kwargs.items())])})"
 
 
-def constant(low: Lowering, name: str, tensor: Tensor) -> Real:
-    """A tensor that is the same in every forward."""
-    if tensor.dtype != torch.float32:
-        raise ExportError(f"{name} holds {tensor.dtype}, and a file computes in float32")
-    return Real(low.graph.constant(array(tensor), name))
-
-
 def _getitem(low: Lowering, name: str, shape: Shape, values: Any, index: int) -> Any:
     if not isinstance(values, (list, tuple)) or index >= len(values):
         raise NoWayError("a result that a file does not have, as the places of maxima")
@@ -67,11 +58,12 @@ def _dropped(
     return value
 
 
+_FLOOR = partial(a.divided, rounding_mode="floor")
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "add": a.binary("Add", of_sizes="Add"), "sub": a.binary("Sub", of_sizes="Sub"),
     "rsub": a.binary("Sub", swapped=True),
     "mul": a.binary("Mul", of_sizes="Mul"), "mod": a.binary("Mod", of_sizes="Mod"), "pow": a.binary("Pow"),
-    "div": a.divided, "truediv": a.divided, "floordiv": a.divided_down, "floor_divide": a.divided_down,
+    "div": a.divided, "truediv": a.divided, "floordiv": _FLOOR, "floor_divide": _FLOOR,
     "maximum": a.binary("Max"), "minimum": a.binary("Min"), "sym_max": a.binary("Max", of_sizes="Max"),
     "sym_min": a.binary("Min", of_sizes="Min"),
     "abs": a.unary("Abs"), "neg": a.unary("Neg"), "exp": a.unary("Exp"), "sqrt": a.unary("Sqrt"), "erf": a.unary("Erf"),
@@ -79,10 +71,10 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "sin": a.unary("Sin"), "cos": a.unary("Cos"), "floor": a.unary("Floor"), "ceil": a.unary("Ceil"),
     "round": a.unary("Round"), "sign": a.unary("Sign"), "mish": a.unary("Mish"), "hardswish": a.unary("HardSwish"),
     "hardsigmoid": a.unary("HardSigmoid", alpha=1 / 6, beta=0.5),
-    "relu": a.rectified, "hardtanh": a.hardtanh, "clamp": a.bounded, "clamp_min": a.bounded,
-    "clamp_max": a.bounded_above, "leaky_relu": a.leaky, "silu": a.gated, "gelu": a.gelu, "glu": a.half_gated,
-    "log_sigmoid_forward": a.log_sigmoid, "elu": a.elu, "celu": a.celu, "softplus": a.softplus,
-    "_prelu_kernel": a.prelu,
+    "relu": partial(a.bounded, min=0), "hardtanh": a.hardtanh, "clamp": a.bounded, "clamp_min": a.bounded,
+    "clamp_max": a.bounded_above, "leaky_relu": a.unary("LeakyRelu", alpha=0.01), "silu": a.gated,
+    "gelu": a.unary("Gelu", approximate="none"), "glu": a.half_gated, "log_sigmoid_forward": a.log_sigmoid,
+    "elu": a.elu, "celu": a.unary("Celu", alpha=1.0), "softplus": a.softplus, "_prelu_kernel": a.prelu,
     "_softmax": a.softmax("Softmax"), "_log_softmax": a.softmax("LogSoftmax"),
     "mean": a.reduced("ReduceMean"), "sum": a.reduced("ReduceSum"), "amax": a.reduced("ReduceMax"),
     "amin": a.reduced("ReduceMin"),

@@ -1,18 +1,20 @@
 """An ONNX graph while it is written: nodes, constants, names that are those of the network."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from qprune.export.packages import import_onnx
+from qprune.export.quant_node import OPSET, runnable
 
-OPSET = 21  # the first with 4-bit integers
 IR_VERSION = 10  # of that opset; later ones are refused by runtimes that know the opset
 
 
 class Graph:
     """Collects nodes and constants, and gives each tensor a name of its own."""
+
+    domains: ClassVar[dict[str, int]] = {"": OPSET}
 
     def __init__(self) -> None:
         self.onnx = import_onnx()
@@ -70,11 +72,11 @@ class Graph:
         sides = [symbol or size for size, symbol in zip(shape, symbols, strict=True)]
         return self.onnx.helper.make_tensor_value_info(name, self.onnx.TensorProto.FLOAT, sides)
 
-    def model(self, producer: str = "qprune") -> Any:
-        """The finished model, checked."""
+    def model(self) -> Any:
+        """The finished model, checked together with what operators of other domains compute."""
         helper = self.onnx.helper
         graph = helper.make_graph(self.nodes, "network", self.inputs, self.outputs, self.initializers)
-        opsets = [helper.make_opsetid("", OPSET)]
-        model = helper.make_model(graph, opset_imports=opsets, producer_name=producer, ir_version=IR_VERSION)
-        self.onnx.checker.check_model(model, full_check=True)
+        opsets = [helper.make_opsetid(domain, version) for domain, version in self.domains.items()]
+        model = helper.make_model(graph, opset_imports=opsets, producer_name="qprune", ir_version=IR_VERSION)
+        self.onnx.checker.check_model(runnable(model), full_check=True)
         return model

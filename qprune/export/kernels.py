@@ -16,23 +16,14 @@ LARGEST_BIAS = 2**30  # of an int32, with room for the sum
 
 @frozen(eq=False)
 class Kernel:
-    """The numbers of one layer.
+    """The numbers of one layer."""
 
-    Attributes:
-        rows: ``(out, in / groups, ...)``, int8 or float32.
-        scale: float32 ``(out,)``, what an integer stands for; None if the weights are no integers around 0.
-        bias: float32 ``(out,)``, or None.
-        attributes: of the ONNX node; a linear layer has none.
-        block: the outputs are those of ``block * block`` positions, to be spread out; 1 if of one.
-        cut: how many rows and columns are too many then.
-    """
-
-    rows: Any
-    scale: Any
-    bias: Any
-    attributes: dict[str, Any]
-    block: int = 1
-    cut: tuple[int, int] = (0, 0)
+    rows: Any  # (out, in / groups, ...), int8 or float32
+    scale: Any  # float32 (out,), what an integer stands for; None if the weights are no integers around 0
+    bias: Any  # float32 (out,), or None
+    attributes: dict[str, Any]  # of the ONNX node; a linear layer has none
+    block: int = 1  # the outputs are those of block * block positions, to be spread out; 1 if of one
+    cut: tuple[int, int] = (0, 0)  # how many rows and columns are too many then
 
     def with_room(self, step: Any, largest: int) -> "Kernel":
         """Give rows without a weight a scale with which their bias is an integer of at most half ``largest``."""

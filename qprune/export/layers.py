@@ -11,7 +11,7 @@ from qprune.errors import ExportError
 from qprune.export.functions import FUNCTIONS
 from qprune.export.kernels import of_each_channel
 from qprune.export.lowering import Lowering
-from qprune.export.moving import joined
+from qprune.export.moving import Shape, joined
 from qprune.export.picking import picked
 from qprune.export.values import Codes, Real, Value, array
 from qprune.export.weighted import in_integers, weighted
@@ -19,8 +19,6 @@ from qprune.graph import leaf_type
 from qprune.layers import Align, Aligned, Compressed
 from qprune.shrink import scale_and_shift
 from qprune.zoo import Add, Concat
-
-Shape = tuple[int, ...]
 
 
 def lower_layer(low: Lowering, path: str, layer: Any, values: tuple[Any, ...], shapes: Sequence[Shape]) -> Value:
@@ -53,7 +51,7 @@ def _weighted(low: Lowering, path: str, layer: Any, shape: Shape, value: Value, 
 
 def _norm(low: Lowering, path: str, layer: Any, shape: Shape, value: Value) -> Value:
     if not getattr(layer, "track_running_stats", True):
-        return _normalized(low, path, "InstanceNormalization", layer, shape, value)
+        return _normalized(low, path, layer, shape, value)
     scale, shift = (array(each) for each in scale_and_shift(layer))
 
     def real() -> str:
@@ -67,11 +65,12 @@ def _norm(low: Lowering, path: str, layer: Any, shape: Shape, value: Value) -> V
     return evolve(in_integers(low, path, of_each_channel(scale, shift, value.grid.scale), value), real=real)
 
 
-def _group_norm(low: Lowering, path: str, layer: Any, shape: Shape, value: Value) -> Value:
-    return _normalized(low, path, "GroupNormalization", layer, shape, value, num_groups=layer.num_groups)
-
-
-def _normalized(low: Lowering, path: str, kind: str, layer: Any, shape: Shape, value: Value, **options: Any) -> Value:
+def _normalized(low: Lowering, path: str, layer: Any, shape: Shape, value: Value) -> Value:
+    """A normalization by the statistics of each image."""
+    grouped = isinstance(layer, nn.GroupNorm)
+    kind, options = (
+        ("GroupNormalization", {"num_groups": layer.num_groups}) if grouped else ("InstanceNormalization", {})
+    )
     weight = np.ones(shape[1], np.float32) if layer.weight is None else array(layer.weight)
     bias = np.zeros(shape[1], np.float32) if layer.bias is None else array(layer.bias)
     affine = [low.graph.constant(weight, f"{path}.weight"), low.graph.constant(bias, f"{path}.bias")]
@@ -89,10 +88,6 @@ def _operation(name: str, *options: str) -> Callable[..., Value]:
         return FUNCTIONS[name](low, path, shape, *values, *(getattr(layer, option) for option in options))
 
     return write
-
-
-def _relu6(low: Lowering, path: str, layer: Any, shape: Shape, value: Value) -> Value:
-    return low.rectify(value, 0.0, 6.0)
 
 
 def _add(low: Lowering, path: str, layer: Any, shape: Shape, *values: Value) -> Value:
@@ -119,9 +114,9 @@ WRITTEN_WHOLE = (
 LAYERS: Mapping[Any, Callable[..., Value]] = {
     (nn.Conv2d, nn.ConvTranspose2d, nn.Linear): _weighted,
     (nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm2d): _norm,
-    (nn.GroupNorm,): _group_norm,
+    (nn.GroupNorm,): _normalized,
     (Align,): _align,
-    (nn.ReLU6,): _relu6,
+    (nn.ReLU6,): _operation("hardtanh", "min_val", "max_val"),
     (nn.ReLU,): _operation("relu"),
     (nn.LeakyReLU,): _operation("leaky_relu", "negative_slope"),
     (nn.AvgPool2d,): _operation(

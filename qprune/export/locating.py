@@ -1,7 +1,7 @@
 """Finds the layer from which on a file differs from the network that it was made of."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +19,10 @@ def where_it_begins(written: Written, inputs: tuple[Tensor, ...], tolerance: flo
     model = OnnxModel(
         walk.written().with_outputs(walk.watched.values(), real=True), outputs=list(walk.watched.values())
     )
-    with torch.no_grad(), _results(net, [path for path, _ in walk.watched]) as seen:
+    seen: dict[str, list[Tensor]] = {path: [] for path, _ in walk.watched}
+    with torch.no_grad(), ExitStack() as stack:
+        for path in seen:
+            stack.enter_context(net.get_submodule(path).register_forward_hook(partial(_note, seen[path])))
         net(*(x.clone() for x in inputs))
     made = model(*inputs)
     made = made if isinstance(made, tuple) else (made,)
@@ -30,17 +33,5 @@ def where_it_begins(written: Written, inputs: tuple[Tensor, ...], tolerance: flo
     return ""
 
 
-@contextmanager
-def _results(net: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, list[Tensor]]]:
-    """Collect the results of each layer, call by call, inside the ``with`` block."""
-    seen: dict[str, list[Tensor]] = {path: [] for path in paths}
-
-    def note(path: str) -> Any:
-        return lambda module, arguments, result: seen[path].append(result.clone())  # it may be overwritten
-
-    handles = [net.get_submodule(path).register_forward_hook(note(path)) for path in seen]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
+def _note(results: list[Tensor], _: nn.Module, __: Any, result: Tensor) -> None:
+    results.append(result.clone())  # it may be overwritten

@@ -15,36 +15,25 @@ from qprune.layers import ChannelMask, FakeQuant
 
 @frozen
 class Layer:
-    """How one convolution or linear layer was written.
+    """How one convolution or linear layer was written."""
 
-    Attributes:
-        path: its module path.
-        integer: whether it computes with integers.
-        reason: why it does not.
-    """
-
-    path: str
-    integer: bool
-    reason: str = ""
+    path: str  # its module path
+    integer: bool  # whether it computes with integers
+    reason: str = ""  # why it does not
 
 
 @frozen(eq=False)
 class Lowering:
-    """The file while it is written, with the few ways in which all layers write to it.
+    """The file while it is written, with the few ways in which all layers write to it."""
 
-    Attributes:
-        graph: nodes and constants.
-        signed: whether integer weights are int8; else uint8 around 128, with which no processor's sums saturate.
-        packed: whether weights of up to 4 bits are held as 4-bit integers, of which runtimes make real numbers.
-        quantized: for each site with an active quantizer the tensor of its integers, and their grid.
-        layers: convolutions and linear layers, in the order in which they are written.
-    """
-
-    graph: Graph = field(factory=Graph)
+    graph: Graph = field(factory=Graph)  # nodes and constants
+    # whether integer weights are int8; else uint8 around 128, with which no processor's sums saturate
     signed: bool = True
+    # whether weights of up to 4 bits are held as 4-bit integers, of which runtimes make real numbers
     packed: bool = False
+    # for each site with an active quantizer the tensor of its integers, and their grid
     quantized: dict[str, Codes] = field(factory=dict)
-    layers: list[Layer] = field(factory=list)
+    layers: list[Layer] = field(factory=list)  # convolutions and linear layers, in the order in which they are written
     _reals: dict[str, str] = field(factory=dict)
 
     def real(self, value: Value) -> str:
@@ -117,10 +106,7 @@ class Lowering:
 
     def grid_constants(self, grid: Grid) -> list[str]:
         """Names of a grid's scale and zero point."""
-        return [
-            self.graph.constant(grid.scale, "scale"),
-            self.graph.constant(np.uint8(grid.zero_point), "zero_point"),
-        ]
+        return [self.graph.constant(grid.scale, "scale"), self.graph.constant(np.uint8(grid.zero_point), "zero_point")]
 
     def _rounded(self, name: str, quant: FakeQuant, site: str) -> str:
         """A quantizer in real arithmetic: several ranges, or one that uint8 cannot hold."""

@@ -12,22 +12,11 @@ LARGEST = 2**31 - 1  # bytes; the format allows no more
 
 
 def read_onnx(file: str | os.PathLike[str] | bytes) -> Any:
-    """Parse an ONNX model, which must hold its weights itself.
+    """Parse an ONNX model, of a path or its bytes, which must hold its weights itself.
 
     ONNX lets a weight name another file that holds it. `qprune.export` never writes that, and a file that came from
     elsewhere could name any file of this machine; so it is refused before the runtime sees it. The runtime is given the
     bytes that were looked through, not the path, and libraries with operators of one's own are never loaded.
-
-    Args:
-        file: a path, or the bytes of a model.
-
-    Raises:
-        ExportError: if the package ``onnx`` is missing, the file is no regular file or no ONNX model, or a weight lies
-            in another file.
-
-    Example:
-        >>> read_onnx("model.onnx").graph.name
-        'network'
     """
     onnx, name = import_onnx(), "The model" if isinstance(file, bytes) else os.fspath(file)
     try:

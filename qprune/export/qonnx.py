@@ -1,7 +1,7 @@
 """QONNX: float weights and tensors with a `Quant` node behind each, as FINN and hls4ml read them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from attrs import field, frozen
@@ -10,11 +10,11 @@ from torch import nn
 from qprune.errors import ExportError
 from qprune.export.comparing import Inputs
 from qprune.export.file_format import Made
-from qprune.export.graph import IR_VERSION, OPSET, Graph
+from qprune.export.graph import Graph
 from qprune.export.kernels import Kernel
 from qprune.export.lowering import Lowering
 from qprune.export.onnx_format import Onnx, made_of
-from qprune.export.quant_node import DOMAIN, runnable
+from qprune.export.quant_node import DOMAIN
 from qprune.export.values import Real, Value, array
 from qprune.export.writing import Walk, Written, followed
 from qprune.functional import along
@@ -64,40 +64,19 @@ def write_qonnx(net: nn.Module, example: Any) -> Written:
 class QonnxGraph(Graph):
     """`Graph` with nodes of the QONNX domain."""
 
-    def quant(self, x: str, *, scale: Any, zero_point: Any, bits: int, signed: bool, narrow: bool, name: str) -> str:
-        """Add one ``Quant`` node; returns the name of its result.
+    domains: ClassVar[dict[str, int]] = {**Graph.domains, DOMAIN: 1}
 
-        Args:
-            x: name of the tensor.
-            scale: step size, broadcast along the tensor.
-            zero_point: the integer that stands for 0, as a float; likewise.
-            bits: of an integer.
-            signed: whether integers are below 0, too.
-            narrow: whether the smallest integer is left out.
-            name: what to call the result.
-        """
+    def quant(self, x: str, *, scale: Any, zero_point: Any, bits: int, signed: bool, narrow: bool, name: str) -> str:
+        """Add one ``Quant`` node; ``narrow`` leaves out the smallest integer. Returns the name of its result."""
         numbers = {"scale": scale, "zero_point": zero_point, "bits": bits}
         inputs = [self.constant(np.asarray(value, np.float32), word) for word, value in numbers.items()]
         attributes = {"signed": int(signed), "narrow": int(narrow), "rounding_mode": "ROUND"}
         return self.node("Quant", [x, *inputs], name, domain=DOMAIN, **attributes)
 
-    def model(self, producer: str = "qprune") -> Any:
-        """The finished model, checked together with what ``Quant`` computes."""
-        helper = self.onnx.helper
-        graph = helper.make_graph(self.nodes, "network", self.inputs, self.outputs, self.initializers)
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)]
-        model = helper.make_model(graph, opset_imports=opsets, producer_name=producer, ir_version=IR_VERSION)
-        self.onnx.checker.check_model(runnable(model), full_check=True)
-        return model
-
 
 @frozen(eq=False)
 class QonnxLowering(Lowering):
-    """`Lowering` that keeps real numbers, and writes a quantizer as one node.
-
-    Attributes:
-        net: the network that is written.
-    """
+    """`Lowering` that keeps real numbers, and writes a quantizer as one node."""
 
     graph: QonnxGraph = field(factory=QonnxGraph)
     net: nn.Module = field(factory=nn.Module)

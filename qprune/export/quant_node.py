@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from qprune.export.graph import OPSET
 from qprune.export.packages import import_onnx
 
+OPSET = 21  # the first with 4-bit integers
 DOMAIN = "qonnx.custom_op.general"
 # What `Quant` computes, out of standard operators; the zero point is added before rounding, as in the package qonnx.
 QUANT = f"""

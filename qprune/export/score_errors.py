@@ -16,24 +16,12 @@ GROUPS = 100
 def score_errors(
     one: nn.Module, other: nn.Module, task: Task, images: Any, *, batch: int, channels_last: bool = True
 ) -> dict[str, float]:
-    """The standard error of the difference between the scores of two networks, for each metric.
+    """The standard error of the difference between the scores of two networks on the CPU, for each metric.
 
     The images fall into at most 100 groups, each with a difference of its own; how these vary says how much chance
     there is in that of all. It is small where both err on the same images, as a network and a file made of it do.
 
-    Args:
-        one: a network on the CPU.
-        other: another.
-        task: whose metrics.
-        images: a data set of pairs ``(input, target)``.
-        batch: images at a time.
-        channels_last: the layout of the images.
-
     Source: batch means of paired differences; Law (2015), *Simulation Modeling and Analysis*, chapters 9 and 10.
-
-    Example:
-        >>> score_errors(net, file, Classification(classes=10), splits.test, batch=256)["accuracy"]
-        0.0025
     """
     differences: dict[str, list[float]] = {}
     for group in torch.arange(len(images)).tensor_split(min(GROUPS, len(images))):

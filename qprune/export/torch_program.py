@@ -25,10 +25,7 @@ from qprune.shrink import shrink_with_facts
 
 LARGEST = 2**40  # bytes of a file; torch reads it as it goes
 LARGEST_ABOUT = 2**24  # bytes of what qprune wrote about the network
-_MARKS = (
-    "archive_format",
-    "serialized_exported_program.json",
-)  # records of every program, of today's layout and before
+_MARKS = ("archive_format", "serialized_exported_program.json")  # of every program, of today's layout and before
 
 
 class Program(Format):

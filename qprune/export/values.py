@@ -14,19 +14,12 @@ TOP = 255  # of uint8, in which activations are held
 
 @frozen(eq=False)
 class Grid:
-    """The grid of a quantizer whose integers are uint8.
+    """The grid of a quantizer whose integers are uint8."""
 
-    Attributes:
-        scale: float32, the step size.
-        zero_point: the integer that stands for 0.
-        low: smallest integer.
-        high: largest integer.
-    """
-
-    scale: np.float32
-    zero_point: int
-    low: int
-    high: int
+    scale: np.float32  # float32, the step size
+    zero_point: int  # the integer that stands for 0
+    low: int  # smallest integer
+    high: int  # largest integer
 
     def like(self, other: "Grid") -> bool:
         """Whether equal integers are equal numbers."""
@@ -49,58 +42,38 @@ def grid_of(quant: FakeQuant) -> Grid | None:
 
 @frozen(eq=False)
 class Real:
-    """Real numbers.
+    """Real numbers."""
 
-    Attributes:
-        name: of the float tensor.
-        floor: what is smaller counts as this; a rectifier that was not written yet, because a quantizer may do it.
-        ceiling: what is larger counts as this.
-    """
-
-    name: str
+    name: str  # of the float tensor
+    # what is smaller counts as this; a rectifier that was not written yet, because a quantizer may do it
     floor: float = -np.inf
-    ceiling: float = np.inf
+    ceiling: float = np.inf  # what is larger counts as this
 
 
 @frozen(eq=False)
 class Codes:
-    """Integers on a grid.
+    """Integers on a grid."""
 
-    Attributes:
-        name: of the uint8 tensor.
-        grid: what they stand for.
-    """
-
-    name: str
-    grid: Grid
+    name: str  # of the uint8 tensor
+    grid: Grid  # what they stand for
 
 
 @frozen(eq=False)
 class Product:
-    """The integer sums of a layer, not written yet: their form depends on the layers that read them.
+    """The integer sums of a layer, not written yet: their form depends on the layers that read them."""
 
-    Attributes:
-        quantized: writes it for a quantizer's grid; the runtime keeps to integers throughout.
-        real: writes it as real numbers, out of integer sums.
-        floor: as for `Real`.
-        ceiling: as for `Real`.
-    """
-
+    # writes it for a quantizer's grid; the runtime keeps to integers throughout
     quantized: Callable[[Grid, str], str] = field(repr=False)
-    real: Callable[[], str] = field(repr=False)
-    floor: float = -np.inf
-    ceiling: float = np.inf
+    real: Callable[[], str] = field(repr=False)  # writes it as real numbers, out of integer sums
+    floor: float = -np.inf  # as for `Real`
+    ceiling: float = np.inf  # as for `Real`
 
 
 @frozen(eq=False)
 class Size:
-    """Side lengths that are known when the file runs.
+    """Side lengths that are known when the file runs."""
 
-    Attributes:
-        name: of an int64 tensor of one dimension.
-    """
-
-    name: str
+    name: str  # of an int64 tensor of one dimension
 
 
 Value = Real | Codes | Product

@@ -5,8 +5,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from qprune.export.arithmetic import convolved
 from qprune.export.kernels import LARGEST_BIAS, Kernel, kernel_of
 from qprune.export.lowering import Layer, Lowering
+from qprune.export.moving import padded
 from qprune.export.values import Codes, Grid, Product, Real, Value, array
 from qprune.layers import Compressed, CompressedWeight
 
@@ -17,7 +19,9 @@ def weighted(low: Lowering, path: str, layer: Any, value: Value, rank: int) -> V
         value = low.masked(value, layer.input_mask, f"{path}.input_mask", rank)
         value = low.quantize(value, layer.input_quant, f"{path}.input")
     if getattr(layer, "padding_mode", "zeros") != "zeros":
-        value = _padded(low, path, layer, value)
+        value = padded(
+            low, f"{path}.padded", (1,) * 4, value, layer._reversed_padding_repeated_twice, layer.padding_mode
+        )
     kernel = kernel_of(layer)
     reason = _why_real(layer, value, kernel, low.packed, rank)
     low.layers.append(Layer(path, not reason, reason))
@@ -26,13 +30,6 @@ def weighted(low: Lowering, path: str, layer: Any, value: Value, rank: int) -> V
     if reason or not isinstance(value, Codes):
         return _in_reals(low, path, kernel, value, low.packed and _bits(layer) <= 4)
     return in_integers(low, path, kernel, value)
-
-
-def _padded(low: Lowering, path: str, layer: Any, value: Value) -> Value:
-    left, right, top, bottom = layer._reversed_padding_repeated_twice
-    pads = low.integers([0, 0, top, left, 0, 0, bottom, right], "pads")
-    mode = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[layer.padding_mode]
-    return low.moved("Pad", value, f"{path}.padded", [pads], mode=mode)
 
 
 def _bits(layer: Any) -> int:
@@ -85,16 +82,10 @@ def _unsigned(rows: Any) -> Any:
 
 def _transposed(low: Lowering, path: str, layer: Any, value: Value) -> Value:
     weight, bias = layer._weight_and_bias() if isinstance(layer, CompressedWeight) else (layer.weight, layer.bias)
-    inputs = [low.real(value), low.graph.constant(array(weight), f"{path}.weight")]
-    if bias is not None:
-        inputs.append(low.graph.constant(array(bias), f"{path}.bias"))
-    attributes = {
-        "strides": list(layer.stride),
-        "pads": [*layer.padding, *layer.padding],
-        "dilations": list(layer.dilation),
-        "output_padding": list(layer.output_padding),
-    }
-    return Real(low.graph.node("ConvTranspose", inputs, path, group=layer.groups, **attributes))
+    weight = Real(low.graph.constant(array(weight), f"{path}.weight"))
+    bias = None if bias is None else Real(low.graph.constant(array(bias), f"{path}.bias"))
+    options = (layer.stride, layer.padding, layer.dilation, True, layer.output_padding, layer.groups)
+    return convolved(low, path, (), value, weight, bias, *options)
 
 
 def in_integers(low: Lowering, path: str, kernel: Kernel, value: Codes) -> Product:

@@ -12,12 +12,12 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from qprune.errors import ExportError, ShrinkError
-from qprune.export.functions import constant, lower_function
+from qprune.export.functions import lower_function
 from qprune.export.layers import is_layer, lower_layer
 from qprune.export.lowering import Layer, Lowering
 from qprune.export.packages import import_onnx
 from qprune.export.probe import saturates
-from qprune.export.values import Codes, Product, Real, Size
+from qprune.export.values import Codes, Product, Real, Size, array
 from qprune.graph import hint
 from qprune.shrink import shrink_with_facts
 
@@ -26,21 +26,14 @@ STORAGES = ("int8", "int4")
 
 @frozen(eq=False)
 class Written:
-    """An ONNX model, and what it was made of.
+    """An ONNX model, and what it was made of."""
 
-    Attributes:
-        model: ``onnx.ModelProto``.
-        net: the network that was written, shrunk and folded, in eval mode.
-        layers: convolutions and linear layers, in execution order.
-        quantized: for each site with an active quantizer the tensor of its integers in the model.
-        resizable: whether height and width are free.
-    """
-
-    model: Any = field(repr=False)
-    net: nn.Module = field(repr=False)
-    layers: tuple[Layer, ...]
+    model: Any = field(repr=False)  # onnx.ModelProto
+    net: nn.Module = field(repr=False)  # the network that was written, shrunk and folded, in eval mode
+    layers: tuple[Layer, ...]  # convolutions and linear layers, in execution order
+    # for each site with an active quantizer the tensor of its integers in the model
     quantized: dict[str, Codes] = field(repr=False)
-    resizable: bool = False
+    resizable: bool = False  # whether height and width are free
 
     def with_outputs(self, names: Iterable[str], *, real: bool = False) -> bytes:
         """The model with further tensors of it among its outputs: of integers, or of real numbers."""
@@ -111,16 +104,10 @@ def _check_dtypes(net: nn.Module, inputs: tuple[Any, ...]) -> None:
 
 
 class Walk:
-    """One network on its way into a file.
+    """One network, with its calls, on its way into a file; ``dynamic`` as for `write_network`.
 
-    Args:
-        net: the network.
-        nodes: its calls.
-        inputs: of the example.
-        low: the file.
-        dynamic: whether height and width are free; None if they are where the outputs have them.
-        watching: whether the result of every layer is to be a tensor of real numbers, known by the layer's path and
-            the number of the call.
+    If ``watching``, the result of every layer becomes a tensor of real numbers, known by the layer's path and the
+    number of the call.
     """
 
     def __init__(
@@ -165,13 +152,18 @@ class Walk:
     def _get_attr(self, node: fx.Node) -> Any:
         owner, _, name = str(node.target).rpartition(".")
         tensor = getattr(self.net.get_submodule(owner), name)
-        return self._told(lambda: constant(self.low, str(node.target), tensor))
+        if tensor.dtype != torch.float32:
+            raise self._refusal(f"{node.target} holds {tensor.dtype}, and a file computes in float32")
+        return Real(self.low.graph.constant(array(tensor), str(node.target)))
 
     def _call_module(self, node: fx.Node) -> Any:
         layer = self.net.get_submodule(str(node.target))
         shapes = [self.shapes.get(given, ()) for given in node.all_input_nodes]
         values = _in_order(layer, self._arguments(node.args), self._arguments(node.kwargs))
-        value = self._told(lambda: lower_layer(self.low, str(node.target), layer, values, shapes))
+        try:
+            value = lower_layer(self.low, str(node.target), layer, values, shapes)
+        except ExportError as error:
+            raise self._refusal(str(error)) from error
         return self._watch(node, value) if self.watching else value
 
     def _watch(self, node: fx.Node, value: Any) -> Real:
@@ -188,15 +180,12 @@ class Walk:
         if "input" in kwargs:  # torch's name of the first one
             args = (kwargs.pop("input"), *args)
         shape = next((self.shapes[each] for each in node.all_input_nodes if each in self.shapes), ())
-        return self._told(lambda: self._written(node, args, kwargs, shape))
-
-    def _written(self, node: fx.Node, args: Any, kwargs: Any, shape: tuple[int, ...]) -> Any:
-        path = node.meta.get("custom", {}).get("path")
         try:
             _check_dtype(node)
             return lower_function(self.low, node.name, node.target, args, kwargs, shape)
         except ExportError as error:
-            raise ExportError(f"{path}: {error}" if path else str(error)) from error
+            path = node.meta.get("custom", {}).get("path")
+            raise self._refusal(f"{path}: {error}" if path else str(error)) from error
 
     def _size(self, node: fx.Node, dim: int) -> Any:
         shape = self.shapes[node]
@@ -209,14 +198,11 @@ class Walk:
     def _arguments(self, arguments: Any) -> Any:
         return fx.node.map_arg(arguments, lambda node: self.values[node])
 
-    def _told(self, write: Any) -> Any:
-        try:
-            return write()
-        except ExportError as error:
-            raise ExportError(
-                f"{type(self.net).__name__} cannot be written as an ONNX file: {error}. Write that part with layers "
-                "and functions from the list in docs/export.md."
-            ) from error
+    def _refusal(self, reason: str) -> ExportError:
+        return ExportError(
+            f"{type(self.net).__name__} cannot be written as an ONNX file: {reason}. Write that part with layers and "
+            "functions from the list in docs/export.md."
+        )
 
     def _outputs(self, node: fx.Node) -> None:
         for place, each in enumerate(tree_leaves(node.args[0])):

@@ -28,46 +28,29 @@ RECTIFIERS = (nn.ReLU, nn.ReLU6)
 
 @frozen
 class Given:
-    """A tensor among the arguments of a call.
+    """A tensor among the arguments of a call."""
 
-    Attributes:
-        maker: the call that made it; -1 for an input of the network, None for a parameter, a buffer or a constant.
-        shape: its shape.
-    """
-
+    # the call that made it; -1 for an input of the network, None for a parameter, a buffer or a constant
     maker: int | None
-    shape: Shape
+    shape: Shape  # its shape
 
 
 @frozen
 class Call:
-    """One layer or function that ran. A function with several results is a call for each of them.
+    """One layer or function that ran. A function with several results is a call for each of them."""
 
-    Attributes:
-        index: position in execution order.
-        path: the layer's module path; None for a function.
-        layer: the layer; None for a function.
-        name: class name of the layer, or the function's name.
-        inputs: the calls that made its tensor arguments; -1 for an input of the network.
-        shapes: shapes of those arguments.
-        shape: shape of its (first) result.
-        function: the function; None for a layer.
-        arguments: all positional arguments, with a `Given` in place of each tensor.
-        options: the same for keyword arguments.
-        part: which of a function's several results it is.
-    """
-
-    index: int
-    path: str | None
-    layer: nn.Module | None = field(eq=False, repr=False)
-    name: str
-    inputs: tuple[int, ...]
-    shapes: tuple[Shape, ...]
-    shape: Shape
-    function: Callable[..., Any] | None = field(default=None, eq=False, repr=False)
+    index: int  # position in execution order
+    path: str | None  # the layer's module path; None for a function
+    layer: nn.Module | None = field(eq=False, repr=False)  # the layer; None for a function
+    name: str  # class name of the layer, or the function's name
+    inputs: tuple[int, ...]  # the calls that made its tensor arguments; -1 for an input of the network
+    shapes: tuple[Shape, ...]  # shapes of those arguments
+    shape: Shape  # shape of its (first) result
+    function: Callable[..., Any] | None = field(default=None, eq=False, repr=False)  # the function; None for a layer
+    # all positional arguments, with a `Given` in place of each tensor
     arguments: tuple[Any, ...] = field(default=(), eq=False, repr=False)
-    options: Mapping[str, Any] = field(factory=dict, eq=False, repr=False)
-    part: int = 0
+    options: Mapping[str, Any] = field(factory=dict, eq=False, repr=False)  # the same for keyword arguments
+    part: int = 0  # which of a function's several results it is
 
     def mixes(self) -> bool:
         """Whether its output channels are new ones, made of several input channels."""
@@ -93,28 +76,23 @@ class Call:
 
 @frozen
 class Flow:
-    """The calls of one forward pass, in execution order.
+    """The calls of one forward pass, in execution order."""
 
-    Attributes:
-        calls: every layer and tensor function that ran.
-        outputs: indices of the calls that made the network's outputs.
-        overwriting: indices of calls that wrote into memory which is read again behind them by an earlier name: the
-            same tensor, or another view of it. Who reads it there reads what this call made; the makers of the earlier
-            names are among the call's inputs. With them the layers that handed this memory on.
-        watched: the calls whose results go into, or come out of, a module of several layers that has a hook, each with
-            that module's path.
-        borrowed: layers with a parameter or buffer that somebody else reads, each with the name of that function.
-        measured: calls and layers (by path) whose number of channels the network's own code reads and does something
-            with, each with what that is first, and where.
-        read: the same where it is not known whether anything is done with the number.
-    """
-
-    calls: tuple[Call, ...]
-    outputs: tuple[int, ...]
+    calls: tuple[Call, ...]  # every layer and tensor function that ran
+    outputs: tuple[int, ...]  # indices of the calls that made the network's outputs
+    # indices of calls that wrote into memory which is read again behind them by an earlier name: the same tensor, or
+    # another view of it. Who reads it there reads what this call made; the makers of the earlier names are among the
+    # call's inputs. With them the layers that handed this memory on
     overwriting: frozenset[int] = frozenset()
+    # the calls whose results go into, or come out of, a module of several layers that has a hook, each with that
+    # module's path
     watched: Mapping[int, str] = field(factory=dict)
+    # layers with a parameter or buffer that somebody else reads, each with the name of that function
     borrowed: Mapping[str, str] = field(factory=dict)
+    # calls and layers (by path) whose number of channels the network's own code reads and does something with, each
+    # with what that is first, and where
     measured: Mapping[int | str, str] = field(factory=dict)
+    # the same where it is not known whether anything is done with the number
     read: Mapping[int | str, str] = field(factory=dict)
 
     def cautious(self) -> "Flow":

@@ -17,13 +17,9 @@ ATTRIBUTES = {
 class Counts:
     """Hands out numbers of channels that remember what they were counted of, and notes where these are used.
 
-    Args:
-        leaves: by path, the layers that are going to run; what they know of their channels remembers, from now on.
-        where: in which module's forward the network is at present; None in that of a layer, which is known.
-
-    Attributes:
-        used: by call or layer, the first use of its number of channels, and where that was.
-        read: by call or layer, where its number of channels was first read, used or not.
+    What the layers ``leaves`` know of their channels remembers from now on. ``where`` tells in which module's forward
+    the network is, None in that of a layer. ``used`` and ``read`` hold the first use, and the first reading, of the
+    number of channels of each call or layer.
     """
 
     def __init__(self, leaves: Mapping[str, nn.Module], where: Callable[[], str | None]) -> None:
@@ -75,12 +71,7 @@ class Counts:
         return read(function, arguments, options, dims, self._remembering(origin))
 
     def used_up(self, arguments: Any, use: str) -> Any:
-        """Replace remembering numbers by ordinary ones, and note that they were used.
-
-        Args:
-            arguments: of a call, or the network's outputs.
-            use: the call's name.
-        """
+        """Arguments or outputs with ordinary numbers in place of remembering ones, whose use is noted."""
         found: set[Origin] = set()
         known = forget(arguments, found)
         self._use(found, use)

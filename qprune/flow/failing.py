@@ -20,17 +20,11 @@ LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 
 @frozen(eq=False)
 class Failed:
-    """A function that raised an error.
-
-    Attributes:
-        error: the error.
-        name: the function's name.
-        tensors: those among its arguments.
-    """
+    """A function that raised an error."""
 
     error: Exception
     name: str
-    tensors: tuple[Tensor, ...]
+    tensors: tuple[Tensor, ...]  # those among its arguments
 
 
 def reason(net: nn.Module, arguments: tuple[Any, ...], error: Exception, failed: Failed | None, path: str) -> str:

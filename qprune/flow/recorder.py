@@ -154,7 +154,8 @@ class Recorder(TorchFunctionMode):
         known = [(leaf.maker, leaf.shape) for leaf in given if leaf.maker is not None]
         name = type(layer).__name__ if func is None else _name(func)
         if made:
-            self._lend(path or name, entry)
+            owners = (self.owners.get(id(tensor)) for tensor in entry.tensors())
+            self.borrowed |= dict.fromkeys((owner for owner in owners if owner is not None), path or name)
         if not made or not known:
             return
         inputs, shapes = zip(*known, strict=True)
@@ -166,10 +167,6 @@ class Recorder(TorchFunctionMode):
         if layer is not None:
             self.memory.hand_on(index, entry.tensors(), made)
         self.memory.overwrite(index, written, made)
-
-    def _lend(self, reader: str, entry: _Entry) -> None:
-        owners = (self.owners.get(id(tensor)) for tensor in entry.tensors())
-        self.borrowed |= {owner: reader for owner in owners if owner is not None}
 
     def know(self, tensors: Any, maker: int = -1) -> None:
         """Remember who made these tensors."""

@@ -49,19 +49,10 @@ def as_graph(
     net: nn.Module, traced: fx.GraphModule, state: Sequence[str], inputs: Sequence[str], kept: Sequence[Any],
     results: Sequence[Any], form: Any,
 ) -> fx.GraphModule:  # fmt: skip
-    """The graph of a forward.
+    """The graph of a forward that was written down as a function of ``state`` (paths), then of ``inputs`` (names).
 
-    Args:
-        net: the network; it gets constants of its forward as buffers.
-        traced: what was written down, a function of parameters and buffers, then of inputs.
-        state: paths of these parameters and buffers.
-        inputs: names of the inputs.
-        kept: what the calls that stayed whole are.
-        results: of the forward: None for tensors, which the traced function gives.
-        form: the structure of the results.
-
-    Raises:
-        ShrinkError: the reason alone, if the forward overwrites what the network keeps.
+    ``kept`` are the calls that stayed whole; ``results`` of the forward are None for tensors, and have the structure
+    ``form``. The network gets constants of its forward as buffers.
     """
     making = _Making(net, traced, kept)
     placeholders = [node for node in traced.graph.nodes if node.op == "placeholder"]
@@ -85,13 +76,9 @@ def as_graph(
 
 @frozen
 class Spoilt:
-    """Stands for what a layer leaves of a tensor that it overwrites, where its result is another tensor.
+    """Stands for what a layer leaves of a tensor that it overwrites, where its result is another tensor."""
 
-    Attributes:
-        by: path of the layer.
-    """
-
-    by: str
+    by: str  # path of the layer
     __name__ = "spoilt"
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -109,13 +96,7 @@ def _refuse_spoilt(graph: fx.Graph) -> None:
 
 
 class _Making:
-    """A graph while it is made.
-
-    Attributes:
-        graph: of the calls so far.
-        made: for each node that was written down the one that takes its place: a node, or a constant tensor.
-        owned: paths of the parameters and buffers that were inputs of what was written down.
-    """
+    """A graph while it is made: `made` has for each node that was written down the one, or the tensor, in its place."""
 
     def __init__(self, net: nn.Module, traced: fx.GraphModule, kept: Sequence[Any]) -> None:
         self.net, self.traced, self.kept = net, traced, kept

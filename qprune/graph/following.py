@@ -147,21 +147,13 @@ _BY_VALUES = {"DataDependentOutputException", "GuardOnDataDependentSymNode", "Dy
 
 @frozen(eq=False)
 class Kept:
-    """A layer or a function that stays one call.
+    """A layer or a function that stays one call."""
 
-    Attributes:
-        target: path of the layer, or the function.
-        leaves: its arguments without their structure; for tensors and sizes their type.
-        form: their structure.
-        shape: of the result.
-        dtype: of the result.
-    """
-
-    target: str | Callable[..., Any]
-    leaves: tuple[Any, ...]
-    form: Any = field(repr=False)
-    shape: tuple[Any, ...] = ()
-    dtype: torch.dtype = torch.float32
+    target: str | Callable[..., Any]  # path of the layer, or the function
+    leaves: tuple[Any, ...]  # its arguments without their structure; for tensors and sizes their type
+    form: Any = field(repr=False)  # their structure
+    shape: tuple[Any, ...] = ()  # of the result
+    dtype: torch.dtype = torch.float32  # of the result
 
     def filled(self, tensors: Sequence[Any], sizes: Sequence[Any]) -> list[Any]:
         """The arguments without their structure, with these tensors and sizes in their places."""
@@ -282,19 +274,12 @@ def _kind(leaf: Any) -> type | None:
 
 @frozen(eq=False)
 class _Measured:
-    """The result of a call.
+    """The result of a call."""
 
-    Attributes:
-        shape: its shape, with symbols.
-        dtype: its dtype.
-        shared: which of the tensors it is given lies in the same memory; None if none does.
-        written: which of them it overwrites; None if it overwrites none.
-    """
-
-    shape: Any
+    shape: Any  # its shape, with symbols
     dtype: torch.dtype
-    shared: int | None
-    written: int | None
+    shared: int | None  # which of the tensors it is given lies in the same memory; None if none does
+    written: int | None  # which of them it overwrites; None if it overwrites none
 
 
 def _memory(result: Tensor, given: Sequence[Tensor]) -> tuple[int | None, int | None]:

@@ -33,19 +33,7 @@ _PLAIN_OF: dict[type, type[nn.Module]] = {host: kind for kind, host in HOSTS.ite
 
 
 def describe_layer(layer: nn.Module) -> dict[str, Any]:
-    """A layer of `qprune.graph.operations.TYPES` as plain data, without its parameters and buffers.
-
-    Returns:
-        ``{"type": ..., "options": {...}}``; for hosts ``"slots"`` too, the options of each mask and quantizer without
-        their schedules; for aligned layers ``"arguments"`` and ``"result"``, each ``[index, fill]`` or None.
-
-    Raises:
-        ShrinkError: for another type.
-
-    Example:
-        >>> describe_layer(nn.Conv2d(2, 3, 1, bias=False))
-        {'type': 'Conv2d', 'options': {'in_channels': 2, 'out_channels': 3, 'kernel_size': (1, 1), 'bias': False}}
-    """
+    """A listed layer as plain data, with its options, compressors and alignments, without parameters and buffers."""
     kind = leaf_type(layer)
     if kind is None:
         raise ShrinkError(f"a {type(layer).__name__} is none of the layers that a file may hold")

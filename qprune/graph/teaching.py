@@ -15,20 +15,7 @@ from qprune.graph.operations import DROPOUTS, outermost
 def switched_dropouts(
     net: nn.Module, inputs: tuple[Any, ...], is_layer: Callable[[nn.Module], bool]
 ) -> set[int] | None:
-    """Which functional dropouts drop in training alone, counted in the order of their calls.
-
-    Args:
-        net: any network; it is not touched.
-        inputs: of its forward.
-        is_layer: whether a module is one call, and is not looked into.
-
-    Returns:
-        numbers of these dropouts; None if the forward does anything else otherwise, or fails in training.
-
-    Example:
-        >>> switched_dropouts(nn.Sequential(nn.ReLU()), (torch.zeros(2, 3),), lambda module: True)
-        set()
-    """
+    """Numbers of the functional dropouts that drop in training alone; None if anything else differs there, or fails."""
     arguments = tree_map_only(Tensor, lambda x: torch.empty_like(x, device="meta"), inputs)
     listings = []
     for training in (False, True):
@@ -44,13 +31,7 @@ def switched_dropouts(
 
 
 class _Listing(TorchFunctionMode):
-    """The calls of layers and functions of one run, and apart from them what dropouts are told.
-
-    Attributes:
-        net: the network, on the meta device.
-        calls: names of functions, paths of layers, and what they are told beside tensors.
-        dropouts: what each functional dropout is told.
-    """
+    """The calls of layers and functions of one run on the meta device; apart from them what dropouts are told."""
 
     def __init__(self, net: nn.Module, is_layer: Callable[[nn.Module], bool]) -> None:
         super().__init__()

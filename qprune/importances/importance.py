@@ -89,11 +89,6 @@ class Scored(Importance, ABC):
 
 
 def mean_per_channel(values: Tensor, axis: int) -> Tensor:
-    """The mean over all dimensions but ``axis``; of a single vector, its values.
-
-    Example:
-        >>> mean_per_channel(torch.tensor([[1.0, 2.0], [3.0, 6.0]]), axis=1)
-        tensor([2., 4.])
-    """
+    """The mean over all dimensions but ``axis``; of a single vector, its values."""
     values, axis = (values, axis) if values.dim() > 1 else (values[None], 1)
     return values.mean([d for d in range(values.dim()) if d != axis % values.dim()])

@@ -88,10 +88,7 @@ class ChannelMask(Compressor):
 
     def unsaved(self) -> dict[str, Tensor]:
         """No score of no values."""
-        return {
-            "pending_score": torch.zeros(self.channels),
-            "pending_count": torch.zeros((), dtype=torch.int64),
-        }
+        return {"pending_score": torch.zeros(self.channels), "pending_count": torch.zeros((), dtype=torch.int64)}
 
     def forward(self, x: Tensor) -> Tensor:
         """Measure if asked to, then zero the dropped channels."""

@@ -12,15 +12,10 @@ from qprune.layers.compressor import Compressor
 
 
 class JointCommit(ABC):
-    """Compressors of one kind whose buffers are looked up and laid out once, for the commits of many steps.
+    """Compressors of one kind, on one device, whose buffers are laid out once for the commits of many steps.
 
-    They are laid out anew when a compressor has other buffers, as after ``.to()`` or `Compressor.select`.
-
-    Args:
-        parts: on one device.
-
-    Attributes:
-        watched: a buffer that is another one whenever any of them is.
+    They are laid out anew when a compressor has other buffers, as after ``.to()`` or `Compressor.select`: `watched`
+    names a buffer that is another one whenever any of them is.
     """
 
     watched: ClassVar[str]

@@ -178,15 +178,9 @@ class PrunedQuantConv2d(_PrunedQuant, CompressedConv2d):
         prune_schedule: when to prune, as ``schedule`` of `PrunedConv2d`.
         quant_schedule: when to quantize, as ``schedule`` of `QuantConv2d`.
         at: side of the mask.
-        importance: as for `PrunedConv2d`.
-        multiple_of: as for `PrunedConv2d`.
-        weight_bits: as for `QuantConv2d`.
-        act_bits: as for `QuantConv2d`.
+        importance: as for `PrunedConv2d`, like ``multiple_of``.
+        weight_bits: as for `QuantConv2d`, like ``act_bits``, ``per``, ``numerics``, ``gradient`` and ``range``.
         act_at: side of the activation quantizer.
-        per: as for `QuantConv2d`.
-        numerics: as for `QuantConv2d`.
-        gradient: as for `QuantConv2d`.
-        range: as for `QuantConv2d`.
         **kwargs: as for `torch.nn.Conv2d`.
 
     Raises:

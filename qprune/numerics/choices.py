@@ -5,11 +5,7 @@ from qprune.numerics.exact import Exact
 from qprune.numerics.numerics import Numerics
 from qprune.numerics.paper import Paper
 
-NUMERICS: dict[str, Numerics] = {
-    "default": Default(),
-    "paper": Paper(),
-    "exact": Exact(),
-}
+NUMERICS: dict[str, Numerics] = {"default": Default(), "paper": Paper(), "exact": Exact()}
 
 
 def numerics_of(word: str) -> Numerics:

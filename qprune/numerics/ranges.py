@@ -4,10 +4,7 @@ from qprune.numerics.learned import Learned
 from qprune.numerics.measured import Measured
 from qprune.numerics.ranging import Ranging
 
-RANGES: dict[str, Ranging] = {
-    "measured": Measured(),
-    "learned": Learned(),
-}
+RANGES: dict[str, Ranging] = {"measured": Measured(), "learned": Learned()}
 
 
 def ranging_of(word: str) -> Ranging:

@@ -8,15 +8,11 @@ from qprune.numerics.numerics import Numerics
 
 
 class Ranging:
-    """One way in which a quantizer comes to its step size.
-
-    Attributes:
-        learned: whether the step size is a parameter that training changes.
-        gradients: the gradients of values that go with it; the first is that of a quantizer that names none.
-    """
+    """One way in which a quantizer comes to its step size."""
 
     __slots__ = ()
-    learned: ClassVar[bool] = False
+    learned: ClassVar[bool] = False  # whether the step size is a parameter that training changes
+    # the gradients of values that go with it; the first is that of a quantizer that names none
     gradients: ClassVar[tuple[str, ...]] = ("straight", "clipped")
 
     def problem(self, word: str, numerics: Numerics, gradient: str) -> str:

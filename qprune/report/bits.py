@@ -27,10 +27,9 @@ def slot_bits(layer: Any, side: str) -> int | None:
 
 
 def arriving_bits(flow: Flow) -> list[int]:
-    """For every call the bits of its first argument as its arithmetic sees it, the quantizer at its own input included.
+    """The bits of each call's first argument as its arithmetic sees it, the quantizer at its own input included.
 
-    A quantized tensor stays so through ReLU, max pooling, padding with zeros or reflections, flattening, dropout (in
-    evaluation) and, at the most bits among its parts, concatenation. An average or a sum of quantized values is float.
+    A quantized tensor stays so through what is on its grid, and through concatenation at the most bits among its parts.
     """
     made: list[int] = []
     arriving = []
@@ -43,11 +42,9 @@ def arriving_bits(flow: Flow) -> list[int]:
 
 
 def stored_bits(flow: Flow) -> list[int]:
-    """For every call the bits at which its result is kept for those who read it.
+    """The bits at which each call's result is kept: those of the quantizer that every reader meets first, else float.
 
-    These are the bits of the quantizer that every reader meets first, behind normalization, activation, max pooling or
-    concatenation (which run before the tensor is written), and the most bits where readers differ. What is read without
-    a quantizer, by a sum, or outside of the network, is float.
+    Normalization, activation, max pooling and concatenation run before a tensor is written, so these are looked past.
     """
     demands: list[list[int]] = [[] for _ in flow.calls]
     for index in flow.outputs:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from qprune.flow import Shape
-from qprune.layers import sites
+from qprune.layers import follow_sources, sites
 from qprune.network_plan import Plan
 from qprune.report.summary import summarize
 from qprune.report.tables import short
@@ -29,16 +29,13 @@ def carry_out(net: nn.Module, plan: Plan) -> nn.Module:
     """
     later = copy.deepcopy(net)
     kept = {entry.site: entry.kept for entry in plan.sites if entry.kind == "mask" and not entry.inherited}
-    found = {site.name: site for site in sites(later)}
-    for site in found.values():
+    found = list(sites(later))
+    for site in found:
         if site.mask is not None and site.name in kept:
             site.mask.keep.copy_(torch.arange(site.mask.channels) < kept[site.name])
         if site.quant is not None:
             site.quant.active.fill_(True)
-    for site in found.values():
-        for source, offset in site.mask.tied if site.mask is not None else ():
-            keep = found[source].mask.keep  # type: ignore[union-attr]
-            site.mask.keep[offset : offset + len(keep)] = keep  # type: ignore[union-attr]
+    follow_sources({site.name: site.mask for site in found if site.mask is not None})
     return later
 
 

@@ -7,15 +7,6 @@ from qprune.schedules.tables import Schedule, to_table
 from qprune.schedules.timeline import Timeline
 
 __all__ = [
-    "Duration",
-    "Inherited",
-    "Layerwise",
-    "OneShot",
-    "PruneSchedule",
-    "QuantizeFrom",
-    "Schedule",
-    "Stepwise",
-    "Timeline",
-    "to_steps",
-    "to_table",
-]
+    "Duration", "Inherited", "Layerwise", "OneShot", "PruneSchedule", "QuantizeFrom", "Schedule", "Stepwise",
+    "Timeline", "to_steps", "to_table",
+]  # fmt: skip

@@ -43,12 +43,7 @@ def is_finish(_: object, attribute: Any, value: Any) -> None:
 
 
 def check_moments(moments: Sequence[str], received: Sequence[str]) -> None:
-    """Refuse a schedule that has neither all of its moments nor a finish in place of them, or some of both.
-
-    Args:
-        moments: the keys that say when it acts.
-        received: those of them that were given, and ``"finish"`` if that was.
-    """
+    """Refuse a schedule that has neither all of its moments nor a finish in place of them, or some of both."""
     if list(received) not in (list(moments), ["finish"]):
         raise ValueError(
             f'give {_listed(moments)}, or finish = "35%" (a share of the run) instead; received '

@@ -31,15 +31,7 @@ def check_duration(value: object) -> Duration:
 
 
 def check_finish(value: object) -> Duration:
-    """Return ``value`` if it is when something may be over: a share of the run such as ``"35%"``, or a duration.
-
-    Raises:
-        ValueError: if it is anything else, nothing, or more than ``"100%"``.
-
-    Example:
-        >>> check_finish("35%")
-        '35%'
-    """
+    """Return ``value`` if it is a share of the run such as ``"35%"`` or a duration, of some steps."""
     match = _SHARE.fullmatch(value) if isinstance(value, str) else None
     try:
         fits = 0 < Fraction(match[1]) <= 100 if match else not is_zero(check_duration(value))

@@ -7,15 +7,7 @@ from attrs import evolve, field, fields, frozen
 from attrs.validators import optional
 
 from qprune.per_path import PerPath, one_number, per_path
-from qprune.schedules.checks import (
-    check_moments,
-    is_duration,
-    is_finish,
-    is_order,
-    is_positive,
-    is_sparsity,
-    is_times,
-)
+from qprune.schedules.checks import check_moments, is_duration, is_finish, is_order, is_positive, is_sparsity, is_times
 from qprune.schedules.durations import Duration, to_steps
 from qprune.schedules.timeline import Timeline
 

@@ -22,18 +22,13 @@ from qprune.shrink.weighted_rule import Weighted
 
 @frozen(eq=False)
 class Analysis:
-    """The result of `analyse`: what can be cut from a network, and what holds the rest.
+    """The result of `analyse`: what can be cut from a network, and what holds the rest."""
 
-    Attributes:
-        cuts: by module path, what of a layer stays, and how it is joined to its neighbours; layers that stay whole are
-            left out.
-        kept: by module path, the layer's own output and (first argument's) input channels that stay.
-        held: what keeps channels around it from going, in sentences.
-    """
-
+    # by module path, what of a layer stays, and how it is joined to its neighbours; layers that stay whole are left out
     cuts: Mapping[str, Cut]
+    # by module path, the layer's own output and (first argument's) input channels that stay
     kept: Mapping[str, tuple[Tensor, Tensor]]
-    held: tuple[str, ...]
+    held: tuple[str, ...]  # what keeps channels around it from going, in sentences
 
 
 def analyse(net: nn.Module, flow: Flow, mode: Mode) -> Analysis:
@@ -56,7 +51,8 @@ def analyse(net: nn.Module, flow: Flow, mode: Mode) -> Analysis:
     rules, values, needed = follow(net, flow, mode)
     made, present = placed(rules, values, needed, _present(flow, rules, values, needed))
     layers = {rule.call.path: rule for rule in rules if isinstance(rule, Layer)}
-    kept = {str(path): _kept(rule, made[rule.call.index]) for path, rule in layers.items()}
+    stays = {str(path): rule.kept(made[rule.call.index]) for path, rule in layers.items()}
+    kept = {path: (outputs, inputs[0]) for path, (outputs, inputs) in stays.items()}
     cuts = {str(path): _cut(rule, values, made, present) for path, rule in layers.items()}
     held = dict.fromkeys(rule.reason for rule in rules if rule.reason and _holds(rule, values, needed))
     seen = dict.fromkeys(text for index, text in _seen(flow) if _goes(index, rules, values, needed))
@@ -155,19 +151,17 @@ def _backwards(flow: Flow, rules: list[Rule]) -> list[Tensor]:
     for rule in reversed(rules):
         for maker, wanted in zip(rule.call.inputs, rule.wanted(needed[rule.call.index]), strict=True):
             if maker >= 0:
-                needed[maker] = needed[maker] | wanted if len(wanted) == len(needed[maker]) else _all(needed[maker])
+                needed[maker] = (
+                    needed[maker] | wanted if len(wanted) == len(needed[maker]) else torch.ones_like(needed[maker])
+                )
     return needed
-
-
-def _all(like: Tensor) -> Tensor:
-    return torch.ones_like(like)
 
 
 def _present(flow: Flow, rules: list[Rule], values: list[Tensor], needed: list[Tensor]) -> list[Tensor]:
     """The channels of every tensor that must exist, even if as constants."""
     present = [value.isnan() & need for value, need in zip(values, needed, strict=True)]
     for index in _whole(flow):
-        present[index] = _all(present[index])
+        present[index] = torch.ones_like(present[index])
     functions = [rule for rule in rules if not isinstance(rule, Layer)]
     changed = True
     while changed:
@@ -196,11 +190,6 @@ def _whole(flow: Flow) -> Iterator[int]:
         for maker, shape in zip(call.inputs, call.shapes, strict=True):
             if maker >= 0 and channels(shape) != channels(flow.calls[maker].shape):
                 yield maker
-
-
-def _kept(rule: Layer, needed: Tensor) -> tuple[Tensor, Tensor]:
-    outputs, inputs = rule.kept(needed)
-    return outputs, inputs[0]
 
 
 def _cut(rule: Layer, values: list[Tensor], needed: list[Tensor], present: list[Tensor]) -> Cut | None:
@@ -263,7 +252,9 @@ def _indices(chosen: Tensor) -> tuple[int, ...]:
 
 def _holds(rule: Rule, values: list[Tensor], needed: list[Tensor]) -> bool:
     """Whether a channel would go but for this call: one that is constant before it, or that nobody reads behind it."""
-    if not isinstance(rule, Layer) and _masked(rule.call.layer):
+    layer: Any = rule.call.layer
+    masked = isinstance(layer, Compressed) and any(layer.slot(side, "mask") is not None for side in layer.sides)
+    if not isinstance(rule, Layer) and masked:
         return True
     if not needed[rule.call.index].all():
         return True
@@ -284,7 +275,3 @@ def _goes(index: int, rules: list[Rule], values: list[Tensor], needed: list[Tens
         if maker == index and len(each) == len(needed[index])
     ]
     return bool(wanted) and not torch.stack(wanted).any(0).all()
-
-
-def _masked(layer: Any) -> bool:
-    return isinstance(layer, Compressed) and any(layer.slot(side, "mask") is not None for side in layer.sides)

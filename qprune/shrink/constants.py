@@ -18,15 +18,11 @@ from qprune.layers import ChannelMask, FakeQuant
 
 @frozen(eq=False)
 class Mode:
-    """What may be relied on.
+    """What may be relied on."""
 
-    Attributes:
-        settled: whether a mask never changes again.
-        training: whether the network will be trained on. Then zeros alone count, and only those that no training can
-            change; else everything that its present values say.
-    """
-
-    settled: Callable[[ChannelMask], bool]
+    settled: Callable[[ChannelMask], bool]  # whether a mask never changes again
+    # whether the network will be trained on. Then zeros alone count, and only those that no training can change; else
+    # everything that its present values say
     training: bool
 
 

@@ -16,22 +16,14 @@ Take = Callable[[Tensor], Tensor]  # from a tensor of a parameter's old shape to
 
 @frozen
 class Cut:
-    """What of one layer stays, and how it is joined to its neighbours.
+    """What of one layer stays, and how it is joined to its neighbours."""
 
-    Attributes:
-        inputs: the input channels that stay, for each argument.
-        outputs: the output channels that stay.
-        arguments: how each argument becomes the layer's input; None where it is that.
-        result: how the layer's output becomes its result; None where it is that.
-        masks: sides whose masks go: what they dropped does not exist any more.
-        added_bias: what constant inputs that go add to the output channels that stay; None if nothing.
-    """
-
-    inputs: tuple[tuple[int, ...], ...]
-    outputs: tuple[int, ...]
-    arguments: tuple[Joint | None, ...]
-    result: Joint | None
-    masks: tuple[str, ...] = ()
+    inputs: tuple[tuple[int, ...], ...]  # the input channels that stay, for each argument
+    outputs: tuple[int, ...]  # the output channels that stay
+    arguments: tuple[Joint | None, ...]  # how each argument becomes the layer's input; None where it is that
+    result: Joint | None  # how the layer's output becomes its result; None where it is that
+    masks: tuple[str, ...] = ()  # sides whose masks go: what they dropped does not exist any more
+    # what constant inputs that go add to the output channels that stay; None if nothing
     added_bias: tuple[float, ...] | None = None
 
 
@@ -205,19 +197,12 @@ def _align(joint: Joint) -> Align:
 
 @frozen
 class Origin:
-    """Where the channels of a cut layer were before any cut.
+    """Where the channels of a cut layer were before any cut."""
 
-    Attributes:
-        inputs: for each argument, the numbers of the input channels that are left.
-        outputs: those of the output channels.
-        masks: what the masks that went kept, by their side.
-        bias: whether the layer got a bias that it did not have.
-    """
-
-    inputs: tuple[tuple[int, ...], ...]
-    outputs: tuple[int, ...]
-    masks: Mapping[str, tuple[bool, ...]]
-    bias: bool = False
+    inputs: tuple[tuple[int, ...], ...]  # for each argument, the numbers of the input channels that are left
+    outputs: tuple[int, ...]  # those of the output channels
+    masks: Mapping[str, tuple[bool, ...]]  # what the masks that went kept, by their side
+    bias: bool = False  # whether the layer got a bias that it did not have
 
 
 def _remember(layer: Any, cut: Cut, masks: Mapping[str, tuple[bool, ...]]) -> None:

@@ -1,6 +1,7 @@
 """`assert_same`: two networks of one module tree compute the same, or an error names where they begin to differ."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from qprune.errors import ShrinkError
 from qprune.flow import line_of, named
 from qprune.layers import CompressedWeight
 from qprune.shrink.fold import Fold
-from qprune.shrink.watching import evaluating, trail_of, watching_layers, watching_quantizers
+from qprune.shrink.watching import evaluating, noted, trail_of, watching_layers, watching_quantizers
 
 TOLERANCE = 1e-3  # of the largest value: rounding stays far below, a wrong channel far above
 
@@ -75,13 +76,8 @@ class _Comparison:
 
     def _run_before(self) -> list[Any]:
         self.quantized.clear()
-
-        def note(name: str, tensor: Tensor) -> Tensor:
-            self.quantized.setdefault(name, []).append(tensor.clone())  # it may be overwritten
-            return tensor
-
         try:
-            with watching_quantizers(self.before, note), trail_of(self.before) as trail:
+            with watching_quantizers(self.before, partial(noted, self.quantized)), trail_of(self.before) as trail:
                 return self._run(self.before)
         except Exception as error:
             raise ShrinkError(
@@ -102,7 +98,9 @@ class _Comparison:
 
     def _run_synchronized(self) -> list[Any]:
         calls: dict[str, int] = {}
-        behind = _behind_folds(self.after)
+        # the quantizer of a normalization is the convolution's now
+        folds = (fold for fold in _folds(self.after) if not fold.before)
+        behind = {f"{fold.weighted}.output": f"{fold.norm}.output" for fold in folds}
 
         def settle(name: str, tensor: Tensor) -> Tensor:
             name = behind.get(name, name)
@@ -144,7 +142,8 @@ class _Comparison:
                 if one.shape != other.shape:
                     return f"an output of shape {tuple(one.shape)} has shape {tuple(other.shape)} now"
                 if not self._alike(one, other).all():
-                    return f"an output of shape {tuple(one.shape)} differs by {_share(one, other):.2g} of its size"
+                    share = float((one - other).abs().max() / _size(one))
+                    return f"an output of shape {tuple(one.shape)} differs by {share:.2g} of its size"
             elif isinstance(one, (bool, int, float, str)) and one != other:
                 return f"an output {one!r} is {other!r} now"
         return None
@@ -159,7 +158,7 @@ class _Comparison:
     def _beginning(self) -> str:
         """A sentence about the first layer whose result differs and makes a difference to the outputs."""
         results: dict[str, list[Tensor]] = {}
-        with watching_layers(self.before, lambda name, tensor: _append(results, name, tensor)):
+        with watching_layers(self.before, partial(noted, results)):
             self._run(self.before)
         differing: dict[str, None] = {}
         plain = self._run_forcing(results, frozenset(), differing)
@@ -171,7 +170,8 @@ class _Comparison:
     def _run_forcing(self, results: dict[str, list[Tensor]], forced: frozenset[str], differing: dict[str, None]) -> Any:
         """Run ``after`` with some layers' results put right; note which layers' are not."""
         calls: dict[str, int] = {}
-        folded = _folded(self.after)
+        # what these make is not what they made: it is scaled already, or not any more
+        folded = {fold.norm if fold.before else fold.weighted for fold in _folds(self.after)}
 
         def compare(name: str, tensor: Tensor) -> Tensor:
             number = calls[name] = calls.get(name, -1) + 1
@@ -193,18 +193,9 @@ def _last(net: nn.Module, trail: list[str]) -> str:
     return named(net, trail[-1] if trail else "")
 
 
-def _append(table: dict[str, list[Tensor]], name: str, tensor: Tensor) -> Tensor:
-    table.setdefault(name, []).append(tensor.clone())
-    return tensor
-
-
 def _size(tensor: Tensor) -> Tensor:
     finite = tensor.abs().nan_to_num(0, 0, 0)
     return finite.max().clamp_min(1e-6)
-
-
-def _share(one: Tensor, other: Tensor) -> float:
-    return float((one - other).abs().max() / _size(one))
 
 
 def _channels_left(layer: nn.Module, side: str) -> tuple[int, ...] | None:
@@ -219,16 +210,6 @@ def _folds(net: nn.Module) -> Iterator[Fold]:
         fold = getattr(module, "fold", None)
         if isinstance(fold, Fold):
             yield fold
-
-
-def _behind_folds(net: nn.Module) -> dict[str, str]:
-    # the quantizer of a normalization is the convolution's now
-    return {f"{fold.weighted}.output": f"{fold.norm}.output" for fold in _folds(net) if not fold.before}
-
-
-def _folded(net: nn.Module) -> set[str]:
-    # what these make is not what they made: it is scaled already, or not any more
-    return {path for fold in _folds(net) for path in (fold.norm if fold.before else fold.weighted,)}
 
 
 def _arguments(net: nn.Module, example: Any) -> tuple[Any, ...]:

@@ -16,17 +16,11 @@ from qprune.shrink.weights import WEIGHTED, output_count, rows
 
 @frozen
 class Fold:
-    """A normalization that becomes part of a convolution.
-
-    Attributes:
-        norm: its path.
-        weighted: the path of the convolution or linear layer.
-        before: whether the normalization comes first.
-    """
+    """A normalization that becomes part of a convolution."""
 
     norm: str
-    weighted: str
-    before: bool
+    weighted: str  # the path of the convolution or linear layer
+    before: bool  # whether the normalization comes first
 
 
 def find_folds(flow: Flow) -> tuple[list[Fold], list[str]]:
@@ -118,11 +112,8 @@ def _why_not_ahead(flow: Flow, call: Call) -> str | None:
 
 def _is_weighted(call: Call) -> bool:
     # of channels at dimension 1: a linear layer takes those at the last
-    return isinstance(call.layer, WEIGHTED) and adjustable(call.layer) and len(call.shape) == _rank(call.layer)
-
-
-def _rank(layer: Any) -> int:
-    return 2 if isinstance(layer, nn.Linear) else 4
+    rank = 2 if isinstance(call.layer, nn.Linear) else 4
+    return isinstance(call.layer, WEIGHTED) and adjustable(call.layer) and len(call.shape) == rank
 
 
 def _is_tied(flow: Flow, call: Call) -> bool:

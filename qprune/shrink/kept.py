@@ -20,15 +20,11 @@ BY_MASKS = Mode(settled=lambda mask: True, training=True)
 
 @frozen(eq=False)
 class Kept:
-    """The channels of one call that matter.
+    """The channels of one call that matter."""
 
-    Attributes:
-        inputs: bool, one per input channel of a convolution or linear layer: it may be nonzero, and an output reads it.
-        outputs: bool, one per output channel: it may be nonzero, and somebody reads it.
-    """
-
+    # bool, one per input channel of a convolution or linear layer: it may be nonzero, and an output reads it
     inputs: Tensor
-    outputs: Tensor
+    outputs: Tensor  # bool, one per output channel: it may be nonzero, and somebody reads it
 
 
 def kept_by_masks(net: nn.Module, flow: Flow) -> list[Kept]:

@@ -188,10 +188,12 @@ class Channelwise(Layer):
         if isinstance(layer, CONSTANT_KEEPING):
             return values
         if isinstance(layer, nn.AvgPool2d):
-            return values if _averages_values_alone(layer) else zeros_alone(values)
+            alone = layer.padding in (0, (0, 0)) and not layer.ceil_mode and layer.divisor_override is None
+            return values if alone else zeros_alone(values)
         if isinstance(layer, nn.ZeroPad2d):
             return zeros_alone(values)
-        result = _plain(layer).forward(layer, as_image(values.clone(), self.call.shape)).detach().flatten()
+        plain: Any = next(kind for kind in CHANNELWISE if isinstance(layer, kind))
+        result = plain.forward(layer, as_image(values.clone(), self.call.shape)).detach().flatten()
         return torch.where(values.isnan(), torch.nan, result)
 
     def _normalized(self, values: Tensor) -> Tensor:
@@ -239,11 +241,3 @@ def scale_and_shift(norm: Any) -> tuple[Tensor, Tensor]:
     if norm.affine:
         shift = shift + norm.bias.detach().double()
     return scale.float().cpu(), shift.float().cpu()
-
-
-def _averages_values_alone(pool: Any) -> bool:
-    return pool.padding in (0, (0, 0)) and not pool.ceil_mode and pool.divisor_override is None
-
-
-def _plain(layer: nn.Module) -> Any:
-    return next(kind for kind in (*CHANNELWISE,) if isinstance(layer, kind))

@@ -46,13 +46,7 @@ def placed(
 
 
 def constants_of(rule: Layer, targets: Tensor, values: Tensor) -> Tensor:
-    """The constants of a result, NaN where its layer makes the channel as any other.
-
-    Args:
-        rule: of the layer.
-        targets: for each channel of the result the output channel of the layer itself; -1 for a constant.
-        values: the constants of the result.
-    """
+    """The constants of a result, NaN where its layer makes the channel (``targets`` tells which) as any other."""
     own = (targets >= 0) & rule.made[targets.clamp(min=0)].isnan()
     return torch.where(own, torch.nan, values)
 

@@ -96,10 +96,7 @@ def _regular(call: Call) -> bool:
 
 
 def adjustable(layer: Any) -> bool:
-    """Whether it is a layer of torch's or qprune's whose class may be exchanged: not one of the user's own.
-
-    A subclass of a layer of torch's may override more than its forward.
-    """
+    """Whether its class may be exchanged: a layer of torch's or qprune's; subclasses of these may override anything."""
     if type(layer) in ALIGNED or isinstance(layer, Aligned):
         return True
     return isinstance(layer, Compressed) and any(type(layer).forward is host.forward for host in HOSTS.values())  # type: ignore[attr-defined]

@@ -20,19 +20,12 @@ FINAL = Mode(settled=lambda mask: True, training=False)
 
 @frozen(eq=False)
 class Shrunk:
-    """A shrunk network, and what became of it.
+    """A shrunk network, and what became of it."""
 
-    Attributes:
-        net: the network, in eval mode.
-        analysis: what was found dead, and what was held.
-        folds: normalizations that became part of a convolution.
-        unfolded: why others did not, a sentence each.
-    """
-
-    net: nn.Module
-    analysis: Analysis
-    folds: tuple[Fold, ...] = ()
-    unfolded: tuple[str, ...] = ()
+    net: nn.Module  # the network, in eval mode
+    analysis: Analysis  # what was found dead, and what was held
+    folds: tuple[Fold, ...] = ()  # normalizations that became part of a convolution
+    unfolded: tuple[str, ...] = ()  # why others did not, a sentence each
 
 
 def shrink(net: nn.Module, example: Any, *, fold: bool = False) -> nn.Module:

@@ -13,6 +13,12 @@ from qprune.layers import sites
 Edit = Callable[[str, Tensor], Tensor]  # given the name of a place and the tensor there, the tensor to go on with
 
 
+def noted(table: dict[str, list[Tensor]], place: str, tensor: Tensor) -> Tensor:
+    """Leave a tensor as it is, and put a copy into a table: it may be overwritten."""
+    table.setdefault(place, []).append(tensor.clone())
+    return tensor
+
+
 @contextmanager
 def watching_quantizers(net: nn.Module, edit: Edit) -> Iterator[None]:
     """Edit what active quantizers of inputs and outputs are given; a place is ``<module path>.<side>``."""

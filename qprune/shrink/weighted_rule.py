@@ -9,6 +9,7 @@ from qprune.flow import Call
 from qprune.layers.bias import LARGEST
 from qprune.shrink.constants import Mode, compressed
 from qprune.shrink.layer_rules import Layer, at_least_one
+from qprune.shrink.watching import evaluating
 from qprune.shrink.weights import output_count, rows
 
 
@@ -31,13 +32,8 @@ class Weighted(Layer):
         layer = self.layer
         if self.mode.training or not hasattr(layer, "sides"):
             return layer.weight.detach(), layer.bias
-        modes = {part: part.training for part in layer.modules()}
-        try:
-            layer.eval()
+        with evaluating(layer):
             weight, bias = layer._weight_and_bias()
-        finally:
-            for part, training in modes.items():
-                part.training = training
         return weight.detach(), bias
 
     def _connections(self, weights: Tensor) -> Tensor:
@@ -132,7 +128,7 @@ def borderless(layer: Any) -> bool:
     """Whether a constant that the layer reads adds the same to every position: no zeros are put at the borders."""
     if isinstance(layer, nn.Linear):
         return True
-    if _transposed(layer):
+    if isinstance(layer, nn.ConvTranspose2d):
         return False
     pointwise = layer.padding == "same" and set(layer.kernel_size) == {1}
     return pointwise or layer.padding_mode != "zeros" or layer.padding in ("valid", (0, 0))
@@ -144,7 +140,3 @@ def _evened(chosen: Tensor, groups: Tensor) -> Tensor:
     # those that are chosen come first, then the others in their order
     order = (~chosen).int().sort(dim=1, stable=True).indices[:, :most]
     return torch.zeros_like(chosen).scatter_(1, order, True) & groups[:, None]
-
-
-def _transposed(layer: Any) -> bool:
-    return isinstance(layer, nn.ConvTranspose2d)

@@ -14,28 +14,7 @@ from qprune.spec.values import Table
 from qprune.spec.writing import spec_to_toml
 
 __all__ = [
-    "DataSpec",
-    "LayerSpec",
-    "LrSpec",
-    "ModelSpec",
-    "OptimizerSpec",
-    "PruneRule",
-    "QuantizeRule",
-    "Rules",
-    "Selector",
-    "Spec",
-    "Table",
-    "TaskSpec",
-    "TeacherSpec",
-    "TrainSpec",
-    "find_spec",
-    "list_specs",
-    "minutes",
-    "mistakes_in",
-    "parse_toml",
-    "read_embedded",
-    "read_rules",
-    "read_spec",
-    "spec_to_toml",
-    "spec_tree",
-]
+    "DataSpec", "LayerSpec", "LrSpec", "ModelSpec", "OptimizerSpec", "PruneRule", "QuantizeRule", "Rules",
+    "Selector", "Spec", "Table", "TaskSpec", "TeacherSpec", "TrainSpec", "find_spec", "list_specs", "minutes",
+    "mistakes_in", "parse_toml", "read_embedded", "read_rules", "read_spec", "spec_to_toml", "spec_tree",
+]  # fmt: skip

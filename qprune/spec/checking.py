@@ -91,7 +91,10 @@ def _below(attribute: Any, value: Any, path: KeyPath, found: list[Mistake]) -> A
     if kind in (PruneSchedule, QuantizeFrom):
         return _schedule(value, get_args(kind) or (kind,), path, found)
     if attribute.metadata.get("free"):
-        return {name: _option(name, option, (*path, name), found) for name, option in dict(value).items()}
+        return {
+            name: _schedule(option, get_args(Schedule), (*path, name), found) if name in SCHEDULE_OPTIONS else option
+            for name, option in dict(value).items()
+        }
     if get_origin(kind) is tuple and attrs.has(get_args(kind)[0]) and not isinstance(value, Mapping):
         return tuple(_entry(get_args(kind)[0], item, (*path, index), found) for index, item in enumerate(value))
     return _read(kind, value, path, found) if attrs.has(kind) else value
@@ -101,10 +104,6 @@ def _needed(kind: Any) -> Any:
     """The type of a field that may be None, where it is something."""
     kinds = [each for each in get_args(kind) if each is not NoneType]
     return kinds[0] if NoneType in get_args(kind) and len(kinds) == 1 else kind
-
-
-def _option(name: str, value: Any, path: KeyPath, found: list[Mistake]) -> Any:
-    return _schedule(value, get_args(Schedule), path, found) if name in SCHEDULE_OPTIONS else value
 
 
 def _entry(cls: type, item: Any, path: KeyPath, found: list[Mistake]) -> Any:

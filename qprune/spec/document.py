@@ -15,17 +15,11 @@ OWN_KEYS = ("name", "about", "published", "aka")
 
 @define
 class Document:
-    """The tables of a spec and the origin of each value.
+    """The tables of a spec and the origin of each value."""
 
-    Attributes:
-        table: the top-level table.
-        origins: key path -> the file or override that wrote it last.
-        mistakes: lines about the form of the files, found so far.
-    """
-
-    table: Table
-    origins: dict[KeyPath, str] = field(factory=dict)
-    mistakes: list[str] = field(factory=list)
+    table: Table  # the top-level table
+    origins: dict[KeyPath, str] = field(factory=dict)  # key path -> the file or override that wrote it last
+    mistakes: list[str] = field(factory=list)  # lines about the form of the files, found so far
 
     @classmethod
     def of(cls, table: Table, origin: str) -> "Document":

@@ -12,21 +12,13 @@ from qprune.spelling import closest
 
 
 class ListedSpec(NamedTuple):
-    """One spec of the list.
+    """One spec of the list."""
 
-    Attributes:
-        name: its path below the folder ``specs``, without ``.toml``.
-        aka: the name of the published experiment, if it reproduces one.
-        about: one line that says what it shows.
-        path: its file.
-        published: whether it reproduces an experiment of the paper.
-    """
-
-    name: str
-    aka: str | None
-    about: str
+    name: str  # its path below the folder specs, without .toml
+    aka: str | None  # the name of the published experiment, if it reproduces one
+    about: str  # one line that says what it shows
     path: Path
-    published: bool = False
+    published: bool = False  # whether it reproduces an experiment of the paper
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -33,19 +33,12 @@ _NOUNS = {
 
 @frozen
 class Mistake:
-    """One thing wrong.
+    """One thing wrong."""
 
-    Attributes:
-        sentence: the rule, the value received and the way out, without the final stop.
-        path: the key path.
-        lacks: the keys one of which is missing, if that is the mistake.
-        suggests: the known key nearest to the unknown one, if that is the mistake.
-    """
-
-    sentence: str
+    sentence: str  # the rule, the value received and the way out, without the final stop
     path: KeyPath
-    lacks: tuple[str, ...] = ()
-    suggests: str = ""
+    lacks: tuple[str, ...] = ()  # the keys one of which is missing, if that is the mistake
+    suggests: str = ""  # the known key nearest to the unknown one, if that is the mistake
 
 
 def missing(cls: type, path: KeyPath) -> Mistake:

@@ -13,21 +13,9 @@ from qprune.spec.values import shown
 
 
 def override(document: Document, overrides: Mapping[str, Any] | Sequence[str]) -> Document:
-    """Set values in a document; the same document comes back.
+    """Set values in a document, as in ``["train.batch=32"]`` or ``{"train.batch": "32"}``, and return it.
 
-    A misspelt key is found afterwards, when the document is checked.
-
-    Args:
-        document: what the files say.
-        overrides: ``["train.batch=32"]`` or ``{"train.batch": "32"}``; text is read as TOML, or as a string if it is
-            none.
-
-    Raises:
-        SpecError: if an override has no ``=``, or leads into something that is no table or a list without that entry.
-
-    Example:
-        >>> override(Document.of({"train": {"batch": 64}}, "mine.toml"), ["train.batch=32"]).table
-        {'train': {'batch': 32}}
+    Text is read as TOML, or as a string if it is none. A misspelt key is found when the document is checked.
     """
     wrong = []
     for key, value, origin in _pairs(overrides):

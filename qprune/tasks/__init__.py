@@ -12,23 +12,7 @@ from qprune.tasks.task import Task
 from qprune.tasks.translation import Translated
 
 __all__ = [
-    "Classification",
-    "CycleGAN",
-    "Distilled",
-    "Pix2Pix",
-    "Segmentation",
-    "Task",
-    "Taught",
-    "Translated",
-    "View",
-    "create",
-    "make_task",
-    "names",
-    "needed_kind",
-    "overlay",
-    "run_padded",
-    "side_by_side",
-    "softened_divergence",
-    "to_pixels",
-    "write_png",
-]
+    "Classification", "CycleGAN", "Distilled", "Pix2Pix", "Segmentation", "Task", "Taught", "Translated", "View",
+    "create", "make_task", "names", "needed_kind", "overlay", "run_padded", "side_by_side", "softened_divergence",
+    "to_pixels", "write_png",
+]  # fmt: skip

@@ -41,20 +41,7 @@ def _of_size_one(rows: Tensor) -> Tensor:
 
 
 def distance(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> Tensor:
-    """The sum of ``1 - alignment`` over layers.
-
-    Args:
-        ours: activations of the network by the paths of its layers.
-        theirs: those of the teacher, by the same paths.
-
-    Raises:
-        PlanError: if a layer was not run, gives no tensor of positions and channels, or has other positions in the two.
-
-    Example:
-        >>> x = torch.randn(2, 4, 5, 7)
-        >>> distance({"conv": x}, {"conv": 3 * x}).round(decimals=4)
-        tensor(0.)
-    """
+    """The sum of ``1 - alignment`` over layers, whose activations in both networks are given by their paths."""
     return torch.stack([1 - alignment(*_comparable(path, ours.get(path), theirs.get(path))) for path in theirs]).sum()
 
 
@@ -80,19 +67,7 @@ def _shown(output: Any) -> str:
 
 @contextmanager
 def first_outputs(net: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """What layers give when they run first within the block: a GAN runs a generator several times in a step.
-
-    Args:
-        net: the network, which is left without a trace of it.
-        paths: module paths in it.
-
-    Example:
-        >>> net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU())
-        >>> with first_outputs(net, ["0"]) as given:
-        ...     _ = net(torch.zeros(2, 3, 5, 7))
-        >>> given["0"].shape
-        torch.Size([2, 4, 5, 7])
-    """
+    """What layers give when they run first within the block: a GAN runs a generator several times in a step."""
     given: dict[str, Any] = {}
 
     def keep(path: str) -> Any:

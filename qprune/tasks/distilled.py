@@ -129,14 +129,7 @@ def softened_divergence(output: Tensor, taught: Tensor, temperature: float) -> T
 
 
 def check_same_shape(output: Tensor, taught: Any) -> None:
-    """Refuse outputs of a teacher that cannot be compared with those of the network.
-
-    Raises:
-        PlanError: unless ``taught`` is a tensor of the same shape.
-
-    Example:
-        >>> check_same_shape(torch.zeros(3, 10), torch.zeros(3, 10))
-    """
+    """Refuse what a teacher gives if it is no tensor in the shape of the network's output."""
     if not isinstance(taught, Tensor) or taught.shape != output.shape:
         received = tuple(taught.shape) if isinstance(taught, Tensor) else type(taught).__name__
         raise PlanError(

@@ -15,13 +15,10 @@ from qprune.tasks.translation import Translated
 
 
 class FrechetDistance(FrechetInceptionDistance):
-    """Fréchet distance between generated and real images, over all of them.
+    """Fréchet distance between generated and real images, over all of them; by Inception's features if called "fid".
 
     Each set of features is summed up as a normal distribution. Only what was generated in evaluation counts: there a
     `Translated` has no parts. Without any there is no result; with a single one it is NaN.
-
-    Args:
-        name: ``"fid"`` for Inception's features, else ours.
 
     Source: Heusel et al., 2017, arXiv:1706.08500.
     """
@@ -48,11 +45,7 @@ class FrechetDistance(FrechetInceptionDistance):
 
 
 class PartMeans(Metric):
-    """Means of the loss parts per image, by name; no result where a `Translated` has none.
-
-    Args:
-        names: of the parts.
-    """
+    """Means of the loss parts of these names per image; no result where a `Translated` has none."""
 
     full_state_update = False
     total: Tensor

@@ -14,13 +14,10 @@ class ImagePool:
     Until it is full, each image is kept and handed out. Then each is, with probability 1/2, exchanged for a kept one
     picked at random, else handed out and not kept. Chances come from torch's default CPU generator.
 
-    Args:
-        capacity: number of images kept; 0 hands out every image as it is.
-
     Source: Shrivastava et al., 2017, arXiv:1612.07828, with the rule of CycleGAN, arXiv:1703.10593.
     """
 
-    capacity: int
+    capacity: int  # number of images kept; 0 hands out every image as it is
     images: list[Tensor] = field(init=False, factory=list, repr=False)
 
     def exchange(self, images: Tensor) -> Tensor:

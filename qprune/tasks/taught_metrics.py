@@ -11,11 +11,7 @@ NAME = "distillation"
 
 
 class TaughtMetrics(MetricCollection):
-    """Metrics that are given `Taught` in training, and in evaluation, without a teacher, the task's own outputs.
-
-    Args:
-        metrics: the task's.
-    """
+    """A task's metrics, given `Taught` in training, and in evaluation, without a teacher, the task's own outputs."""
 
     def __init__(self, metrics: MetricCollection) -> None:
         own: dict[str, Any] = dict(metrics.items(keep_base=True, copy_state=False))

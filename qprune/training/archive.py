@@ -18,23 +18,7 @@ class UnsafeError(Exception):
 
 
 def check_archive(file: IO[bytes]) -> list[int]:
-    """Look through a checkpoint's file without building anything from it.
-
-    Args:
-        file: opened for reading; left at its end.
-
-    Returns:
-        bytes of the values of each tensor storage.
-
-    Raises:
-        UnsafeError: if the file is a bomb or names code.
-        Exception: of many kinds, if it is no zip file or is damaged.
-
-    Example:
-        >>> with open("last.pt", "rb") as file:
-        ...     check_archive(file)
-        [96, 16]
-    """
+    """Refuse a checkpoint's file that is a bomb or names code, before it is built; bytes of each tensor storage."""
     with ZipFile(file) as archive:
         records = archive.infolist()
         _check_records(records, file)

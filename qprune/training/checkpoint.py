@@ -19,11 +19,7 @@ FORMAT = 2
 
 
 class DamagedError(CheckpointError):
-    """A checkpoint that is missing or damaged, so that an earlier one may serve.
-
-    Attributes:
-        reason: what is wrong with it.
-    """
+    """A checkpoint that is missing or damaged, with the ``reason``, so that an earlier one may serve."""
 
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)

@@ -14,15 +14,10 @@ from qprune.training.run import Run
 
 @frozen
 class Claim:
-    """A run's folder that this training holds.
-
-    Attributes:
-        run: the run.
-        lock: its lock, in the process that writes; None in the others.
-    """
+    """A run's folder that this training holds."""
 
     run: Run
-    lock: Lock | None = None
+    lock: Lock | None = None  # its lock, in the process that writes; None in the others
 
     @property
     def held(self) -> bool:

@@ -16,20 +16,16 @@ def compiled(net: nn.Module, backend: str) -> Any:
     ``measure_all`` there is one graph for steps that measure and one for those that do not, for each batch size;
     twice as many for a generator that sees images of its own kind and generated ones.
     """
-    _allow_graphs()
+    from torch._dynamo import config  # imports the compiler, which takes seconds
+
+    # torch counts those of all networks of one class together, and runs the rest uncompiled: 8 would not do for a chain
+    config.recompile_limit = max(config.recompile_limit, GRAPHS)
     if not hasattr(net, "deployed"):
         return torch.compile(net, backend=backend, dynamic=False)
     view = copy.copy(net)
     parts = {name: torch.compile(part, backend=backend, dynamic=False) for name, part in net.named_children()}
     object.__setattr__(view, "_modules", parts)
     return view
-
-
-def _allow_graphs() -> None:
-    from torch._dynamo import config  # imports the compiler, which takes seconds
-
-    # torch counts those of all networks of one class together, and runs the rest uncompiled: 8 would not do for a chain
-    config.recompile_limit = max(config.recompile_limit, GRAPHS)
 
 
 def graphs_compiled() -> int:

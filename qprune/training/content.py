@@ -55,13 +55,7 @@ def _repeats(tensor: Tensor) -> bool:
 def check_content(content: Any, limit: int, stored: Iterable[int]) -> None:
     """Refuse what `plain` does not write, without spending more time or memory than the file's size warrants.
 
-    Args:
-        content: as read.
-        limit: how many entries there may be: the size of the file in bytes.
-        stored: the size in bytes of each tensor storage in the file.
-
-    Raises:
-        UnsafeError: for other types, endless or overlong content, and tensors larger than what is stored of them.
+    There may be ``limit`` entries, and ``stored`` are the sizes in bytes of the tensor storages in the file.
     """
     sizes = {}
     for count, entry in enumerate(walk(content)):

@@ -11,13 +11,7 @@ from qprune.network_plan import Plan
 
 
 class Companions:
-    """The tensors that belong to each parameter of a network, entry by entry: an optimizer's moments, and averages.
-
-    Args:
-        net: the network.
-        optimizer: over its parameters, if there is one.
-        average: a copy of ``net`` that holds a moving average of its weights, if there is one.
-    """
+    """The tensors that belong to each parameter of a network, entry by entry: an optimizer's moments, and averages."""
 
     def __init__(self, net: nn.Module, optimizer: Optimizer | None, average: nn.Module | None) -> None:
         self._optimizer = optimizer

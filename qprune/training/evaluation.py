@@ -16,11 +16,7 @@ from qprune.training.meter import Meter
 
 
 def evaluate(
-    net: nn.Module,
-    task: Task,
-    loader: Iterable[Any],
-    device: torch.device | str = "cpu",
-    channels_last: bool = True,
+    net: nn.Module, task: Task, loader: Iterable[Any], device: torch.device | str = "cpu", channels_last: bool = True
 ) -> dict[str, float]:
     """The mean loss per sample and the metrics of ``net`` in eval mode; the modes of its layers are restored.
 

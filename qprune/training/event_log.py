@@ -20,15 +20,8 @@ class EventLog:
     """Appends points to an event file when `flush` is called, and not before.
 
     torch's SummaryWriter writes from a thread of its own whenever it likes, so nobody knows what a killed process has
-    left. Here the points of a flush are in the file when it returns, and `sizes` tells how far the files go; cut back
-    to the sizes of a checkpoint they hold exactly what was written before it.
-
-    Args:
-        folder: of the event files.
-
-    Attributes:
-        sizes: bytes of every file in which points were written.
-        pending: points that were not written yet.
+    left. Here the points of a flush are in the file when it returns, and `sizes` tells how many bytes the files have;
+    cut back to the sizes of a checkpoint they hold exactly what was written before it.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:

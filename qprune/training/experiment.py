@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from attrs import frozen
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from qprune.assemble import assemble
@@ -16,7 +15,7 @@ from qprune.exact import make_exact
 from qprune.flow import Flow, trace, unhooked_copy
 from qprune.graph import graph_of
 from qprune.schedules import to_steps
-from qprune.spec import Spec, TrainSpec
+from qprune.spec import Spec
 from qprune.tasks import Task
 from qprune.training import ranks
 from qprune.training.averaging import make_average
@@ -37,27 +36,17 @@ log = logging.getLogger(__name__)
 
 @frozen(eq=False)
 class Experiment:
-    """Everything that one run needs, checked and planned; nothing has been trained or written yet.
-
-    Attributes:
-        spec: what to do.
-        splits: the data.
-        classes: names of the classes.
-        shape: ``(C, H, W)`` of one image.
-        task: loss and metrics.
-        trainer: the loop, with network, optimizer and driver.
-        whole: the network with all of its channels, where training cuts some.
-        example: an input by which the network's calls are followed at the end, for a run that its spec alone does not
-            open; None for any other.
-    """
+    """Everything that one run needs, checked and planned; nothing has been trained or written yet."""
 
     spec: Spec
     splits: Splits
-    classes: tuple[str, ...]
-    shape: tuple[int, ...]
-    task: Task
-    trainer: Trainer
-    whole: nn.Module | None = None
+    classes: tuple[str, ...]  # names of the classes
+    shape: tuple[int, ...]  # (C, H, W) of one image
+    task: Task  # loss and metrics
+    trainer: Trainer  # the loop, with network, optimizer and driver
+    whole: nn.Module | None = None  # the network with all of its channels, where training cuts some
+    # an input by which the network's calls are followed at the end, for a run that its spec alone does not open; None
+    # for any other
     example: Tensor | None = None
 
     @property
@@ -149,12 +138,7 @@ def _followed(spec: Spec, net: nn.Module, shape: tuple[int, ...]) -> Tensor | No
 
 
 def _trainer(
-    spec: Spec,
-    net: nn.Module,
-    task: Task,
-    splits: Splits,
-    shape: tuple[int, ...],
-    device: torch.device,
+    spec: Spec, net: nn.Module, task: Task, splits: Splits, shape: tuple[int, ...], device: torch.device
 ) -> Trainer:
     train, loading = spec.train, loading_options(spec, device)
     check_labels(splits, task)
@@ -167,16 +151,14 @@ def _trainer(
     example = torch.zeros(2, *shape, device="meta")
     flow = trace(net, example)
     check_output(task, flow, shape, splits.facts.name or "your own")
+    both: dict[str, Any] = {"steps": steps, "average": average and average.module}
     driver = ScheduleDriver(
-        net,
-        example,
-        per_epoch,
-        optimizer=optimizer,
-        steps=steps,
-        seed=spec.seed,
-        average=average and average.module,
-        measure_all=train.compile,
+        net, example, per_epoch, optimizer=optimizer, seed=spec.seed, measure_all=train.compile, **both
     )
+    shrinker = None
+    if train.shrink != "never" and not spec.arithmetic.remakes:  # else masks were cut at the start
+        options: dict[str, Any] = {"when": train.shrink, "compiled": train.compile, **both}
+        shrinker = Shrinker(net, driver, optimizer, example=example, channels_last=train.channels_last, **options)
     return Trainer(
         net,
         task,
@@ -185,9 +167,7 @@ def _trainer(
         optimizer=optimizer,
         lr_schedule=make_lr_schedule(train.lr_schedule, optimizer, steps, per_epoch),
         driver=driver,
-        shrinker=None  # masks were cut at the start
-        if spec.arithmetic.remakes
-        else _shrinker(train, net, driver, optimizer, example, steps, average and average.module),
+        shrinker=shrinker,
         average=average,
         steps=steps,
         steps_per_epoch=per_epoch,
@@ -206,30 +186,6 @@ def _part_size(flow: Flow, loader: DataLoader[Any]) -> int:
     sampler = loader.sampler
     other = sampler.other_batch(least=2) if isinstance(sampler, EpochSampler) else None
     return part_size(flow, fewest_images(loader), other)
-
-
-def _shrinker(
-    train: TrainSpec,
-    net: nn.Module,
-    driver: ScheduleDriver,
-    optimizer: Optimizer,
-    example: Tensor,
-    steps: int,
-    average: nn.Module | None,
-) -> Shrinker | None:
-    if train.shrink == "never":
-        return None
-    return Shrinker(
-        net,
-        driver,
-        optimizer,
-        example=example,
-        steps=steps,
-        average=average,
-        when=train.shrink,
-        channels_last=train.channels_last,
-        compiled=train.compile,
-    )
 
 
 def loading_options(spec: Spec, device: torch.device) -> dict[str, Any]:

@@ -15,10 +15,7 @@ from qprune.training.interrupt import Interruption
 class Feed:
     """The batches of a loader: the rest of an epoch at a time, so that a training can go on in the middle of one.
 
-    Args:
-        loader: of the training batches. Only those of `qprune.data.train_loader` can go on within an epoch.
-        steps_per_epoch: batches of one pass.
-        interruption: after it came there is no further batch.
+    Only loaders of `qprune.data.train_loader` can. After the interruption came there is no further batch.
     """
 
     def __init__(self, loader: DataLoader[Any], steps_per_epoch: int, interruption: Interruption) -> None:

@@ -34,13 +34,7 @@ from qprune.training.trainer import Trainer
 log = logging.getLogger(__name__)
 
 
-def train(
-    experiment: Experiment,
-    claim: Claim,
-    *,
-    callbacks: Sequence[Callback] = (),
-    resume: bool = False,
-) -> History:
+def train(experiment: Experiment, claim: Claim, *, callbacks: Sequence[Callback] = (), resume: bool = False) -> History:
     """Train to the end and leave the run folder complete: model, history, scores of every split, costs.
 
     Args:

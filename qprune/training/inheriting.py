@@ -14,10 +14,7 @@ _COMPRESSOR = re.compile(r"(.*(?:input|weight|output)_(?:mask|quant))\.\w+")
 
 
 def inherit(net: nn.Module, content: dict[str, Any], origin: str) -> None:
-    """Take over parameters, statistics and compressors of a trained model; never its optimizer or its clock.
-
-    Compressors that the model does not have start fresh.
-    """
+    """Take over parameters, statistics and compressors of a trained model; those that it does not have start fresh."""
     masked = {site.name for site in sites(net) if site.mask is not None}
     cut = {f"{path}.{side}" for path, entry in content["cuts"]["cuts"].items() for side in entry["masks"]}
     _check_homes(cut - masked, origin)

@@ -16,14 +16,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """Notes that training is asked to stop.
+    """Notes that training is asked to stop: ``came``, and ``preempted`` if by SIGTERM.
 
     SIGINT is Ctrl-C; a second one raises KeyboardInterrupt. SIGTERM is what schedulers send before they take a machine
     away; further ones change nothing.
-
-    Attributes:
-        came: whether there was one.
-        preempted: whether it was SIGTERM.
     """
 
     def __init__(self) -> None:

@@ -27,14 +27,10 @@ class Lock:
     start at the same instant one wins, also on network folders and with nothing left to do for a process that is
     killed. (A file that is made exclusively cannot be taken over without a second lock; the kernel's file locks are
     inherited by loader processes, which outlive a killed training, and do not reach other machines everywhere.)
-
-    Attributes:
-        folder: the run's.
-        owner: who holds it: this process.
     """
 
-    folder: Path
-    owner: Owner
+    folder: Path  # the run's
+    owner: Owner  # who holds it: this process
 
     @classmethod
     def take(cls, folder: Path) -> "Lock":

@@ -11,11 +11,7 @@ Part = ChannelMask | FakeQuant
 
 
 class Measurements:
-    """The masks and quantizers that measure at present, committed together after each step.
-
-    Args:
-        parts: those that measure, on one device.
-    """
+    """The masks and quantizers, on one device, that measure at present, committed together after each step."""
 
     def __init__(self, parts: Iterable[Part] = ()) -> None:
         parts = list(parts)

@@ -14,12 +14,7 @@ from qprune.training import ranks
 
 
 class Meter:
-    """Adds up a loss and a task's metrics; nothing is read back before `result`.
-
-    Args:
-        task: whose metrics.
-        device: where the batches are.
-    """
+    """Adds up a loss and a task's metrics where the batches are; nothing is read back before `result`."""
 
     def __init__(self, task: Task, device: torch.device | str) -> None:
         self.metrics = task.metrics().to(device)

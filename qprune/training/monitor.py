@@ -17,17 +17,10 @@ def _is_mode(_: Any, __: Any, mode: str | None) -> None:
 
 @frozen
 class Monitor:
-    """Picks a value out of the history's entries, and compares it.
+    """Picks a value out of the history's entries, and compares it."""
 
-    Args:
-        name: the entry's name; by default the task's own on the validation split.
-        mode: ``"max"`` or ``"min"``; by default ``"min"`` for losses and the task's own for all else.
-
-    Raises:
-        ValueError: for a mode that is neither.
-    """
-
-    name: str | None = None
+    name: str | None = None  # the entry's name; by default the task's own on the validation split
+    # "max" or "min"; by default "min" for losses and the task's own for all else
     mode: str | None = field(default=None, validator=_is_mode)
 
     def name_for(self, task: Task) -> str:

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -89,19 +90,14 @@ def find_offender(trainer: Any) -> str:
 
 @contextmanager
 def _watched(net: nn.Module, found: list[str]) -> Iterator[None]:
-    def note(path: str, module: nn.Module, result: Any) -> None:
+    def note(path: str, module: nn.Module, _: Any, result: Any) -> None:
         if not found and not _finite(result):
             found.append(_place(path, module))
 
-    handles = [
-        module.register_forward_hook(lambda module, _, result, path=path: note(path, module, result))
-        for path, module in net.named_modules()
-    ]
-    try:
+    with ExitStack() as stack:
+        for path, module in net.named_modules():
+            stack.enter_context(module.register_forward_hook(partial(note, path)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _place(path: str, module: nn.Module) -> str:

@@ -176,17 +176,7 @@ def load_model(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def is_trained(run: str | os.PathLike[str], root: Path, scored: bool = False) -> bool:
-    """Whether there is such a run, and it is finished.
-
-    Args:
-        run: which.
-        root: where run folders lie.
-        scored: whether a run of a spec must have its report, too, before which it may have been killed.
-
-    Example:
-        >>> is_trained("digits/baseline", Path("runs"))
-        True
-    """
+    """Whether there is such a run and it is finished, with its report if ``scored``, before which it may be killed."""
     try:
         found = Run(model_file(run, root).parent)
     except CheckpointError:

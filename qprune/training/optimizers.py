@@ -64,23 +64,12 @@ def lr_factor(spec: LrSpec, step: int, steps: int, steps_per_epoch: int) -> floa
     """The learning rate in step ``step`` (counted from 0) as a multiple of the optimizer's ``lr``.
 
     With w steps of warm-up, step s < w has (s + 1) / w, times the milestones passed by then; the cosine and the line
-    start after it and reach ``final`` at ``steps``, so that the last step is just above it.
-
-    Args:
-        spec: the schedule.
-        step: 0 to ``steps``.
-        steps: length of training.
-        steps_per_epoch: what an epoch is.
-
-    One cycle is that of torch's ``OneCycleLR`` without its cycle of the momentum: a rate of ``lr`` at the end of the
-    rise, and of ``final`` in the last step.
+    start after it and reach ``final`` at ``steps``, so that the last step is just above it. One cycle is that of
+    torch's ``OneCycleLR`` without its cycle of the momentum: a rate of ``lr`` at the end of the rise, and of ``final``
+    in the last step.
 
     Source: Loshchilov and Hutter, 2017, arXiv:1608.03983 (cosine); Goyal et al., 2017, arXiv:1706.02677 (warm-up);
     Smith and Topin, 2018, arXiv:1708.07120 (one cycle).
-
-    Example:
-        >>> [lr_factor(LrSpec("multistep", milestones=[2, 3]), step, 4, 1) for step in range(3)]
-        [1.0, 1.0, 0.1]
     """
     warmup = _steps(spec.warmup, steps_per_epoch)
     if spec.name == "onecycle":

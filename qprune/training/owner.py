@@ -15,28 +15,18 @@ from attrs import evolve, frozen
 
 @frozen
 class Owner:
-    """A process that claims something, as the text of a file's name.
+    """A process that claims something, as the text of a file's name."""
 
-    Attributes:
-        host: the name of its machine.
-        machine: the beginning of the machine's id, where it has one, since names of machines are given twice.
-        boot: the beginning of the id of the machine's present start, where it has one.
-        space: its namespace of process numbers, where there are any: containers may share the name of their machine.
-        process: its number.
-        started: when it was started, in the system's own words; a number that was given to another process since then
-            is told apart by it.
-        since: when it made the claim, in seconds since 1970.
-        claim: a word for this claim alone.
-    """
-
-    host: str
-    machine: str
-    boot: str
-    space: str
-    process: int = attrs.field(converter=int)
+    host: str  # the name of its machine
+    machine: str  # the beginning of the machine's id, where it has one, since names of machines are given twice
+    boot: str  # the beginning of the id of the machine's present start, where it has one
+    space: str  # its namespace of process numbers, where there are any: containers may share the name of their machine
+    process: int = attrs.field(converter=int)  # its number
+    # when it was started, in the system's own words; a number that was given to another process since then is told
+    # apart by it
     started: str
-    since: int = attrs.field(converter=int)
-    claim: str
+    since: int = attrs.field(converter=int)  # when it made the claim, in seconds since 1970
+    claim: str  # a word for this claim alone
 
     @classmethod
     def claiming(cls) -> "Owner":

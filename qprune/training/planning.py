@@ -31,15 +31,10 @@ Keeps = Mapping[str, Tensor]  # per site which channels its mask keeps
 
 @frozen(eq=False)
 class Forecast:
-    """A plan, and the masks that a run will have when it is carried out.
+    """A plan, and the masks that a run will have when it is carried out."""
 
-    Attributes:
-        plan: what training would do.
-        keeps: per site, which channels its mask will keep: as many as planned, of which the first are taken.
-    """
-
-    plan: Plan
-    keeps: Keeps
+    plan: Plan  # what training would do
+    keeps: Keeps  # per site, which channels its mask will keep: as many as planned, of which the first are taken
 
 
 def plan_spec(
@@ -50,21 +45,7 @@ def plan_spec(
     init: Mapping[str, Any] | None = None,
     keeps: Keeps | None = None,
 ) -> Forecast:
-    """The plan of a spec, with what its network costs before and after; nothing is trained.
-
-    Args:
-        spec: what to plan.
-        per_epoch: optimizer steps of one epoch; by default from the size of the data set.
-        provided: network, data and task of the user's own, in place of the spec's.
-        init: content of the ``model.pt`` that the network starts from, whose masks count.
-        keeps: the masks of a run that is yet to be trained, in place of ``init``.
-
-    Raises:
-        PlanError: for rules or a learning-rate schedule that cannot work, or layers of a teacher that the network has
-            not.
-        SpecError: for a task that the data is not for.
-        CheckpointError: if ``init`` does not fit the network.
-    """
+    """The plan of a spec after ``init`` (a ``model.pt``) or the masks ``keeps``, with what its network costs then."""
     info = provided.describe(spec)
     task = provided.make_task(spec, info)
     example = torch.zeros(2, *info.shape, device="meta")

@@ -28,16 +28,9 @@ class Rescue(Callback):
     """Looks, before anything is written, whether the run's folder is still the one that was claimed.
 
     Where it was removed, replaced by a link or another folder, or taken by another training, the present step ends, all
-    that is known is written into a new folder beside it, or else into the system's folder for temporary files, and
-    training ends with an error that names it. Belongs in front of the callbacks that write, as often as need be.
-
-    Args:
-        claim: the run's folder.
-        spec_toml: the resolved spec as text.
-        writers: the callbacks that write into the folder.
-
-    Attributes:
-        run: the run's folder, or the one that took its place.
+    that is known is written into a new folder beside it (``run`` from then on), or else into the system's folder for
+    temporary files, and training ends with an error that names it. Belongs in front of the callbacks that write, as
+    often as need be; ``writers`` are those that write into the folder.
     """
 
     def __init__(self, claim: Claim, spec_toml: str, writers: Sequence[Writer]) -> None:

@@ -28,19 +28,12 @@ class LostError(TrainingError):
 
 @frozen
 class RollCall:
-    """Notes in a store that all processes share: why a process failed, or that it lost the others.
-
-    Args:
-        store: the store.
-        number: of this process.
-        size: how many train together.
-        seconds: how long an exchange may take.
-    """
+    """Notes in a store that all processes share: why a process failed, or that it lost the others."""
 
     store: dist.Store
-    number: int
-    size: int
-    seconds: float
+    number: int  # of this process
+    size: int  # how many train together
+    seconds: float  # how long an exchange may take
 
     def explained(self, error: Exception) -> Exception:
         """The error to end with: that of the process which failed first, or the name of those that do not answer."""
@@ -105,11 +98,7 @@ def _is_lost(error: Exception) -> bool:
 
 
 def _within(seconds: float, ask: Callable[[], Answer]) -> Answer:
-    """The answer of a store, whose calls wait without end for one that was stopped.
-
-    Raises:
-        Empty: if there is none in time.
-    """
+    """The answer of a store, whose calls may wait without end; `queue.Empty` if there is none in time."""
     answers: Queue[Answer | Exception] = Queue()
 
     def work() -> None:

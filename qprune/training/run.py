@@ -39,12 +39,30 @@ def runs_root(runs: str | os.PathLike[str] | None = None) -> Path:
     return Path(runs or os.environ.get("QPRUNE_RUNS") or "runs")
 
 
+class _Inside:
+    """A path in a run's folder."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, run: "Run", _: type) -> Path:
+        return run.path / self.name
+
+
 @frozen
 class Run:
     """A run's folder and the files in it.
 
     Attributes:
         path: the folder.
+        spec: the resolved spec.
+        history: a row per validation.
+        report: final scores per split, costs, environment.
+        tensorboard: the folder of TensorBoard's event files.
+        last: the checkpoint that a training is resumed from.
+        previous: the ``last.pt`` before the last one, should that be damaged.
+        best: the best finished model on the validation split.
+        model: the trained model, which `qprune.load` opens.
 
     Example:
         >>> Run(Path("runs/digits/baseline")).model.as_posix()
@@ -55,13 +73,7 @@ class Run:
 
     @classmethod
     def create(
-        cls,
-        root: str | os.PathLike[str],
-        name: str,
-        spec_toml: str,
-        *,
-        resume: bool = False,
-        overwrite: bool = False,
+        cls, root: str | os.PathLike[str], name: str, spec_toml: str, *, resume: bool = False, overwrite: bool = False
     ) -> "Run":
         """Make the folder ``root/name`` with its ``spec.toml``; an existing run is replaced only with ``overwrite``.
 
@@ -120,45 +132,14 @@ class Run:
         hint = f"Nearest: {', '.join(near)}" if near else f"{runs_root(root)} has {len(names)} runs"
         raise CheckpointError(f"There is no run {run}, neither as a folder nor in {runs_root(root)}. {hint}.")
 
-    @property
-    def spec(self) -> Path:
-        """The resolved spec."""
-        return self.path / "spec.toml"
-
-    @property
-    def history(self) -> Path:
-        """The history, a row per validation."""
-        return self.path / "history.csv"
-
-    @property
-    def report(self) -> Path:
-        """Final scores per split, costs, environment."""
-        return self.path / "report.json"
-
-    @property
-    def tensorboard(self) -> Path:
-        """The folder of TensorBoard's event files."""
-        return self.path / "tensorboard"
-
-    @property
-    def last(self) -> Path:
-        """The checkpoint that a training is resumed from."""
-        return self.path / "last.pt"
-
-    @property
-    def previous(self) -> Path:
-        """The ``last.pt`` before the last one, should that be damaged."""
-        return self.path / "previous.pt"
-
-    @property
-    def best(self) -> Path:
-        """The best finished model on the validation split."""
-        return self.path / "best.pt"
-
-    @property
-    def model(self) -> Path:
-        """The trained model, which `qprune.load` opens."""
-        return self.path / "model.pt"
+    spec = _Inside("spec.toml")
+    history = _Inside("history.csv")
+    report = _Inside("report.json")
+    tensorboard = _Inside("tensorboard")
+    last = _Inside("last.pt")
+    previous = _Inside("previous.pt")
+    best = _Inside("best.pt")
+    model = _Inside("model.pt")
 
     @property
     def exists(self) -> bool:

@@ -12,14 +12,10 @@ log = logging.getLogger(__name__)
 
 
 class Standstill:
-    """Compares how often each tensor of a network was written, which torch counts on the host.
+    """Compares how often each tensor of a network was written, which torch counts on the host; warns of it once.
 
     An optimizer writes parameters, a training forward statistics and what compressors measure, a backward gradients. So
     whatever a step does, and whichever part of the network it does it to, one of them was written; compiled or not.
-
-    Args:
-        net: the network.
-        told: whether a warning was given already.
     """
 
     def __init__(self, net: nn.Module, told: bool = False) -> None:

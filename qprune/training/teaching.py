@@ -72,19 +72,7 @@ def taught(task: Task, teacher: nn.Module | None, table: TeacherSpec | None) -> 
 
 
 def check_layers(spec: Spec, net: nn.Module, whose: str = "the network") -> None:
-    """Refuse layers to compare that a network has not, or that nobody would see.
-
-    Args:
-        spec: of the run.
-        net: the network, or its teacher.
-        whose: which of them, for the sentence.
-
-    Raises:
-        PlanError: with the nearest path.
-
-    Example:
-        >>> check_layers(read_spec("digits/baseline"), nn.Identity())
-    """
+    """Refuse layers to compare that ``whose`` network has not, or that nobody would see."""
     layers = spec.train.teacher.layers if spec.train.teacher else ()
     if layers and spec.train.compile:
         raise PlanError(

@@ -175,11 +175,7 @@ class LearningRateMonitor(Callback):
 
 
 def panels_of(trainer: Trainer, splits: Splits) -> Callable[[], list[Tensor]] | None:
-    """A function that shows what the network makes of some validation images, or of test images if there are no others.
-
-    They are spread evenly over the split, whose neighbours may be frames of one film. Of a loader that was handed over
-    they are the first.
-    """
+    """A function that draws what the network makes of a few images of validation or test, spread over the split."""
     task: Any = trainer.task
     part = splits.val if splits.val is not None else splits.test
     if part is None or not hasattr(task, "panels"):

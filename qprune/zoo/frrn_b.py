@@ -38,11 +38,6 @@ class FullResolutionUnit(nn.Module):
 
     Input: the pooling stream ``(N, in_channels, H, W)`` and the residual stream ``(N, 32, scale * H, scale * W)``.
     Output: the pooling stream ``(N, out_channels, H, W)`` and the residual stream in its shape.
-
-    Args:
-        in_channels: channels of the pooling stream before.
-        out_channels: channels of the pooling stream behind.
-        scale: how many times larger the residual stream is.
     """
 
     def __init__(self, in_channels: int, out_channels: int, scale: int) -> None:
@@ -68,18 +63,10 @@ class FullResolutionUnit(nn.Module):
 
 
 class UnitGroup(nn.Module):
-    """Resizes the pooling stream, then runs full-resolution units of one size.
+    """Halves or doubles the pooling stream's sides (``resize``), then runs full-resolution units of one size.
 
-    Input and output are those of `FullResolutionUnit`, but for the pooling stream's size.
-
-    Args:
-        resize: what halves or doubles the pooling stream's height and width.
-        units: number of units.
-        in_channels: channels of the pooling stream before.
-        out_channels: channels of the pooling stream behind.
-        scale: how many times larger the residual stream is.
-        chained: each unit reads the pooling stream that the unit before it made; else all of them read the one that
-            enters the group.
+    Input and output are those of `FullResolutionUnit`, but for the pooling stream's size. If ``chained``, each unit
+    reads the pooling stream that the unit before it made; else all of them read the one that enters the group.
     """
 
     def __init__(

@@ -15,14 +15,9 @@ from qprune.zoo.joints import Add
 class InvertedResidual(nn.Module):
     """Expand by 1x1, filter each channel by 3x3, project by 1x1; the input is added where the shapes agree.
 
-    Input ``(N, in_channels, H, W)``, output ``(N, out_channels, H', W')`` with ``H' = ceil(H / stride)``. The
-    projection is called ``post_residual``: its output is what meets the residual sum, and no ReLU6 follows it.
-
-    Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        expansion: how many times wider the inside is than the input.
-        stride: stride of the depthwise convolution.
+    Input ``(N, in_channels, H, W)``, output ``(N, out_channels, H', W')`` with ``H' = ceil(H / stride)``. The inside is
+    ``expansion`` times wider than the input. The projection is called ``post_residual``: its output is what meets the
+    residual sum, and no ReLU6 follows it.
     """
 
     def __init__(self, in_channels: int, out_channels: int, expansion: int, stride: int) -> None:

@@ -14,11 +14,6 @@ class PreActBlock(nn.Module):
     """BN-ReLU-conv3x3 twice, added to the raw input; a 1x1 convolution fits the input where the shapes differ.
 
     Input ``(N, in_channels, H, W)``, output ``(N, out_channels, H', W')`` with ``H' = ceil(H / stride)``.
-
-    Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        stride: stride of the first convolution and of the shortcut.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:

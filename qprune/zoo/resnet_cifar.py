@@ -14,11 +14,6 @@ class PaddedShortcut(nn.Module):
     """Shortcut without parameters (option A): every other pixel, with channels of zeros around those that there are.
 
     Input ``(N, in_channels, H, W)``, output ``(N, out_channels, ceil(H / stride), ceil(W / stride))``.
-
-    Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output, at least as many.
-        stride: 1 keeps every pixel.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -36,13 +31,8 @@ class PaddedShortcut(nn.Module):
 class BasicBlock(nn.Module):
     """Conv3x3-BN-ReLU-conv3x3-BN, added to the shortcut, then ReLU.
 
-    Input ``(N, in_channels, H, W)``, output ``(N, out_channels, H', W')`` with ``H' = ceil(H / stride)``.
-
-    Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        stride: stride of the first convolution and of the shortcut.
-        shortcut: where the shapes differ, ``"A"`` pads with zeros and ``"B"`` is a 1x1 convolution and a normalization.
+    Input ``(N, in_channels, H, W)``, output ``(N, out_channels, H', W')`` with ``H' = ceil(H / stride)``. Where the
+    shapes differ, the shortcut ``"A"`` pads with zeros, and ``"B"`` is a 1x1 convolution and a normalization.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, shortcut: str = "A") -> None:
