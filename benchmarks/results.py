@@ -114,38 +114,34 @@ def _write_scores(scores: Scores) -> None:
 
 
 def _block(table: Mapping[str, Any], specs: Mapping[str, Spec], scores: Scores) -> str:
-    dense = scores[table["dense"]]
+    dense = next(iter(scores[table["dense"]].values()))
     lines = [
         f"## {table['title']}",
         "",
-        "| network | MACs | packed | steps in all | score on the test images | seeds | minutes | spec |",
+        "| network | MACs | packed | steps in all | test images | seeds | minutes | spec |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     rows = [{"spec": table["dense"], "label": "dense"}, *table["rows"]]
-    for row in rows:
-        found = scores[row["spec"]]
-        if found:
-            before = _steps(dense) if specs[row["spec"]].init else 0
-            lines.append(_line(row, list(found.values()), before, next(iter(dense.values()))))
-    return "\n".join([*lines, "", *_paragraphs(table), ""])
+    lines += [_line(row, _steps(row["spec"], specs, scores), scores[row["spec"]], dense) for row in rows
+              if scores[row["spec"]]]  # fmt: skip
+    return "\n".join([*lines, "", *([table["note"], ""] if "note" in table else [])])
 
 
-def _paragraphs(table: Mapping[str, Any]) -> list[str]:
-    return [table["note"]] if "note" in table else []
+def _steps(name: str, specs: Mapping[str, Spec], scores: Scores) -> int:
+    """Of a run and of all that it goes back to."""
+    before = [other for other, spec in specs.items() if spec.name == specs[name].init]
+    return next(iter(scores[name].values())).steps + sum(_steps(other, specs, scores) for other in before)
 
 
-def _steps(found: Mapping[str, Score]) -> int:
-    return next(iter(found.values())).steps
-
-
-def _line(row: Mapping[str, Any], found: list[Score], before: int, dense: Score) -> str:
+def _line(row: Mapping[str, Any], steps: int, seeds: Mapping[str, Score], dense: Score) -> str:
+    found = list(seeds.values())
     first, values = found[0], [100 * each.score for each in found]
     spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
     cells = [
         row["label"],
         f"{short(first.macs)} ({100 * first.macs / dense.macs:.1f} %)",
         short(first.packed_bytes, "B"),
-        f"{first.steps + before:,}",
+        f"{steps:,}",
         f"{mean(values):.1f}{spread}",
         str(len(values)),
         f"{mean(each.minutes for each in found):.0f}",
