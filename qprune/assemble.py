@@ -86,6 +86,8 @@ def _from_zoo(model: ModelSpec, classes: int, shape: tuple[int, int, int]) -> nn
     facts = {"classes": classes, "in_channels": shape[0], "width": model.width}
     try:
         known = zoo.options_of(str(model.arch))
+        if model.width != 1 and "width" not in known:
+            raise ValueError(f"{model.arch} has no width; received {model.width}")
         own = zoo.own_options(str(model.arch), model.options)
         options = {name: fact for name, fact in facts.items() if name in known} | own
         net = zoo.create(str(model.arch), **options)

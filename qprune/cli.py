@@ -29,7 +29,7 @@ from qprune.shrink import shrink_with_facts
 from qprune.spec import spec_to_toml, spec_tree
 from qprune.tasks import to_pixels, write_png
 from qprune.training import Opened, is_writer, load_model, model_file, open_model, runs_root, save_small
-from qprune.zoo import deployed
+from qprune.zoo import deployed, library_names, names
 
 N = TypeVar("N", int, float)
 
@@ -466,10 +466,12 @@ def _exported_times(opened: Opened, file: Path) -> dict[int, dict[str, float]]:
 
 @main.command(name="list")
 @click.argument("part", default="")
+@click.option("--networks", is_flag=True, help="List what model.arch may name: networks of the zoo and of libraries.")
 @_explaining_errors
-def list_(part: str) -> None:
+def list_(part: str, networks: bool) -> None:
     """List the specs, all of them or those with PART in their name.
 
     The last words of a name are enough for the other commands; in brackets stands the published experiment's name.
     """
-    _say(spec_tree(part))
+    known = [*names(), *library_names()] if networks else []
+    _say("\n".join(name for name in known if part in name) if networks else spec_tree(part))

@@ -318,6 +318,8 @@ def test_mistakes_name_the_spec():
     [
         ({"arch": "mobilnetv2"}, "model: unknown network 'mobilnetv2'; nearest: 'mobilenetv2'; "),
         ({"arch": "mobilenetv2", "depth": 3}, "model: unknown option 'depth' of mobilenetv2; "),
+        ({"arch": "torchvision/resnet18", "width": 0.5}, "model: torchvision/resnet18 has no width; received 0.5."),
+        ({"arch": "torchvision/resnet19"}, "model: unknown network 'torchvision/resnet19'; nearest: "),
     ],
 )
 def test_a_network_that_the_zoo_does_not_have_is_a_mistake_of_the_spec(model, sentence):
@@ -342,6 +344,8 @@ def test_classes_under_two_names_are_a_mistake_of_the_spec():
     [
         ({"arch": "frrn_b", "width": 0.1, "chained": False}, (7, 32, 64)),
         ({"arch": "cyclegan", "width": 0.1, "blocks": 9}, (3, 32, 64)),
+        ({"arch": "torchvision/squeezenet1_1"}, (7,)),
+        ({"arch": "torchvision/lraspp_mobilenet_v3_large"}, (7, 32, 64)),
     ],
 )
 def test_a_network_of_the_zoo_gets_those_facts_of_the_data_that_it_takes(model, shape):

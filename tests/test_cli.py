@@ -160,6 +160,12 @@ def test_list_shows_a_part(qprune):
     assert not [line for line in lines[1:] if not line.startswith("  a75_")]
 
 
+def test_list_shows_networks(qprune):
+    lines = qprune("list", "--networks").splitlines()
+    assert {"mobilenetv2", "torchvision/resnet18", "torchvision/fcn_resnet50"} <= set(lines)
+    assert qprune("list", "--networks", "resnet20").splitlines() == ["resnet20"]
+
+
 def test_list_of_a_part_that_is_nowhere_names_the_nearest(refused):
     assert refused("list", "digist") == ['qprune: No spec has "digist" in its name; nearest: "digits".']
 

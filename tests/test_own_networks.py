@@ -180,6 +180,27 @@ def test_a_network_of_the_spec_is_made_for_the_data_that_is_handed_over():
     )
 
 
+@pytest.mark.parametrize("name", ["squeezenet1_1", "mobilenet_v3_small"])
+def test_a_network_of_another_library_is_named_pruned_and_opened_again(name, tmp_path):
+    eight = {**EIGHT, "sites": [{"types": ["Conv2d"], "at": "weight"}]}
+    tables = {"model": {"arch": f"torchvision/{name}"}, "prune": [HALF], "quantize": [eight]}
+    handed = {part: pairs(8, (3, 32, 48), classes=3, seed=seed) for seed, part in enumerate(("train", "val", "test"))}
+    run = fit(spec(train={"shrink": "after-pruning"}, **tables), data=handed).run
+    opened = qprune.load(run)
+    assert type(opened) is type(torchvision.models.get_model(name))
+    assert opened(torch.zeros(2, 3, 32, 48)).shape == (2, 3)
+    assert qprune.export(run, tmp_path / "model.onnx", data=handed).outputs[0].within_one == 1
+
+
+def test_a_network_of_another_library_for_scenes_is_trained_and_opened_again():
+    images, labels = torch.randn(4, 3, 32, 48), torch.arange(3).repeat(4, 32, 16)
+    tables = {"model": {"arch": "torchvision/lraspp_mobilenet_v3_large"}, "task": {"name": "segmentation"}}
+    scenes = TensorDataset(images, labels)
+    scenes.classes = ["sky", "road", "tree"]
+    run = fit(spec(**tables), data={"train": scenes}).run
+    assert qprune.load(run)(images).shape == (4, 3, 32, 48)
+
+
 def test_a_network_with_another_number_of_outputs_than_the_data_has_classes_is_refused():
     train = pairs()
     train.classes = ["ant", "bee", "cat", "dog", "emu"]

@@ -12,6 +12,7 @@ from qprune.spelling import nearest
 from qprune.zoo.cyclegan import CycleGAN
 from qprune.zoo.densenet121 import DenseNet121
 from qprune.zoo.frrn_b import FRRNB
+from qprune.zoo.libraries import is_of_library, make_of_library
 from qprune.zoo.mobilenetv2 import MobileNetV2
 from qprune.zoo.patchgan import PatchGAN
 from qprune.zoo.pix2pix import Pix2Pix
@@ -54,7 +55,8 @@ def create(name: str, **options: Any) -> nn.Module:
     """Make the network called ``name``, with fresh weights.
 
     Args:
-        name: one of `names`.
+        name: one of `names`; or ``"torchvision/..."`` or ``"timm/..."`` (with the extra ``timm``), one of theirs, which
+            has no ``width``, and whose further options are those of its own constructor.
         options: the network's own arguments. All take ``in_channels`` (3) and ``width`` (1.0): each layer has
             ``max(1, int(width * channels))`` channels. Networks for classification (100, or 10 where papers measure on
             CIFAR-10) and segmentation (19) take ``classes`` (or ``num_classes``, as torchvision says it), those that
@@ -75,12 +77,13 @@ def create(name: str, **options: Any) -> nn.Module:
     """
     known, options = options_of(name), own_options(name, options)
     for option, value in options.items():
-        if option not in known:
+        if option in known:
+            _check(option, value)
+        elif not is_of_library(name):
             raise ValueError(
                 f"unknown option {option!r} of {name}{nearest(option, known, repr)}; it has {_list(known)}"
             )
-        _check(option, value)
-    return NETWORKS[name](**options)
+    return make_of_library(name, **options) if is_of_library(name) else NETWORKS[name](**options)
 
 
 def own_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,7 +106,7 @@ def own_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def options_of(name: str) -> list[str]:
-    """Return the options that the network called ``name`` takes.
+    """Return the options that the network called ``name`` takes; of other libraries' those that all of them do.
 
     Raises:
         ValueError: for an unknown name (the nearest valid one is named).
@@ -112,13 +115,15 @@ def options_of(name: str) -> list[str]:
         >>> options_of("unet")
         ['classes', 'in_channels', 'width']
     """
+    if is_of_library(name):
+        return list(COUNTS[:2])
     if name not in NETWORKS:
         raise ValueError(f"unknown network {name!r}{nearest(name, NETWORKS, repr)}; the zoo has {_list(NETWORKS)}")
     return list(signature(NETWORKS[name]).parameters)
 
 
 def names() -> list[str]:
-    """Return the names that `create` knows, sorted.
+    """Return the names of the zoo's own networks, sorted; those of other libraries are `library_names`.
 
     Example:
         >>> names()[0]
