@@ -45,8 +45,8 @@ def create(name: str, *, classes: tuple[str, ...], **options: Any) -> Task:
         ValueError: for an unknown name or option (the nearest valid one is named), or a value that the task refuses.
 
     Example:
-        >>> create("segmentation", classes=("sky", "road"), hardest=0.25)
-        Segmentation(classes=2, hardest=0.25, ignore=255, names=('sky', 'road'), monitor='miou', mode='max')
+        >>> create("segmentation", classes=("sky", "road"), hardest=0.25).names
+        ('sky', 'road')
     """
     if name not in TASKS:
         raise ValueError(f"unknown task {name!r}{nearest(name, TASKS, repr)}; there are {_list(TASKS)}")
