@@ -315,7 +315,7 @@ def test_search_for_what_cannot_be_is_refused(qprune, refused):
     assert refused(*SEARCH, "--budget", "macs=0.5")[0].startswith("qprune: There is no run")
     qprune("fit", write("tiny.toml"), "--quiet")
     assert refused(*SEARCH, "--budget", "mac=0.5") == [
-        'qprune: A budget is of macs, params, bytes, bops; received "mac"; nearest: "macs".'
+        'qprune: A budget is of macs, params, bytes, bops, latency; received "mac"; nearest: "macs".'
     ]
     assert refused(*SEARCH, "--budget", "macs=few")[0].startswith("qprune: The budget of macs must be a number such")
     assert "cannot be met" in refused(*SEARCH, "--budget", "macs=1e-9")[0]
