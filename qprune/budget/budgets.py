@@ -19,7 +19,7 @@ class Cost:
     Attributes:
         title: in a table.
         units: what may stand behind a number, and how much it is of.
-        examples: an absolute budget.
+        example: an absolute budget.
         rounded: whether fewer bits cost less.
         close: the share of a budget that is near enough to it: of what is timed less than of what is counted.
     """

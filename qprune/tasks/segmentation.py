@@ -1,5 +1,6 @@
 """Semantic segmentation: bootstrapped cross-entropy, mean intersection over union."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -17,8 +18,14 @@ def _check_ignore(task: Any, _: object, value: Any) -> None:
         raise ValueError(f"ignore must be a whole number outside 0..{task.classes - 1}; received {value!r}")
 
 
-def _check_weights(task: Any, _: object, value: tuple[float, ...]) -> None:
-    if value and (len(value) != task.classes or not all(map(can_weigh, value)) or not any(value)):
+def _as_weights(value: Any) -> Any:
+    return tuple(value) if isinstance(value, Iterable) else value  # what is neither is refused in words
+
+
+def _check_weights(task: Any, _: object, value: Any) -> None:
+    if not isinstance(value, tuple) or (
+        value and (len(value) != task.classes or not all(map(can_weigh, value)) or not any(value))
+    ):
         raise ValueError(
             f"class_weights must be {task.classes} numbers of at least 0, one per class and not all 0, or none; "
             f"received {value!r}"
@@ -58,7 +65,7 @@ class Segmentation:
 
     classes: int = field(validator=is_classes)
     hardest: float = field(default=1.0, validator=is_share)
-    class_weights: tuple[float, ...] = field(default=(), converter=tuple, validator=_check_weights)
+    class_weights: tuple[float, ...] = field(default=(), converter=_as_weights, validator=_check_weights)
     ignore: int = field(default=255, validator=_check_ignore)
     names: tuple[str, ...] = field(default=(), converter=tuple, validator=_check_names)
     monitor: str = field(default="miou", init=False)
@@ -146,7 +153,9 @@ class Segmentation:
     def _pixel_weights(self, target: Tensor) -> Tensor:
         """(N, H, W), 0 where there is no class."""
         labelled = target.ne(self.ignore)
-        weights = torch.tensor(self.class_weights or (1.0,) * self.classes, device=target.device)
+        if not self.class_weights:
+            return labelled.float()
+        weights = torch.tensor(self.class_weights, device=target.device)
         return weights[target.where(labelled, 0).long()] * labelled
 
     def _pixel_losses(self, output: Tensor, target: Tensor) -> Tensor:

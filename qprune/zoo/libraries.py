@@ -101,6 +101,9 @@ class OutOf(nn.Module):
         return out
 
 
+# options by which libraries fetch weights, or open a file of them
+OF_WEIGHTS = ("weights", "weights_backbone", "pretrained", "pretrained_backbone", "pretrained_cfg",
+              "pretrained_cfg_overlay", "checkpoint_path")  # fmt: skip
 LIBRARIES: dict[str, Library] = {library.title: library for library in (Torchvision(), Timm())}
 
 
@@ -129,8 +132,8 @@ def make_of_library(name: str, *, classes: int = 1000, in_channels: int = 3, **o
     """Make a network of another library.
 
     Raises:
-        ValueError: for an unknown library or network (the nearest is named), a library that is not installed, and
-            options that the library refuses.
+        ValueError: for an unknown library or network (the nearest is named), a library that is not installed, options
+            that name weights, and options that the library refuses.
 
     Example:
         >>> make_of_library("torchvision/resnet18", classes=7).fc.out_features
@@ -140,6 +143,12 @@ def make_of_library(name: str, *, classes: int = 1000, in_channels: int = 3, **o
     if title not in LIBRARIES:
         known = " and ".join(f"{each}/" for each in LIBRARIES)
         raise ValueError(f"unknown library {title!r}{nearest(title, LIBRARIES, repr)}; networks are those of {known}")
+    named = next((option for option in OF_WEIGHTS if option in options), None)
+    if named is not None:
+        raise ValueError(
+            f"{name} is made with fresh weights, and {named} names others: make the network in Python, load them "
+            "there, and hand it to fit as model="
+        )
     library = LIBRARIES[title]
     names = library.names()
     if own not in names:

@@ -206,6 +206,10 @@ def test_an_output_without_one_value_per_class_and_pixel_is_refused(shape):
         ({"hardest": 0}, "hardest must be in (0, 1]; received 0"),
         ({"hardest": 1.5}, "hardest must be in (0, 1]; received 1.5"),
         (
+            {"class_weights": 3},
+            "class_weights must be 5 numbers of at least 0, one per class and not all 0, or none; received 3",
+        ),
+        (
             {"class_weights": (1, 2)},
             "class_weights must be 5 numbers of at least 0, one per class and not all 0, or none; received (1, 2)",
         ),

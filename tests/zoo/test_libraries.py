@@ -97,6 +97,30 @@ def test_what_cannot_be_made_is_a_sentence(name, options, sentence):
     assert str(caught.value) == sentence
 
 
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("torchvision/resnet18", "weights"),
+        ("torchvision/resnet18", "pretrained"),
+        ("torchvision/fcn_resnet50", "weights_backbone"),
+        ("timm/efficientnet_lite0", "pretrained"),
+        ("timm/efficientnet_lite0", "checkpoint_path"),
+    ],
+)
+def test_nothing_is_fetched_or_opened_because_a_spec_names_weights(name, option, monkeypatch):
+    def fetched(*_, **__):
+        raise AssertionError("fetched")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fetched)
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", fetched)
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  # the sentence is compared below
+        zoo.create(name, **{option: "DEFAULT"})
+    assert str(caught.value) == (
+        f"{name} is made with fresh weights, and {option} names others: make the network in Python, load them there, "
+        "and hand it to fit as model="
+    )
+
+
 def test_without_timm_a_sentence_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ValueError, match=r'^networks of timm/ need .* "timm": pip install "qprune\[timm\]"'):
