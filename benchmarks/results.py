@@ -2,14 +2,16 @@
 
 Finished runs of the specs that ``results/tables.toml`` lists are read from run folders into ``results/scores.json``,
 which stays when run folders go; the tables in the page are written anew from it. What has not been run is listed with
-its command.
+its command, for the folder ``benchmarks``, where the specs are.
 
-    python benchmarks/results.py [--runs FOLDER] [--seeds 3]
+    cd benchmarks
+    python results.py [--runs FOLDER] [--seeds 3]
 """
 
 import argparse
 import csv
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,7 +27,6 @@ from qprune.spec import Spec, read_spec
 HERE = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 SCORES = HERE / "scores.json"
-COMMAND = "qprune fit benchmarks/results/{spec}"
 
 
 @frozen
@@ -59,11 +60,13 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds each spec is to have")
     options = parser.parse_args(arguments)
     tables = toml.loads((HERE / "tables.toml").read_text())["table"]
-    specs = {name: read_spec(HERE / name) for table in tables for name in _specs(table)}
+    options.runs = options.runs.absolute()
+    os.chdir(Path(__file__).parent)  # names of specs are paths below its folder specs, or below the package's
+    specs = {name: read_spec(name) for table in tables for name in _specs(table)}
     scores = _read_scores()
-    missing = [line for name, spec in specs.items() for line in _collect(scores, name, spec, options)]
+    missing = [line for name in specs for line in _collect(scores, name, options)]
     _write_scores(scores)
-    blocks = [_block(table, specs, scores) for table in tables]
+    blocks = [_block(table, specs, scores) for table in tables if scores[table["dense"]]]
     PAGE.write_text(_replaced(PAGE.read_text(), "\n".join(blocks)))
     sys.stdout.write("\n".join(["Not run yet:", *missing] if missing else ["All has been run."]) + "\n")
 
@@ -72,16 +75,15 @@ def _specs(table: Mapping[str, Any]) -> list[str]:
     return [table["dense"], *(row["spec"] for row in table["rows"])]
 
 
-def _collect(scores: Scores, name: str, spec: Spec, options: argparse.Namespace) -> Iterator[str]:
+def _collect(scores: Scores, name: str, options: argparse.Namespace) -> Iterator[str]:
     """Take up the runs that there are; the commands of those that there are not."""
     known = scores.setdefault(name, {})
     for seed in range(options.seeds):
-        run = spec.name if seed == 0 else f"{spec.name}@seed{seed}"
-        folder = options.runs / run
+        folder = options.runs / (f"{name}@seed{seed}" if seed else name)
         if (folder / "report.json").is_file():
             known[str(seed)] = _score(folder)
         if str(seed) not in known:
-            yield COMMAND.format(spec=name) + (f" --set seed={seed} --name {run}" if seed else "")
+            yield f"qprune fit {name}" + (f" --seed {seed}" if seed else "")
 
 
 def _score(folder: Path) -> Score:
