@@ -17,7 +17,8 @@ from qprune.budget.sensitivity import Curve
 from qprune.errors import PlanError
 
 LEVELS = 48  # of a group's channels that are tried
-ROUNDS = 24  # of linear problems
+ROUNDS = 24  # of steps from one point to the next
+CORRECTIONS = 8  # of the linear problem of one step
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Costs = Callable[[Point], Mapping[str, float]]
@@ -161,7 +162,8 @@ class BySensitivity(Method):
     """The least sum of measured divergences: a multiple-choice knapsack.
 
     What a layer costs is a product of what it and its neighbours keep, so the problem is solved as a linear one at the
-    present point, near to it, and again from there, until that finds nothing better.
+    present point, near to it, and again from there, until that finds nothing better. What costs more than the linear
+    problem says is taken off its limit: otherwise no step but the smallest ones would meet the budget.
     """
 
     measures = True
@@ -193,20 +195,33 @@ def _first(problem: Problem, rising: Sequence[dict[Group, Choice]]) -> dict[Grou
 
 
 def _solved_near(problem: Problem, point: Point, radius: float) -> dict[Group, Choice] | None:
-    """The best point by costs that are linear around the present one, of those at most ``radius`` from it."""
+    """The best point within the limits, by costs that are linear around the present one, at most ``radius`` away."""
     present = problem.costs(point)
     near = {group: [choice, *_near(problem, group, choice, radius)] for group, choice in point.items()}
     values = [np.array([problem.harm(group, option) for option in options]) for group, options in near.items()]
-    costs: dict[str, list[Array]] = {kind: [] for kind in problem.limits}
+    costs = _changes(problem, point, near)
+    room = {kind: limit - present[kind] for kind, limit in problem.limits.items()}
+    for _ in range(CORRECTIONS):
+        chosen = choose_one_each(values, costs, room)
+        if chosen is None:
+            return None
+        found = {group: options[index] for (group, options), index in zip(near.items(), chosen, strict=True)}
+        if problem.meets(found):
+            return found
+        really = problem.costs(found)
+        room = {kind: room[kind] - max(0.0, really[kind] - limit) for kind, limit in problem.limits.items()}
+    return None
+
+
+def _changes(problem: Problem, point: Point, near: Mapping[Group, Sequence[Choice]]) -> dict[str, list[Array]]:
+    """For each kind of cost and each group, by how much each option alone would change it."""
+    present = problem.costs(point)
+    found: dict[str, list[Array]] = {kind: [] for kind in problem.limits}
     for group, options in near.items():
         each = [problem.costs({**point, group: option}) for option in options]
-        for kind in costs:
-            costs[kind].append(np.array([cost[kind] - present[kind] for cost in each]))
-    room = {kind: limit - present[kind] for kind, limit in problem.limits.items()}
-    chosen = choose_one_each(values, costs, room)
-    if chosen is None:
-        return None
-    return {group: options[index] for (group, options), index in zip(near.items(), chosen, strict=True)}
+        for kind in found:
+            found[kind].append(np.array([cost[kind] - present[kind] for cost in each]))
+    return found
 
 
 def _near(problem: Problem, group: Group, present: Choice, radius: float) -> Iterator[Choice]:
