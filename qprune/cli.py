@@ -306,12 +306,13 @@ def search(
     grid: dict[str, Any] = {} if ratios is None else {"ratios": _numbers(ratios, float, "--ratios")}
     widths = () if bits is None else _numbers(bits, int, "--bits")
     found = searches.search(run, budgets, bits=widths, runs=runs, verbose=0 if quiet else "auto", **grid, **options)
+    _say(found)
     spec = found.spec(name)
     file = out or model_file(run, runs_root(runs)).with_name(f"{spec.name.rpartition('/')[2]}.toml")
     text = spec_to_toml(spec)
     if not file.is_file() or file.read_text(encoding="utf-8") != text:  # the same search finds the same
         _new_file(file.parent, file.name).write_text(text, encoding="utf-8")
-    _say(f"{found}\n\nThe spec is in {file}\n\n  qprune plan {file}\n  qprune fit {file}")
+    _say(f"\nThe spec is in {file}\n\n  qprune plan {file}\n  qprune fit {file}")
 
 
 def _numbers(text: str, kind: Callable[[str], N], option: str) -> tuple[N, ...]:
