@@ -27,7 +27,7 @@ from qprune.layers import Aligned, ChannelMask, FakeQuant, PrunedConv2d, sites
 from qprune.report import chain_of
 from qprune.schedules import OneShot
 from qprune.spec import DataSpec, read_spec, spec_to_toml
-from qprune.training import Callback, LambdaCallback, load_checkpoint, shrinking
+from qprune.training import Callback, LambdaCallback, load_checkpoint, planning, shrinking
 
 ACTS = [{"types": ["ReLU"], "at": "output"}]
 WEIGHTS = [{"types": ["Conv2d", "Linear"], "at": "weight"}]
@@ -545,6 +545,13 @@ def test_plan_counts_what_is_yet_to_be_pruned_before(shelf):
     plan = qprune.plan("tiny/joint", runs=shelf)
     assert plan.cost["parameters"] == before.cost["parameters"]
     assert not shelf.exists()
+
+
+def test_plan_of_a_chain_counts_costs_of_its_last_run_alone(shelf, monkeypatch):
+    counted = []
+    monkeypatch.setattr(planning, "forecast", lambda *now_and_later: counted.append(now_and_later) or {"MACs": "few"})
+    assert qprune.plan("tiny/joint", runs=shelf).cost == {"MACs": "few"}
+    assert len(counted) == 1
 
 
 def test_plan_says_where_nobody_knows_what_was_pruned_before(runs):

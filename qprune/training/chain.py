@@ -125,8 +125,9 @@ def plan_chain(
         with mistakes_in((sources or {}).get(link.name, link.name)):
             open_teacher(link, root, provided, to_come=links[:number])
             planned = plan_spec(link, steps_per_epoch, provided=provided, init=init, keeps=keeps)
+            plan = planned.with_cost() if link is links[-1] else planned.plan
         init, keeps = None, planned.keeps
-    return planned.plan
+    return plan
 
 
 def plan_run(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from qprune.assemble import assemble
 from qprune.data import EpochSampler
 from qprune.exact import make_exact
-from qprune.flow import trace
+from qprune.flow import Shape, trace
 from qprune.layers import sites
 from qprune.network_plan import Plan, make_plan
 from qprune.report import carry_out, forecast
@@ -31,10 +31,21 @@ Keeps = Mapping[str, Tensor]  # per site which channels its mask keeps
 
 @frozen(eq=False)
 class Forecast:
-    """A plan, and the masks that a run will have when it is carried out."""
+    """A plan, and the network before and after it is carried out."""
 
-    plan: Plan  # what training would do
-    keeps: Keeps  # per site, which channels its mask will keep: as many as planned, of which the first are taken
+    plan: Plan  # what training would do; what that costs is not counted yet
+    now: nn.Module  # the network at step 0
+    later: nn.Module  # with as many channels as planned, of which the first are taken, and with active quantizers
+    shape: Shape  # of one image
+
+    @property
+    def keeps(self) -> Keeps:
+        """Which channels the masks of a run will keep, per site, when the plan is carried out."""
+        return _keeps_of(self.now) | _keeps_of(self.later)
+
+    def with_cost(self) -> Plan:
+        """The plan with what its network costs; it runs the network twice on the meta device."""
+        return evolve(self.plan, cost=forecast(self.now, self.later, self.shape))
 
 
 def plan_spec(
@@ -45,7 +56,7 @@ def plan_spec(
     init: Mapping[str, Any] | None = None,
     keeps: Keeps | None = None,
 ) -> Forecast:
-    """The plan of a spec after ``init`` (a ``model.pt``) or the masks ``keeps``, with what its network costs then."""
+    """The plan of a spec after ``init`` (a ``model.pt``) or the masks ``keeps``."""
     info = provided.describe(spec)
     task = provided.make_task(spec, info)
     example = torch.zeros(2, *info.shape, device="meta")
@@ -72,9 +83,7 @@ def plan_spec(
         sampler = EpochSampler(info.sizes["train"], spec.train.batch)
         part_size(flow, sampler.fewest, sampler.other_batch(least=2))
     plan = make_plan(net, flow, steps_per_epoch=per_epoch, steps=steps)
-    later = carry_out(net, plan)
-    cost = forecast(whole, later, info.shape)
-    return Forecast(evolve(plan, cost=cost), _keeps_of(whole) | _keeps_of(later))
+    return Forecast(plan, whole, carry_out(net, plan), info.shape)
 
 
 def _keeps_in(net: nn.Module, content: Mapping[str, Any]) -> Keeps:

@@ -1,4 +1,4 @@
-"""One process alone; several are in test_processes.py."""
+"""One process alone; several are in tests/whole/test_processes.py."""
 
 import pytest
 import torch

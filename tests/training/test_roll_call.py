@@ -1,4 +1,4 @@
-"""Several processes as threads that share a store; real ones are in test_process_faults.py."""
+"""Several processes as threads that share a store; real ones are in tests/whole/test_process_faults.py."""
 
 import threading
 import time

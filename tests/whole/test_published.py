@@ -5,10 +5,11 @@ from functools import cache
 
 import pytest
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 
 import qprune
 from qprune.spec import list_specs, read_spec
+from qprune.training.planning import plan_spec
 
 
 @frozen
@@ -83,8 +84,14 @@ BY_EACH = pytest.mark.parametrize("by", [0, 1], ids=["activation", "weight"])
 
 
 @cache
+def forecast(name):
+    """What `qprune.plan` finds out about one run, after what it found out about those before it."""
+    spec = read_spec(SPECS[name].path)
+    return plan_spec(spec, keeps=forecast(spec.init).keeps if spec.init else None)
+
+
 def planned(name):
-    return qprune.plan(SPECS[name].path)
+    return forecast(name).plan
 
 
 def masks(name):
@@ -155,6 +162,24 @@ def test_baselines_have_the_published_numbers_of_parameters(family):
         return sum(parameter.numel() for parameter in net.parameters())
 
     assert tuple(map(count, ("baseline", "baseline_half", "baseline_quarter"))) == FAMILIES[family].parameters
+
+
+# chains
+
+
+@pytest.mark.parametrize(
+    "family",
+    # long ones among the slow tests
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name.endswith(("densenet121", "frrn_b")) else name
+        for name in FAMILIES
+    ],
+)
+def test_the_plan_of_a_chain_is_that_of_its_last_run_with_costs(family):
+    plan = qprune.plan(f"{family}/a75_w4a4")
+    assert evolve(plan, cost={}) == planned(f"{family}/a75_w4a4")
+    before, after = (float(number.replace(",", "")) for number in plan.cost["parameters"].split(" -> "))
+    assert 0 < after < before / 2
 
 
 # pruning

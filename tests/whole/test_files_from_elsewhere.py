@@ -36,7 +36,7 @@ from qprune.training.checkpoint import load_state
 from qprune.training.event_log import EventLog
 from qprune.training.resuming import load_part
 
-PAGE = Path(__file__).parents[1] / "docs/checkpoints.md"
+PAGE = Path(__file__).parents[2] / "docs/checkpoints.md"
 SPEC: dict[str, Any] = {
     "name": "tiny",
     "data": {"name": "digits"},

@@ -13,7 +13,7 @@ import qprune
 from qprune.cli import main
 from qprune.spec import DataSpec, LrSpec, OptimizerSpec, PruneRule, QuantizeRule, Selector, Spec, TrainSpec, read_spec
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TRAIN = {"length": "1ep", "batch": 64, "optimizer": {"name": "sgd", "lr": 0.05}}
 

@@ -14,7 +14,7 @@ import qprune
 from qprune.export import export_network
 from qprune.layers import PrunedConv2d, QuantConv2d, sites
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def example(name):

@@ -33,7 +33,7 @@ def test_every_spec_reads_and_writes(name):
 
 @pytest.mark.parametrize(
     "name",
-    # tests/test_published.py plans those of the published ones that differ in more than a number
+    # test_published.py plans those of the published ones that differ in more than a number
     [pytest.param(name, marks=pytest.mark.slow) if SPECS[name].published else name for name in SPECS],
 )
 def test_every_spec_plans(name):
