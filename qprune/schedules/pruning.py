@@ -1,105 +1,19 @@
 """Pruning schedules: how sparse a mask is at which step. Frozen values, compared and printed like numbers."""
 
-from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import ClassVar, Self, TypeAlias
 
-from attrs import evolve, field, fields, frozen
+from attrs import evolve, field, frozen
 from attrs.validators import optional
 
 from qprune.per_path import PerPath, one_number, per_path
-from qprune.schedules.checks import check_moments, is_duration, is_finish, is_order, is_positive, is_sparsity, is_times
+from qprune.schedules.checks import is_duration, is_finish, is_order, is_positive, is_sparsity, is_times
 from qprune.schedules.durations import Duration, to_steps
+from qprune.schedules.pruning_base import PruningBase
 from qprune.schedules.timeline import Timeline
 
 
-class _Simulated(ABC):
-    moments: ClassVar[tuple[str, ...]] = ()  # the keys that say when it acts, in place of which a finish may stand
-    finish: Duration | None = None
-
-    def __attrs_post_init__(self) -> None:
-        if self.moments:
-            names = (*self.moments, "finish")
-            check_moments(self.moments, [name for name in names if getattr(self, name) is not None])
-
-    def __repr__(self) -> str:
-        given: Any = {f.name: getattr(self, f.name) for f in fields(type(self))}  # type: ignore[arg-type]
-        shown = ", ".join(f"{name}={value!r}" for name, value in given.items() if value is not None)
-        return f"{type(self).__name__}({shown})"
-
-    @abstractmethod
-    def timeline(self, steps_per_epoch: int | None = None, steps: int | None = None) -> Timeline:
-        """The schedule in steps.
-
-        Args:
-            steps_per_epoch: optimizer steps of one epoch, needed for durations in epochs.
-            steps: optimizer steps of the run, needed where `finish` is a share of it.
-
-        Raises:
-            ValueError: if its sparsity is a table, see `for_layer`; if what is needed is not there.
-        """
-
-    def spread(self, sites: int = 1, steps_per_epoch: int | None = None, steps: int | None = None) -> Self:
-        """The schedule with moments in steps, spread up to its `finish`; itself if it has moments already.
-
-        Args:
-            sites: how many sites a layerwise sequence has; coupled ones count once. Of others it means nothing.
-            steps_per_epoch: optimizer steps of one epoch, needed for a finish in epochs.
-            steps: optimizer steps of the run, needed where `finish` is a share of it.
-
-        Raises:
-            ValueError: if what is needed is not there, or does not fit before the finish.
-
-        Example:
-            >>> OneShot(sparsity=0.5, finish="35%").spread(steps=1000)
-            OneShot(sparsity=0.5, at=350, measure=1)
-        """
-        if self.finish is None:
-            return self
-        moments: Any = self._spread(to_steps(self.finish, steps_per_epoch, steps), sites)
-        return evolve(self, finish=None, **moments)  # type: ignore[misc]
-
-    def slot(self, index: int, steps_per_epoch: int | None = None) -> Self:
-        """The schedule for site ``index`` of those that have it: itself, unless they act one after the other.
-
-        Args:
-            index: from 0.
-            steps_per_epoch: optimizer steps of one epoch, needed for durations in epochs.
-        """
-        return self
-
-    def _spread(self, end: int, sites: int) -> dict[str, int]:
-        return {}
-
-    def _too_many(self, end: int, what: str, least: int) -> str:
-        return (
-            f"finish = {self.finish!r} is step {end}, and {what} take at least {least} steps; train longer "
-            "(train.length) or finish later"
-        )
-
-    def for_layer(self, path: str) -> Self:
-        """The same schedule with the one sparsity that its table, if it has one, holds for the layer at ``path``.
-
-        Example:
-            >>> OneShot(sparsity={"stage1.*": 0.3, "*": 0.5}, at=2).for_layer("stage1.0.conv")
-            OneShot(sparsity=0.3, at=2, measure=1)
-        """
-        held: Any = self
-        table = getattr(held, "sparsity", None)
-        return evolve(held, sparsity=table.at(path)) if isinstance(table, PerPath) else self
-
-    def simulate(self, steps: int, steps_per_epoch: int | None = None) -> list[float]:
-        """The sparsity of each of the first ``steps`` forwards; a `finish` is taken as a share of these steps.
-
-        Example:
-            >>> OneShot(sparsity=0.5, at=2).simulate(4)
-            [0.0, 0.0, 0.5, 0.5]
-        """
-        timeline = self.timeline(steps_per_epoch, steps)
-        return [timeline.sparsity_at(step) for step in range(steps)]
-
-
 @frozen(repr=False)
-class OneShot(_Simulated):
+class OneShot(PruningBase):
     """Prune everything at once: measure ``measure`` steps, then drop ``sparsity`` of the channels at step ``at``.
 
     Args:
@@ -135,7 +49,7 @@ class OneShot(_Simulated):
 
 
 @frozen(repr=False)
-class Stepwise(_Simulated):
+class Stepwise(PruningBase):
     """Prune in ``times`` rising steps along the cubic of Zhu and Gupta (2017, arXiv:1710.01878, equation 1).
 
     The i-th of n refreshes, at ``start + i * every``, drops ``sparsity * (1 - (1 - (i + 1) / n)**3)``. Activations are
@@ -186,7 +100,7 @@ class Stepwise(_Simulated):
 
 
 @frozen(repr=False)
-class Layerwise(_Simulated):
+class Layerwise(PruningBase):
     """Prune greedily, one site after the other in the order in which data reaches them (Zhang, Colbert, Das, 2022).
 
     Site l of the sequence measures from ``start + l * (interval + 1)`` for ``interval`` steps, in a network whose
@@ -259,7 +173,7 @@ class Layerwise(_Simulated):
 
 
 @frozen(repr=False)
-class Inherited(_Simulated):
+class Inherited(PruningBase):
     """Keep the frozen mask that came with ``init`` or a loaded checkpoint; nothing is measured or chosen.
 
     Example:
