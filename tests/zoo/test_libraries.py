@@ -8,7 +8,8 @@ import torchvision
 from torch import nn
 
 from qprune import zoo
-from qprune.zoo.libraries import LIBRARIES, OutOf
+from qprune.zoo.libraries import LIBRARIES
+from qprune.zoo.torchvision_library import OutOf
 
 
 def test_a_network_of_torchvision_is_torchvisions():
