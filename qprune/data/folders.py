@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 
 from qprune.data.decode import Frame, ImageFiles, Photos, check_size, height_width, read_images, read_size
 from qprune.data.source import Images, Source
@@ -43,8 +43,7 @@ def folder_source(root: Path, spec: DataSpec = _PLAIN) -> Source:
         folders["test"] = folders.pop("val")
         logger.info("%s has no folder test: the images in val report, and none of them chooses", root)
     splits = {name: _list_split(folder, classes) for name, folder in folders.items()}
-    stored = read_size(splits["train"].paths[0])
-    height, width = height_width(spec.size) if spec.size else stored
+    height, width = height_width(spec.size) if spec.size else read_size(splits["train"].paths[0])
     frame = Frame.of(spec, (height, width)) if spec.size else None
 
     def paths(split: str, indices: np.ndarray) -> list[Path]:
@@ -58,8 +57,10 @@ def folder_source(root: Path, spec: DataSpec = _PLAIN) -> Source:
         return Photos(paths(split, indices), frame)
 
     labels = {name: split.labels for name, split in splits.items()}
-    of_files = {"photos": photos, "stored_shape": (3, *stored)} if spec.resize else {}
-    return Source(classes=classes, shape=(3, height, width), labels=labels, read=read, **of_files)
+    source = Source(classes=classes, shape=(3, height, width), labels=labels, read=read)
+    if spec.resize is None:
+        return source
+    return evolve(source, photos=photos, stored_shape=(3, *read_size(splits["train"].paths[0])))
 
 
 def _check_layout(root: Path) -> None:

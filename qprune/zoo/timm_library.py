@@ -9,7 +9,7 @@ from torch import nn
 
 from qprune.zoo.library import Library
 from qprune.zoo.state_files import State
-from qprune.zoo.weights import HubFile, HuggingFaceFile, Preset, Weights
+from qprune.zoo.weights import HubFile, HuggingFaceFile, Place, Preset, Weights
 
 
 class Timm(Library):
@@ -80,7 +80,7 @@ def _timm_weights(name: str, config: Any) -> Weights:
     title = f"the weights {config.tag} of timm/{name}" if config.tag else f"the weights of timm/{name}"
     named = {"names": (config.hf_hub_filename,)} if config.hf_hub_filename else {}
     hub = [HuggingFaceFile(config.hf_hub_id, **named)] if config.hf_hub_id else []
-    places = (*hub, *([HubFile(config.url)] if config.url else []))
+    places: tuple[Place, ...] = (*hub, *([HubFile(config.url)] if config.url else []))
     return Weights(title, _timm_preset(config), places, refusal=_FORMAT if config.custom_load else "")
 
 

@@ -284,8 +284,8 @@ def test_a_plan_needs_no_file_and_says_where_it_would_be(hub):
     [
         (
             NAME, {"weights": "IMAGENET1K_V2"},
-            f"model: {NAME} has no weights 'IMAGENET1K_V2'; nearest: 'IMAGENET1K_V1'; it has 'IMAGENET1K_V1', 'DEFAULT'; "
-            "a file is named by a path that ends in .pth, .pt or .safetensors (model in mine).",
+            f"model: {NAME} has no weights 'IMAGENET1K_V2'; nearest: 'IMAGENET1K_V1'; it has 'IMAGENET1K_V1', "
+            "'DEFAULT'; a file is named by a path that ends in .pth, .pt or .safetensors (model in mine).",
         ),
         (
             NAME, {"weights_backbone": "DEFAULT"},
