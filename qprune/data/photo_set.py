@@ -21,8 +21,9 @@ class PhotoSet(ImageSet):
         images: the files; otherwise as of `ImageSet`.
 
     Example:
-        >>> frame = Frame((224, 224), resize=256)
-        >>> PhotoSet(Photos([Path("cat.png")], frame), torch.tensor([4]), (0.5,) * 3, (0.5,) * 3)[0][0].shape
+        >>> from qprune.data.decode import Frame
+        >>> photos = Photos([Path("cat.png")], Frame((224, 224), resize=256))
+        >>> PhotoSet(photos, torch.tensor([4]), (0.5,) * 3, (0.5,) * 3)[0][0].shape
         torch.Size([3, 224, 224])
     """
 

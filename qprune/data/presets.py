@@ -27,7 +27,9 @@ def with_presets(spec: Spec) -> Spec:
         SpecError: for weights that the network does not have.
 
     Example:
-        >>> spec = read_spec({"data": {"name": "folder"}, "model": {"arch": "torchvision/resnet18"}, "train": train})
+        >>> from qprune.spec import ModelSpec, OptimizerSpec, TrainSpec
+        >>> train = TrainSpec(length="5ep", batch=64, optimizer=OptimizerSpec("sgd", lr=0.01))
+        >>> spec = Spec(data=DataSpec("folder"), model=ModelSpec("torchvision/resnet18"), train=train)
         >>> with_presets(spec).data.resize
         256
     """

@@ -41,7 +41,13 @@ def start_from_weights(
             differ are named.
 
     Example:
-        >>> start_from_weights(net, read_spec({"model": {"arch": "torchvision/resnet18", "weights": "DEFAULT"}, ...}))
+        >>> from qprune.spec import read_spec
+        >>> net, theirs = (zoo.create("torchvision/squeezenet1_1", classes=4) for _ in range(2))
+        >>> torch.save(theirs.state_dict(), "mine.pth")
+        >>> model = {"model.arch": "torchvision/squeezenet1_1", "model.width": "1.0", "model.weights": "mine.pth"}
+        >>> start_from_weights(net, read_spec("digits/baseline", model), classes=4, in_channels=3)
+        >>> torch.equal(net.features[0].weight, theirs.features[0].weight)
+        True
     """
     if spec.model.start is None:
         return

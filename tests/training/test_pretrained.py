@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
+from click.testing import CliRunner
 from torch import nn
 from torchvision import models
 
 import qprune
+from qprune.cli import main
 from qprune.errors import CheckpointError, SpecError
 from qprune.spec import read_spec, spec_to_toml
 from qprune.training import start_from_weights
@@ -253,6 +256,33 @@ def test_a_run_starts_from_weights_and_is_opened_and_resumed_without_their_file(
     again = qprune.fit(table, data={"train": photos(), "test": photos()}, runs="runs", verbose=0, resume=True)
     assert again.scores == history.scores
     assert 'weights = "DEFAULT"' in (Path(history.run) / "spec.toml").read_text()
+
+
+def test_download_is_an_option_of_fit_here_and_on_the_command_line(hub, monkeypatch):
+    theirs = seeded(7, models.squeezenet1_1, num_classes=1000).state_dict()
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda url, file, *_, **__: torch.save(theirs, file))
+    table = {"name": "start", "model": {"arch": NAME, "weights": "DEFAULT"}, "train": TRAIN}
+    data = {"train": photos(), "test": photos()}
+    with pytest.raises(CheckpointError, match=r"must be on this machine; .* --download"):
+        qprune.fit(table, data=data, runs="runs", verbose=0)
+    assert not Path("runs").exists()
+    qprune.fit(table, data=data, runs="runs", verbose=0, download=True)
+    assert (hub / FILE).is_file()
+
+    asked = []
+
+    def cifar(root, train, download):
+        asked.append(download)
+        raise RuntimeError("no route to host")
+
+    cifar.base_folder = "cifar-10-batches-py"
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", cifar)
+    small = {"data": {"name": "cifar10"}, "model": {"arch": "vgg7", "width": 0.1}, "train": TRAIN, "name": "mine"}
+    Path("mine.toml").write_text(spec_to_toml(read_spec(small)))
+    said = CliRunner().invoke(main, ["fit", "mine.toml", "--download"])
+    assert asked == [True]
+    assert said.exit_code == 2
+    assert "cifar10 could not be downloaded" in said.output
 
 
 def test_a_run_with_init_needs_no_weights(hub):
