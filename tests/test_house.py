@@ -110,6 +110,7 @@ WITHOUT_MIRROR = {
     "test_house.py": "the rules for all files",
     "test_own_networks.py": "every command, with a network of the user's own",
     "test_packaging.py": "what is installed",
+    "test_photos_to_certificate.py": "networks by name and by hand, from photos to the certificate of a file",
     "test_published.py": "the published experiments, from specs to plans",
     "test_streets.py": "the specs of drawn streets, from end to end",
     "export/test_exact.py": "exact numerics, from a network to the bits that a file computes",

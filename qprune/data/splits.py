@@ -56,8 +56,9 @@ def load_data(spec: DataSpec, seed: int = 0) -> Splits:
         return load_pairs(spec, seed)
     folder = open_folder(spec)
     info = _describe(spec, folder)
+    stored = folder.stored_shape if folder else None
+    augment = build_augment(spec.augment or (), stored or info.shape, fixed=stored is None)
     source = folder or open_named(spec)
-    augment = build_augment(spec.augment or (), source.stored_shape or info.shape, fixed=source.photos is None)
     picked = pick(spec, source.sizes, stratified_order(source.labels["train"], SPLIT))
 
     def dataset(part: str, **options: Any) -> ImageSet:
