@@ -386,3 +386,25 @@ def test_a_file_of_another_network_of_timm_names_keys_too():
     told = message(spec(TIMM, weights="other.pth"))
     assert told.startswith(f"other.pth is of another network than {TIMM}: missing: conv_stem.weight, ")
     assert "unknown: weight, bias." in told
+
+
+def test_weights_in_a_format_of_timms_own_are_refused():
+    timm = pytest.importorskip("timm")
+    assert timm.get_pretrained_cfg("resnetv2_50x1_bit").custom_load
+    table = {"name": "mine", "model": {"arch": "timm/resnetv2_50x1_bit", "weights": "DEFAULT"}, "train": TRAIN}
+    with pytest.raises(SpecError) as caught:
+        qprune.plan(table | {"data": {"name": "cifar10"}})
+    tag = timm.get_pretrained_cfg("resnetv2_50x1_bit").tag
+    assert str(caught.value) == (
+        f"model: the weights {tag} of timm/resnetv2_50x1_bit are in a format that timm alone reads: make the network "
+        "in Python, with pretrained=True, and hand it to fit as model= (model in mine)."
+    )
+
+
+def test_weights_of_the_whole_and_of_the_backbone_exclude_each_other():
+    with pytest.raises(
+        SpecError, match=r"weights are of the whole network, so weights_backbone has no effect beside them"
+    ):
+        spec(SCENES, weights="DEFAULT", weights_backbone="DEFAULT")
+    with pytest.raises(SpecError, match=r'^A model with "weights" needs "arch", a name of the zoo'):
+        read_spec({"model": {"weights": "DEFAULT"}, "train": TRAIN})

@@ -1,5 +1,6 @@
 """Files of weights as torch, training scripts and safetensors write them, and what is none."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,13 @@ def test_safetensors_are_read(state, tmp_path):
     safetensors = pytest.importorskip("safetensors.torch")
     safetensors.save_file(state, tmp_path / "a.safetensors")
     assert same(read_state(tmp_path / "a.safetensors"), state)
+
+
+def test_without_safetensors_a_sentence_says_what_is_needed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    assert message(tmp_path / "a.safetensors") == (
+        f"{tmp_path / 'a.safetensors'} needs the package safetensors: pip install safetensors."
+    )
 
 
 def message(path):
