@@ -99,13 +99,13 @@ class ModelSpec:
 
     Attributes:
         arch: name of a network of the zoo, or of torchvision or timm.
+        width: share of the channels of the full-size network, in (0, 1].
+        layers: the layers of a declared network, which has no ``arch``, ``width`` or options.
+        options: further options of the zoo's entry.
         weights: of networks of torchvision and timm, what a run without ``init`` starts from: ``"DEFAULT"``, another
             name that the library has for weights, or a file. The head stays fresh where classes differ.
         weights_backbone: of torchvision's networks for segmentation, in place of ``weights``: the same for the backbone
             alone.
-        width: share of the channels of the full-size network, in (0, 1].
-        layers: the layers of a declared network, which has no ``arch``, ``width`` or options.
-        options: further options of the zoo's entry.
 
     Raises:
         SpecError: for a wrong type, a width outside (0, 1], both ``arch`` and ``layers``, width or options beside
@@ -118,13 +118,13 @@ class ModelSpec:
     """
 
     arch: str | None = field(default=None, validator=_optional(WORD))
-    weights: str | None = field(default=None, validator=_optional(WORD))
-    weights_backbone: str | None = field(default=None, validator=_optional(WORD))
     width: float = field(default=1.0, converter=as_float, validator=number("a number in (0, 1]", lambda v: 0 < v <= 1))
     layers: tuple[LayerSpec, ...] = field(
         default=(), converter=as_tuple, validator=items(lambda v: isinstance(v, LayerSpec), "a list of tables")
     )
     options: Table = field(factory=dict, validator=TABLE, hash=False, metadata={"free": True})
+    weights: str | None = field(default=None, validator=_optional(WORD))
+    weights_backbone: str | None = field(default=None, validator=_optional(WORD))
 
     def __attrs_post_init__(self) -> None:
         given = {"width": self.width != 1, "weights": self.weights, "weights_backbone": self.weights_backbone}
