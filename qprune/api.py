@@ -9,7 +9,7 @@ from attrs import evolve
 from torch import nn
 
 from qprune.assemble import assemble
-from qprune.data import describe
+from qprune.data import describe, with_download, with_presets
 from qprune.exact import make_exact
 from qprune.network_plan import Plan
 from qprune.spec import mistakes_in, read_spec
@@ -20,6 +20,7 @@ from qprune.training import (
     Overrides,
     Progress,
     Provided,
+    Run,
     SpecLike,
     check_run,
     choose_device,
@@ -36,6 +37,7 @@ from qprune.training import (
     plan_run,
     prepare,
     runs_root,
+    start_from_weights,
     train,
 )
 
@@ -56,6 +58,7 @@ def fit(
     seed: int | None = None,
     device: str | None = None,
     deterministic: bool = False,
+    download: bool = False,
     verbose: str | int = "auto",
     overrides: Overrides = (),
 ) -> History:
@@ -82,6 +85,7 @@ def fit(
         seed: another seed; the run is called ``<name>@seed<N>``, and ``init`` is looked for under that name first.
         device: ``"cpu"``, ``"cuda"``, ...; by default a GPU if there is one.
         deterministic: choose operations that give the same bits in every run; those that cannot are named in the log.
+        download: fetch what is not on this machine: the file of ``model.weights``, CIFAR-10 and CIFAR-100.
         verbose: ``"auto"`` (live on a terminal, else a line per epoch), 1 (live), 2 (a line per epoch), or 0 (silent).
         overrides: values of the spec to replace, ``["train.batch=32"]``.
 
@@ -103,7 +107,9 @@ def fit(
         0.98
     """
     provided = Provided.of(model, data, task, teacher)
-    chosen = provided.in_place_of(choose_spec(spec, name=name, seed=seed, overrides=overrides, folder=_folder(data)))
+    chosen = choose_spec(spec, name=name, seed=seed, overrides=overrides, folder=_folder(data))
+    with mistakes_in(spec):
+        chosen = provided.in_place_of(evolve(chosen, data=with_download(chosen.data)) if download else chosen)
     root, progress = runs_root(runs), Progress(verbose)
     with joined(choose_device(device)), determined(deterministic):
         earlier = missing_links(chosen, root, folder=_folder(data), resume=resume) if chain else []
@@ -114,13 +120,16 @@ def fit(
             plan_chain([*earlier, chosen], root, provided=provided, sources={chosen.name: spec})
         for link in earlier:
             options: dict[str, Any] = {"runs": runs, "resume": resume, "device": device, "verbose": verbose}
+            options |= {"download": download}
             history = fit(link, model=model, data=provided.data, task=task, **options)
             if history.interrupted:
                 return history
         init = load_model(model_file(chosen.init, root)) if chosen.init else None
         with mistakes_in(spec):
             teaches = open_teacher(chosen, root, provided)
-            experiment = prepare(chosen, provided, device=device, init=init, teacher=teaches)
+            begins = not (resume and Run(root / chosen.name).resumable)
+            options = {"device": device, "init": init, "teacher": teaches, "begins": begins, "download": download}
+            experiment = prepare(chosen, provided, **options)
         with claim_run(root, chosen, resume, overwrite) as claim:
             return train(experiment, claim, callbacks=[progress, *callbacks], resume=resume)
 
@@ -158,25 +167,34 @@ def plan(
         >>> print(qprune.plan("digits/a75_layerwise"))
     """
     provided = Provided.of(model, data, task, teacher)
-    chosen = provided.in_place_of(choose_spec(spec, overrides=overrides, folder=_folder(data)))
+    chosen = choose_spec(spec, overrides=overrides, folder=_folder(data))
+    with mistakes_in(spec):
+        chosen = provided.in_place_of(chosen)
     return plan_run(chosen, runs_root(runs), provided, spec, steps_per_epoch=steps_per_epoch, folder=_folder(data))
 
 
 def build(spec: SpecLike) -> nn.Module:
     """The network of a spec at step 0, with its masks and quantizers in place; weights from the spec's seed.
 
+    Weights that ``model.weights`` names are taken over where they are on this machine; else the log says that they are
+    not.
+
     Raises:
         SpecError: for a spec with mistakes.
         PlanError: for rules that do not fit the network.
+        CheckpointError: if the weights that it names do not fit.
 
     Example:
         >>> net = qprune.build("digits/a75_w4a4")
     """
-    chosen = read_spec(spec)
+    with mistakes_in(spec):
+        chosen = with_presets(read_spec(spec))
     info = describe(chosen.data)
     with mistakes_in(spec), torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(chosen.seed)
         net = assemble(chosen, len(info.classes), info.shape)
+        if chosen.init is None:
+            start_from_weights(net, chosen, len(info.classes), info.shape[0], needed=False)
         if chosen.arithmetic.remakes:
             make_exact(net, torch.zeros(2, *info.shape, device="meta"))
         return net

@@ -82,15 +82,28 @@ def _copied(net: nn.Module) -> nn.Module:
         ) from error
 
 
+def zoo_options(model: ModelSpec, classes: int, in_channels: int) -> dict[str, Any]:
+    """The options with which a network of the zoo, or of another library, is made for its data.
+
+    Raises:
+        ValueError: for an unknown network, or a width that it has not.
+
+    Example:
+        >>> zoo_options(ModelSpec("vgg7", width=0.5), classes=10, in_channels=1)
+        {'classes': 10, 'in_channels': 1, 'width': 0.5}
+    """
+    facts = {"classes": classes, "in_channels": in_channels, "width": model.width}
+    known = zoo.options_of(str(model.arch))
+    if model.width != 1 and "width" not in known:
+        raise ValueError(f"{model.arch} has no width; received {model.width}")
+    needed = zoo.needed_options(str(model.arch)) if isinstance(model.start, str) else {}
+    own = zoo.own_options(str(model.arch), model.options)
+    return {name: fact for name, fact in facts.items() if name in known} | needed | own
+
+
 def _from_zoo(model: ModelSpec, classes: int, shape: tuple[int, int, int]) -> nn.Module:
-    facts = {"classes": classes, "in_channels": shape[0], "width": model.width}
     try:
-        known = zoo.options_of(str(model.arch))
-        if model.width != 1 and "width" not in known:
-            raise ValueError(f"{model.arch} has no width; received {model.width}")
-        own = zoo.own_options(str(model.arch), model.options)
-        options = {name: fact for name, fact in facts.items() if name in known} | own
-        net = zoo.create(str(model.arch), **options)
+        net = zoo.create(str(model.arch), **zoo_options(model, classes, shape[0]))
     except ValueError as error:
         raise SpecError(f"model: {error}.") from error
     _check_sides(model, getattr(net, "stride", 1), shape[1:])

@@ -106,6 +106,7 @@ def main(verbose: bool) -> None:
 @click.option("--name", help="Name of the run, in place of the spec's.")
 @click.option("--seed", type=int, help="Another seed; the run is called NAME@seedN, and so is the run it starts from.")
 @QUIET
+@click.option("--download", is_flag=True, help="Fetch weights (model.weights) and CIFAR, if they are not here.")
 @click.option("--deterministic", is_flag=True, help="The same bits in every run; names the operations that cannot.")
 @SET
 @DATA

@@ -42,13 +42,16 @@ class Augment:
         return image
 
 
-def build_augment(tables: Sequence[Mapping[str, Any]], shape: tuple[int, int, int] = (3, 32, 32)) -> Augment | None:
+def build_augment(
+    tables: Sequence[Mapping[str, Any]], shape: tuple[int, int, int] = (3, 32, 32), fixed: bool = True
+) -> Augment | None:
     """Make the transforms of ``data.augment``, and try each on a blank image.
 
     Args:
         tables: ``{"name": class of torchvision.transforms.v2, **its own arguments}``, in the order of application.
             Enums are given by their value: ``interpolation = "bilinear"``.
         shape: (channels, height, width) of the images.
+        fixed: whether transforms must keep the height and width.
 
     Returns:
         None where there are no tables.
@@ -65,7 +68,7 @@ def build_augment(tables: Sequence[Mapping[str, Any]], shape: tuple[int, int, in
         return None
     transforms = tuple(build_transform(table, f"data.augment[{i}]") for i, table in enumerate(tables))
     for i, transform in enumerate(transforms):
-        _try(transform, shape, f"data.augment[{i}]")
+        shape = _tried(transform, shape, f"data.augment[{i}]", fixed)
     return Augment(transforms)
 
 
@@ -115,7 +118,8 @@ def reason(error: Exception) -> str:
     return "a value is of the wrong kind" if _PYTHON.search(text) or not text else text
 
 
-def _try(transform: Any, shape: tuple[int, int, int], path: str) -> None:
+def _tried(transform: Any, shape: tuple[int, int, int], path: str, fixed: bool) -> tuple[int, int, int]:
+    """The shape that a transform gives images of this one."""
     name, state = type(transform).__name__, torch.get_rng_state()
     try:
         result = transform(torch.zeros(shape, dtype=torch.uint8))
@@ -123,9 +127,13 @@ def _try(transform: Any, shape: tuple[int, int, int], path: str) -> None:
         raise DataError(f"{path}: {name} fails on images of shape {shape}: {reason(error)}") from error
     finally:
         torch.set_rng_state(state)
-    if tuple(result.shape) != shape or result.dtype != torch.uint8:
+    kept = tuple(result.shape) == shape if fixed else result.ndim == 3 and result.shape[0] == shape[0]
+    if not kept or result.dtype != torch.uint8:
+        what = f"shape {shape}" if fixed else "channels"
         made = f"shape {tuple(result.shape)} and type {str(result.dtype).removeprefix('torch.')}"
-        raise DataError(f"{path}: {name} must keep shape {shape} and type uint8, as evaluation does; it made {made}.")
+        raise DataError(f"{path}: {name} must keep {what} and type uint8, as evaluation does; it made {made}.")
+    channels, height, width = result.shape
+    return channels, height, width
 
 
 def _enum(default: object, value: object) -> object:

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 
-from qprune.data.decode import ImageFiles, Size, check_size, height_width, read_images, read_size
+from qprune.data.decode import Frame, ImageFiles, Photos, check_size, height_width, read_images, read_size
 from qprune.data.source import Images, Source
 from qprune.errors import DataError
+from qprune.spec import DataSpec
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +19,7 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".t
 MEMORY_LIMIT = 2**30
 
 _LAYOUT = "root/train/CLASS/NAME and root/test/CLASS/NAME (root/val is optional)"
+_PLAIN = DataSpec("folder", root=".")  # images in the size in which they are stored
 _MISNAMED = ("valid", "validation", "dev")
 
 
@@ -27,31 +29,47 @@ class _Split:
     labels: np.ndarray
 
 
-def folder_source(root: Path, size: Size | None = None) -> Source:
-    """List an image folder: classes are the folders in ``train``, sorted; only the header of one image is read."""
+def folder_source(root: Path, spec: DataSpec = _PLAIN) -> Source:
+    """List an image folder: classes are the folders in ``train``, sorted; only the header of one image is read.
+
+    Without a folder ``test`` that of ``val`` reports, as in ImageNet, whose test images have no public classes.
+    """
     _check_layout(root)
     classes = tuple(path.name for path in _folders(root / "train"))
     if not classes:
         raise DataError(f"{root / 'train'}: must hold one folder per class; found none. The layout is {_LAYOUT}.")
-    names = [name for name in ("train", "val", "test") if (root / name).is_dir()]
-    splits = {name: _list_split(root / name, classes) for name in names}
-    height, width = height_width(size) if size else read_size(splits["train"].paths[0])
+    folders = {name: root / name for name in ("train", "val", "test") if (root / name).is_dir()}
+    if "test" not in folders:
+        folders["test"] = folders.pop("val")
+        logger.info("%s has no folder test: the images in val report, and none of them chooses", root)
+    splits = {name: _list_split(folder, classes) for name, folder in folders.items()}
+    height, width = height_width(spec.size) if spec.size else read_size(splits["train"].paths[0])
+    frame = Frame.of(spec, (height, width)) if spec.size else None
+
+    def paths(split: str, indices: np.ndarray) -> list[Path]:
+        return [splits[split].paths[index] for index in indices]
 
     def read(split: str, indices: np.ndarray) -> Images:
-        return _read([splits[split].paths[index] for index in indices], height, width, size)
+        return _read(paths(split, indices), height, width, frame)
+
+    def photos(split: str, indices: np.ndarray) -> Photos:
+        assert frame is not None
+        return Photos(paths(split, indices), frame)
 
     labels = {name: split.labels for name, split in splits.items()}
-    return Source(classes=classes, shape=(3, height, width), labels=labels, read=read)
+    source = Source(classes=classes, shape=(3, height, width), labels=labels, read=read)
+    if spec.resize is None:
+        return source
+    return evolve(source, photos=photos, stored_shape=(3, *read_size(splits["train"].paths[0])))
 
 
 def _check_layout(root: Path) -> None:
     if not root.is_dir():
         raise DataError(f"{root}: data.root must be a folder with {_LAYOUT}; there is no such folder.")
-    for name in ("train", "test"):
-        if not (root / name).is_dir():
+    for name, instead in (("train", "train"), ("test", "val")):
+        if not (root / name).is_dir() and not (root / instead).is_dir():
             found = ", ".join(path.name for path in _folders(root)[:5]) or "no folders"
-            hint = " Rename val to test to report on it." if found == "train, val" else ""
-            raise DataError(f"{root}: an image folder needs {_LAYOUT}; {name} is missing, found {found}.{hint}")
+            raise DataError(f"{root}: an image folder needs {_LAYOUT}; {name} is missing, found {found}.")
     check_val(root)
 
 
@@ -93,10 +111,10 @@ def _images(folder: Path) -> list[Path]:
     return images
 
 
-def _read(paths: Sequence[Path], height: int, width: int, size: Size | None) -> Images:
+def _read(paths: Sequence[Path], height: int, width: int, frame: Frame | None) -> Images:
     if len(paths) * height * width * 3 < MEMORY_LIMIT:
-        return read_images(paths, height, width, size)
-    if size is None:
+        return read_images(paths, height, width, frame)
+    if frame is None:
         for path in paths:
             check_size(path, read_size(path), (height, width))
-    return ImageFiles(paths, height, width, size)
+    return ImageFiles(paths, height, width, frame)

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from qprune.data.decode import read_image, read_size
+from qprune.data.decode import Frame, read_image, read_size
 from qprune.data.info import usual_statistics
 from qprune.errors import DataError
 from qprune.spec import DataSpec
@@ -17,9 +17,9 @@ GREY = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # ITU-R BT.601
 def read_inputs(spec: DataSpec, paths: Sequence[Path], shape: Sequence[int] | None = None) -> Tensor:
     """Read image files for a network: of its size, with its channels, normalized as in training.
 
-    Images of another size are squeezed to it, as those of a folder are in training; for a network of one channel they
-    are turned grey. The data that the network was trained on need not be here. With ``translate = "BtoA"`` the files
-    are label maps in the colours of the palette.
+    Images of another size are brought to it as those of a folder are in evaluation, squeezed or cut out; for a network
+    of one channel they are turned grey. The data that the network was trained on need not be here. With
+    ``translate = "BtoA"`` the files are label maps in the colours of the palette.
 
     Args:
         spec: the ``[data]`` that the network was trained on, for its mean and standard deviation.
@@ -51,7 +51,8 @@ def read_inputs(spec: DataSpec, paths: Sequence[Path], shape: Sequence[int] | No
     if shape[0] not in (1, 3):
         raise DataError(f"Image files have 1 or 3 channels; the network takes {shape[0]}. Call it on tensors.")
     channels, height, width = shape
-    files = [torch.from_numpy(read_image(path, (height, width)).copy()) for path in paths]
+    frame = Frame.of(spec, (height, width))
+    files = [torch.from_numpy(read_image(path, frame).copy()) for path in paths]
     images = torch.stack(files).permute(0, 3, 1, 2).float().contiguous()
     if channels == 1:
         # torchvision's weights sum to 0.9999 and its result is cut to integers, which turns grey 100 into 99

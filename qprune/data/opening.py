@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from attrs import evolve
+
 from qprune.data.cifar import cifar_source
 from qprune.data.decode import height_width
 from qprune.data.digits import digits_source
@@ -18,6 +20,7 @@ from qprune.spelling import nearest
 
 FOLDER, SEGMENTATION, TRANSLATION = "folder", "segmentation", "translation"
 _WITH_ROOT = (FOLDER, SEGMENTATION, TRANSLATION)
+FETCHED = ("cifar10", "cifar100")
 _DRAWN = {"digits": "come with qprune", "streets": "are drawn"}
 
 
@@ -25,6 +28,16 @@ def is_paired(spec: DataSpec) -> bool:
     """Whether items are scenes with labels or images to translate; otherwise they are images with one class."""
     _check_name(spec)
     return _is_scenes(spec.name) or spec.name == TRANSLATION
+
+
+def with_download(spec: DataSpec) -> DataSpec:
+    """The same table with ``download`` on, for sets that can be fetched.
+
+    Example:
+        >>> with_download(DataSpec("cifar10")).download, with_download(DataSpec("digits")).download
+        (True, False)
+    """
+    return evolve(spec, download=spec.download or spec.name in FETCHED)
 
 
 def open_folder(spec: DataSpec) -> Source | None:
@@ -37,7 +50,7 @@ def open_folder(spec: DataSpec) -> Source | None:
         return None
     root = _root(spec)
     if spec.name == FOLDER or (root / "train").is_dir():
-        return folder_source(root, spec.size)
+        return folder_source(root, spec)
     return None
 
 
@@ -102,9 +115,18 @@ def _check_name(spec: DataSpec) -> None:
         raise DataError(
             f'data.root must say where the images of data.name = "{spec.name}" are; received none. Or set QPRUNE_DATA.'
         )
-    if spec.download and spec.name not in ("cifar10", "cifar100"):
+    _check_frame(spec)
+    if spec.download and spec.name not in FETCHED:
         raise DataError(f"data.download fetches cifar10 and cifar100; received true with {spec.name!r}.")
     _check_translate(spec)
+
+
+def _check_frame(spec: DataSpec) -> None:
+    for name, value in (("resize", spec.resize), ("interpolation", spec.interpolation)):
+        if value is not None and spec.name != FOLDER:
+            raise DataError(f'data.{name} is of data.name = "{FOLDER}"; received {value!r} with {spec.name!r}.')
+        if value is not None and spec.size is None:
+            raise DataError(f"data.{name} needs data.size, to which images are brought; received {value!r} alone.")
 
 
 def _check_translate(spec: DataSpec) -> None:

@@ -34,7 +34,7 @@ def load_pairs(spec: DataSpec, seed: int = 0) -> Splits:
     listed = open_pairs(spec)
     stated = _stated(spec, listed)
     info = _describe(spec, stated)
-    augment = build_joint_augment(spec.augment, _blanks(spec, stated.shape, listed), fixed=spec.size is None)
+    augment = build_joint_augment(spec.augment or (), _blanks(spec, stated.shape, listed), fixed=spec.size is None)
     source = listed or open_named_pairs(spec)
     size = info.shape[1:]
     # training pictures that are augmented stay as they are stored: augmentation comes before the resize

@@ -7,6 +7,7 @@ import numpy as np
 from attrs import frozen
 from torch import Tensor
 
+from qprune.data.decode import Photos
 from qprune.data.palettes import Colour
 
 
@@ -28,6 +29,9 @@ class Source:
     labels: dict[str, np.ndarray]
     # read(split, indices) gives those images, uint8 of shape (len(indices), *shape)
     read: Callable[[str, np.ndarray], Images]
+    # of files of any size, whose middle is cut out: the same as files, to be augmented as they are stored
+    photos: Callable[[str, np.ndarray], Photos] | None = None
+    stored_shape: tuple[int, int, int] | None = None  # of the first image, before it comes to the size of all
 
     @property
     def sizes(self) -> dict[str, int]:

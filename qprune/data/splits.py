@@ -10,6 +10,7 @@ from qprune.data.info import NAMED, DataInfo, usual_statistics
 from qprune.data.opening import is_paired, open_folder, open_named
 from qprune.data.pairs import describe_pairs, load_pairs
 from qprune.data.partition import as_used, pick
+from qprune.data.photo_set import PhotoSet
 from qprune.data.resizing import fit
 from qprune.data.seeds import SPLIT, stratified_order
 from qprune.data.source import Source
@@ -55,13 +56,16 @@ def load_data(spec: DataSpec, seed: int = 0) -> Splits:
         return load_pairs(spec, seed)
     folder = open_folder(spec)
     info = _describe(spec, folder)
-    augment = build_augment(spec.augment, info.shape)
+    stored = folder.stored_shape if folder else None
+    augment = build_augment(spec.augment or (), stored or info.shape, fixed=stored is None)
     source = folder or open_named(spec)
     picked = pick(spec, source.sizes, stratified_order(source.labels["train"], SPLIT))
 
     def dataset(part: str, **options: Any) -> ImageSet:
         split, indices = picked[part]
         labels = torch.from_numpy(source.labels[split][indices])
+        if source.photos is not None and options.get("augment") is not None:
+            return PhotoSet(source.photos(split, indices), labels, info.mean, info.std, **options)
         images = source.read(split, indices)
         if isinstance(images, torch.Tensor):  # files are resized as they are decoded
             images = fit(images, info.shape[1:])

@@ -1,14 +1,16 @@
 """The network of a spec: one of the zoo by name, or one declared layer by layer."""
 
+from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen
 
 from qprune.errors import SpecError
-from qprune.spec.values import STRINGS, TABLE, WORD, Table, as_float, as_tuple, items, listed, number, whole
+from qprune.spec.values import STRINGS, TABLE, WORD, Table, as_float, as_tuple, items, listed, number, shown, whole
 
 # a layer's options of these names are schedules, written as tables with a kind
 SCHEDULE_OPTIONS = ("schedule", "prune_schedule", "quant_schedule")
+FILES = (".pth", ".pt", ".safetensors")  # weights whose names end so are files, others names of a library
 MOST_LAYERS = 5000  # a ResNet of 1,001 layers has 3,700 modules
 
 
@@ -96,14 +98,19 @@ class ModelSpec:
     Every key not named below is an option of the zoo's entry and lands in ``options``.
 
     Attributes:
-        arch: name of a network of the zoo.
+        arch: name of a network of the zoo, or of torchvision or timm.
         width: share of the channels of the full-size network, in (0, 1].
         layers: the layers of a declared network, which has no ``arch``, ``width`` or options.
         options: further options of the zoo's entry.
+        weights: of networks of torchvision and timm, what a run without ``init`` starts from: ``"DEFAULT"``, another
+            name that the library has for weights, or a file. The head stays fresh where classes differ.
+        weights_backbone: of torchvision's networks for segmentation, in place of ``weights``: the same for the backbone
+            alone.
 
     Raises:
         SpecError: for a wrong type, a width outside (0, 1], both ``arch`` and ``layers``, width or options beside
-            ``layers`` or without ``arch``, more than 5,000 layers, or a name used twice.
+            ``layers`` or without ``arch``, weights of the whole and of the backbone, more than 5,000 layers, or a name
+            used twice.
 
     Example:
         >>> ModelSpec("mobilenetv2", width=0.5).width
@@ -116,9 +123,17 @@ class ModelSpec:
         default=(), converter=as_tuple, validator=items(lambda v: isinstance(v, LayerSpec), "a list of tables")
     )
     options: Table = field(factory=dict, validator=TABLE, hash=False, metadata={"free": True})
+    weights: str | None = field(default=None, validator=_optional(WORD))
+    weights_backbone: str | None = field(default=None, validator=_optional(WORD))
 
     def __attrs_post_init__(self) -> None:
-        unused = [*(["width"] if self.width != 1 else []), *self.options]
+        given = {"width": self.width != 1, "weights": self.weights, "weights_backbone": self.weights_backbone}
+        unused = [*(name for name, value in given.items() if value), *self.options]
+        if self.weights and self.weights_backbone:
+            raise SpecError(
+                "weights are of the whole network, so weights_backbone has no effect beside them: leave one out; "
+                f"received {shown(self.weights)} and {shown(self.weights_backbone)}"
+            )
         if self.arch and self.layers:
             raise SpecError('A model has either "arch", a name of the zoo, or "layers"; received both')
         if self.is_own and unused:
@@ -129,6 +144,17 @@ class ModelSpec:
         if count > MOST_LAYERS:
             raise SpecError(f'A net has at most {MOST_LAYERS:,} layers; received {count:,}; lower "repeat"')
         check_names(self.layers)
+
+    @property
+    def start(self) -> str | Path | None:
+        """What its weights are taken from: a name of the library, a file, or None for fresh ones.
+
+        Example:
+            >>> ModelSpec("torchvision/resnet18", weights="mine.pth").start
+            PosixPath('mine.pth')
+        """
+        wanted = self.weights or self.weights_backbone
+        return Path(wanted).expanduser() if wanted and wanted.endswith(FILES) else wanted
 
     @property
     def is_own(self) -> bool:

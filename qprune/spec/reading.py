@@ -13,10 +13,11 @@ from qprune.spec.checking import check
 from qprune.spec.document import Document
 from qprune.spec.files import label, read_table
 from qprune.spec.finding import find_spec, name_below_specs
+from qprune.spec.network import FILES
 from qprune.spec.overriding import override
 from qprune.spec.rules import PruneRule, QuantizeRule, Rules
 from qprune.spec.spec import Spec
-from qprune.spec.values import shown
+from qprune.spec.values import Table, shown
 
 FORMAT = 1
 Overrides: TypeAlias = Mapping[str, Any] | Sequence[str]
@@ -156,7 +157,19 @@ def _load(path: Path, chain: tuple[Path, ...]) -> Document:
         circle = " -> ".join(label(file) for file in (*chain, path))
         raise SpecError(f"extends goes in a circle: {circle}.")
     asked = f"extends in {label(chain[-1])}" if chain else ""
-    return _complete(Document.of(read_table(path, asked), label(path)), path.parent, (*chain, path))
+    table = _with_paths(read_table(path, asked), path.parent)
+    return _complete(Document.of(table, label(path)), path.parent, (*chain, path))
+
+
+def _with_paths(table: Table, folder: Path) -> Table:
+    """The table of a file, in which files of weights are named from the folder that it lies in."""
+    model = table.get("model")
+    if not isinstance(model, dict):
+        return table
+    named = {key: model.get(key) for key in ("weights", "weights_backbone")}
+    files = {key: value for key, value in named.items() if isinstance(value, str) and value.endswith(FILES)}
+    whole = {key: str((folder / Path(value).expanduser()).absolute()) for key, value in files.items()}
+    return table | {"model": model | whole}
 
 
 def _complete(document: Document, folder: Path, chain: tuple[Path, ...]) -> Document:

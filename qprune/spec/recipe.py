@@ -29,9 +29,11 @@ from qprune.spec.values import (
     whole,
 )
 
-_TRANSFORMS = items(
-    lambda v: isinstance(v, dict) and isinstance(v.get("name"), str),
-    'a list of tables with a name, such as [{ name = "RandomHorizontalFlip" }]',
+_TRANSFORMS = validators.optional(
+    items(
+        lambda v: isinstance(v, dict) and isinstance(v.get("name"), str),
+        'a list of tables with a name, such as [{ name = "RandomHorizontalFlip" }]',
+    )
 )
 _MEANS = validators.optional(items(is_number, "a list of numbers, one per channel"))
 _STDS = validators.optional(
@@ -45,6 +47,7 @@ _SIZE = validators.optional(
         "a whole number from 1 to 16384, or [height, width]",
     )
 )
+_RESIZE = validators.optional(whole(1, 16384))
 _BETAS = must(
     lambda v: isinstance(v, list | tuple) and len(v) == 2 and all(is_number(b) and 0 <= b < 1 for b in v),
     "two numbers in [0, 1)",
@@ -93,15 +96,19 @@ class DataSpec:
             images in pairs.
         root: folder of the data; by default the one the command line gives.
         size: images are resized to this many pixels a side, or to [height, width]; by default they keep their size.
+        resize: of ``"folder"``: images are not squeezed to ``size``: their shorter side is resized to this many pixels,
+            and the middle is cut out; images are augmented as they are stored.
+        interpolation: of ``"folder"``: ``"nearest"``, ``"bilinear"`` (the default) or ``"bicubic"``.
         translate: ``"AtoB"`` or ``"BtoA"``: the network makes images of one kind from those of the other. Of scenes, A
             are the photos and B their labels in colours.
         unpaired: of ``translate``: train with a target drawn anew each time, in place of the one that belongs to the
             input.
         augment: transforms of torchvision.transforms.v2 for training images, in order: ``name`` is the class, the other
             keys are its arguments. Also ``RandomTranslate`` and ``RandomGamma``. An image and its labels, or the two
-            of a pair, are transformed alike, as they are stored; ``size`` comes after.
+            of a pair, are transformed alike, as they are stored; ``size`` comes after. By default there is none.
         mean: per channel, subtracted from images in [0, 1]; by default the data set's own.
-        std: per channel, images are divided by it; by default the data set's own.
+        std: per channel, images are divided by it; by default the data set's own. Where the network is one of another
+            library, the defaults are what its weights were trained for, see `qprune.data.with_presets`.
         validation: share of the training images kept for choosing the best epoch, in [0, 1); 0 keeps none. Not used
             where the data set has a validation split of its own.
         train_images: use only this many training images, drawn evenly from the classes; by default all.
@@ -110,8 +117,8 @@ class DataSpec:
         download: fetch a named data set that is not there yet.
 
     Raises:
-        SpecError: for a wrong type, a value out of range, ``mean`` and ``std`` of different lengths, or a key that has
-            no effect beside the others.
+        SpecError: for a wrong type, a value out of range, ``mean`` and ``std`` of different lengths, a ``resize`` below
+            ``size``, or a key that has no effect beside the others.
 
     Example:
         >>> DataSpec("cifar10", augment=[{"name": "RandomCrop", "size": 32, "padding": 4}]).validation
@@ -121,7 +128,7 @@ class DataSpec:
     name: str = field(default="", validator=must(lambda v: isinstance(v, str), "a string"))
     root: str | None = field(default=None, validator=validators.optional(WORD))
     size: int | tuple[int, int] | None = field(default=None, converter=as_tuple, validator=_SIZE)
-    augment: tuple[Table, ...] = field(default=(), converter=as_tuple, validator=_TRANSFORMS, hash=False)
+    augment: tuple[Table, ...] | None = field(default=None, converter=as_tuple, validator=_TRANSFORMS, hash=False)
     mean: tuple[float, ...] | None = field(default=None, converter=as_float, validator=_MEANS)
     std: tuple[float, ...] | None = field(default=None, converter=as_float, validator=_STDS)
     validation: float = field(default=0.1, converter=as_float, validator=SHARE)
@@ -131,12 +138,22 @@ class DataSpec:
     translate: str | None = field(default=None, validator=validators.optional(one_of("AtoB", "BtoA")))
     unpaired: bool = field(default=False, validator=SWITCH)
     prefetch: int = field(default=2, validator=whole(1))
+    resize: int | None = field(default=None, validator=_RESIZE)
+    interpolation: str | None = field(
+        default=None, validator=validators.optional(one_of("nearest", "bilinear", "bicubic"))
+    )
 
     def __attrs_post_init__(self) -> None:
         if self.is_own:
             self._refuse_what_a_name_is_for()
         if self.unpaired and self.translate is None:
             raise SpecError('unpaired has no effect without translate = "AtoB" or "BtoA": leave it out; received true')
+        sides = self.size if isinstance(self.size, tuple) else (self.size or 0,)
+        if self.resize is not None and self.resize < max(sides):
+            raise SpecError(
+                "resize must be at least size, which is cut out of the resized image; received resize = "
+                f"{self.resize} and size = {shown(self.size)}"
+            )
         if len(self.mean or ()) != len(self.std or ()):
             raise SpecError(
                 f"mean and std must have one number per channel each; received {shown(self.mean)} and {shown(self.std)}"

@@ -19,6 +19,7 @@ from qprune.training.model_checkpoint import ModelCheckpoint
 from qprune.training.nan import TerminateOnNaN
 from qprune.training.opening import Opened, choose_device, evaluate_model, load_model, model_file, open_model
 from qprune.training.optimizers import make_lr_schedule, make_optimizer
+from qprune.training.pretrained import start_from_weights
 from qprune.training.progress import Progress
 from qprune.training.provided import Provided
 from qprune.training.ranks import is_writer, joined
@@ -33,11 +34,11 @@ from qprune.training.update import Update
 
 __all__ = [
     "CSVLogger", "Callback", "CallbackError", "CallbackList", "EarlyStopping", "History", "LambdaCallback",
-    "LearningRateMonitor", "ModelCheckpoint", "Opened", "Overrides", "Progress", "Provided", "Run",
-    "ScheduleDriver", "Shrinker", "SpecLike", "TensorBoard", "TerminateOnNaN", "Trainer", "Update", "batch_of",
-    "check_images", "check_run", "choose_device", "choose_spec", "claim_run", "determined", "evaluate",
-    "evaluate_model", "evaluating", "get_rng", "init_run", "is_about_images", "is_writer", "joined",
-    "load_checkpoint", "load_model", "make_average", "make_lr_schedule", "make_optimizer", "missing_links",
-    "model_file", "open_model", "open_teacher", "plan_chain", "plan_run", "prepare", "runs_root", "save_checkpoint",
-    "save_small", "set_rng", "spec_of", "train",
+    "LearningRateMonitor", "ModelCheckpoint", "Opened", "Overrides", "Progress", "Provided", "Run", "ScheduleDriver",
+    "Shrinker", "SpecLike", "TensorBoard", "TerminateOnNaN", "Trainer", "Update", "batch_of", "check_images",
+    "check_run", "choose_device", "choose_spec", "claim_run", "determined", "evaluate", "evaluate_model", "evaluating",
+    "get_rng", "init_run", "is_about_images", "is_writer", "joined", "load_checkpoint", "load_model", "make_average",
+    "make_lr_schedule", "make_optimizer", "missing_links", "model_file", "open_model", "open_teacher", "plan_chain",
+    "plan_run", "prepare", "runs_root", "save_checkpoint", "save_small", "set_rng", "spec_of", "start_from_weights",
+    "train",
 ]  # fmt: skip

@@ -123,6 +123,7 @@ def plan_chain(
     keeps: Keeps | None = None
     for number, link in enumerate(links):
         with mistakes_in((sources or {}).get(link.name, link.name)):
+            link = provided.with_presets(link)
             open_teacher(link, root, provided, to_come=links[:number])
             planned = plan_spec(link, steps_per_epoch, provided=provided, init=init, keeps=keeps)
             plan = planned.with_cost() if link is links[-1] else planned.plan

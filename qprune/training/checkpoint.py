@@ -134,9 +134,9 @@ def load_state(net: nn.Module, state: Mapping[str, Tensor], source: str | os.Pat
         net.load_state_dict(state)
     except RuntimeError as error:
         differences = [
-            _few("missing", own.keys() - state.keys(), own),
-            _few("unknown", state.keys() - own.keys(), state),
-            _few("of another shape", (k for k in own if k in state and own[k].shape != state[k].shape), own),
+            few("missing", own.keys() - state.keys(), own),
+            few("unknown", state.keys() - own.keys(), state),
+            few("of another shape", (k for k in own if k in state and own[k].shape != state[k].shape), own),
         ]
         if "is incomplete" in str(error):
             differences = [str(error).split("\n\t")[-1].strip().rstrip(".")]
@@ -154,13 +154,19 @@ def check_dtypes(state: Mapping[str, Any], own: Mapping[str, Any], source: str |
     if other:
         found, wanted = (str(each.dtype).removeprefix("torch.") for each in pairs[other[0]])
         raise CheckpointError(
-            f"{source} is {_few('of another dtype', other, other)} ({found}, and {wanted} is wanted). Nothing is "
+            f"{source} is {few('of another dtype', other, other)} ({found}, and {wanted} is wanted). Nothing is "
             "rounded in passing: bring the network to the dtype of the file before, or build it from the spec it was "
             "trained with."
         )
 
 
-def _few(what: str, keys: Iterable[str], order: Iterable[str]) -> str:
+def few(what: str, keys: Iterable[str], order: Iterable[str]) -> str:
+    """The first three of some keys and how many more there are, for a sentence; empty if there are none.
+
+    Example:
+        >>> few("missing", ["b", "a"], order=["a", "b", "c"])
+        'missing: a, b'
+    """
     wanted = set(keys)
     found = [key for key in order if key in wanted]
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""

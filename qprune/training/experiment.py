@@ -25,6 +25,7 @@ from qprune.training.evaluation import place
 from qprune.training.inheriting import inherit
 from qprune.training.opening import choose_device
 from qprune.training.optimizers import make_lr_schedule, make_optimizer
+from qprune.training.pretrained import start_from_weights
 from qprune.training.provided import NOTHING, Provided, loader_length
 from qprune.training.reproducibility import seed_generators
 from qprune.training.shrinking import Shrinker
@@ -62,8 +63,10 @@ def prepare(
     device: str | None = None,
     init: dict[str, Any] | None = None,
     teacher: nn.Module | None = None,
+    begins: bool = True,
+    download: bool = False,
 ) -> Experiment:
-    """Load the data, build the network, take over ``init``, plan, and set up the loop.
+    """Load the data, build the network, take over ``init`` or weights, plan, and set up the loop.
 
     Args:
         spec: what to do.
@@ -71,12 +74,14 @@ def prepare(
         device: where to train; a GPU if there is one.
         init: content of the ``model.pt`` that the network starts from.
         teacher: the network that it learns from, `open_teacher`; moved to the device.
+        begins: whether the run begins; one that is resumed does not need the file of ``model.weights`` again.
+        download: fetch that file, if it is not on this machine.
 
     Raises:
         DataError: for data that is missing or malformed.
         SpecError: for a network or task that cannot be made, or that the data is not for.
         PlanError: for rules that cannot work, or layers of a teacher that the network has not.
-        CheckpointError: if ``init`` does not fit the network.
+        CheckpointError: if ``init`` does not fit the network, or weights do not or are not there.
     """
     seed_generators(spec.seed)
     splits = provided.load(spec)
@@ -88,8 +93,10 @@ def prepare(
     whole = unhooked_copy(net) if cuts else None
     if init is not None:
         inherit(net, init, str(spec.init))
+    elif begins:
+        start_from_weights(net, spec, len(classes), shape[0], download=download)
     if spec.arithmetic.remakes:
-        _make_exact(spec, net, shape, init is not None)
+        _make_exact(spec, net, shape, init is not None or spec.model.start is not None)
     check_layers(spec, net)
     followed = _followed(spec, net, shape)
     chosen = choose_device(device)

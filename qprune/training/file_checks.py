@@ -92,7 +92,7 @@ def check_images(shape: Sequence[int], spec: Spec | None, source: str | os.PathL
 
     Args:
         shape: ``(C, H, W)`` of an image, as the file says; empty where it does not.
-        spec: the spec in the file, whose ``data.size`` images are squeezed to.
+        spec: the spec in the file, whose ``data.size`` or ``data.resize`` images are brought to.
         source: the file, for the error.
 
     Raises:
@@ -101,8 +101,8 @@ def check_images(shape: Sequence[int], spec: Spec | None, source: str | os.PathL
     Example:
         >>> check_images((3, 32, 32), None, "model.pt")
     """
-    size = spec.data.size if spec is not None else None
-    shapes = [tuple(shape), *([(3, *height_width(size))] if size is not None else [])]
+    sizes = [] if spec is None else [spec.data.size, spec.data.resize]
+    shapes = [tuple(shape), *((3, *height_width(size)) for size in sizes if size is not None)]
     largest = max(shapes, key=prod)
     if prod(largest) > _most():
         raise CheckpointError(

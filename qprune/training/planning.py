@@ -1,7 +1,7 @@
 """`plan_spec`: the plan of a spec, of which nothing is trained."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from attrs import evolve, frozen
 from torch import Tensor, nn
 
 from qprune.assemble import assemble
-from qprune.data import EpochSampler
+from qprune.data import EpochSampler, weights_of
 from qprune.exact import make_exact
 from qprune.flow import Shape, trace
 from qprune.layers import sites
@@ -18,6 +18,7 @@ from qprune.report import carry_out, forecast
 from qprune.schedules import to_steps
 from qprune.shrink import restore_masks
 from qprune.spec import Spec
+from qprune.spec.values import shown
 from qprune.training.averaging import check_average
 from qprune.training.batches import check_output, part_size
 from qprune.training.inheriting import inherit
@@ -25,7 +26,10 @@ from qprune.training.optimizers import check_lr_schedule
 from qprune.training.provided import NOTHING, Provided
 from qprune.training.teaching import check_layers
 from qprune.training.update import check_precision
+from qprune.zoo import is_of_library
 
+# the keys of [data] that a network has defaults for
+PRESET = ("size", "resize", "interpolation", "augment", "mean", "std")
 Keeps = Mapping[str, Tensor]  # per site which channels its mask keeps
 
 
@@ -83,7 +87,25 @@ def plan_spec(
         sampler = EpochSampler(info.sizes["train"], spec.train.batch)
         part_size(flow, sampler.fewest, sampler.other_batch(least=2))
     plan = make_plan(net, flow, steps_per_epoch=per_epoch, steps=steps)
+    plan = evolve(plan, notes=(*plan.notes, *_about_images(spec, provided), *_about_weights(spec)))
     return Forecast(plan, whole, carry_out(net, plan), info.shape)
+
+
+def _about_images(spec: Spec, provided: Provided) -> Iterator[str]:
+    """What images are brought to, of which much may be the network's default."""
+    if provided.data is None and spec.model.arch is not None and is_of_library(spec.model.arch):
+        table = spec.to_dict()["data"]
+        told = [f"{name} = {shown(table[name])}" for name in PRESET if name in table]
+        if told:
+            yield f"images: {', '.join(told)}"
+
+
+def _about_weights(spec: Spec) -> Iterator[str]:
+    """Where the weights are, which a plan does not need."""
+    if spec.model.start is not None and spec.init is None:
+        found = weights_of(spec)
+        file = found.here()
+        yield f"starts from {found.title}, {f'in {file}' if file else 'which are not on this machine (fit --download)'}"
 
 
 def _keeps_in(net: nn.Module, content: Mapping[str, Any]) -> Keeps:

@@ -18,6 +18,7 @@ from qprune.data import (
     image_shape,
     load_data,
     usual_statistics,
+    with_presets,
     wrap_data,
 )
 from qprune.errors import DataError, SpecError
@@ -63,6 +64,11 @@ class Provided:
     def in_place_of(self, spec: Spec) -> Spec:
         """The spec without the parts that the user's own replace, since it does not describe those.
 
+        What it leaves open about its images is what its network is trained for, see `qprune.data.with_presets`.
+
+        Raises:
+            SpecError: for weights that its network does not have.
+
         Example:
             >>> Provided.of(model=resnet18()).in_place_of(read_spec("digits/baseline")).model.is_own
             True
@@ -75,7 +81,15 @@ class Provided:
         if self.teacher is not None:
             table = evolve(spec.train.teacher or TeacherSpec(), run="")
             own["train"] = evolve(spec.train, teacher=table)
-        return evolve(spec, **own)
+        return with_presets(evolve(spec, **own))
+
+    def with_presets(self, spec: Spec) -> Spec:
+        """The spec of an earlier run of a chain, with what its network says about images; not one of the user's own.
+
+        Raises:
+            SpecError: for weights that its network does not have.
+        """
+        return spec if self.model is not None else with_presets(spec)
 
     def load(self, spec: Spec) -> Splits:
         """The data with its `DataInfo`: the user's own if there is one, else that of the spec.

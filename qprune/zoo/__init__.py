@@ -3,6 +3,21 @@
 from qprune.zoo.create import create, names, options_of, own_options
 from qprune.zoo.deployed import deployed
 from qprune.zoo.joints import Add, Concat
-from qprune.zoo.libraries import library_names
+from qprune.zoo.libraries import (
+    BACKBONE,
+    backbone_state,
+    find_weights,
+    is_of_library,
+    library_names,
+    native_state,
+    needed_options,
+    preset_of,
+)
+from qprune.zoo.state_files import State, read_state
+from qprune.zoo.weights import Preset, Weights
 
-__all__ = ["Add", "Concat", "create", "deployed", "library_names", "names", "options_of", "own_options"]
+__all__ = [
+    "BACKBONE", "Add", "Concat", "Preset", "State", "Weights", "backbone_state", "create", "deployed", "find_weights",
+    "is_of_library", "library_names", "names", "native_state", "needed_options", "options_of", "own_options",
+    "preset_of", "read_state",
+]  # fmt: skip

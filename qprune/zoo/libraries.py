@@ -1,109 +1,22 @@
-"""Networks of other libraries by name: ``torchvision/resnet18``, ``timm/efficientnet_lite0``."""
+"""Networks of other libraries by name: ``torchvision/resnet18``, ``timm/efficientnet_lite0``; and their weights."""
 
-from abc import abstractmethod
 from collections.abc import Mapping
-from importlib.util import find_spec
-from types import ModuleType
-from typing import Any, ClassVar, Protocol
+from pathlib import Path
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from qprune.spelling import nearest
-
-
-class Library(Protocol):
-    """A library that makes networks by name, with fresh weights."""
-
-    title: ClassVar[str]
-    channels: ClassVar[int | None] = None  # of the images that it takes; any number by default
-
-    def is_installed(self) -> bool:
-        """Whether it can be imported."""
-        return find_spec(self.title) is not None
-
-    @abstractmethod
-    def names(self) -> list[str]:
-        """The networks for classification and segmentation that it has."""
-
-    @abstractmethod
-    def make(self, name: str, classes: int, in_channels: int, options: Mapping[str, Any]) -> nn.Module:
-        """One of them, for so many classes and channels of an image; other options are the library's."""
-
-
-class Torchvision(Library):
-    """Networks of torchvision for classification and segmentation; of the latter the output is ``"out"`` alone."""
-
-    title = "torchvision"
-    channels = 3
-
-    def names(self) -> list[str]:
-        """All that its registry lists for images with one class, or one class per pixel."""
-        from torchvision import models
-
-        return [*models.list_models(module=models), *models.list_models(module=models.segmentation)]
-
-    def make(self, name: str, classes: int, in_channels: int, options: Mapping[str, Any]) -> nn.Module:
-        """Without weights and, where there are some, without heads for training alone."""
-        from torchvision import models
-
-        of_scenes = name in models.list_models(module=models.segmentation)
-        plain = {"weights_backbone": None} if of_scenes else WITHOUT_HEADS.get(name, {})
-        net = models.get_model(name, **{"weights": None, "num_classes": classes, **plain, **options})
-        return OutOf(net) if of_scenes else net
-
-
-# options that leave out the heads which training alone uses, and a warning about how weights are made
-WITHOUT_HEADS = {name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")}
-
-
-class Timm(Library):
-    """Networks of timm for classification."""
-
-    title = "timm"
-
-    def names(self) -> list[str]:
-        """All that its registry lists."""
-        return list(_timm().list_models())
-
-    def make(self, name: str, classes: int, in_channels: int, options: Mapping[str, Any]) -> nn.Module:
-        """Without weights."""
-        net: nn.Module = _timm().create_model(name, **{"num_classes": classes, "in_chans": in_channels, **options})
-        return net
-
-
-def _timm() -> ModuleType:
-    try:
-        import timm
-    except ImportError as error:
-        raise ValueError(
-            f'networks of timm/ need the package of the extra "timm": pip install "qprune[timm]" ({error})'
-        ) from error
-    return timm
-
-
-class OutOf(nn.Module):
-    """A network that returns a dictionary, with only its ``"out"``.
-
-    Example:
-        >>> from torchvision.models.segmentation import lraspp_mobilenet_v3_large
-        >>> net = OutOf(lraspp_mobilenet_v3_large(weights_backbone=None, num_classes=5)).eval()
-        >>> net(torch.zeros(1, 3, 32, 64)).shape
-        torch.Size([1, 5, 32, 64])
-    """
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor) -> Tensor:
-        """What the network calls ``"out"``."""
-        out: Tensor = self.net(x)["out"]
-        return out
-
+from qprune.zoo.library import Library
+from qprune.zoo.state_files import State
+from qprune.zoo.timm_library import Timm
+from qprune.zoo.torchvision_library import Torchvision
+from qprune.zoo.weights import Preset, Weights
 
 # options by which libraries fetch weights, or open a file of them
 OF_WEIGHTS = ("weights", "weights_backbone", "pretrained", "pretrained_backbone", "pretrained_cfg",
               "pretrained_cfg_overlay", "checkpoint_path")  # fmt: skip
+BACKBONE = "net.backbone."  # before the names of a backbone in a network for segmentation
 LIBRARIES: dict[str, Library] = {library.title: library for library in (Torchvision(), Timm())}
 
 
@@ -139,21 +52,14 @@ def make_of_library(name: str, *, classes: int = 1000, in_channels: int = 3, **o
         >>> make_of_library("torchvision/resnet18", classes=7).fc.out_features
         7
     """
-    title, _, own = name.partition("/")
-    if title not in LIBRARIES:
-        known = " and ".join(f"{each}/" for each in LIBRARIES)
-        raise ValueError(f"unknown library {title!r}{nearest(title, LIBRARIES, repr)}; networks are those of {known}")
+    library, own = _of(name)
     named = next((option for option in OF_WEIGHTS if option in options), None)
     if named is not None:
         raise ValueError(
-            f"{name} is made with fresh weights, and {named} names others: make the network in Python, load them "
-            "there, and hand it to fit as model="
+            f"{name} is made with fresh weights, and {named} names others: a spec says which in [model], "
+            'weights = "DEFAULT", a name or a file (of a backbone, weights_backbone); in Python load them into the '
+            "network, and hand it to fit as model="
         )
-    library = LIBRARIES[title]
-    names = library.names()
-    if own not in names:
-        near = nearest(own, names, lambda word: repr(f"{title}/{word}"))
-        raise ValueError(f"unknown network {name!r}{near}; `qprune list --networks` lists them")
     if library.channels not in (None, in_channels):
         raise ValueError(
             f"{name} reads images of {library.channels} channels, and these have {in_channels}; networks of the zoo "
@@ -163,6 +69,113 @@ def make_of_library(name: str, *, classes: int = 1000, in_channels: int = 3, **o
         return library.make(own, classes, in_channels, options)
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:  # whatever its constructors raise
         raise ValueError(f"{name} cannot be made with {_told(options)}: {str(error).splitlines()[0]}") from error
+
+
+def _of(name: str) -> tuple[Library, str]:
+    """The library of a network, and the name that it has there."""
+    title, _, own = name.partition("/")
+    if title not in LIBRARIES:
+        known = " and ".join(f"{each}/" for each in LIBRARIES)
+        raise ValueError(f"unknown library {title!r}{nearest(title, LIBRARIES, repr)}; networks are those of {known}")
+    names = LIBRARIES[title].names()
+    if own not in names:
+        near = nearest(own, names, lambda word: repr(f"{title}/{word}"))
+        raise ValueError(f"unknown network {name!r}{near}; `qprune list --networks` lists them")
+    return LIBRARIES[title], own
+
+
+def find_weights(name: str, wanted: str | Path, *, backbone: bool = False) -> Weights:
+    """Weights of a network of a library, which need not be on this machine.
+
+    Args:
+        name: of the network, as for `make_of_library`.
+        wanted: ``"DEFAULT"``, another name that the library has for weights of it, or a path: a file of the user's own.
+        backbone: of its backbone alone: those of the network for classification that it was cut from.
+
+    Raises:
+        ValueError: for a network of the zoo, an unknown library or network, weights that it does not have (the nearest
+            is named), or the backbone of a network that has none of its own.
+
+    Example:
+        >>> find_weights("torchvision/resnet50", "IMAGENET1K_V2").title
+        'the weights IMAGENET1K_V2 of torchvision/resnet50'
+    """
+    if not is_of_library(name):
+        raise ValueError(
+            f"weights are of networks of torchvision/ and timm/; {name} of the zoo starts from a run, init"
+        )
+    library, own = _of(name)
+    if backbone and not library.listed(own, backbone):
+        raise ValueError(f"weights_backbone is of torchvision's networks for segmentation; {name} takes weights")
+    if isinstance(wanted, Path):
+        return Weights(f"the weights of {name}", library.preset(own), file=wanted)
+    listed = library.listed(own, backbone)
+    if wanted not in listed:
+        known = f"it has {', '.join(map(repr, listed))}" if listed else "it has none"
+        what = "weights_backbone" if backbone else "weights"
+        raise ValueError(
+            f"{name} has no {what} {wanted!r}{nearest(wanted, listed, repr)}; {known}; a file is named by a path that "
+            "ends in .pth, .pt or .safetensors"
+        )
+    found = listed[wanted]
+    if found.refusal:
+        raise ValueError(f"{found.title} {found.refusal}")
+    return found
+
+
+def preset_of(name: str) -> Preset:
+    """The images that a network of a library is usually trained for: those of its default weights.
+
+    Raises:
+        ValueError: for an unknown library or network.
+
+    Example:
+        >>> preset_of("torchvision/inception_v3").size
+        299
+    """
+    library, own = _of(name)
+    return library.preset(own)
+
+
+def needed_options(name: str) -> dict[str, Any]:
+    """Options that a network needs to compute what its listed weights were trained for.
+
+    Example:
+        >>> needed_options("torchvision/googlenet")
+        {'transform_input': True}
+    """
+    if not is_of_library(name):
+        return {}
+    library, own = _of(name)
+    return library.needed(own)
+
+
+def native_state(name: str, state: State, *, in_channels: int = 3, **options: Any) -> State:
+    """What a file of weights holds, under the names of the network that `make_of_library` makes.
+
+    Args:
+        name: of the network.
+        state: from `read_state`.
+        in_channels: of the images. timm sums or repeats the weights of the first layer for them.
+        options: of the network.
+
+    Example:
+        >>> list(native_state("torchvision/fcn_resnet50", {"backbone.conv1.weight": torch.zeros(1)}))
+        ['net.backbone.conv1.weight']
+    """
+    library, own = _of(name)
+    return library.native(own, state, in_channels, options)
+
+
+def backbone_state(state: State) -> State:
+    """What a file of weights of a network for classification holds, under the names of a backbone cut from it.
+
+    Example:
+        >>> list(backbone_state({"conv1.weight": torch.zeros(1), "fc.weight": torch.zeros(1)}))
+        ['net.backbone.conv1.weight']
+    """
+    kept = {key: value for key, value in state.items() if not key.startswith(("fc.", "classifier."))}
+    return {f"{BACKBONE}{key.removeprefix('features.')}": value for key, value in kept.items()}
 
 
 def _told(options: Mapping[str, Any]) -> str:

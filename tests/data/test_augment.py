@@ -128,3 +128,15 @@ def test_conversions_batch_transforms_and_containers_are_refused(name):
     assert text.startswith(
         f"data.augment[0].name: '{name}' cannot augment single images from a table; use one of AugMix"
     )
+
+
+def test_of_images_as_they_are_stored_only_channels_must_stay():
+    crop = {"name": "RandomResizedCrop", "size": 4}
+    made = build_augment([crop, FLIP], (3, 5, 7), fixed=False)(torch.zeros(3, 9, 6, dtype=torch.uint8))
+    assert made.shape == (3, 4, 4)
+    with pytest.raises(DataError) as caught:
+        build_augment([crop, {"name": "Grayscale"}], (3, 5, 7), fixed=False)
+    assert str(caught.value) == (
+        "data.augment[1]: Grayscale must keep channels and type uint8, as evaluation does; it made shape (1, 4, 4) and "
+        "type uint8."
+    )

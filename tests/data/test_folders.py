@@ -59,6 +59,46 @@ def test_images_come_with_their_labels(root):
     assert splits.info == describe(spec(root))
 
 
+def test_images_of_every_mode_become_rgb_in_the_middle_that_is_cut_out(root):
+    grey = np.full((40, 60), 51, np.uint8)
+    modes = {
+        "grey.png": Image.fromarray(grey),
+        "deep.png": Image.fromarray(grey.astype(np.uint16) * 257),
+        "palette.png": Image.fromarray(np.stack([grey] * 3, 2)).quantize(4),
+        "cmyk.jpg": Image.fromarray(np.stack([grey] * 3, 2)).convert("CMYK"),
+        "alpha.png": Image.fromarray(np.stack([grey] * 3 + [np.full_like(grey, 255)], 2)),
+        "bits.png": Image.fromarray(np.zeros((40, 60), np.uint8)).convert("1"),
+    }
+    for name, image in modes.items():
+        image.save(root / "test" / "bee" / name)
+    for augment in ([], [{"name": "RandomResizedCrop", "size": 32}]):
+        chosen = spec(root, size=32, resize=36, mean=(0.0,) * 3, std=(1.0,) * 3, augment=augment)
+        test = load_data(chosen).test
+        pixels = torch.stack([image for image, _ in test])[5:] * 255
+        values = sorted(round(float(image.mean())) for image in pixels)
+        assert pixels.shape == (6, 3, 32, 32)
+        assert values[0] == 0
+        assert all(abs(value - 51) <= 2 for value in values[1:])
+
+
+def test_the_middle_of_a_strip_is_cut_out_before_it_is_resized(root):
+    write(root / "test" / "bee" / "9.png", 200, shape=(2, 9000))
+    image = load_data(spec(root, size=32, resize=36)).test[-1 + 6][0]
+    assert image.shape == (3, 32, 32)
+    assert float(image.mean() * 0.5 + 0.5) * 255 == pytest.approx(200)
+
+
+@pytest.mark.parametrize("option", [{"resize": 36}, {"interpolation": "bicubic"}])
+def test_what_images_are_brought_to_needs_a_size_and_a_folder(root, option):
+    ((name, value),) = option.items()
+    assert message(root, **option) == (
+        f"data.{name} needs data.size, to which images are brought; received {value!r} alone."
+    )
+    with pytest.raises(DataError) as caught:
+        describe(DataSpec("cifar10", size=32, **option))
+    assert str(caught.value) == f"""data.{name} is of data.name = "folder"; received {value!r} with 'cifar10'."""
+
+
 def test_pixels_are_centred_with_a_half_unless_told(root):
     assert load_data(spec(root)).test[0][0][0, 0, 0] == pytest.approx((10 / 255 - 0.5) / 0.5)
     told = load_data(spec(root, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)))
@@ -129,9 +169,13 @@ def test_a_missing_split_is_named(root, split):
     )
 
 
-def test_val_alone_does_not_report(root):
+def test_without_test_images_those_of_val_report_and_none_of_them_chooses(root, caplog):
     (root / "test").rename(root / "val")
-    assert message(root).endswith("test is missing, found train, val. Rename val to test to report on it.")
+    with caplog.at_level(logging.INFO):
+        splits = load_data(spec(root, validation=0.5))
+    assert splits.info.sizes == {"train": 5, "val": 5, "test": 5}
+    assert splits.test.labels.tolist() == [0] * 3 + [1] * 2
+    assert caplog.messages == [f"{root} has no folder test: the images in val report, and none of them chooses"]
 
 
 @pytest.mark.parametrize("name", ["valid", "validation", "dev"])

@@ -105,15 +105,16 @@ layer = st.builds(
     options=options.map(lambda pair: pair[0] | pair[1]),
 )
 block = st.builds(LayerSpec, name=st.none() | WORD, layers=st.lists(layer, min_size=1, max_size=2).map(tuple))
-model = st.builds(ModelSpec, WORD, ABOVE, options=OPTIONS) | st.builds(
-    ModelSpec, layers=st.lists(layer | block, min_size=1, max_size=1).map(tuple)
-)
+START = st.fixed_dictionaries({}, optional={"weights": WORD}) | st.fixed_dictionaries({"weights_backbone": WORD})
+named = st.builds(lambda arch, width, start, options: ModelSpec(arch, width, options=options, **start),
+                  WORD, ABOVE, START, OPTIONS)  # fmt: skip
+model = named | st.builds(ModelSpec, layers=st.lists(layer | block, min_size=1, max_size=1).map(tuple))
 data = st.builds(
     DataSpec,
     WORD,
     st.none() | WORD,
     st.none() | st.integers(1, 99) | st.tuples(st.integers(1, 99), st.integers(1, 99)),
-    st.lists(st.builds(lambda name, rest: {"name": name} | rest, TEXT, OPTIONS), max_size=2).map(tuple),
+    st.none() | st.lists(st.builds(lambda name, rest: {"name": name} | rest, TEXT, OPTIONS), max_size=2).map(tuple),
     *[st.just((0.25, 0.5)) | st.just((1, 2.0))] * 2,
     SHARE,
     st.none() | st.integers(1, 99),
@@ -121,6 +122,8 @@ data = st.builds(
     st.booleans(),
     chosen("AtoB", "BtoA"),
     st.booleans(),
+    resize=st.none() | st.integers(99, 999),
+    interpolation=st.none() | chosen("nearest", "bilinear", "bicubic"),
 )
 optimizer = st.builds(OptimizerSpec, st.just("sgd"), ABOVE, SHARE, SHARE) | st.builds(
     OptimizerSpec, chosen("adam", "adamw"), ABOVE, weight_decay=SHARE, betas=st.tuples(SHARE, SHARE)

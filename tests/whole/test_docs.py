@@ -11,7 +11,18 @@ import torch
 
 import qprune
 from qprune.cli import main
-from qprune.spec import DataSpec, LrSpec, OptimizerSpec, PruneRule, QuantizeRule, Selector, Spec, TrainSpec, read_spec
+from qprune.spec import (
+    DataSpec,
+    LrSpec,
+    ModelSpec,
+    OptimizerSpec,
+    PruneRule,
+    QuantizeRule,
+    Selector,
+    Spec,
+    TrainSpec,
+    read_spec,
+)
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -79,6 +90,12 @@ def test_the_page_about_specs_shows_one_that_reads():
     read_spec(table)
 
 
+def test_the_page_about_a_network_of_ones_own_shows_a_spec_that_reads():
+    (text,) = blocks(ROOT / "docs/own_network.md", "toml")
+    spec = read_spec(tomllib.loads(text))
+    assert spec.model == ModelSpec("torchvision/resnet18", weights="DEFAULT")
+
+
 def test_the_page_about_specs_shows_layers_that_build():
     (text,) = [block for block in blocks(ROOT / "docs/specs.md", "toml") if block.startswith("[[model.layers]]")]
     table = tomllib.loads(text)
@@ -88,7 +105,7 @@ def test_the_page_about_specs_shows_layers_that_build():
 
 @pytest.mark.parametrize(
     "cls",
-    [Spec, DataSpec, TrainSpec, OptimizerSpec, LrSpec, PruneRule, QuantizeRule, Selector],
+    [Spec, DataSpec, ModelSpec, TrainSpec, OptimizerSpec, LrSpec, PruneRule, QuantizeRule, Selector],
     ids=lambda c: c.__name__,
 )
 def test_the_page_about_specs_names_every_key(cls):

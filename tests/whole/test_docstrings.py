@@ -48,7 +48,8 @@ OF_THE_READER = {
 # What is run with a reader's network, files and run, which `docstring_things` makes.
 WITH_THINGS = {
     "qprune.assemble.swap", "qprune.calibration.calibrate", "qprune.data.inputs.read_inputs",
-    "qprune.data.loaders.eval_loader", "qprune.data.loaders.train_loader", "qprune.data.user_data.Splits",
+    "qprune.data.loaders.eval_loader", "qprune.data.loaders.train_loader", "qprune.data.photo_set.PhotoSet",
+    "qprune.data.user_data.Splits",
     "qprune.data.user_data.wrap_data", "qprune.data.user_facts.class_names", "qprune.data.workers.LoaderWatch",
     "qprune.data.workers.explaining_lost_loaders", "qprune.exact.bias_grids", "qprune.exact.make_exact",
     "qprune.exact.settle_biases", "qprune.export.formats.file_model", "qprune.export.qonnx.write_qonnx",

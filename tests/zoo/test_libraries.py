@@ -8,7 +8,8 @@ import torchvision
 from torch import nn
 
 from qprune import zoo
-from qprune.zoo.libraries import LIBRARIES, OutOf
+from qprune.zoo.libraries import LIBRARIES
+from qprune.zoo.torchvision_library import OutOf
 
 
 def test_a_network_of_torchvision_is_torchvisions():
@@ -116,8 +117,9 @@ def test_nothing_is_fetched_or_opened_because_a_spec_names_weights(name, option,
     with pytest.raises(ValueError) as caught:  # noqa: PT011  # the sentence is compared below
         zoo.create(name, **{option: "DEFAULT"})
     assert str(caught.value) == (
-        f"{name} is made with fresh weights, and {option} names others: make the network in Python, load them there, "
-        "and hand it to fit as model="
+        f"{name} is made with fresh weights, and {option} names others: a spec says which in [model], "
+        'weights = "DEFAULT", a name or a file (of a backbone, weights_backbone); in Python load them into the '
+        "network, and hand it to fit as model="
     )
 
 
