@@ -17,7 +17,6 @@ from qprune.flow import Call, Flow
 from qprune.layers import Aligned, Site, follow_sources, sites
 from qprune.selection import Filling, fill, not_a_host
 from qprune.shrink.analysis import follow
-from qprune.shrink.constants import channels
 from qprune.shrink.function_rules import Pointwise
 from qprune.shrink.kept import BY_MASKS
 from qprune.shrink.layer_rules import Channelwise, Summed
@@ -92,10 +91,10 @@ def _carried(call: Call, rule: Rule) -> list[int]:
     layer: Any = call.layer
     if isinstance(layer, Aligned) or not isinstance(rule, Pointwise | Summed | Channelwise | Weighted):
         return []
-    if isinstance(rule, Weighted) and not channels(call.shapes[0]) == channels(call.shape) == rule.groups:
+    if isinstance(rule, Weighted) and not call.counts[0] == call.count == rule.groups:
         return []
-    pairs = zip(call.inputs, call.shapes, strict=True)
-    return [maker for maker, shape in pairs if maker >= 0 and channels(shape) == channels(call.shape)]
+    pairs = zip(call.inputs, call.counts, call.matched, strict=True)
+    return [maker for maker, count, matched in pairs if matched and count == call.count]
 
 
 def couple(net: nn.Module, flow: Flow, fillings: Sequence[Filling], origin: str) -> list[str]:

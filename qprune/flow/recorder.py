@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from qprune.flow.calls import Call, Flow, Given
 from qprune.flow.counting import Counts
 from qprune.flow.failing import Failed
+from qprune.flow.layouts import laid_out
 from qprune.flow.memory import Memory
 from qprune.flow.sizes import READERS
 
@@ -185,10 +186,10 @@ class Recorder(TorchFunctionMode):
         """The recorded flow, after the network has returned ``result``."""
         self.counts.used_up(result, "an output")
         outputs = tuple(self.sources(result))
-        calls = [self._with_earlier_names(call) for call in self.calls]
+        calls = laid_out([self._with_earlier_names(call) for call in self.calls])
         overwriting = {index for writer in self.memory.read_again for index in (writer, *self.memory.handed[writer])}
         return Flow(
-            tuple(calls),
+            calls,
             outputs,
             frozenset(overwriting),
             self.watched,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from qprune.errors import CheckpointError
-from qprune.layers import Align, Compressed
+from qprune.layers import Align, Aligned, Compressed
 from qprune.shrink.cut import Cut, Joint, Origin, apply_cuts, cut_of
 from qprune.shrink.fold import Fold, apply_fold
 
@@ -42,7 +42,14 @@ def _cut(layer: Any) -> dict[str, Any]:
         "result": _joint(present.result),
         "masks": {side: torch.tensor(keep) for side, keep in origin.masks.items()},
         "bias": origin.bias,
+        **_axis(layer),
     }
+
+
+def _axis(layer: Any) -> dict[str, int]:
+    # dimension 1 goes without saying
+    aligns = [*layer.arguments, layer.result] if isinstance(layer, Aligned) else []
+    return {"axis": align.axis for align in aligns if isinstance(align, Align) and align.axis != 1}
 
 
 def _numbers(values: tuple[int, ...]) -> Tensor:
@@ -102,6 +109,7 @@ def _to_cut(layer: Any, entry: Mapping[str, Any]) -> Cut:
         result=_to_joint(entry["result"]),
         masks=tuple(side for side in entry["masks"] if side not in gone),
         added_bias=(0.0,) * len(outputs) if gains else None,
+        axis=entry.get("axis", 1),
     )
 
 
