@@ -165,5 +165,5 @@ def _output_site(flow: Flow, index: int) -> tuple[str, str, int | None] | None:
     call = flow.calls[index]
     if not_a_host(call.layer) or len(flow.of(str(call.path))) != 1:  # type: ignore[arg-type]
         return None
-    channels = None if isinstance(call.layer, WEIGHTED) else call.shape[1]
+    channels = None if isinstance(call.layer, WEIGHTED) else call.count
     return str(call.path), "output", channels

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from qprune.flow import Call, Flow
 from qprune.layers import Aligned, Site, follow_sources, sites
-from qprune.selection import Filling, fill, not_a_host
+from qprune.selection import Filling, fill, not_a_host, of_channels
 from qprune.shrink.analysis import follow
 from qprune.shrink.function_rules import Pointwise
 from qprune.shrink.kept import BY_MASKS
@@ -23,7 +23,6 @@ from qprune.shrink.layer_rules import Channelwise, Summed
 from qprune.shrink.rule import Rule
 from qprune.shrink.rules import Rigid
 from qprune.shrink.weighted_rule import Weighted
-from qprune.shrink.weights import WEIGHTED
 
 
 @frozen(eq=False)
@@ -217,9 +216,8 @@ def _let_follow(net: nn.Module, place: Call, group: _Group) -> None:
     layer: Any = net.get_submodule(str(place.path))
     if getattr(layer, "output_mask", None) is not None:
         return  # it is behind several
-    count = {} if isinstance(layer, WEIGHTED) else {"channels": place.shape[1]}
     options = {"importance": "tied", "tied": ((group.names[0], 0),)}
-    fill(net, Filling(str(place.path), "output", "mask", options | count))
+    fill(net, Filling(str(place.path), "output", "mask", options | of_channels(layer, place)))
 
 
 def _sources(net: nn.Module, flow: Flow, found: Streams, groups: Mapping[int, _Group]) -> Iterator[Call]:

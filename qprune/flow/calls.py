@@ -153,6 +153,8 @@ class Flow:
     measured: Mapping[int | str, str] = field(factory=dict)
     # the same where it is not known whether anything is done with the number
     read: Mapping[int | str, str] = field(factory=dict)
+    # modules with parameters that did not run, and of which nothing was read, by their paths: heads that only teach
+    unused: tuple[str, ...] = ()
 
     def cautious(self) -> "Flow":
         """A copy that treats every number of channels that was read as used.

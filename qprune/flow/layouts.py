@@ -71,7 +71,7 @@ def _last(shape: Shape) -> Layout:
 
 def _of_layer(call: Call, given: list[Layout]) -> Found:
     layer = call.layer
-    if isinstance(layer, (nn.Linear, nn.LayerNorm)):
+    if isinstance(layer, nn.Linear) or (isinstance(layer, nn.LayerNorm) and len(layer.normalized_shape) == 1):
         return [_last(shape) for shape in call.shapes], _last(call.shape), None
     if isinstance(layer, ELEMENTWISE) or type(layer).__name__ in ("Add", "CompressedAdd", "AlignedAdd"):
         return _alike(call, given)

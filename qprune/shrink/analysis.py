@@ -29,6 +29,7 @@ class Analysis:
     # by module path, the layer's own output and (first argument's) input channels that stay
     kept: Mapping[str, tuple[Tensor, Tensor]]
     held: tuple[str, ...]  # what keeps channels around it from going, in sentences
+    unused: tuple[str, ...] = ()  # modules with parameters that never run, by their paths
 
 
 def analyse(net: nn.Module, flow: Flow, mode: Mode) -> Analysis:
@@ -56,7 +57,7 @@ def analyse(net: nn.Module, flow: Flow, mode: Mode) -> Analysis:
     cuts = {str(path): _cut(rule, values, made, present) for path, rule in layers.items()}
     held = dict.fromkeys(rule.reason for rule in rules if rule.reason and _holds(rule, values, needed))
     seen = dict.fromkeys(text for index, text in _seen(flow) if _goes(index, rules, values, needed))
-    return Analysis({path: cut for path, cut in cuts.items() if cut is not None}, kept, (*held, *seen))
+    return Analysis({path: cut for path, cut in cuts.items() if cut is not None}, kept, (*held, *seen), flow.unused)
 
 
 def follow(net: nn.Module, flow: Flow, mode: Mode) -> tuple[list[Rule], list[Tensor], list[Tensor]]:

@@ -10,6 +10,7 @@ from qprune.errors import CheckpointError
 from qprune.layers import Align, Aligned, Compressed
 from qprune.shrink.cut import Cut, Joint, Origin, apply_cuts, cut_of
 from qprune.shrink.fold import Fold, apply_fold
+from qprune.shrink.unused import LeftOut, leave_out
 
 
 def record(net: nn.Module) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def record(net: nn.Module) -> dict[str, Any]:
 
     Returns:
         ``{"cuts": {path: {"inputs", "outputs", "arguments", "result", "masks", "bias"}}, "folds": [...]}``, tensors and
-        plain types; both are empty for a network that was never shrunk.
+        plain types; both are empty for a network that was never shrunk. With ``"left_out"``, paths, if there are any.
 
     Example:
         >>> record(nn.Conv2d(2, 3, 1))
@@ -29,7 +30,9 @@ def record(net: nn.Module) -> dict[str, Any]:
     modules = dict(net.named_modules())
     cuts = {path: _cut(module) for path, module in modules.items() if hasattr(module, "origin")}
     folds = [module.fold for module in modules.values() if isinstance(getattr(module, "fold", None), Fold)]
-    return {"cuts": cuts, "folds": [[fold.norm, fold.weighted, fold.before] for fold in folds]}
+    left_out = [path for path, module in modules.items() if isinstance(module, LeftOut)]
+    recorded = {"cuts": cuts, "folds": [[fold.norm, fold.weighted, fold.before] for fold in folds]}
+    return recorded | ({"left_out": left_out} if left_out else {})
 
 
 def _cut(layer: Any) -> dict[str, Any]:
@@ -86,6 +89,7 @@ def rebuild(net: nn.Module, recorded: Mapping[str, Any], source: Any = "The reco
         taken = apply_cuts(net, cuts)
         for norm, weighted, before in recorded["folds"]:
             apply_fold(net, Fold(norm, weighted, before))
+        leave_out(net, recorded.get("left_out", ()))
     except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{source} was cut out of another network than this one ({error}). Build the network it was trained as."
