@@ -1,9 +1,10 @@
 """What shrinking leaves of networks of torchvision and timm, beside what an independent count says is alive.
 
-python benchmarks/networks_outside.py [NAME ...] [--at norms activations inputs] [--size 96]: fresh weights in float64, half
-of the channels dropped by chance at the outputs of normalizations, at those of activations, or at the inputs of
-convolutions and linear layers. ``alive`` counts the parameters of the masked network whose gradient is not exactly 0 where
-smooth functions stand in for rectifiers; it knows nothing of qprune's tracing. A kernel with one such entry counts whole.
+python benchmarks/networks_outside.py [NAME ...] [--at norms activations inputs] [--size 96]: fresh weights in float64,
+half of the channels dropped by chance at the outputs of normalizations, at those of activations, or at the inputs of
+convolutions and linear layers. ``alive`` counts the parameters of the masked network whose gradient is not exactly 0
+where smooth functions stand in for rectifiers; it knows nothing of tracing. A kernel with one such entry counts
+whole.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +54,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="networks; all of them by default")
     parser.add_argument("--at", nargs="+", choices=PLACES, default=list(PLACES), help="where channels are dropped")
-    parser.add_argument("--size", type=int, default=96, help="sides of the images, unless the network wants larger ones")
+    parser.add_argument(
+        "--size", type=int, default=96, help="sides of the images, unless the network wants larger ones"
+    )
     parser.add_argument("--reasons", action="store_true", help="also print what keeps channels from going")
     args = parser.parse_args()
     print("| network | masks at | sites | parameters | left | alive | left / alive | error | seconds |")
@@ -62,12 +65,12 @@ def main() -> None:
         for place in args.at:
             try:
                 print(measured(name, place, SIZES.get(name, args.size), args.reasons), flush=True)
-            except (qprune.QpruneError, Refused) as error:
+            except (qprune.QpruneError, RefusedError) as error:
                 print(f"| {name} | {place} | 0 | | | | | {str(error).splitlines()[0]} | |", flush=True)
             gc.collect()
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """There is nothing to measure."""
 
 
@@ -146,7 +149,7 @@ def with_masks(net: nn.Module, x: Tensor, place: str) -> nn.Module:
                 raise
             found = [path for path in found if path not in refused]
     if masked is None:
-        raise Refused(why)
+        raise RefusedError(why)
     for site in sites(masked):
         keep = site.mask.keep
         order = torch.randperm(len(keep), generator=torch.Generator().manual_seed(zlib.crc32(site.name.encode())))
@@ -165,7 +168,7 @@ def _sigmoid(x: Tensor, *_: Any, **__: Any) -> Tensor:
 class Smooth(TorchFunctionMode):
     """Functions with a slope everywhere stand in for those that have none somewhere; what is 0 stays 0."""
 
-    STAND_INS: dict[Any, Callable[..., Tensor]] = {
+    STAND_INS: ClassVar[dict[Any, Callable[..., Tensor]]] = {
         **dict.fromkeys((F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu6), _silu),
         **dict.fromkeys((F.hardtanh, F.hardtanh_, F.hardswish, F.leaky_relu), _silu),
         F.hardsigmoid: _sigmoid,

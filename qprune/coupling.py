@@ -171,10 +171,12 @@ def _groups(
 
 
 def _along_channels(flow: Flow, site: Site) -> bool:
-    """Whether it masks dimension 1 of its tensor; a linear layer may read another, and one image has no batch."""
+    """Whether it masks the channels of its tensor; a linear layer may read others, and one image has no batch."""
     for call in flow.of(site.path)[:1]:
-        shape = call.shapes[0] if site.side == "input" else call.shape
-        return len(shape) > 1 and site.host.channel_axis % len(shape) == 1
+        at_input = site.side == "input"
+        shape, layout = (call.shapes[0], call.layouts[0]) if at_input else (call.shape, call.layout)
+        axis = site.host.channel_axis if site.mask is None or site.side == "weight" else site.mask.axis
+        return len(shape) > 1 and layout == (axis % len(shape),)
     return False
 
 

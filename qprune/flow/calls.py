@@ -11,7 +11,7 @@ from qprune.zoo import Concat
 
 Shape = tuple[int, ...]
 # The dimensions along which a tensor's channels lie, in ascending order: one of most tensors, several of one in which
-# the network's own code has split them (into groups, say). Channels are counted as their elements lie, the last fastest.
+# the network's own code has split them (into groups, say). They are counted as their elements lie, the last fastest.
 Layout = tuple[int, ...]
 
 
@@ -24,6 +24,7 @@ def usual_layout(shape: Shape) -> Layout:
     """
     return (1,) if len(shape) > 1 else ()
 
+
 # A channel that is zero before these is the same channel, and zero, after them.
 PASSING = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish, nn.ELU, nn.Tanh, nn.Identity, nn.Dropout,
@@ -34,9 +35,25 @@ PASSING_FUNCTIONS = (
     "relu", "relu_", "relu6", "leaky_relu", "silu", "gelu", "hardswish", "elu", "tanh", "dropout", "max_pool2d",
     "avg_pool2d", "adaptive_avg_pool2d", "interpolate", "contiguous",
 )  # fmt: skip
-NORMS = (nn.BatchNorm2d, nn.InstanceNorm2d)
-MIXING = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-MIXING_FUNCTIONS = ("conv2d", "conv_transpose2d", "linear", "matmul", "__matmul__", "bmm", "einsum")
+NORMS = (
+    nn.BatchNorm2d, nn.BatchNorm1d, nn.BatchNorm3d, nn.InstanceNorm2d, nn.InstanceNorm1d, nn.InstanceNorm3d,
+)  # fmt: skip
+MIXING = (
+    nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear,
+)  # fmt: skip
+MIXING_FUNCTIONS = (
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "linear",
+    "matmul",
+    "__matmul__",
+    "bmm",
+    "einsum",
+)
 RECTIFIERS = (nn.ReLU, nn.ReLU6)
 
 
@@ -61,8 +78,10 @@ def axis_of(layout: Layout, shape: Shape) -> int:
 
 @frozen(eq=False)
 class Moves:
-    """Where the channels of a result come from, by numbers: 0 is a constant that is put in, 1 is anything, from 2 on the
-    channels of the arguments are counted through."""
+    """Where the channels of a result come from, by numbers.
+
+    0 is a constant that is put in, 1 is anything, from 2 on the channels of the arguments are counted through.
+    """
 
     count: int  # how many numbers there are
     origin: Tensor | None = None  # for each channel its number, if it has one alone

@@ -5,7 +5,7 @@ them. What such a function does is found by running it once on numbers that tell
 functions, arguments and spellings has to be kept.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -25,7 +25,7 @@ MOVING = frozenset({
     "rot90", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle", "cat", "concat",
     "concatenate", "stack", "hstack", "vstack", "dstack", "pad",
 })  # fmt: skip
-_TURNED: Mapping[Any, str] = {Tensor.T.__get__: "T", Tensor.mT.__get__: "mT", Tensor.H.__get__: "H", Tensor.mH.__get__: "mH"}  # type: ignore[attr-defined]
+_TURNED: frozenset[Any] = frozenset({Tensor.T.__get__, Tensor.mT.__get__, Tensor.H.__get__, Tensor.mH.__get__})  # type: ignore[attr-defined]
 # Those whose result has its dimensions in the places of their first argument's.
 IN_PLACE = frozenset({"cat", "concat", "concatenate", "flip", "roll", "index_select", "narrow", "pad", "__getitem__"})
 MOVING_LAYERS = (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)
@@ -92,7 +92,7 @@ def _alike(call: Call, given: list[Layout]) -> Found:
 
 
 def _of_function(call: Call, given: list[Layout]) -> Found:
-    name = _TURNED.get(call.function, call.name)
+    name = call.name
     if name in MOVING or call.function in _TURNED:
         return _moved(call, given)
     if name in ("linear", "matmul", "__matmul__", "bmm", "baddbmm", "einsum", "scaled_dot_product_attention"):
@@ -124,7 +124,11 @@ def _reduced(call: Call, layout: Layout) -> Layout:
 def _moved(call: Call, given: list[Layout]) -> Found:
     numbers = _numbers_behind(call, given)
     if numbers is None:
-        return (*_alike(call, given)[:2], None) if len(call.shape) == len(call.shapes[0]) else (given, usual_layout(call.shape), None)
+        return (
+            (*_alike(call, given)[:2], None)
+            if len(call.shape) == len(call.shapes[0])
+            else (given, usual_layout(call.shape), None)
+        )
     count = FIRST + sum(prod(_sides(shape, layout)) for shape, layout in zip(call.shapes, given, strict=True))
     kept = len(call.shape) == len(call.shapes[0]) and call.name in IN_PLACE
     numbers, varying = _narrowed(numbers)
@@ -146,7 +150,11 @@ def _numbers_behind(call: Call, given: list[Layout]) -> Tensor | None:
 
     def fill(argument: Any) -> Any:
         if isinstance(argument, Given):
-            return next(made) if argument.maker is not None else torch.tensor(UNKNOWN, dtype=torch.int32).expand(argument.shape)
+            return (
+                next(made)
+                if argument.maker is not None
+                else torch.tensor(UNKNOWN, dtype=torch.int32).expand(argument.shape)
+            )
         return type(argument)(map(fill, argument)) if type(argument) in (list, tuple) else argument
 
     if _picks_by_tensor(call):

@@ -45,10 +45,11 @@ from qprune.layers.weighted import (
 __all__ = [
     "ALIGNED", "CHANNELWISE", "HOSTS", "Align", "Aligned", "Apart", "BiasQuant", "ChannelMask", "Compressed",
     "CompressedAdaptiveAvgPool2d", "CompressedAdd", "CompressedAvgPool2d", "CompressedBatchNorm2d",
-    "CompressedConcat", "CompressedConv1d", "CompressedConv2d", "CompressedConv3d", "CompressedConvTranspose2d", "CompressedInstanceNorm2d",
-    "CompressedLeakyReLU", "CompressedLinear", "CompressedReLU", "CompressedReLU6", "CompressedWeight",
-    "Compressor", "FakeQuant", "LearnedQuant", "PrunedConv2d", "PrunedConvTranspose2d", "PrunedLinear",
-    "PrunedQuantConv2d", "PrunedQuantConvTranspose2d", "PrunedQuantLinear", "QuantConv2d", "QuantConvTranspose2d",
-    "QuantLinear", "Ranges", "Scores", "Site", "bare", "commit_all", "commit_masks", "cut_parameter",
-    "follow_sources", "in_place_of", "learned_parameters", "make_quant", "ranges_of", "sites", "take_apart",
+    "CompressedConcat", "CompressedConv1d", "CompressedConv2d", "CompressedConv3d", "CompressedConvTranspose2d",
+    "CompressedInstanceNorm2d", "CompressedLeakyReLU", "CompressedLinear", "CompressedReLU", "CompressedReLU6",
+    "CompressedWeight", "Compressor", "FakeQuant", "LearnedQuant", "PrunedConv2d", "PrunedConvTranspose2d",
+    "PrunedLinear", "PrunedQuantConv2d", "PrunedQuantConvTranspose2d", "PrunedQuantLinear", "QuantConv2d",
+    "QuantConvTranspose2d", "QuantLinear", "Ranges", "Scores", "Site", "bare", "commit_all", "commit_masks",
+    "cut_parameter", "follow_sources", "in_place_of", "learned_parameters", "make_quant", "ranges_of", "sites",
+    "take_apart",
 ]  # fmt: skip

@@ -134,8 +134,21 @@ CHANNELWISE: tuple[type[nn.Module], ...] = (
     nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReflectionPad3d,
     nn.ReplicationPad1d, nn.ReplicationPad2d, nn.ReplicationPad3d,
 )  # fmt: skip
-_ALIGNABLE = dict.fromkeys((*CHANNELWISE, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
-                             nn.Linear, Add, Concat, *HOSTS.values()))
+_ALIGNABLE = dict.fromkeys(
+    (
+        *CHANNELWISE,
+        nn.Conv1d,
+        nn.Conv2d,
+        nn.Conv3d,
+        nn.ConvTranspose1d,
+        nn.ConvTranspose2d,
+        nn.ConvTranspose3d,
+        nn.Linear,
+        Add,
+        Concat,
+        *HOSTS.values(),
+    )
+)
 ALIGNED: dict[type[nn.Module], type[nn.Module]] = {
     plain: type(
         f"Aligned{plain.__name__}", (Aligned, plain), {"__doc__": f"`{plain.__name__}` with its channels aligned."}

@@ -1,7 +1,7 @@
 """Layers of other libraries, taken apart into torch's own: what masks, shrinking and export know, they know of those.
 
-timm's `BatchNormAct2d` is a normalization, a dropout and an activation, its `Conv2dSame` a pad and a convolution. Written
-as these they need no rule, no host and no operator of their own.
+timm's `BatchNormAct2d` is a normalization, a dropout and an activation, its `Conv2dSame` a pad and a convolution.
+As these they need no rule, no host and no operator of their own.
 """
 
 from collections.abc import Callable
@@ -48,7 +48,7 @@ class NormAct(Apart):
 
 
 class SameConv(Apart):
-    """`timm.layers.Conv2dSame`: the layer ``conv`` behind zeros, so many that its output has a stride-th of the sides."""
+    """`timm.layers.Conv2dSame`: ``conv`` behind so many zeros that its output has a stride-th of the sides."""
 
     own = "conv"
 

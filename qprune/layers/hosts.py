@@ -173,7 +173,7 @@ class CompressedConcat(CompressedOutput, Concat):
     """`qprune.zoo.Concat` whose output is a site."""
 
 
-# Layers of torch that keep channels, or make one of each: a mask and a quantizer at their output ask nothing more of them.
+# Layers of torch that keep channels: a mask and a quantizer at their output ask nothing more of them.
 _OTHERS: tuple[type[nn.Module], ...] = (
     nn.BatchNorm1d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm3d, nn.GroupNorm, nn.LayerNorm,
     nn.SiLU, nn.GELU, nn.ELU, nn.SELU, nn.CELU, nn.Mish, nn.PReLU, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh,

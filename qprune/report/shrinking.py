@@ -12,8 +12,8 @@ from qprune.flow import Shape, trace
 from qprune.layers import Align, ChannelMask, sites, take_apart
 from qprune.report.costs import LayerCost, layer_costs, summed
 from qprune.report.tables import as_plain, kept, short, table
-from qprune.shrink.unused import LeftOut
 from qprune.shrink import Shrunk, record
+from qprune.shrink.unused import LeftOut
 from qprune.zoo import deployed
 
 HEADER = ("layer", "type", "in", "out", "parameters", "MACs", "left", "packed", "left")

@@ -185,7 +185,9 @@ def _whole(flow: Flow) -> Iterator[int]:
     for call in flow.calls:
         if call.index in flow.outputs or call.index not in read:
             yield call.index
-        yield from (maker for maker, matched in zip(call.inputs, call.matched, strict=True) if maker >= 0 and not matched)
+        yield from (
+            maker for maker, matched in zip(call.inputs, call.matched, strict=True) if maker >= 0 and not matched
+        )
 
 
 def _cut(rule: Layer, values: list[Tensor], needed: list[Tensor], present: list[Tensor]) -> Cut | None:

@@ -212,6 +212,7 @@ class Origin:
     outputs: tuple[int, ...]  # those of the output channels
     masks: Mapping[str, tuple[bool, ...]]  # what the masks that went kept, by their side
     bias: bool = False  # whether the layer got a bias that it did not have
+    axis: int = 1  # the dimension along which its tensors' channels lie
 
 
 def _remember(layer: Any, cut: Cut, masks: Mapping[str, tuple[bool, ...]]) -> None:
@@ -223,4 +224,4 @@ def _remember(layer: Any, cut: Cut, masks: Mapping[str, tuple[bool, ...]]) -> No
         inputs = tuple(tuple(old[index] for index in new) for old, new in pairs)
         outputs = tuple(before.outputs[index] for index in cut.outputs)
         masks, bias = {**before.masks, **masks}, before.bias or bias
-    layer.origin = Origin(inputs, outputs, masks, bias)
+    layer.origin = Origin(inputs, outputs, masks, bias, cut.axis)

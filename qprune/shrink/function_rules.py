@@ -181,11 +181,15 @@ class Moved(Rule):
         self.reason = f"{call.path or call.name}: the network's own code {verb} channels by number"
         assert call.moves is not None
         self.moves = call.moves
-        origin = self.moves.origin
-        turns = origin is not None and len(call.counts) == 1 and len(origin) == self.moves.count - FIRST
-        self.turns = turns and call.name in TURNING and len(origin.unique()) == len(origin) and bool((origin >= FIRST).all())  # type: ignore[union-attr]
+        self.turns = call.name in TURNING and self._is_one_to_one()
         if self.turns:
             self.reason = None
+
+    def _is_one_to_one(self) -> bool:
+        origin = self.moves.origin
+        if origin is None or len(self.call.counts) != 1:
+            return False
+        return torch.equal(origin.sort().values, torch.arange(FIRST, self.moves.count))
 
     def values(self, values: list[Tensor]) -> Tensor:
         """Those that are moved there: one constant, if all of a channel is that one."""
@@ -281,7 +285,12 @@ def function_rule(call: Call, mode: Mode) -> Rule:
         return Widened(call, mode, *around)
     if call.moves is not None:
         return Moved(call, mode)
-    if call.name == "glu" and call.layouts[0] == call.layout and call.counts[0] == 2 * call.count and len(call.layout) == 1:
+    if (
+        call.name == "glu"
+        and call.layouts[0] == call.layout
+        and call.counts[0] == 2 * call.count
+        and len(call.layout) == 1
+    ):
         return Gated(call, mode)
     return Rule(call, mode)
 
@@ -312,6 +321,8 @@ def _keeps_some(call: Call) -> bool:
 
 def _for_all_channels(call: Call) -> bool:
     """Whether the parameters and buffers among its arguments hold no number for a channel of its own."""
+    if call.name == "prelu":  # whose numbers lie along dimension 1, as those of no broadcast
+        return all(given.shape == (1,) for given in free_tensors(call))
     return all(_side(given, dim - len(call.shape)) == 1 for given in free_tensors(call) for dim in call.layout)
 
 

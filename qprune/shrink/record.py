@@ -52,7 +52,8 @@ def _cut(layer: Any) -> dict[str, Any]:
 def _axis(layer: Any) -> dict[str, int]:
     # dimension 1 goes without saying
     aligns = [*layer.arguments, layer.result] if isinstance(layer, Aligned) else []
-    return {"axis": align.axis for align in aligns if isinstance(align, Align) and align.axis != 1}
+    others = [align.axis for align in aligns if isinstance(align, Align) and align.axis != 1]
+    return {"axis": others[0]} if others else {}
 
 
 def _numbers(values: tuple[int, ...]) -> Tensor:

@@ -100,8 +100,7 @@ def _regular(call: Call) -> bool:
         return layer.dim == 1 and rank >= 2
     if isinstance(layer, nn.LayerNorm):
         return rank >= 2 and len(layer.normalized_shape) == 1
-    alike = all(count == call.count for count, shape in zip(call.counts, call.shapes, strict=True) if len(shape) == rank)
-    alike = alike and all(layout == call.layout for layout in call.layouts)
+    alike = all(count == call.count for count in call.counts) and all(each == call.layout for each in call.layouts)
     return rank >= 2 and all(len(shape) == rank for shape in call.shapes) and (alike or isinstance(layer, Aligned))
 
 
