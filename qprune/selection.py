@@ -194,10 +194,12 @@ class _Choice:
             )
         if len(calls[0].shape) < 2:
             return f'"{path}" has an output of shape {calls[0].shape}, without channels; exclude it'
-        if len(calls[0].layout) > 1:
+        if len(calls[0].layout) != 1:
+            along = (
+                f"lie along the dimensions {' and '.join(map(str, calls[0].layout))}" if calls[0].layout else "are one"
+            )
             return (
-                f'"{path}" has an output of shape {calls[0].shape}, whose channels the network\'s code has split over '
-                f"the dimensions {' and '.join(map(str, calls[0].layout))}; exclude it"
+                f'"{path}" has an output of shape {calls[0].shape}, whose channels {along}, not along one; exclude it'
             )
         if kind == "mask" and side != "input" and path in self.flow.output_paths():
             return f'"{_site(path, side)}" holds the network\'s output channels, which cannot be pruned; exclude it'

@@ -51,11 +51,17 @@ def laid_out(calls: Sequence[Call]) -> tuple[Call, ...]:
         given = [usual_layout(shape) if made is None else made for made, shape in zip(makers, call.shapes, strict=True)]
         layouts, layout, moves = _of_layer(call, given) if call.layer is not None else _of_function(call, given)
         matched = [
-            index >= 0 and made == read and _sides(done[index].shape, read) == _sides(shape, read)
+            index >= 0 and _same(made, done[index].shape, read, shape)
             for index, made, read, shape in zip(call.inputs, makers, layouts, call.shapes, strict=True)
         ]
         done.append(evolve(call, layout=layout, layouts=tuple(layouts), matched=tuple(matched), moves=moves))
     return tuple(done)
+
+
+def _same(made: Layout | None, before: Shape, read: Layout, shape: Shape) -> bool:
+    """Whether channels are read as they were made; one alone always is."""
+    sides = _sides(before, made or ()), _sides(shape, read)
+    return (made == read and sides[0] == sides[1]) or prod(sides[0]) == prod(sides[1]) == 1
 
 
 def _sides(shape: Shape, layout: Layout) -> Shape:
@@ -200,8 +206,8 @@ def _narrowed(numbers: Tensor) -> tuple[Tensor, Layout]:
 
 def _best(numbers: Tensor, varying: Layout, shape: Shape, count: int) -> Layout:
     """The dimensions along which numbers differ; of several that repeat numbers, the one that tells most of them."""
-    if not varying:
-        return usual_layout(shape)
+    if not varying:  # one channel alone, along no dimension unless there is one of its size
+        return (1,) if len(shape) > 1 and shape[1] == 1 else ()
     if prod(_sides(shape, varying)) <= count:
         return varying
     tables = {dim: _table(numbers, (dim,), shape, count) for dim in varying}

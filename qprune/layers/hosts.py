@@ -127,6 +127,16 @@ class CompressedInstanceNorm2d(CompressedOutput, nn.InstanceNorm2d):
     """`torch.nn.InstanceNorm2d` whose output is a site."""
 
 
+class CompressedLayerNorm(CompressedOutput, nn.LayerNorm):
+    """`torch.nn.LayerNorm` over channels at the last dimension, whose output is a site."""
+
+    channel_axis = -1
+
+    def channels_at(self, side: str) -> int:
+        """The size of the last dimension."""
+        return self.normalized_shape[-1]
+
+
 class _Rectifier(CompressedOutput):
     # Rectifies and masks at once, into values that the quantizer may overwrite; unless the mask, or a hook of it, wants
     # to see the values between, or torch is to overwrite the input.
@@ -175,7 +185,7 @@ class CompressedConcat(CompressedOutput, Concat):
 
 # Layers of torch that keep channels: a mask and a quantizer at their output ask nothing more of them.
 _OTHERS: tuple[type[nn.Module], ...] = (
-    nn.BatchNorm1d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm3d, nn.GroupNorm, nn.LayerNorm,
+    nn.BatchNorm1d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm3d, nn.GroupNorm,
     nn.SiLU, nn.GELU, nn.ELU, nn.SELU, nn.CELU, nn.Mish, nn.PReLU, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh,
     nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Softsign, nn.LogSigmoid,
     nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool3d, nn.LPPool2d,
@@ -200,6 +210,7 @@ HOSTS: dict[type[nn.Module], type[Compressed]] = {
     nn.Linear: CompressedLinear,
     nn.BatchNorm2d: CompressedBatchNorm2d,
     nn.InstanceNorm2d: CompressedInstanceNorm2d,
+    nn.LayerNorm: CompressedLayerNorm,
     nn.ReLU: CompressedReLU,
     nn.ReLU6: CompressedReLU6,
     nn.LeakyReLU: CompressedLeakyReLU,

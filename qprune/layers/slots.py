@@ -38,7 +38,7 @@ class Compressed:
 
     def channels_at(self, side: str) -> int | None:
         """Channels of the tensor at ``side``; None where the layer itself does not know."""
-        return getattr(self, "num_features", None)
+        return getattr(self, "num_features", getattr(self, "num_channels", None))
 
     def slot(self, side: str, kind: str) -> Any:
         """The ``"mask"`` or ``"quant"`` at ``side``, or None.

@@ -76,7 +76,7 @@ def follow(net: nn.Module, flow: Flow, mode: Mode) -> tuple[list[Rule], list[Ten
     """
     rules = _rules(net, flow, mode)
     values = _forwards(flow, rules)
-    return rules, values, _backwards(flow, rules)
+    return rules, values, _backwards(flow, rules, values)
 
 
 def _rules(net: nn.Module, flow: Flow, mode: Mode) -> list[Rule]:
@@ -142,14 +142,16 @@ def _forwards(flow: Flow, rules: list[Rule]) -> list[Tensor]:
     return values
 
 
-def _backwards(flow: Flow, rules: list[Rule]) -> list[Tensor]:
+def _backwards(flow: Flow, rules: list[Rule], values: list[Tensor]) -> list[Tensor]:
     # the network's outputs are read; so is, for all we know, what no call on record reads (y[:, :3] = x leaves none),
     # and what a hook sees
     read = {maker for call in flow.calls for maker in call.inputs} - set(flow.outputs) - set(flow.watched)
     needed = [torch.full((call.count,), call.index not in read) for call in flow.calls]
     for rule in reversed(rules):
-        call = rule.call
-        for maker, matched, wanted in zip(call.inputs, call.matched, rule.wanted(needed[call.index]), strict=True):
+        call, read_behind = rule.call, needed[rule.call.index]
+        if not isinstance(rule, Layer):  # a constant is made of constants, which stay, or is a product with 0
+            read_behind = read_behind & values[call.index].isnan()
+        for maker, matched, wanted in zip(call.inputs, call.matched, rule.wanted(read_behind), strict=True):
             if maker >= 0:
                 needed[maker] = needed[maker] | wanted if matched else torch.ones_like(needed[maker])
     return needed

@@ -73,7 +73,7 @@ def _layer_rule(call: Call, mode: Mode) -> Rule:
         return Moved(call, mode)
     if type(layer) is nn.GLU and len(call.shapes) == 1 and call.counts[0] == 2 * call.count:
         return Gated(call, mode)
-    if len(call.layout) > 1:
+    if len(call.layout) != 1:
         return Shared(call, mode) if type(layer) in ELEMENTWISE and _regular(call) else Rule(call, mode)
     if not adjustable(layer) or has_free_tensor(call) or not _alignable(call):
         return Rule(call, mode)
