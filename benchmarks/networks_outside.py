@@ -14,7 +14,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 import qprune
 from qprune.errors import PlanError
 from qprune.layers import sites
+from qprune.shrink import shrink_with_facts
 
 NETWORKS = (
     *(f"torchvision/{name}" for name in (
@@ -49,7 +50,7 @@ PLACES = {"norms": (NORMS, "output"), "activations": (ACTIVATIONS, "output"), "i
 
 
 def main() -> None:
-    """Print a line for each network and place."""
+    """Print a line for each network."""
     warnings.filterwarnings("ignore")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="networks; all of them by default")
@@ -59,39 +60,56 @@ def main() -> None:
     )
     parser.add_argument("--reasons", action="store_true", help="also print what keeps channels from going")
     args = parser.parse_args()
-    print("| network | masks at | sites | parameters | left | alive | left / alive | error | seconds |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    places = [cell for place in args.at for cell in (f"{place}: masks", "left", "alive", "left / alive")]
+    header = ["network", "parameters", *places, "largest error", "seconds"]
+    print(_row(header), _row(["---", *["--:"] * (len(header) - 1)]), sep="\n")
     for name in args.names or NETWORKS:
+        started, cells, errors, told = time.perf_counter(), [], [], []
         for place in args.at:
             try:
-                print(measured(name, place, SIZES.get(name, args.size), args.reasons), flush=True)
+                found = measured(name, place, SIZES.get(name, args.size))
+                cells += [found.masks, f"{found.left:,}", f"{found.alive:,}", f"{found.left / found.alive:.3f}"]
+                errors.append(found.error)
+                told += [f"    {place}: {reason}" for reason in found.held]
             except (qprune.QpruneError, RefusedError) as error:
-                print(f"| {name} | {place} | 0 | | | | | {str(error).splitlines()[0]} | |", flush=True)
+                cells += [0, "", "", ""]
+                told.append(f"    {place}: {error}")
             gc.collect()
+        seconds = f"{time.perf_counter() - started:.0f}"
+        print(_row([name, f"{count(fresh(name)):,}", *cells, f"{max(errors, default=0):.0e}", seconds]), flush=True)
+        if args.reasons:
+            print(*told, sep="\n", flush=True)
+
+
+def _row(cells: Sequence[object]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 class RefusedError(Exception):
     """There is nothing to measure."""
 
 
-def measured(name: str, place: str, size: int, reasons: bool) -> str:
-    """A row of the table."""
-    from qprune.shrink.shrink import shrink_with_facts
+class Found(NamedTuple):
+    """What was measured of one network with masks in one kind of place."""
 
-    started = time.perf_counter()
+    masks: int
+    left: int  # parameters after shrinking
+    alive: int  # parameters that matter, by the independent count
+    error: float  # largest difference of outputs, relative to the largest value
+    held: tuple[str, ...]  # what keeps channels from going
+
+
+def measured(name: str, place: str, size: int) -> Found:
+    """Mask, count, shrink and compare a network."""
     net, x = fresh(name), torch.randn(2, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    total = count(net)
     masked = with_masks(net, x, place)
     del net
     live = alive(masked, x)
     shrunk = shrink_with_facts(masked, x)
     with torch.no_grad():
         error = largest_difference(masked(x), shrunk.net(x))
-    left, seconds = count(shrunk.net), time.perf_counter() - started
     masks = sum(site.mask is not None for site in sites(masked))
-    row = (name, place, masks, total, left, live, f"{left / live:.3f}", f"{error:.1e}", f"{seconds:.1f}")
-    held = [f"\n    {reason}" for reason in shrunk.analysis.held] if reasons else []
-    return f"| {' | '.join(map(str, row))} |{''.join(held)}"
+    return Found(masks, count(shrunk.net), live, error, shrunk.analysis.held)
 
 
 def count(net: nn.Module) -> int:

@@ -323,8 +323,11 @@ def not_a_host(module: nn.Module) -> str:
     """Why ``module`` cannot have a site; empty if it can."""
     plain = next((plain for plain in HOSTS if isinstance(module, plain)), None)
     if plain is None:
-        can = ", ".join(cls.__name__ for cls in HOSTS)
-        return f"is a {type(module).__name__}, which cannot have a site; those that can: {can}"
+        return (
+            f"is a {type(module).__name__}, which cannot have a site; those that can are convolutions and linear "
+            "layers, and what keeps channels: normalizations, activations, pooling, dropout, Upsample, Identity, Add and "
+            "Concat"
+        )
     if getattr(module, "return_indices", False):
         return f"is a {type(module).__name__} that returns the places of its maxima, too, which cannot have a site"
     if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) > 1:

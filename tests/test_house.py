@@ -115,6 +115,7 @@ WITHOUT_MIRROR = {
     "export/test_exact.py": "exact numerics, from a network to the bits that a file computes",
     "export/test_torchvision.py": "networks that nobody here wrote",
     "layers/test_contract.py": "what every layer promises",
+    "shrink/test_networks_outside.py": "networks that nobody here wrote, counted as a benchmark does",
     "shrink/test_torch_pruning.py": "another library as the oracle",
     "shrink/test_torchvision.py": "networks that nobody here wrote",
     "shrink/test_zoo.py": "every network of the zoo",

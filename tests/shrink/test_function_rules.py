@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from masked_nets import KEEP, SIX, Net, aligned, conv, held, masked, outputs, sandwich, shrunk
 from torch import nn
 
-from qprune.flow import trace
 from qprune.layers import Align, Aligned
 from qprune.shrink import rebuild, record, shrink
 
@@ -207,19 +206,3 @@ def test_a_scan_along_channels_is_a_barrier_with_a_name():
     small = exact(net)
     assert channels(small) == (4, SIX)
     assert any("cumsum" in sentence for sentence in held(net, X.double()))
-
-
-@pytest.mark.parametrize(
-    ("run", "layout"),
-    [
-        (lambda x: x.permute(0, 2, 3, 1), (3,)),
-        (lambda x: groups(x, 2), (1, 2)),
-        (lambda x: groups(x, 2).transpose(1, 2), (1, 2)),
-        (lambda x: x.flatten(2).mT, (2,)),
-        (lambda x: x.permute(0, 2, 3, 1).mean((1, 2)), (1,)),
-        (lambda x: x.unsqueeze(1), (2,)),
-    ],
-)
-def test_where_channels_lie(run, layout):
-    flow = trace(Net(lambda n, x: run(n.a(x)), a=conv(3, SIX)), X)
-    assert flow.calls[-1].layout == layout
