@@ -325,8 +325,8 @@ def not_a_host(module: nn.Module) -> str:
     if plain is None:
         return (
             f"is a {type(module).__name__}, which cannot have a site; those that can are convolutions and linear "
-            "layers, and what keeps channels: normalizations, activations, pooling, dropout, Upsample, Identity, Add and "
-            "Concat"
+            "layers, and what keeps channels: normalizations, activations, pooling, dropout, Upsample, Identity, Add "
+            "and Concat"
         )
     if getattr(module, "return_indices", False):
         return f"is a {type(module).__name__} that returns the places of its maxima, too, which cannot have a site"

@@ -220,7 +220,10 @@ def _moves(numbers: Tensor, layout: Layout, shape: Shape, count: int) -> Moves |
         sides = [shape[dim] if dim in layout else 1 for dim in range(len(shape))]
         return Moves(count, origin=numbers.expand(sides).flatten().long())
     table = _table(numbers, layout, shape, count)
-    return None if table is None else Moves(count, table=table)
+    # a channel that is spread over several, as by `x.view(n, w, h, c)`, is so for images of this size alone
+    if table is None or bool((table[:, FIRST:].sum(0) > 1).any()):
+        return None
+    return Moves(count, table=table)
 
 
 def _table(numbers: Tensor, layout: Layout, shape: Shape, count: int) -> Tensor | None:

@@ -52,7 +52,7 @@ def test_where_channels_lie(run, layout):
         (lambda x: groups(x, 2).transpose(1, 2).reshape(2, SIX, 8, 10), [0, 3, 1, 4, 2, 5]),
         (lambda x: x.narrow(1, 2, 3), [2, 3, 4]),
         (lambda x: x.roll(2, 1), [4, 5, 0, 1, 2, 3]),
-        (lambda x: x.tensor_split(4, 1)[1], [2, 3]),
+        (lambda x: x.tensor_split(4, 1)[1], [5]),  # the last of the four parts
     ],
 )
 def test_where_channels_come_from(run, origin):
@@ -79,3 +79,7 @@ def test_what_a_tensor_picks_is_not_known_where_tensors_have_no_values(run):
 def test_what_is_read_along_other_dimensions_is_not_matched():
     flow = trace(nn.Sequential(nn.Conv2d(3, SIX, 1), nn.Linear(10, 4)), X)
     assert (flow.calls[1].layouts, flow.calls[1].matched) == (((3,),), (False,))
+
+
+def test_what_a_reshape_scrambles_is_not_followed():
+    assert last(lambda x: x.view(2, 10, 8, SIX)).moves is None
