@@ -99,6 +99,8 @@ def _alike(call: Call, given: list[Layout]) -> Found:
 
 def _of_function(call: Call, given: list[Layout]) -> Found:
     name = call.name
+    if call.concatenates() and all(layout == (1,) for layout in given):
+        return given, (1,), None  # one behind the other: known without running it, which would copy all positions
     if name in MOVING or call.function in _TURNED:
         return _moved(call, given)
     if name in ("linear", "matmul", "__matmul__", "bmm", "baddbmm", "einsum", "scaled_dot_product_attention"):

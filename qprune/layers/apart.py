@@ -86,7 +86,7 @@ def take_apart(net: nn.Module) -> None:
         >>> net = nn.Sequential(LayerNorm2d(4))
         >>> take_apart(net)
         >>> type(net[0]).__name__, net[0].norm
-        ('ChannelNorm', LayerNorm((4,), eps=1e-05, elementwise_affine=True))
+        ('ChannelNorm', LayerNorm((4,), eps=1e-05, elementwise_affine=True, bias=True))
     """
     for module in list(net.modules()):
         change = _CHANGES.get(f"{type(module).__module__}.{type(module).__qualname__}")
