@@ -14,7 +14,7 @@ from qprune.declared import build_declared
 from qprune.errors import PlanError, SpecError, as_lines
 from qprune.exact import make_exact
 from qprune.flow import Flow, hooked_copy, trace
-from qprune.layers import ChannelMask, Compressed, sites
+from qprune.layers import ChannelMask, Compressed, sites, take_apart
 from qprune.numerics import numerics_of
 from qprune.selection import Filling, choose, fill, not_a_host
 from qprune.spec import ModelSpec, PruneRule, QuantizeRule, Spec, read_rules
@@ -61,14 +61,19 @@ def dense_network(
         10
     """
     if model is not None:
-        return _copied(model)
+        return _apart(_copied(model))
     if spec.is_own:
         raise SpecError(
             "The spec names no network (model.arch, or [[model.layers]]), so it must be handed over: model=, in Python."
         )
     if spec.layers:
         return build_declared(spec.layers, torch.zeros(2, *shape, device="meta"))
-    return _from_zoo(spec, classes, shape)
+    return _apart(_from_zoo(spec, classes, shape))
+
+
+def _apart(net: nn.Module) -> nn.Module:
+    take_apart(net)
+    return net
 
 
 def _copied(net: nn.Module) -> nn.Module:
@@ -155,6 +160,7 @@ def swap(
     rules = read_rules(prune, quantize)
     remakes = numerics_of(numerics).remakes  # refuses another word before anything is done
     copied = copy.deepcopy(net)
+    take_apart(copied)
     options: dict[str, Any] = {"numerics": numerics, "complete": complete, "origin": "swap"}
     compress(copied, trace(copied, example), rules.prune, rules.quantize, **options)
     if remakes:

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from qprune.flow import Call, Flow
+from qprune.flow import ELEMENTWISE, Call, Flow
 from qprune.layers import Compressed, FakeQuant, sites
 from qprune.selection import Filling, not_a_host
 from qprune.zoo import Add, Concat
@@ -20,6 +20,7 @@ MOVING = (
 )  # fmt: skip
 # What computes with real numbers, and reads many of them for one.
 SUMMARIZING = (nn.InstanceNorm2d, nn.GroupNorm, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Upsample)
+REAL = tuple(kind for kind in ELEMENTWISE if not issubclass(kind, (*RECTIFIERS, nn.LeakyReLU, *MOVING)))
 MOVING_FUNCTIONS = (
     "relu", "relu_", "relu6", "dropout", "max_pool2d", "flatten", "view", "reshape", "permute", "transpose",
     "contiguous", "__getitem__", "chunk", "split", "unsqueeze", "squeeze",
@@ -92,10 +93,17 @@ def _unquantized(flow: Flow, call: Call) -> Iterator[int]:
     """What a layer that is no convolution reads or makes, is to be integers, and is none."""
     joins = isinstance(call.layer, (Add, Concat))
     if joins or (isinstance(call.layer, SUMMARIZING) and not _moves(call)):
-        yield from (index for index in call.inputs if _grid(flow, index) is None)
+        yield from (index for index in call.inputs if _grid(flow, index) is None and (joins or not _real(flow, index)))
     by_readers = call.index not in flow.outputs and all(_quantizes(flow, reader) for reader in flow.readers(call))
     if joins and _grid(flow, call.index) is None and not by_readers:
         yield call.index
+
+
+def _real(flow: Flow, index: int) -> bool:
+    """Whether numbers come from an activation that computes with real ones, and can be summarized as such."""
+    while index >= 0 and _moves(flow.calls[index]):
+        index = flow.calls[index].inputs[0]
+    return index >= 0 and isinstance(flow.calls[index].layer, REAL)
 
 
 def quantized_layers(flow: Flow) -> Iterator[Call]:
@@ -165,5 +173,5 @@ def _output_site(flow: Flow, index: int) -> tuple[str, str, int | None] | None:
     call = flow.calls[index]
     if not_a_host(call.layer) or len(flow.of(str(call.path))) != 1:  # type: ignore[arg-type]
         return None
-    channels = None if isinstance(call.layer, WEIGHTED) else call.shape[1]
+    channels = None if isinstance(call.layer, WEIGHTED) else call.count
     return str(call.path), "output", channels

@@ -15,16 +15,14 @@ from torch import Tensor, nn
 
 from qprune.flow import Call, Flow
 from qprune.layers import Aligned, Site, follow_sources, sites
-from qprune.selection import Filling, fill, not_a_host
+from qprune.selection import Filling, fill, not_a_host, of_channels
 from qprune.shrink.analysis import follow
-from qprune.shrink.constants import channels
 from qprune.shrink.function_rules import Pointwise
 from qprune.shrink.kept import BY_MASKS
 from qprune.shrink.layer_rules import Channelwise, Summed
 from qprune.shrink.rule import Rule
 from qprune.shrink.rules import Rigid
 from qprune.shrink.weighted_rule import Weighted
-from qprune.shrink.weights import WEIGHTED
 
 
 @frozen(eq=False)
@@ -92,10 +90,10 @@ def _carried(call: Call, rule: Rule) -> list[int]:
     layer: Any = call.layer
     if isinstance(layer, Aligned) or not isinstance(rule, Pointwise | Summed | Channelwise | Weighted):
         return []
-    if isinstance(rule, Weighted) and not channels(call.shapes[0]) == channels(call.shape) == rule.groups:
+    if isinstance(rule, Weighted) and not call.counts[0] == call.count == rule.groups:
         return []
-    pairs = zip(call.inputs, call.shapes, strict=True)
-    return [maker for maker, shape in pairs if maker >= 0 and channels(shape) == channels(call.shape)]
+    pairs = zip(call.inputs, call.counts, call.matched, strict=True)
+    return [maker for maker, count, matched in pairs if matched and count == call.count]
 
 
 def couple(net: nn.Module, flow: Flow, fillings: Sequence[Filling], origin: str) -> list[str]:
@@ -173,10 +171,12 @@ def _groups(
 
 
 def _along_channels(flow: Flow, site: Site) -> bool:
-    """Whether it masks dimension 1 of its tensor; a linear layer may read another, and one image has no batch."""
+    """Whether it masks the channels of its tensor; a linear layer may read others, and one image has no batch."""
     for call in flow.of(site.path)[:1]:
-        shape = call.shapes[0] if site.side == "input" else call.shape
-        return len(shape) > 1 and site.host.channel_axis % len(shape) == 1
+        at_input = site.side == "input"
+        shape, layout = (call.shapes[0], call.layouts[0]) if at_input else (call.shape, call.layout)
+        axis = site.host.channel_axis if site.mask is None or site.side == "weight" else site.mask.axis
+        return len(shape) > 1 and layout == (axis % len(shape),)
     return False
 
 
@@ -218,9 +218,8 @@ def _let_follow(net: nn.Module, place: Call, group: _Group) -> None:
     layer: Any = net.get_submodule(str(place.path))
     if getattr(layer, "output_mask", None) is not None:
         return  # it is behind several
-    count = {} if isinstance(layer, WEIGHTED) else {"channels": place.shape[1]}
     options = {"importance": "tied", "tied": ((group.names[0], 0),)}
-    fill(net, Filling(str(place.path), "output", "mask", options | count))
+    fill(net, Filling(str(place.path), "output", "mask", options | of_channels(layer, place)))
 
 
 def _sources(net: nn.Module, flow: Flow, found: Streams, groups: Mapping[int, _Group]) -> Iterator[Call]:

@@ -11,12 +11,13 @@ from torch.nn.utils import parametrize
 
 from qprune.flow import Call, Flow
 from qprune.importances import IMPORTANCES
-from qprune.layers import HOSTS, Compressed, in_place_of
+from qprune.layers import HOSTS, Apart, Compressed, CompressedWeight, in_place_of
 from qprune.per_path import PerPath
 from qprune.spec import PruneRule, QuantizeRule, Selector
 from qprune.spelling import closest, similar
 
 Options = dict[str, Any]
+WEIGHTED_HOSTS = tuple(plain for plain, host in HOSTS.items() if issubclass(host, CompressedWeight))
 
 
 @frozen
@@ -93,7 +94,7 @@ class _Choice:
             found = self._find(selector, where)
             matched += found
             chosen += [(path, selector.at, where) for path in self._narrow(found, selector, rule.exclude, where)]
-        self._check_patterns(rule.exclude, matched, f"{key}.exclude")
+        self._check_patterns(rule.exclude, self._names(matched), f"{key}.exclude")
         undecided = self._undecided(rule, dict.fromkeys(path for path, _, _ in chosen), key)
         for path, side, where in chosen:
             if path not in undecided:
@@ -123,14 +124,28 @@ class _Choice:
             if not any(_is_a(module, (name,)) for module in modules.values()):
                 self.wrong(_no_type(self.net, name), where)
         typed = [
-            p for p, m in modules.items() if _is_a(m, selector.types) or (not selector.types and p in selector.paths)
-        ]
-        self._check_patterns(selector.paths, typed or list(modules) * (not selector.types), where)
-        return [p for p in typed if not selector.paths or _matches(p, selector.paths)]
+            p for p, m in modules.items()
+            if _is_a(m, selector.types) or (not selector.types and {*self._names([p])} & {*selector.paths})
+        ]  # fmt: skip
+        typed = [p for p in typed if not isinstance(modules[p], Apart)]
+        self._check_patterns(selector.paths, self._names(typed) or list(modules) * (not selector.types), where)
+        return [p for p in typed if not selector.paths or self._matches(p, selector.paths)]
+
+    def _names(self, paths: Iterable[str]) -> list[str]:
+        """These paths; of a layer that another library's consists of, that one's, too."""
+        return [name for path in paths for name in (path, self._library_path(path)) if name is not None]
+
+    def _library_path(self, path: str) -> str | None:
+        outer, _, own = path.rpartition(".")
+        module = self.net.get_submodule(outer)
+        return outer if isinstance(module, Apart) and own == module.own else None
+
+    def _matches(self, path: str, patterns: Sequence[str]) -> bool:
+        return any(_matches(name, patterns) for name in self._names([path]))
 
     def _narrow(self, found: list[str], selector: Selector, exclude: Sequence[str], where: str) -> list[str]:
-        self._check_patterns(selector.exclude, found, f"{where}.exclude")
-        kept = [p for p in found if not _matches(p, (*selector.exclude, *exclude))]
+        self._check_patterns(selector.exclude, self._names(found), f"{where}.exclude")
+        kept = [p for p in found if not self._matches(p, (*selector.exclude, *exclude))]
         kept.sort(key=self.flow.position)
         inside = range(-len(kept), len(kept))
         for i in selector.skip:
@@ -155,9 +170,7 @@ class _Choice:
     def _filling(
         self, module: nn.Module, path: str, side: str, kind: str, options: Options, key: str, couple: bool
     ) -> Filling:
-        knows = isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
-        count = {} if knows else {"channels": self.flow.of(path)[0].shape[1]}
-        return Filling(path, side, kind, options | count, key, couple)
+        return Filling(path, side, kind, options | of_channels(module, self.flow.of(path)[0]), key, couple)
 
     def _refusal(self, module: nn.Module, path: str, side: str, kind: str) -> str:
         problem = not_a_host(module)
@@ -181,6 +194,13 @@ class _Choice:
             )
         if len(calls[0].shape) < 2:
             return f'"{path}" has an output of shape {calls[0].shape}, without channels; exclude it'
+        if len(calls[0].layout) != 1:
+            along = (
+                f"lie along the dimensions {' and '.join(map(str, calls[0].layout))}" if calls[0].layout else "are one"
+            )
+            return (
+                f'"{path}" has an output of shape {calls[0].shape}, whose channels {along}, not along one; exclude it'
+            )
         if kind == "mask" and side != "input" and path in self.flow.output_paths():
             return f'"{_site(path, side)}" holds the network\'s output channels, which cannot be pruned; exclude it'
         return ""
@@ -274,6 +294,13 @@ def _name(module: nn.Module) -> str:
     return next((plain.__name__ for plain in HOSTS if isinstance(module, plain)), type(module).__name__)
 
 
+def of_channels(module: nn.Module, call: Call) -> Options:
+    """What a compressor is told about its channels where the host, or what becomes one, does not know it."""
+    if isinstance(module, WEIGHTED_HOSTS):
+        return {}
+    return {"channels": call.count} | ({} if call.axis == 1 else {"axis": call.axis})
+
+
 def host_of(module: nn.Module) -> type[Compressed]:
     """The class that ``module`` is or becomes when it gets a site."""
     if isinstance(module, Compressed):
@@ -296,8 +323,15 @@ def not_a_host(module: nn.Module) -> str:
     """Why ``module`` cannot have a site; empty if it can."""
     plain = next((plain for plain in HOSTS if isinstance(module, plain)), None)
     if plain is None:
-        can = ", ".join(cls.__name__ for cls in HOSTS)
-        return f"is a {type(module).__name__}, which cannot have a site; those that can: {can}"
+        return (
+            f"is a {type(module).__name__}, which cannot have a site; those that can are convolutions and linear "
+            "layers, and what keeps channels: normalizations, activations, pooling, dropout, Upsample, Identity, Add "
+            "and Concat"
+        )
+    if getattr(module, "return_indices", False):
+        return f"is a {type(module).__name__} that returns the places of its maxima, too, which cannot have a site"
+    if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) > 1:
+        return f"is a LayerNorm over the dimensions {module.normalized_shape}, not over channels alone"
     if parametrize.is_parametrized(module):
         return "has a parametrized weight; remove it first with torch.nn.utils.parametrize.remove_parametrizations"
     own = [name for name in ("forward", "_conv_forward") if _overrides(module, name, plain)]

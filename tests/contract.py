@@ -73,11 +73,13 @@ class Subject:
 
     def channels(self):
         layer = self.cls(*self.args, **self.kwargs)
-        names = ("in_channels", "in_features", "num_features")
+        names = ("in_channels", "in_features", "num_features", "num_channels")
         return next((getattr(layer, name) for name in names if hasattr(layer, name)), 6)
 
     def inputs(self, n=3, h=7, w=9):
-        shape = (n, h, self.channels()) if self.dense_cls is nn.Linear else (n, self.channels(), h, w)
+        sides = {"1": (h,), "3": (h, w, 4)}.get(self.dense_cls.__name__[-2:-1], (h, w))
+        last = self.dense_cls in (nn.Linear, nn.LayerNorm)
+        shape = (n, h, self.channels()) if last else (n, self.channels(), *sides)
         return tuple(torch.randn(shape) for _ in range(2 if self.dense_cls in (Add, Concat) else 1))
 
 
@@ -267,7 +269,7 @@ def takes_at_most_2_to_the_b_values_under_autocast(subject):
 
 
 def keeps_channels_last(subject):
-    if subject.dense_cls is nn.Linear:
+    if any(x.dim() != 4 for x in subject.inputs()):
         return
     for stage in STAGES:
         layer, dense = (net.to(memory_format=torch.channels_last) for net in (subject.at(stage), subject.dense()))

@@ -215,7 +215,8 @@ def test_an_unknown_type_names_its_nearest_neighbour():
         "The network has no layer of type 'Conv2D'. Nearest: \"Conv2d\" (prune[0].sites[0] in mine)."
     ]
     assert mistakes(prune(at("output", "ReLU", "Xyz", exclude=("twice",)))) == [
-        "The network has no layer of type 'Xyz'. It has BatchNorm2d, Conv2d, Linear, ReLU (prune[0].sites[0] in mine)."
+        "The network has no layer of type 'Xyz'. It has BatchNorm2d, Conv2d, GroupNorm, Linear, ReLU "
+        "(prune[0].sites[0] in mine)."
     ]
 
 
@@ -317,11 +318,35 @@ def test_a_convolution_that_runs_twice_is_told_what_works_instead():
 
 
 def test_a_layer_that_cannot_have_a_site_is_refused():
-    (line,) = mistakes(quantize(at("output", "GroupNorm")))
-    assert line.startswith(
-        '"b.group" is a GroupNorm, which cannot have a site; those that can: Conv2d, ConvTranspose2d,'
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.LocalResponseNorm(2), nn.MaxPool2d(2, return_indices=True))
+    (line,) = mistakes(quantize(at("output", "LocalResponseNorm")), net=net[:2])
+    assert line == (
+        '"1" is a LocalResponseNorm, which cannot have a site; those that can are convolutions and linear layers, and '
+        "what keeps channels: normalizations, activations, pooling, dropout, Upsample, Identity, Add and Concat "
+        "(quantize[0].sites[0] in mine)."
     )
-    assert mistakes(quantize(at("output", paths=("b.group",))))[0].startswith('"b.group" is a GroupNorm, which cannot')
+    (line,) = mistakes(quantize(at("output", "MaxPool2d")), net=net)
+    assert line.startswith('"2" is a MaxPool2d that returns the places of its maxima, too, which cannot have a site')
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.LayerNorm([4, 8, 10]))
+    (line,) = mistakes(quantize(at("output", "LayerNorm")), net=net)
+    assert line.startswith('"1" is a LayerNorm over the dimensions (4, 8, 10), not over channels alone')
+
+
+class Split(nn.Module):
+    """Channels along two dimensions, as in a channel shuffle."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(3, 6, 1), nn.SiLU()
+
+    def forward(self, x):
+        return self.act(self.conv(x).unflatten(1, (2, 3)))
+
+
+def test_a_layer_whose_channels_lie_along_two_dimensions_is_refused():
+    (line,) = mistakes(prune(at("output", "SiLU")), net=Split())
+    assert line.startswith('"act" has an output of shape (2, 2, 3, ')
+    assert "whose channels lie along the dimensions 1 and 2, not along one; exclude it" in line
 
 
 def test_a_subclass_with_its_own_forward_is_refused():

@@ -15,25 +15,25 @@ FEW = 2**14  # multiplications for each pixel that a convolution may take in pla
 
 def picked(low: Lowering, value: Value, align: Align, name: str, shape: tuple[int | None, ...]) -> Value:
     """Channels by number, and constants where there is none; in integers where the constants are among the numbers."""
-    fill = np.asarray(align.fill, np.float32)
+    fill, axis = np.asarray(align.fill, np.float32), align.axis % len(shape)
     codes = constant_codes(value.grid, fill) if isinstance(value, Codes) else None
     if codes is None:
         value = Real(low.real(value))
     index, exists = np.asarray(align.index), np.asarray(align.index) >= 0
     if exists.all():
-        return _gathered(low, value, index, name)
-    if isinstance(value, Codes) and len(shape) == 4 and 0 < len(index) * (shape[1] or 0) <= FEW:
+        return _gathered(low, value, index, name, axis)
+    if isinstance(value, Codes) and len(shape) == 4 and axis == 1 and 0 < len(index) * (shape[1] or 0) <= FEW:
         return _convolved(low, value, align, name, shape[1])
-    value = _gathered(low, value, index.clip(0), f"{name}.kept")
-    sides = [1, -1] + [1] * (len(shape) - 2)
+    value = _gathered(low, value, index.clip(0), f"{name}.kept", axis)
+    sides = [-1 if dim == axis else 1 for dim in range(len(shape))]
     constants = low.graph.constant((fill if codes is None else codes).reshape(sides), f"{name}.constants")
     there = low.graph.constant(exists.reshape(sides), f"{name}.exists")
     result = low.graph.node("Where", [there, low.name(value), constants], name)
     return Codes(result, value.grid) if isinstance(value, Codes) else Real(result)
 
 
-def _gathered(low: Lowering, value: Value, index: Any, name: str) -> Value:
-    return low.moved("Gather", value, name, [low.integers(index.tolist(), "channels")], axis=1)
+def _gathered(low: Lowering, value: Value, index: Any, name: str, axis: int) -> Value:
+    return low.moved("Gather", value, name, [low.integers(index.tolist(), "channels")], axis=axis)
 
 
 def _convolved(low: Lowering, value: Codes, align: Align, name: str, channels: Any) -> Codes:

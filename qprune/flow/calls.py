@@ -1,14 +1,29 @@
 """The parts of a traced network: `Call` and `Flow`."""
 
 from collections.abc import Callable, Iterator, Mapping
+from math import prod
 from typing import Any
 
-from attrs import evolve, field, frozen
-from torch import nn
+from attrs import Factory, evolve, field, frozen
+from torch import Tensor, nn
 
 from qprune.zoo import Concat
 
 Shape = tuple[int, ...]
+# The dimensions along which a tensor's channels lie, in ascending order: one of most tensors, several of one in which
+# the network's own code has split them (into groups, say). They are counted as their elements lie, the last fastest.
+Layout = tuple[int, ...]
+
+
+def usual_layout(shape: Shape) -> Layout:
+    """Dimension 1; none of a tensor that has no such.
+
+    Example:
+        >>> usual_layout((2, 3, 5, 7)), usual_layout((4,))
+        ((1,), ())
+    """
+    return (1,) if len(shape) > 1 else ()
+
 
 # A channel that is zero before these is the same channel, and zero, after them.
 PASSING = (
@@ -20,9 +35,25 @@ PASSING_FUNCTIONS = (
     "relu", "relu_", "relu6", "leaky_relu", "silu", "gelu", "hardswish", "elu", "tanh", "dropout", "max_pool2d",
     "avg_pool2d", "adaptive_avg_pool2d", "interpolate", "contiguous",
 )  # fmt: skip
-NORMS = (nn.BatchNorm2d, nn.InstanceNorm2d)
-MIXING = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-MIXING_FUNCTIONS = ("conv2d", "conv_transpose2d", "linear", "matmul", "__matmul__", "bmm", "einsum")
+NORMS = (
+    nn.BatchNorm2d, nn.BatchNorm1d, nn.BatchNorm3d, nn.InstanceNorm2d, nn.InstanceNorm1d, nn.InstanceNorm3d,
+)  # fmt: skip
+MIXING = (
+    nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear,
+)  # fmt: skip
+MIXING_FUNCTIONS = (
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "linear",
+    "matmul",
+    "__matmul__",
+    "bmm",
+    "einsum",
+)
 RECTIFIERS = (nn.ReLU, nn.ReLU6)
 
 
@@ -33,6 +64,28 @@ class Given:
     # the call that made it; -1 for an input of the network, None for a parameter, a buffer or a constant
     maker: int | None
     shape: Shape  # its shape
+
+
+def axis_of(layout: Layout, shape: Shape) -> int:
+    """The dimension of channels that lie along one: 1, or counted from the last one, which is -1.
+
+    Example:
+        >>> axis_of((1,), (2, 3, 5, 7)), axis_of((3,), (2, 5, 7, 3))
+        (1, -1)
+    """
+    return 1 if layout in ((), (1,)) else layout[0] - len(shape)
+
+
+@frozen(eq=False)
+class Moves:
+    """Where the channels of a result come from, by numbers.
+
+    0 is a constant that is put in, 1 is anything, from 2 on the channels of the arguments are counted through.
+    """
+
+    count: int  # how many numbers there are
+    origin: Tensor | None = None  # for each channel its number, if it has one alone
+    table: Tensor | None = None  # else ``(channels, numbers)``: whether a channel holds a number at any position
 
 
 @frozen
@@ -51,6 +104,31 @@ class Call:
     arguments: tuple[Any, ...] = field(default=(), eq=False, repr=False)
     options: Mapping[str, Any] = field(factory=dict, eq=False, repr=False)  # the same for keyword arguments
     part: int = 0  # which of a function's several results it is
+    # the dimensions of its result, and of each argument as it is read, that are channels; dimension 1 by default
+    layout: Layout = field(default=Factory(lambda self: usual_layout(self.shape), takes_self=True))
+    layouts: tuple[Layout, ...] = field(
+        default=Factory(lambda self: tuple(map(usual_layout, self.shapes)), takes_self=True)
+    )
+    # for each argument whether its channels are those that its maker made; never for an input of the network
+    matched: tuple[bool, ...] = field(
+        default=Factory(lambda self: tuple(index >= 0 for index in self.inputs), takes_self=True)
+    )
+    moves: Moves | None = field(default=None, eq=False, repr=False)  # of what only moves channels, where it is known
+
+    @property
+    def count(self) -> int:
+        """Channels of its result; 1 where there is no dimension for them."""
+        return prod(self.shape[dim] for dim in self.layout)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The same of each argument."""
+        return tuple(prod(s[dim] for dim in layout) for s, layout in zip(self.shapes, self.layouts, strict=True))
+
+    @property
+    def axis(self) -> int:
+        """The dimension of its result's channels: 1, or counted from the last one, which is -1."""
+        return axis_of(self.layout, self.shape)
 
     def mixes(self) -> bool:
         """Whether its output channels are new ones, made of several input channels."""
@@ -94,6 +172,8 @@ class Flow:
     measured: Mapping[int | str, str] = field(factory=dict)
     # the same where it is not known whether anything is done with the number
     read: Mapping[int | str, str] = field(factory=dict)
+    # modules with parameters that did not run, and of which nothing was read, by their paths: heads that only teach
+    unused: tuple[str, ...] = ()
 
     def cautious(self) -> "Flow":
         """A copy that treats every number of channels that was read as used.

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from qprune.flow.calls import Call, Flow, Given
 from qprune.flow.counting import Counts
 from qprune.flow.failing import Failed
+from qprune.flow.layouts import laid_out
 from qprune.flow.memory import Memory
 from qprune.flow.sizes import READERS
 
@@ -43,8 +44,10 @@ class Recorder(TorchFunctionMode):
         self.depth = 0
         self.inside: list[str] = []  # paths of the modules that are running
         self.failed: Failed | None = None
-        self.originals = originals
+        self.originals, self.leaves = originals, leaves.keys()
         self.counts = Counts(leaves, self._where)
+        self.entered: set[str] = set()  # paths of the modules that ran
+        self.read: set[int] = set()  # tensors that a function was given, by their ids
         self.owners = {id(tensor): path for path, leaf in leaves.items() for tensor in _held(leaf)}
         self.handles = [handle for path, leaf in leaves.items() for handle in self._watch(path, leaf, originals[path])]
 
@@ -62,6 +65,7 @@ class Recorder(TorchFunctionMode):
             arguments = self.counts.used_up(arguments, path)
             self.depth += 1
             self.inside.append(path)
+            self.entered.add(path)
             entries.append(self._entry(arguments))
             return arguments
 
@@ -92,7 +96,11 @@ class Recorder(TorchFunctionMode):
             self.handles.append(module.register_forward_hook(self._leaves(path)))
 
     def _enters(self, path: str) -> Callable[..., None]:
-        return lambda *_: self.inside.append(path)
+        def enter(*_: Any) -> None:
+            self.inside.append(path)
+            self.entered.add(path)
+
+        return enter
 
     def _leaves(self, path: str) -> Callable[..., None]:
         def leave(*_: Any) -> None:
@@ -112,6 +120,7 @@ class Recorder(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         options = kwargs or {}
+        self.read.update(id(leaf) for leaf in tree_leaves((args, options)) if isinstance(leaf, nn.Parameter))
         if self.depth:
             return self._run(func, args, options)
         if func in READERS and args:
@@ -181,20 +190,35 @@ class Recorder(TorchFunctionMode):
                 maker = self.memory.maker(leaf)
                 yield -1 if maker is None else maker
 
-    def flow(self, result: Any) -> Flow:
-        """The recorded flow, after the network has returned ``result``."""
+    def unused(self, shadow: nn.Module) -> tuple[str, ...]:
+        """Modules with parameters that neither ran nor had one of them read, nor any of their parts; the outermost."""
+        found: list[str] = []
+        inside = tuple(f"{path}." for path in self.leaves)  # their parts are theirs
+        for path, module in shadow.named_modules():
+            if not path or path.startswith((*(f"{each}." for each in found), *inside, "\0")):
+                continue
+            parts = {f"{path}.{name}".rstrip("."): part for name, part in module.named_modules()}
+            silent = not self.entered & parts.keys() and not any(id(each) in self.read for each in module.parameters())
+            compiled = any(isinstance(part, torch.jit.ScriptModule) for part in parts.values())
+            if silent and not compiled and next(module.parameters(), None) is not None:
+                found.append(path)
+        return tuple(found)
+
+    def flow(self, result: Any, shadow: nn.Module) -> Flow:
+        """The recorded flow, after the network ``shadow`` has returned ``result``."""
         self.counts.used_up(result, "an output")
         outputs = tuple(self.sources(result))
-        calls = [self._with_earlier_names(call) for call in self.calls]
+        calls = laid_out([self._with_earlier_names(call) for call in self.calls])
         overwriting = {index for writer in self.memory.read_again for index in (writer, *self.memory.handed[writer])}
         return Flow(
-            tuple(calls),
+            calls,
             outputs,
             frozenset(overwriting),
             self.watched,
             self.borrowed,
             self.counts.used,
             self.counts.read,
+            self.unused(shadow),
         )
 
     def _with_earlier_names(self, call: Call) -> Call:

@@ -53,7 +53,7 @@ def trace(net: nn.Module, example: Any) -> Flow:
             ) from error
         finally:
             recorder.remove()
-        return recorder.flow(result)
+        return recorder.flow(result, shadow)
 
 
 def unhooked_copy(net: nn.Module) -> Any:

@@ -38,7 +38,7 @@ def describe_layer(layer: nn.Module) -> dict[str, Any]:
     if kind is None:
         raise ShrinkError(f"a {type(layer).__name__} is none of the layers that a file may hold")
     if isinstance(layer, Align):
-        return {"type": "Align", "options": dict(zip(("index", "fill"), _joint(layer), strict=True))}
+        return {"type": "Align", "options": dict(zip(("index", "fill", "axis"), _joint(layer), strict=False))}
     described: dict[str, Any] = {"type": kind.__name__, "options": _options(layer, _plain_type(kind))}
     if isinstance(layer, Compressed):
         described["slots"] = _slots(layer)
@@ -94,8 +94,9 @@ def _slots(layer: Compressed) -> dict[str, Any]:
     return slots
 
 
-def _joint(align: Align) -> list[torch.Tensor]:
-    return [torch.tensor(align.index, dtype=torch.int32), torch.tensor(align.fill, dtype=torch.float32)]
+def _joint(align: Align) -> list[Any]:
+    joint = [torch.tensor(align.index, dtype=torch.int32), torch.tensor(align.fill, dtype=torch.float32)]
+    return joint if align.axis == 1 else [*joint, align.axis]
 
 
 def make_layer(described: Mapping[str, Any]) -> nn.Module:
@@ -113,7 +114,7 @@ def make_layer(described: Mapping[str, Any]) -> nn.Module:
 
 def _made(kind: type[nn.Module], options: dict[str, Any], described: Mapping[str, Any]) -> nn.Module:
     if kind is Align:
-        return _align([options.get("index"), options.get("fill")])
+        return _align([options.get(name) for name in ("index", "fill", "axis") if name in options])
     unjoined = _BARE.get(kind, kind)
     with torch.device("meta"):
         layer: Any = unjoined(**_checked(options, tuple(_parameters(_plain_type(kind)))))
@@ -155,9 +156,13 @@ def _option(value: Any, depth: int = 0) -> Any:
 def _align(joint: Any) -> Any:
     if joint is None:
         return None
-    if type(joint) is not list or len(joint) != 2 or not all(isinstance(part, torch.Tensor) for part in joint):
+    parts = joint[:2] if type(joint) is list and len(joint) in (2, 3) else []
+    if len(parts) != 2 or not all(isinstance(part, torch.Tensor) for part in parts):
         raise CheckpointError(f"channels are joined by two tensors, index and fill; received {shown(joint)}")
-    index, fill = joint
+    index, fill = parts
+    axis = joint[2] if len(joint) == 3 else 1
+    if type(axis) is not int or not -8 < axis < 8:
+        raise CheckpointError(f"channels are joined along a dimension, which is a whole number; received {shown(axis)}")
     if index.dtype != torch.int32 or fill.dtype != torch.float32 or index.dim() != 1 or fill.shape != index.shape:
         raise CheckpointError("channels are joined by numbers (int32) and constants (float32), as many of each")
-    return Align(index.tolist(), fill.tolist())
+    return Align(index.tolist(), fill.tolist(), axis)

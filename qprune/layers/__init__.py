@@ -1,6 +1,7 @@
 """Drop-in layers that can be pruned and quantized, and the compressors inside them."""
 
 from qprune.layers.aligned import ALIGNED, CHANNELWISE, Align, Aligned, bare
+from qprune.layers.apart import Apart, take_apart
 from qprune.layers.bias import BiasQuant
 from qprune.layers.compressor import Compressor
 from qprune.layers.hosts import (
@@ -10,9 +11,12 @@ from qprune.layers.hosts import (
     CompressedAvgPool2d,
     CompressedBatchNorm2d,
     CompressedConcat,
+    CompressedConv1d,
     CompressedConv2d,
+    CompressedConv3d,
     CompressedConvTranspose2d,
     CompressedInstanceNorm2d,
+    CompressedLayerNorm,
     CompressedLeakyReLU,
     CompressedLinear,
     CompressedReLU,
@@ -40,12 +44,13 @@ from qprune.layers.weighted import (
 )
 
 __all__ = [
-    "ALIGNED", "CHANNELWISE", "HOSTS", "Align", "Aligned", "BiasQuant", "ChannelMask", "Compressed",
+    "ALIGNED", "CHANNELWISE", "HOSTS", "Align", "Aligned", "Apart", "BiasQuant", "ChannelMask", "Compressed",
     "CompressedAdaptiveAvgPool2d", "CompressedAdd", "CompressedAvgPool2d", "CompressedBatchNorm2d",
-    "CompressedConcat", "CompressedConv2d", "CompressedConvTranspose2d", "CompressedInstanceNorm2d",
-    "CompressedLeakyReLU", "CompressedLinear", "CompressedReLU", "CompressedReLU6", "CompressedWeight",
-    "Compressor", "FakeQuant", "LearnedQuant", "PrunedConv2d", "PrunedConvTranspose2d", "PrunedLinear",
-    "PrunedQuantConv2d", "PrunedQuantConvTranspose2d", "PrunedQuantLinear", "QuantConv2d", "QuantConvTranspose2d",
-    "QuantLinear", "Ranges", "Scores", "Site", "bare", "commit_all", "commit_masks", "cut_parameter",
-    "follow_sources", "in_place_of", "learned_parameters", "make_quant", "ranges_of", "sites",
+    "CompressedConcat", "CompressedConv1d", "CompressedConv2d", "CompressedConv3d", "CompressedConvTranspose2d",
+    "CompressedInstanceNorm2d", "CompressedLayerNorm", "CompressedLeakyReLU", "CompressedLinear", "CompressedReLU",
+    "CompressedReLU6", "CompressedWeight", "Compressor", "FakeQuant", "LearnedQuant", "PrunedConv2d",
+    "PrunedConvTranspose2d", "PrunedLinear", "PrunedQuantConv2d", "PrunedQuantConvTranspose2d", "PrunedQuantLinear",
+    "QuantConv2d", "QuantConvTranspose2d", "QuantLinear", "Ranges", "Scores", "Site", "bare", "commit_all",
+    "commit_masks", "cut_parameter", "follow_sources", "in_place_of", "learned_parameters", "make_quant", "ranges_of",
+    "sites", "take_apart",
 ]  # fmt: skip

@@ -16,11 +16,13 @@ class Align(nn.Module):
     """Picks channels by fixed indices, and puts constants where a channel no longer exists.
 
     Input ``(N, C, ...)``, output ``(N, len(index), ...)``: channel j is ``x[:, index[j]]``, or the constant ``fill[j]``
-    where ``index[j]`` is -1. Without any -1 it gathers, else it scatters into constants.
+    where ``index[j]`` is -1. Without any -1 it gathers, else it scatters into constants. Channels may lie along another
+    dimension than the second.
 
     Args:
         index: for each output channel the input channel, or -1.
         fill: for each output channel a constant; by default 0.
+        axis: the dimension of the channels: 1, or counted from the last one, which is -1.
 
     Raises:
         ValueError: if ``fill`` has another length, or an index is below -1.
@@ -34,12 +36,12 @@ class Align(nn.Module):
     place: Tensor
     constants: Tensor
 
-    def __init__(self, index: Sequence[int], fill: Sequence[float] | None = None) -> None:
+    def __init__(self, index: Sequence[int], fill: Sequence[float] | None = None, axis: int = 1) -> None:
         super().__init__()
         fill = [0.0] * len(index) if fill is None else fill
         if min(index, default=0) < -1 or len(fill) != len(index):
             raise ValueError(f"index must be -1 or more, and as long as fill; received {index!r} and {fill!r}")
-        self.index = tuple(index)
+        self.index, self.axis = tuple(index), axis
         self.fill = tuple(0.0 if i >= 0 else float(f) for i, f in zip(index, fill, strict=True))
         self._settle(None)
 
@@ -55,6 +57,8 @@ class Align(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the picked channels."""
+        if self.axis != 1 and x.dim() + self.axis != 1:
+            return self._align(x.movedim(self.axis, 1)).movedim(1, self.axis)
         if x.dim() != 4 or not x.is_contiguous(memory_format=torch.channels_last):
             return self._align(x)
         # whole pixels as rows, where channels lie side by side: ten times as fast as index_select over dimension 1
@@ -81,7 +85,8 @@ class Align(nn.Module):
 
     def extra_repr(self) -> str:
         """The number of channels that come out, and how many of them are constants."""
-        return f"{len(self.index)}, constants={self.index.count(-1)}"
+        axis = "" if self.axis == 1 else f", axis={self.axis}"
+        return f"{len(self.index)}, constants={self.index.count(-1)}{axis}"
 
 
 def _pick(x: Tensor, source: Tensor) -> Tensor:
@@ -118,13 +123,32 @@ class Aligned:
 
 # Layers that treat each channel alone, and keep their number; with those of `HOSTS` all that can be cut.
 CHANNELWISE: tuple[type[nn.Module], ...] = (
-    nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm,
+    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d,
+    nn.GroupNorm, nn.LayerNorm,
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.ELU, nn.SELU, nn.CELU, nn.Mish, nn.Hardswish, nn.Hardsigmoid,
     nn.Hardtanh, nn.Sigmoid, nn.LogSigmoid, nn.Tanh, nn.Softplus, nn.Softsign, nn.Identity, nn.Dropout, nn.Dropout2d,
-    nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Upsample,
-    nn.ZeroPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d,
+    nn.PReLU, nn.Dropout1d, nn.Dropout3d,
+    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.LPPool2d,
+    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
+    nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d, nn.Upsample,
+    nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReflectionPad3d,
+    nn.ReplicationPad1d, nn.ReplicationPad2d, nn.ReplicationPad3d,
 )  # fmt: skip
-_ALIGNABLE = dict.fromkeys((*CHANNELWISE, nn.Conv2d, nn.ConvTranspose2d, nn.Linear, Add, Concat, *HOSTS.values()))
+_ALIGNABLE = dict.fromkeys(
+    (
+        *CHANNELWISE,
+        nn.Conv1d,
+        nn.Conv2d,
+        nn.Conv3d,
+        nn.ConvTranspose1d,
+        nn.ConvTranspose2d,
+        nn.ConvTranspose3d,
+        nn.Linear,
+        Add,
+        Concat,
+        *HOSTS.values(),
+    )
+)
 ALIGNED: dict[type[nn.Module], type[nn.Module]] = {
     plain: type(
         f"Aligned{plain.__name__}", (Aligned, plain), {"__doc__": f"`{plain.__name__}` with its channels aligned."}

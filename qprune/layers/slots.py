@@ -38,7 +38,7 @@ class Compressed:
 
     def channels_at(self, side: str) -> int | None:
         """Channels of the tensor at ``side``; None where the layer itself does not know."""
-        return getattr(self, "num_features", None)
+        return getattr(self, "num_features", getattr(self, "num_channels", None))
 
     def slot(self, side: str, kind: str) -> Any:
         """The ``"mask"`` or ``"quant"`` at ``side``, or None.
@@ -50,14 +50,23 @@ class Compressed:
             raise ValueError(f"{type(self).__name__} has sites at {', '.join(self.sides)}; received {side!r}")
         return getattr(self, f"{side}_{kind}")
 
-    def add_mask(self, side: str, *, channels: int | None = None, **options: Any) -> ChannelMask:
+    def add_mask(
+        self, side: str, *, channels: int | None = None, axis: int | None = None, **options: Any
+    ) -> ChannelMask:
         """Fill the mask slot at ``side``; ``options`` are those of `ChannelMask`.
+
+        Args:
+            side: ``"input"``, ``"weight"`` or ``"output"``.
+            channels: number of channels, where the layer does not know it.
+            axis: the dimension of the channels, by default that of this kind of layer.
+            **options: of `ChannelMask`.
 
         Raises:
             ValueError: if the slot is taken, the side does not exist, ``channels`` is needed and not given, or the
                 importance cannot rank this layer.
         """
-        mask = ChannelMask(self._count(side, "mask", channels), axis=self._axis(side), device=self._device(), **options)
+        count, axis = self._count(side, "mask", channels), self._axis(side) if axis is None else axis
+        mask = ChannelMask(count, axis=axis, device=self._device(), **options)
         if problem := mask.ranking.problem(self):
             raise ValueError(f"{type(self).__name__} {problem}")
         setattr(self, f"{side}_mask", mask.train(self.training))  # type: ignore[attr-defined]
@@ -71,6 +80,7 @@ class Compressed:
         per: str = "tensor",
         range: str = "measured",
         channels: int | None = None,
+        axis: int | None = None,
         **options: Any,
     ) -> FakeQuant:
         """Fill the quantizer slot at ``side``; ``options`` are those of `FakeQuant`.
@@ -81,6 +91,7 @@ class Compressed:
             per: one range for the whole ``"tensor"`` or one per ``"channel"``.
             range: ``"measured"``, or ``"learned"`` for a `LearnedQuant`.
             channels: number of channels, where the layer does not know it.
+            axis: the dimension of the channels, by default that of this kind of layer.
             **options: of `FakeQuant`; symmetric by default at the weight only.
 
         Raises:
@@ -91,7 +102,8 @@ class Compressed:
         self._free(side, "quant")
         count = self._count(side, "quant", channels) if per == "channel" else None
         options = {"symmetric": side == "weight"} | options
-        options |= {"channels": count, "axis": self._axis(side), "device": self._device()}
+        axis = self._axis(side) if axis is None else axis
+        options |= {"channels": count, "axis": axis, "device": self._device()}
         quant = make_quant(bits, ranging=range, **options)
         setattr(self, f"{side}_quant", quant.train(self.training))  # type: ignore[attr-defined]
         return quant
@@ -122,7 +134,8 @@ class Compressed:
         (keep,) = self._keeps(masks, "output")
         if keep is not None:
             for parameter in self.parameters(recurse=False):  # type: ignore[attr-defined]
-                yield parameter, keep
+                if len(parameter) == len(keep):  # a PReLU may have one number for all channels
+                    yield parameter, keep
 
     def _keeps(self, masks: Container[ChannelMask] | None, *sides: str) -> list[Tensor | None]:
         found = [self.slot(side, "mask") for side in sides]

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from qprune.flow import Shape, trace
-from qprune.layers import Align, ChannelMask, sites
+from qprune.layers import Align, ChannelMask, sites, take_apart
 from qprune.report.costs import LayerCost, layer_costs, summed
 from qprune.report.tables import as_plain, kept, short, table
 from qprune.shrink import Shrunk, record
+from qprune.shrink.unused import LeftOut
 from qprune.zoo import deployed
 
 HEADER = ("layer", "type", "in", "out", "parameters", "MACs", "left", "packed", "left")
@@ -82,6 +83,7 @@ class ShrinkReport:
         masks_left: sites whose masks stay, since their channels could not be cut.
         folded: normalizations that became part of a convolution.
         unfolded: normalizations that did not, and why; empty where folding was not asked for.
+        left_out: modules that are gone because they never run in eval mode, by their paths.
         notes: why the network is smaller or larger than its masks tell, in sentences.
     """
 
@@ -96,6 +98,7 @@ class ShrinkReport:
     masks_left: tuple[str, ...] = ()
     folded: tuple[str, ...] = ()
     unfolded: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -124,7 +127,9 @@ def report_shrunk(net: nn.Module, shrunk: Shrunk, example: Any) -> ShrinkReport:
     Example:
         >>> print(report_shrunk(net, shrink_with_facts(net, example), example))
     """
-    net, one = deployed(net), tree_map_only(Tensor, lambda x: x[:1], example)
+    net = copy.deepcopy(deployed(net))
+    take_apart(net)
+    one = tree_map_only(Tensor, lambda x: x[:1], example)
     nets = (_unmasked(net), net, _unmasked(shrunk.net))
     before, by_masks, after = (layer_costs(each, trace(each, one)) for each in nets)
     total = ShrinkTotal(*(summed(rows, name) for name in ("parameters", "macs", "packed_bytes")
@@ -140,6 +145,7 @@ def report_shrunk(net: nn.Module, shrunk: Shrunk, example: Any) -> ShrinkReport:
         scatters=len(scatters),
         scattered_channels=sum(scatters),
         held=shrunk.analysis.held,
+        left_out=shrunk.analysis.unused,
         masks_left=tuple(site.name for site in sites(shrunk.net) if site.mask is not None),
         folded=tuple(fold.norm for fold in shrunk.folds),
         unfolded=shrunk.unfolded,
@@ -160,8 +166,9 @@ def _unmasked(net: nn.Module) -> nn.Module:
 
 
 def _changes(before: Sequence[LayerCost], after: dict[str, LayerCost], small: nn.Module) -> Iterator[LayerChange]:
+    modules = dict(small.named_modules())
     for row in before:
-        kind = type(small.get_submodule(row.path)).__name__
+        kind = type(modules[row.path]).__name__ if row.path in modules else LeftOut.__name__
         left = after.get(row.path, LayerCost(row.path, kind))  # without parameters it has no line any more
         pairs = ((getattr(row, name), getattr(left, name)) for name in
                  ("channels_in", "channels_out", "parameters", "macs", "packed_bytes"))  # fmt: skip
@@ -245,6 +252,7 @@ def _unremoved(report: ShrinkReport) -> Iterator[str]:
         ("Held, so that channels around it stay", report.held),
         ("Masks that stay", report.masks_left),
         ("Normalizations that stay", report.unfolded),
+        ("Left out, since they never run in eval mode", report.left_out),
     ):
         if lines:
             yield from ("", f"{title}:", *(f"  {line}" for line in lines))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from qprune.flow import Call, Flow
 from qprune.layers import Compressed
-from qprune.shrink.constants import Mode, channels, unknown
+from qprune.shrink.constants import Mode, unknown
 from qprune.shrink.cut import Cut, Joint, cut_of
 from qprune.shrink.layer_rules import Layer, at_least_one
 from qprune.shrink.placing import constants_of, placed
@@ -29,6 +29,7 @@ class Analysis:
     # by module path, the layer's own output and (first argument's) input channels that stay
     kept: Mapping[str, tuple[Tensor, Tensor]]
     held: tuple[str, ...]  # what keeps channels around it from going, in sentences
+    unused: tuple[str, ...] = ()  # modules with parameters that never run, by their paths
 
 
 def analyse(net: nn.Module, flow: Flow, mode: Mode) -> Analysis:
@@ -56,7 +57,7 @@ def analyse(net: nn.Module, flow: Flow, mode: Mode) -> Analysis:
     cuts = {str(path): _cut(rule, values, made, present) for path, rule in layers.items()}
     held = dict.fromkeys(rule.reason for rule in rules if rule.reason and _holds(rule, values, needed))
     seen = dict.fromkeys(text for index, text in _seen(flow) if _goes(index, rules, values, needed))
-    return Analysis({path: cut for path, cut in cuts.items() if cut is not None}, kept, (*held, *seen))
+    return Analysis({path: cut for path, cut in cuts.items() if cut is not None}, kept, (*held, *seen), flow.unused)
 
 
 def follow(net: nn.Module, flow: Flow, mode: Mode) -> tuple[list[Rule], list[Tensor], list[Tensor]]:
@@ -75,7 +76,7 @@ def follow(net: nn.Module, flow: Flow, mode: Mode) -> tuple[list[Rule], list[Ten
     """
     rules = _rules(net, flow, mode)
     values = _forwards(flow, rules)
-    return rules, values, _backwards(flow, rules)
+    return rules, values, _backwards(flow, rules, values)
 
 
 def _rules(net: nn.Module, flow: Flow, mode: Mode) -> list[Rule]:
@@ -126,10 +127,8 @@ def sharing(net: nn.Module) -> dict[str, str]:
 
 def _of_arguments(call: Call, table: Sequence[Tensor], outside: Callable[[int], Tensor]) -> list[Tensor]:
     found = []
-    for maker, shape in zip(call.inputs, call.shapes, strict=True):
-        count = channels(shape)
-        known = maker >= 0 and len(table[maker]) == count
-        found.append(table[maker] if known else outside(count))
+    for maker, count, matched in zip(call.inputs, call.counts, call.matched, strict=True):
+        found.append(table[maker] if matched else outside(count))
     return found
 
 
@@ -143,17 +142,18 @@ def _forwards(flow: Flow, rules: list[Rule]) -> list[Tensor]:
     return values
 
 
-def _backwards(flow: Flow, rules: list[Rule]) -> list[Tensor]:
+def _backwards(flow: Flow, rules: list[Rule], values: list[Tensor]) -> list[Tensor]:
     # the network's outputs are read; so is, for all we know, what no call on record reads (y[:, :3] = x leaves none),
     # and what a hook sees
     read = {maker for call in flow.calls for maker in call.inputs} - set(flow.outputs) - set(flow.watched)
-    needed = [torch.full((channels(call.shape),), call.index not in read) for call in flow.calls]
+    needed = [torch.full((call.count,), call.index not in read) for call in flow.calls]
     for rule in reversed(rules):
-        for maker, wanted in zip(rule.call.inputs, rule.wanted(needed[rule.call.index]), strict=True):
+        call, read_behind = rule.call, needed[rule.call.index]
+        if not isinstance(rule, Layer):  # a constant is made of constants, which stay, or is a product with 0
+            read_behind = read_behind & values[call.index].isnan()
+        for maker, matched, wanted in zip(call.inputs, call.matched, rule.wanted(read_behind), strict=True):
             if maker >= 0:
-                needed[maker] = (
-                    needed[maker] | wanted if len(wanted) == len(needed[maker]) else torch.ones_like(needed[maker])
-                )
+                needed[maker] = needed[maker] | wanted if matched else torch.ones_like(needed[maker])
     return needed
 
 
@@ -171,9 +171,9 @@ def _present(flow: Flow, rules: list[Rule], values: list[Tensor], needed: list[T
             call = rule.call
             arguments = _of_arguments(call, present, lambda count: torch.ones(count, dtype=torch.bool))
             result, arguments = rule.closed(present[call.index], arguments)
-            pairs = [(call.index, result), *zip(call.inputs, arguments, strict=True)]
-            for index, wanted in pairs:
-                if index >= 0 and len(wanted) == len(present[index]) and (wanted & ~present[index]).any():
+            given = zip(call.inputs, arguments, call.matched, strict=True)
+            for index, wanted in [(call.index, result), *((maker, each) for maker, each, fits in given if fits)]:
+                if (wanted & ~present[index]).any():
                     present[index] = present[index] | wanted
                     changed = True
     return present
@@ -187,9 +187,9 @@ def _whole(flow: Flow) -> Iterator[int]:
     for call in flow.calls:
         if call.index in flow.outputs or call.index not in read:
             yield call.index
-        for maker, shape in zip(call.inputs, call.shapes, strict=True):
-            if maker >= 0 and channels(shape) != channels(flow.calls[maker].shape):
-                yield maker
+        yield from (
+            maker for maker, matched in zip(call.inputs, call.matched, strict=True) if maker >= 0 and not matched
+        )
 
 
 def _cut(rule: Layer, values: list[Tensor], needed: list[Tensor], present: list[Tensor]) -> Cut | None:
@@ -215,9 +215,10 @@ def _cut(rule: Layer, values: list[Tensor], needed: list[Tensor], present: list[
         arguments=tuple(arguments),
         result=result,
         masks=rule.settled_masks(),
+        axis=call.axis,
         added_bias=None if bias is None else tuple(bias.tolist()),
     )
-    return None if cut == cut_of(rule.layer, tuple(map(len, inputs)), len(outputs)) else cut
+    return None if cut == cut_of(rule.layer, tuple(map(len, inputs)), len(outputs), call.axis) else cut
 
 
 def _joint(sources: Tensor, exists: Tensor, wanted: Tensor, values: Tensor | None = None) -> Joint | None:
@@ -258,8 +259,8 @@ def _holds(rule: Rule, values: list[Tensor], needed: list[Tensor]) -> bool:
         return True
     if not needed[rule.call.index].all():
         return True
-    for maker, shape in zip(rule.call.inputs, rule.call.shapes, strict=True):
-        if maker >= 0 and len(values[maker]) == channels(shape) and not values[maker].isnan().all():
+    for maker, matched in zip(rule.call.inputs, rule.call.matched, strict=True):
+        if matched and not values[maker].isnan().all():
             return True
     return False
 
@@ -271,7 +272,9 @@ def _goes(index: int, rules: list[Rule], values: list[Tensor], needed: list[Tens
     wanted = [
         each
         for rule in rules
-        for maker, each in zip(rule.call.inputs, rule.wanted(needed[rule.call.index]), strict=True)
-        if maker == index and len(each) == len(needed[index])
+        for maker, each, matched in zip(
+            rule.call.inputs, rule.wanted(needed[rule.call.index]), rule.call.matched, strict=True
+        )
+        if maker == index and matched
     ]
     return bool(wanted) and not torch.stack(wanted).any(0).all()

@@ -12,7 +12,7 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
-from qprune.flow import Call, Given, Shape
+from qprune.flow import Call, Given, Layout, Shape
 from qprune.layers import ChannelMask, FakeQuant
 
 
@@ -31,22 +31,16 @@ def unknown(count: int) -> Tensor:
     return torch.full((count,), torch.nan)
 
 
-def channels(shape: Shape) -> int:
-    """Channels of a tensor: its size at dimension 1; 1 where there is none.
-
-    Example:
-        >>> channels((2, 3, 5, 7)), channels((4,))
-        (3, 1)
-    """
-    return shape[1] if len(shape) > 1 else 1
-
-
-def as_image(values: Tensor, shape: Shape) -> Tensor:
+def as_image(values: Tensor, shape: Shape, layout: Layout) -> Tensor:
     """One pixel with these channels, of as many dimensions as ``shape``."""
-    return values.view(1, -1, *[1] * (len(shape) - 2)) if len(shape) > 1 else values
+    if len(layout) == 1:  # a layer's own channels may be others than those of its tensors
+        return values.view([-1 if dim in layout else 1 for dim in range(len(shape))])
+    return values.view([side if dim in layout else 1 for dim, side in enumerate(shape)])
 
 
-def compressed(values: Tensor, shape: Shape, mask: ChannelMask | None, quant: FakeQuant | None, mode: Mode) -> Tensor:
+def compressed(
+    values: Tensor, shape: Shape, layout: Layout, mask: ChannelMask | None, quant: FakeQuant | None, mode: Mode
+) -> Tensor:
     """The channels behind a mask and a quantizer."""
     masked = mask is not None and mode.settled(mask)
     if mask is not None and masked:
@@ -54,17 +48,16 @@ def compressed(values: Tensor, shape: Shape, mask: ChannelMask | None, quant: Fa
     if quant is None:
         return values
     if not mode.training:
-        return _quantized(values, shape, quant)
+        return _quantized(as_image(values, shape, layout), quant).flatten()
     stays = masked or quant.arithmetic.origin(quant.range, quant.symmetric) is None  # a 0 in training
     return values if stays else unknown(len(values))
 
 
 @torch.no_grad()
-def _quantized(values: Tensor, shape: Shape, quant: FakeQuant) -> Tensor:
+def _quantized(values: Tensor, quant: FakeQuant) -> Tensor:
     trains, quant.training = quant.training, False
     try:
-        known = as_image(values.nan_to_num(), shape).to(quant.scale.device)
-        result = quant(known).flatten().cpu()
+        result = quant(values.nan_to_num().to(quant.scale.device)).cpu()
     finally:
         quant.training = trains
     return torch.where(values.isnan(), values, result)
@@ -78,7 +71,8 @@ def zeros_alone(values: Tensor) -> Tensor:
 @torch.no_grad()
 def replay(call: Call, values: list[Tensor]) -> Tensor | None:
     """Run a function on one pixel with these channels; None if that gives another number of channels than it should."""
-    given = iter([as_image(each.clone(), shape) for each, shape in zip(values, call.shapes, strict=True)])
+    images = zip(values, call.shapes, call.layouts, strict=True)
+    given = iter([as_image(each.clone(), shape, layout) for each, shape, layout in images])
 
     def fill(argument: Any) -> Any:
         if isinstance(argument, Given):
@@ -95,7 +89,7 @@ def replay(call: Call, values: list[Tensor]) -> Tensor | None:
         result = results if isinstance(results, Tensor) else results[call.part]
     except (RuntimeError, IndexError, ValueError, TypeError):
         return None
-    return result.flatten().float() if result.numel() == channels(call.shape) else None
+    return result.flatten().float() if result.numel() == call.count else None
 
 
 def flattened(call: Call) -> bool:

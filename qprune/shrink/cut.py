@@ -8,7 +8,7 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from qprune.layers import ALIGNED, HOSTS, Align, Aligned, Compressed, CompressedWeight, bare, cut_parameter, in_place_of
-from qprune.shrink.weights import WEIGHTED, input_count, output_count, rows
+from qprune.shrink.weights import TRANSPOSED, WEIGHTED, input_count, output_count, rows
 
 Joint = tuple[tuple[int, float], ...]  # for each channel the place of the one it is, or -1 and a constant
 Take = Callable[[Tensor], Tensor]  # from a tensor of a parameter's old shape to what stays of it
@@ -25,16 +25,17 @@ class Cut:
     masks: tuple[str, ...] = ()  # sides whose masks go: what they dropped does not exist any more
     # what constant inputs that go add to the output channels that stay; None if nothing
     added_bias: tuple[float, ...] | None = None
+    axis: int = 1  # the dimension along which channels are gathered and scattered
 
 
-def cut_of(layer: nn.Module, inputs: tuple[int, ...], outputs: int) -> Cut:
+def cut_of(layer: nn.Module, inputs: tuple[int, ...], outputs: int, axis: int = 1) -> Cut:
     """The cut that leaves a layer with so many channels as it is."""
     arguments: tuple[Joint | None, ...] = tuple(None for _ in inputs)
     result = None
     if isinstance(layer, Aligned):
         arguments, result = tuple(_joint(align) for align in layer.arguments), _joint(layer.result)
     whole = tuple(tuple(range(count)) for count in inputs)
-    return Cut(whole, tuple(range(outputs)), arguments, result)
+    return Cut(whole, tuple(range(outputs)), arguments, result, axis=axis)
 
 
 def _joint(align: Any) -> Joint | None:
@@ -83,16 +84,21 @@ def _takes(layer: Any, cut: Cut) -> dict[str, Take]:
     else:
         names = ("weight", "bias", "running_mean", "running_var")
     for name in names:
-        if isinstance(getattr(layer, name, None), Tensor):
+        if isinstance(getattr(layer, name, None), Tensor) and not _is_shared(layer):
             takes[name] = lambda tensor: tensor[outputs]
     return takes
+
+
+def _is_shared(layer: Any) -> bool:
+    # one number for all channels, or all channels for one number
+    return isinstance(layer, nn.LayerNorm) or (isinstance(layer, nn.PReLU) and layer.num_parameters == 1)
 
 
 def _weight_take(layer: Any, cut: Cut) -> Take:
     groups = getattr(layer, "groups", 1)
     outputs, inputs = torch.tensor(cut.outputs), torch.tensor(cut.inputs[0])
     if groups == 1:
-        out_axis, in_axis = (1, 0) if isinstance(layer, nn.ConvTranspose2d) else (0, 1)
+        out_axis, in_axis = (1, 0) if isinstance(layer, TRANSPOSED) else (0, 1)
         return lambda w: _laid_out(
             w.index_select(out_axis, outputs.to(w.device)).index_select(in_axis, inputs.to(w.device)), w
         )
@@ -120,7 +126,7 @@ def _resize(layer: Any, cut: Cut) -> None:
     count = len(cut.outputs)
     if isinstance(layer, nn.Linear):
         layer.in_features, layer.out_features = len(cut.inputs[0]), count
-    elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+    elif isinstance(layer, WEIGHTED):
         if layer.groups > 1:
             per_group = layer.out_channels // layer.groups
             layer.groups = len({output // per_group for output in cut.outputs})
@@ -128,6 +134,8 @@ def _resize(layer: Any, cut: Cut) -> None:
     elif isinstance(layer, nn.GroupNorm):
         layer.num_groups = count // (layer.num_channels // layer.num_groups)
         layer.num_channels = count
+    elif isinstance(layer, nn.PReLU):
+        layer.num_parameters = count if layer.num_parameters > 1 else 1
     elif hasattr(layer, "num_features"):
         layer.num_features = count
 
@@ -184,15 +192,16 @@ def _rejoin(net: nn.Module, layer: nn.Module, cut: Cut) -> None:
         return
     layer.__class__ = ALIGNED[kind]
     aligns = [
-        None if joint is None else in_place_of(layer, _align(joint), net) for joint in (*cut.arguments, cut.result)
+        None if joint is None else in_place_of(layer, _align(joint, cut.axis), net)
+        for joint in (*cut.arguments, cut.result)
     ]
     assert isinstance(layer, Aligned)
     layer.align(aligns[:-1], aligns[-1])
 
 
-def _align(joint: Joint) -> Align:
+def _align(joint: Joint, axis: int) -> Align:
     index, fill = zip(*joint, strict=True) if joint else ((), ())
-    return Align(index, fill)
+    return Align(index, fill, axis)
 
 
 @frozen
@@ -203,6 +212,7 @@ class Origin:
     outputs: tuple[int, ...]  # those of the output channels
     masks: Mapping[str, tuple[bool, ...]]  # what the masks that went kept, by their side
     bias: bool = False  # whether the layer got a bias that it did not have
+    axis: int = 1  # the dimension along which its tensors' channels lie
 
 
 def _remember(layer: Any, cut: Cut, masks: Mapping[str, tuple[bool, ...]]) -> None:
@@ -214,4 +224,4 @@ def _remember(layer: Any, cut: Cut, masks: Mapping[str, tuple[bool, ...]]) -> No
         inputs = tuple(tuple(old[index] for index in new) for old, new in pairs)
         outputs = tuple(before.outputs[index] for index in cut.outputs)
         masks, bias = {**before.masks, **masks}, before.bias or bias
-    layer.origin = Origin(inputs, outputs, masks, bias)
+    layer.origin = Origin(inputs, outputs, masks, bias, cut.axis)

@@ -119,9 +119,10 @@ class _Comparison:
     def _picked(self, path: str, side: str, tensor: Tensor, like: Tensor) -> Tensor:
         """The channels of a tensor of ``before`` that a layer of ``after`` still has, on its input or output side."""
         old, new = self.before.get_submodule(path), self.after.get_submodule(path)
-        left, axis = _channels_left(new, side), getattr(new, "channel_axis", 1)
+        left = _channels_left(new, side)
         if left is None or tensor.dim() < 2 or tensor.shape == like.shape:
             return tensor
+        axis: int = getattr(new.origin, "axis", 1)
         earlier = _channels_left(old, side)
         place = {each: i for i, each in enumerate(range(tensor.shape[axis]) if earlier is None else earlier)}
         if not all(each in place for each in left):

@@ -112,8 +112,7 @@ def _why_not_ahead(flow: Flow, call: Call) -> str | None:
 
 def _is_weighted(call: Call) -> bool:
     # of channels at dimension 1: a linear layer takes those at the last
-    rank = 2 if isinstance(call.layer, nn.Linear) else 4
-    return isinstance(call.layer, WEIGHTED) and adjustable(call.layer) and len(call.shape) == rank
+    return isinstance(call.layer, WEIGHTED) and adjustable(call.layer) and call.layout == (1,) == call.layouts[0]
 
 
 def _is_tied(flow: Flow, call: Call) -> bool:

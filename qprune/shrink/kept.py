@@ -9,7 +9,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from qprune.flow import Call, Flow
 from qprune.shrink.analysis import follow
-from qprune.shrink.constants import Mode, channels
+from qprune.shrink.constants import Mode
 from qprune.shrink.layer_rules import Layer
 from qprune.shrink.rule import Rule
 from qprune.shrink.weights import input_count, output_count
@@ -61,4 +61,4 @@ def _sizes(call: Call) -> tuple[int, int]:
     layer: Any = call.layer
     if isinstance(layer, (_ConvNd, nn.Linear)):
         return input_count(layer), output_count(layer)
-    return channels(call.shapes[0]), channels(call.shape)
+    return call.counts[0], call.count

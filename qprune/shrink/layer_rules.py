@@ -8,13 +8,19 @@ from torch import Tensor, nn
 
 from qprune.flow import Call
 from qprune.layers import CHANNELWISE, Align, Aligned, ChannelMask, Compressed
-from qprune.shrink.constants import Mode, as_image, channels, compressed, unknown, zeros_alone
+from qprune.shrink.constants import Mode, as_image, compressed, unknown, zeros_alone
 from qprune.shrink.rule import Rule
 
 # What is the same at every position stays so; no values are put at the borders, or minus infinity.
 CONSTANT_KEEPING = (
-    nn.MaxPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d, nn.Upsample, nn.ReflectionPad2d, nn.ReplicationPad2d,
-    nn.Dropout, nn.Dropout2d, nn.Identity,
+    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
+    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.Upsample, nn.ReflectionPad1d,
+    nn.ReflectionPad2d, nn.ReflectionPad3d, nn.ReplicationPad1d, nn.ReplicationPad2d, nn.ReplicationPad3d,
+    nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.Identity,
+)  # fmt: skip
+# Of these it is only known that zeros stay zeros.
+ZERO_KEEPING = (
+    nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.AvgPool1d, nn.AvgPool3d, nn.PReLU, nn.LPPool2d,
 )  # fmt: skip
 
 
@@ -93,12 +99,12 @@ class Layer(Rule, ABC):
     def wanted(self, needed: Tensor) -> list[Tensor]:
         """The channels behind the inputs that stay, but for constants, which a layer can make itself."""
         if self.idle(needed):
-            return [torch.zeros(channels(shape), dtype=torch.bool) for shape in self.call.shapes]
+            return [torch.zeros(count, dtype=torch.bool) for count in self.call.counts]
         _, inputs = self.kept(needed)
         return [self._read(slot, stay) for slot, stay in enumerate(inputs)]
 
     def _read(self, slot: int, stay: Tensor) -> Tensor:
-        wanted = torch.zeros(channels(self.call.shapes[slot]), dtype=torch.bool)
+        wanted = torch.zeros(self.call.counts[slot], dtype=torch.bool)
         wanted[self.sources(slot)[stay & self.entered[slot].isnan()]] = True
         return wanted
 
@@ -107,12 +113,12 @@ class Layer(Rule, ABC):
         align = self.layer.arguments[slot] if isinstance(self.layer, Aligned) else None
         if isinstance(align, Align):
             return _index(align)
-        return torch.arange(channels(self.call.shapes[slot]))
+        return torch.arange(self.call.counts[slot])
 
     def targets(self) -> Tensor:
         """For each channel of the result the output channel of the layer itself; -1 for a constant."""
         result = self.layer.result if isinstance(self.layer, Aligned) else None
-        return torch.arange(channels(self.call.shape)) if result is None else _index(result)
+        return torch.arange(self.call.count) if result is None else _index(result)
 
     def slot(self, side: str, kind: str) -> Any:
         """The mask or quantizer at a side, or None."""
@@ -129,8 +135,10 @@ class Layer(Rule, ABC):
         mask: ChannelMask | None = self.slot(side, "mask")
         return mask is not None and not self.mode.settled(mask)
 
-    def _at(self, side: str, values: Tensor, shape: tuple[int, ...]) -> Tensor:
-        return compressed(values, shape, self.slot(side, "mask"), self.slot(side, "quant"), self.mode)
+    def behind(self, values: Tensor) -> Tensor:
+        """The channels of its own output behind the mask and the quantizer there."""
+        mask, quant = self.slot("output", "mask"), self.slot("output", "quant")
+        return compressed(values, self.call.shape, self.call.layout, mask, quant, self.mode)
 
 
 def _index(align: Align) -> Tensor:
@@ -157,7 +165,7 @@ class Summed(Layer):
 
     def own(self, values: list[Tensor]) -> Tensor:
         """The sums."""
-        return self._at("output", torch.stack(values).sum(0), self.call.shape)
+        return self.behind(torch.stack(values).sum(0))
 
 
 class Concatenated(Layer):
@@ -165,7 +173,7 @@ class Concatenated(Layer):
 
     def own(self, values: list[Tensor]) -> Tensor:
         """One behind the other."""
-        return self._at("output", torch.cat(values), self.call.shape)
+        return self.behind(torch.cat(values))
 
     def inputs_for(self, outputs: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Each argument's own."""
@@ -177,23 +185,23 @@ class Channelwise(Layer):
 
     def own(self, values: list[Tensor]) -> Tensor:
         """Run it on the constants, where that tells what it does to them."""
-        return self._at("output", self._alone(values[0]), self.call.shape)
+        return self.behind(self._alone(values[0]))
 
     def _alone(self, values: Tensor) -> Tensor:
         layer = self.layer
         if isinstance(layer, nn.modules.batchnorm._NormBase):
             return self._normalized(values)
-        if isinstance(layer, nn.GroupNorm):
+        if isinstance(layer, (nn.GroupNorm, nn.LayerNorm)):
             return self._group_normalized(values)
         if isinstance(layer, CONSTANT_KEEPING):
             return values
         if isinstance(layer, nn.AvgPool2d):
             alone = layer.padding in (0, (0, 0)) and not layer.ceil_mode and layer.divisor_override is None
             return values if alone else zeros_alone(values)
-        if isinstance(layer, nn.ZeroPad2d):
+        if isinstance(layer, ZERO_KEEPING):
             return zeros_alone(values)
         plain: Any = next(kind for kind in CHANNELWISE if isinstance(layer, kind))
-        result = plain.forward(layer, as_image(values.clone(), self.call.shape)).detach().flatten()
+        result = plain.forward(layer, as_image(values.clone(), self.call.shape, self.call.layout)).detach().flatten()
         return torch.where(values.isnan(), torch.nan, result)
 
     def _normalized(self, values: Tensor) -> Tensor:
@@ -208,7 +216,7 @@ class Channelwise(Layer):
 
     def _group_normalized(self, values: Tensor) -> Tensor:
         layer, shift = self.layer, torch.zeros_like(values)
-        if layer.affine:
+        if layer.affine if isinstance(layer, nn.GroupNorm) else layer.elementwise_affine:
             if self.mode.training:
                 return unknown(len(values))
             if layer.bias is not None:
@@ -216,13 +224,13 @@ class Channelwise(Layer):
         return torch.where(self._by_group(values == 0, all_of=True), shift, torch.nan)
 
     def _by_group(self, flags: Tensor, all_of: bool) -> Tensor:
-        groups = flags.view(self.layer.num_groups, -1)
+        groups = flags.view(getattr(self.layer, "num_groups", 1), -1)  # a LayerNorm has one
         found = groups.all(1) if all_of else groups.any(1)
         return found.repeat_interleave(groups.shape[1])
 
     def inputs_for(self, outputs: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The same; of a group normalization whole groups, zeros included, since they take part in the statistics."""
-        if isinstance(self.layer, nn.GroupNorm):
+        if isinstance(self.layer, (nn.GroupNorm, nn.LayerNorm)):
             outputs = self._by_group(outputs, all_of=False)
         return outputs, [outputs]
 

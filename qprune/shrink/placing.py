@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from qprune.flow import NORMS, Shape
 from qprune.layers import Compressed
-from qprune.shrink.constants import channels
 from qprune.shrink.layer_rules import Concatenated, Layer
 from qprune.shrink.rule import Rule
 
@@ -70,9 +69,9 @@ class _Places:
         return bool(adapt) and all(adapt) and not rule.idle(self.needed[index])
 
     def joints(self, rule: Rule) -> Iterator[tuple[int, int]]:
-        """The arguments that were made by a call of as many channels: each one's place, and the call."""
-        for slot, (maker, shape) in enumerate(zip(rule.call.inputs, rule.call.shapes, strict=True)):
-            if maker >= 0 and len(self.values[maker]) == channels(shape):
+        """The arguments that are read with the channels they were made with: each one's place, and the call."""
+        for slot, (maker, matched) in enumerate(zip(rule.call.inputs, rule.call.matched, strict=True)):
+            if matched:
                 yield slot, maker
 
     def _kept(self, rule: Layer) -> tuple[Tensor, dict[int, Tensor]]:
@@ -156,4 +155,4 @@ def _aligned(wanted: Tensor, given: Tensor, shape: Shape) -> int:
 
 
 def _size(chosen: Tensor, shape: Shape) -> int:
-    return int(chosen.sum()) * prod(shape[2:])
+    return int(chosen.sum()) * prod(shape[1:]) // max(len(chosen), 1)

@@ -33,14 +33,6 @@ def _leaves_channels(index: Any, rank: int) -> bool:
     return index[:2] == (WHOLE, WHOLE)
 
 
-def reduces_positions(call: Call) -> bool:
-    """Whether it makes one value of several positions of a channel."""
-    dims = _argument(call, 1, "dim")
-    dims = (dims,) if isinstance(dims, int) else dims
-    rank = len(call.shapes[0])
-    return isinstance(dims, (tuple, list)) and len(dims) > 0 and all(dim % rank >= 2 for dim in dims)
-
-
 def pads_positions(call: Call) -> bool:
     """Whether it puts something around the positions, and nothing around the channels."""
     sizes = _argument(call, 1, "pad")
@@ -61,10 +53,15 @@ def pads_with(call: Call) -> tuple[str, float]:
     return _argument(call, 2, "mode") or "constant", _argument(call, 3, "value") or 0.0
 
 
-def has_free_tensor(call: Call) -> bool:
-    """Whether one of its arguments is a parameter, a buffer or a constant with dimensions: nothing will cut that."""
+def free_tensors(call: Call) -> list[Given]:
+    """The parameters, buffers and constants with dimensions among its arguments: nothing will cut them."""
     leaves = tree_leaves((call.arguments, dict(call.options)))
-    return any(isinstance(leaf, Given) and leaf.maker is None and len(leaf.shape) > 0 for leaf in leaves)
+    return [leaf for leaf in leaves if isinstance(leaf, Given) and leaf.maker is None and len(leaf.shape) > 0]
+
+
+def has_free_tensor(call: Call) -> bool:
+    """Whether there is any of these."""
+    return bool(free_tensors(call))
 
 
 def _argument(call: Call, place: int, name: str) -> Any:

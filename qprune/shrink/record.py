@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from qprune.errors import CheckpointError
-from qprune.layers import Align, Compressed
+from qprune.layers import Align, Aligned, Compressed
 from qprune.shrink.cut import Cut, Joint, Origin, apply_cuts, cut_of
 from qprune.shrink.fold import Fold, apply_fold
+from qprune.shrink.unused import LeftOut, leave_out
 
 
 def record(net: nn.Module) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def record(net: nn.Module) -> dict[str, Any]:
 
     Returns:
         ``{"cuts": {path: {"inputs", "outputs", "arguments", "result", "masks", "bias"}}, "folds": [...]}``, tensors and
-        plain types; both are empty for a network that was never shrunk.
+        plain types; both are empty for a network that was never shrunk. With ``"left_out"``, paths, if there are any.
 
     Example:
         >>> record(nn.Conv2d(2, 3, 1))
@@ -29,7 +30,9 @@ def record(net: nn.Module) -> dict[str, Any]:
     modules = dict(net.named_modules())
     cuts = {path: _cut(module) for path, module in modules.items() if hasattr(module, "origin")}
     folds = [module.fold for module in modules.values() if isinstance(getattr(module, "fold", None), Fold)]
-    return {"cuts": cuts, "folds": [[fold.norm, fold.weighted, fold.before] for fold in folds]}
+    left_out = [path for path, module in modules.items() if isinstance(module, LeftOut)]
+    recorded = {"cuts": cuts, "folds": [[fold.norm, fold.weighted, fold.before] for fold in folds]}
+    return recorded | ({"left_out": left_out} if left_out else {})
 
 
 def _cut(layer: Any) -> dict[str, Any]:
@@ -42,7 +45,15 @@ def _cut(layer: Any) -> dict[str, Any]:
         "result": _joint(present.result),
         "masks": {side: torch.tensor(keep) for side, keep in origin.masks.items()},
         "bias": origin.bias,
+        **_axis(layer),
     }
+
+
+def _axis(layer: Any) -> dict[str, int]:
+    # dimension 1 goes without saying
+    aligns = [*layer.arguments, layer.result] if isinstance(layer, Aligned) else []
+    others = [align.axis for align in aligns if isinstance(align, Align) and align.axis != 1]
+    return {"axis": others[0]} if others else {}
 
 
 def _numbers(values: tuple[int, ...]) -> Tensor:
@@ -79,6 +90,7 @@ def rebuild(net: nn.Module, recorded: Mapping[str, Any], source: Any = "The reco
         taken = apply_cuts(net, cuts)
         for norm, weighted, before in recorded["folds"]:
             apply_fold(net, Fold(norm, weighted, before))
+        leave_out(net, recorded.get("left_out", ()))
     except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{source} was cut out of another network than this one ({error}). Build the network it was trained as."
@@ -102,6 +114,7 @@ def _to_cut(layer: Any, entry: Mapping[str, Any]) -> Cut:
         result=_to_joint(entry["result"]),
         masks=tuple(side for side in entry["masks"] if side not in gone),
         added_bias=(0.0,) * len(outputs) if gains else None,
+        axis=entry.get("axis", 1),
     )
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from qprune.flow import Call
-from qprune.shrink.constants import Mode, channels, unknown
+from qprune.shrink.constants import Mode, unknown
 
 
 class Rule:
@@ -30,11 +30,11 @@ class Rule:
 
     def values(self, values: list[Tensor]) -> Tensor:
         """The channels of the result, given those of each argument; see `qprune.shrink.constants`."""
-        return unknown(channels(self.call.shape))
+        return unknown(self.call.count)
 
     def wanted(self, needed: Tensor) -> list[Tensor]:
         """The channels of each argument that are read, given those of the result that are."""
-        return [torch.ones(channels(shape), dtype=torch.bool) for shape in self.call.shapes]
+        return [torch.ones(count, dtype=torch.bool) for count in self.call.counts]
 
     def closed(self, present: Tensor, arguments: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """The channels of the result and of the arguments that must exist, given those that must exist at least.

@@ -4,10 +4,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from qprune.flow import Call, Given
+from qprune.flow import ELEMENTWISE, Call, Given
+from qprune.flow.layouts import MOVING_LAYERS
 from qprune.layers import ALIGNED, CHANNELWISE, HOSTS, Aligned, Compressed
 from qprune.shrink.constants import Mode, flattened
-from qprune.shrink.function_rules import Flattened, Pointwise, function_rule
+from qprune.shrink.function_rules import Flattened, Gated, Moved, Pointwise, function_rule
 from qprune.shrink.layer_rules import Channelwise, Concatenated, Layer, Summed
 from qprune.shrink.positions import has_free_tensor
 from qprune.shrink.rule import Rule
@@ -66,8 +67,14 @@ def shared_rule(call: Call, mode: Mode) -> Rule:
 
 def _layer_rule(call: Call, mode: Mode) -> Rule:
     layer = call.layer
-    if flattened(call) and isinstance(layer, nn.Flatten):
+    if isinstance(layer, nn.Flatten) and flattened(call) and call.layouts == ((1,),):
         return Flattened(call, mode)
+    if isinstance(layer, MOVING_LAYERS) and call.moves is not None:
+        return Moved(call, mode)
+    if type(layer) is nn.GLU and len(call.shapes) == 1 and call.counts[0] == 2 * call.count:
+        return Gated(call, mode)
+    if len(call.layout) != 1:
+        return Shared(call, mode) if type(layer) in ELEMENTWISE and _regular(call) else Rule(call, mode)
     if not adjustable(layer) or has_free_tensor(call) or not _alignable(call):
         return Rule(call, mode)
     for kinds, rule in RULES:
@@ -86,12 +93,14 @@ def _regular(call: Call) -> bool:
     # a batch with channels at dimension 1, before and after
     layer, rank = call.layer, len(call.shape)
     if isinstance(layer, nn.Linear):
-        return rank == 2
-    if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-        return rank == 4
+        return rank >= 2
+    if isinstance(layer, WEIGHTED):
+        return rank == layer.weight.dim()
     if isinstance(layer, Concat):
         return layer.dim == 1 and rank >= 2
-    alike = all(shape[1] == call.shape[1] for shape in call.shapes if len(shape) == rank >= 2)
+    if isinstance(layer, nn.LayerNorm):
+        return rank >= 2 and len(layer.normalized_shape) == 1
+    alike = all(count == call.count for count in call.counts) and all(each == call.layout for each in call.layouts)
     return rank >= 2 and all(len(shape) == rank for shape in call.shapes) and (alike or isinstance(layer, Aligned))
 
 

@@ -8,11 +8,13 @@ from torch import nn
 
 from qprune.errors import PlanError, ShrinkError
 from qprune.flow import trace
+from qprune.layers import take_apart
 from qprune.shrink.analysis import Analysis, analyse
 from qprune.shrink.constants import Mode
 from qprune.shrink.cut import apply_cuts
 from qprune.shrink.equality import assert_same
 from qprune.shrink.fold import Fold, fold_norms
+from qprune.shrink.unused import leave_out
 from qprune.zoo import deployed
 
 FINAL = Mode(settled=lambda mask: True, training=False)
@@ -35,7 +37,8 @@ def shrink(net: nn.Module, example: Any, *, fold: bool = False) -> nn.Module:
     matter, masks gone, quantizers as they were. A channel goes if it is exactly zero, or one constant everywhere that
     the layers behind it can take into their bias; or if nobody reads it. Where two neighbours keep different channels,
     the layer gathers or scatters by fixed indices (``Aligned<Type>``). What a mask kept and somebody reads stays.
-    Of a network that trains more than is used afterwards only the used part is returned, see `qprune.zoo.deployed`.
+    Of a network that trains more than is used afterwards only the used part is returned, see `qprune.zoo.deployed`; and
+    a module that does not run on the example, such as an auxiliary head, is left out (`qprune.shrink.unused.LeftOut`).
 
     Args:
         net: a network with masks; any network. It is not touched.
@@ -74,6 +77,7 @@ def shrink_with_facts(net: nn.Module, example: Any, *, fold: bool = False) -> Sh
 def _shrunk(whole: nn.Module, example: Any, fold: bool, cautious: bool) -> Shrunk:
     """The network cut and compared; if cautious, whatever was counted in it keeps its channels."""
     small = copy.deepcopy(whole).eval()
+    take_apart(small)
     analysis = cut_dead(small, example, cautious=cautious)
     if not fold:
         assert_same(whole, small, example)
@@ -89,7 +93,7 @@ def _shrunk(whole: nn.Module, example: Any, fold: bool, cautious: bool) -> Shrun
 
 
 def cut_dead(net: nn.Module, example: Any, *, cautious: bool = False) -> Analysis:
-    """Cut every dead channel out of a network that is trained, in place.
+    """Cut every dead channel out of a network that is trained, and leave out what never runs, in place.
 
     Args:
         net: the network.
@@ -109,4 +113,5 @@ def cut_dead(net: nn.Module, example: Any, *, cautious: bool = False) -> Analysi
     flow = trace(net, example)
     analysis = analyse(net, flow.cautious() if cautious else flow, FINAL)
     apply_cuts(net, analysis.cuts)
+    leave_out(net, analysis.unused)
     return analysis

@@ -10,7 +10,7 @@ from qprune.layers.bias import LARGEST
 from qprune.shrink.constants import Mode, compressed
 from qprune.shrink.layer_rules import Layer, at_least_one
 from qprune.shrink.watching import evaluating
-from qprune.shrink.weights import output_count, rows
+from qprune.shrink.weights import TRANSPOSED, output_count, rows
 
 
 class Weighted(Layer):
@@ -72,13 +72,14 @@ class Weighted(Layer):
         """Constant where everything that is read is."""
         mask, quant = self.slot("input", "mask"), self.slot("input", "quant")
         # the mask goes, so what it drops is a constant for those who align the input
-        self.entered[0] = compressed(values[0], self.call.shapes[0], mask, None, self.mode)
-        self.read = compressed(values[0], self.call.shapes[0], mask, quant, self.mode)
+        form = self.call.shapes[0], self.call.layouts[0]
+        self.entered[0] = compressed(values[0], *form, mask, None, self.mode)
+        self.read = compressed(values[0], *form, mask, quant, self.mode)
         known = self._known()
         constant = ~(self.reads & ~known).any(2)
         sums = (self.sums * torch.where(known, self._grouped_read(), 0)).sum(2)
         made = torch.where(constant, sums, torch.nan).flatten() + self.bias
-        return self._at("output", made, self.call.shape)
+        return self.behind(made)
 
     def _grouped_read(self) -> Tensor:
         return self.read.view(self.groups, 1, -1)
@@ -128,10 +129,10 @@ def borderless(layer: Any) -> bool:
     """Whether a constant that the layer reads adds the same to every position: no zeros are put at the borders."""
     if isinstance(layer, nn.Linear):
         return True
-    if isinstance(layer, nn.ConvTranspose2d):
+    if isinstance(layer, TRANSPOSED):
         return False
     pointwise = layer.padding == "same" and set(layer.kernel_size) == {1}
-    return pointwise or layer.padding_mode != "zeros" or layer.padding in ("valid", (0, 0))
+    return pointwise or layer.padding_mode != "zeros" or layer.padding == "valid" or not any(layer.padding)
 
 
 def _evened(chosen: Tensor, groups: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+TRANSPOSED: tuple[type[Any], ...] = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+WEIGHTED: tuple[type[Any], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED, nn.Linear)
 
 
 def rows(layer: Any, weight: Tensor, groups: int | None = None) -> Tensor:
@@ -20,7 +21,7 @@ def rows(layer: Any, weight: Tensor, groups: int | None = None) -> Tensor:
         >>> rows(layer, layer.weight).shape
         torch.Size([6, 2, 3, 3])
     """
-    if not isinstance(layer, nn.ConvTranspose2d):
+    if not isinstance(layer, TRANSPOSED):
         return weight
     return weight.unflatten(0, (groups or layer.groups, -1)).transpose(1, 2).flatten(0, 1)
 

@@ -49,6 +49,8 @@ def is_cut_record(value: Any) -> bool:
     return (
         isinstance(value, dict)
         and isinstance(value.get("folds"), list)
+        and isinstance(value.get("left_out", []), list)
+        and all(isinstance(path, str) for path in value.get("left_out", []))
         and isinstance(value.get("cuts"), dict)
         and all(isinstance(path, str) for path in value["cuts"])
         and all(isinstance(cut, dict) and isinstance(cut.get("masks"), dict) for cut in value["cuts"].values())

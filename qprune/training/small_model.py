@@ -46,8 +46,10 @@ def _placed(recorded: Mapping[str, Any], place: str) -> dict[str, Any]:
         return path if path.startswith(place) else f"{place}{path}"  # a fold that a file brought along is in place
 
     cuts = {put(path): cut for path, cut in recorded["cuts"].items()}
+    left_out = {"left_out": [put(path) for path in recorded["left_out"]]} if "left_out" in recorded else {}
     return {
         **recorded,
+        **left_out,
         "cuts": cuts,
         "folds": [[put(norm), put(layer), before] for norm, layer, before in recorded["folds"]],
     }

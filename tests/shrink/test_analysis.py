@@ -27,6 +27,7 @@ from torch.nn.utils import parametrizations
 from qprune.flow import trace
 from qprune.layers import Aligned, PrunedConv2d
 from qprune.shrink import Mode, analyse, shrink
+from qprune.shrink.unused import LeftOut
 from qprune.zoo import Add
 
 X = torch.randn(2, 3, 8, 10, generator=torch.Generator().manual_seed(1))
@@ -51,8 +52,6 @@ class Plain(nn.Conv2d):
     [
         (Mine(), "cumsum"),
         (nn.LayerNorm([SIX, 8, 10]), "LayerNorm"),
-        (nn.PReLU(SIX), "PReLU"),
-        (nn.ChannelShuffle(2), "ChannelShuffle"),
         (nn.LocalResponseNorm(2), "LocalResponseNorm"),
         (Plain(SIX, SIX, 3), "Plain"),
         (nn.Softmax(1), "Softmax"),
@@ -147,14 +146,32 @@ def test_hook_sees_and_may_change_what_it_did_before():
 
 
 @pytest.mark.parametrize(
-    "operation", [lambda n, x: x + n.shift, lambda n, x: n.shift * x, lambda n, x: n.add(x, n.shift)]
+    "operation", [lambda n, x: x + n.shift, lambda n, x: x - n.shift, lambda n, x: n.add(x, n.shift)]
 )
-def test_parameter_of_the_users_own_is_a_barrier(operation):
+def test_parameter_of_the_users_own_gives_back_what_was_dropped(operation):
     net = sandwich(nn.Identity(), run=lambda n, x: n.after(operation(n, n.before(x))))
     net.shift = nn.Parameter(torch.randn(1, SIX, 8, 10))
     net.add_module("add", Add())
     assert shrunk(net, X).after.in_channels == SIX
     assert len(held(net, X)) == 1
+
+
+@pytest.mark.parametrize("operation", [lambda n, x: x * n.scale, lambda n, x: n.scale.mul(x)])
+def test_a_number_for_each_channel_keeps_zeros_and_stays_whole(operation):
+    net = sandwich(nn.Identity(), run=lambda n, x: n.after(operation(n, n.before(x))))
+    net.scale = nn.Parameter(torch.randn(SIX, 1, 1))
+    small = shrunk(net, X)
+    assert (small.before.out_channels, small.after.in_channels, len(small.scale)) == (4, 4, SIX)
+    assert held(net, X) == ("mul: a parameter or a buffer has a number for each channel",)
+
+
+@pytest.mark.parametrize("operation", [lambda n, x: x - n.mean, lambda n, x: (x - n.mean) / n.deviation])
+def test_what_nobody_reads_behind_a_buffer_is_not_made_before_it(operation):
+    net = sandwich(nn.Identity(), masks="consumer", run=lambda n, x: n.after(operation(n, n.before(x))))
+    net.register_buffer("mean", torch.randn(1, SIX, 1, 1))
+    net.register_buffer("deviation", torch.rand(1, SIX, 1, 1) + 1)
+    small = shrunk(net, X)
+    assert (small.before.out_channels, small.after.in_channels) == (4, 4)
 
 
 @pytest.mark.parametrize("operation", [lambda n, x: x * n.gain, lambda n, x: n.gain * x])
@@ -319,7 +336,7 @@ def test_unused_branch_and_unused_layer_are_no_error():
     net = sandwich(nn.ReLU())
     net.add_module("unused", masked(conv(3, 5), (1,)))
     small = shrunk(net, X)
-    assert small.unused.out_channels == 5
+    assert isinstance(small.unused, LeftOut)
 
 
 # what may be relied on

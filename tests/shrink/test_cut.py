@@ -155,8 +155,8 @@ def test_class_beneath_an_alignment(kind):
 
 
 def test_class_of_the_users_own_is_refused():
-    with pytest.raises(KeyError, match="LayerNorm"):
-        bare(nn.LayerNorm(5))
+    with pytest.raises(KeyError, match="LocalResponseNorm"):
+        bare(nn.LocalResponseNorm(5))
 
 
 # what is remembered

@@ -293,12 +293,12 @@ def test_flattening_carries_channels_with_all_their_positions(flat):
 
 
 @pytest.mark.parametrize("flat", [lambda n, x: x.view(-1, SIX * 80), lambda n, x: x.reshape(2, SIX * 80)])
-def test_size_in_the_code_is_a_barrier(flat):
+def test_size_in_the_code_keeps_the_channels_around_it_but_not_the_weights(flat):
     net = flat_net(flat)
     small = shrunk(net, X)
     assert small.before.out_channels == 4
-    assert small.after.in_features == SIX * 80
-    assert aligned(small) == ["middle"]  # puts the zeros back
+    assert small.after.in_features == 4 * 80
+    assert aligned(small) == ["middle", "after"]  # puts the zeros back, picks what it reads
     (reason,) = held(net, X)
     assert "view" in reason or "reshape" in reason
 
@@ -317,11 +317,11 @@ def test_linear_chain_with_one_dimensional_normalization():
     assert (small[0].out_features, small[1].num_features, small[3].in_features) == (3, 3, 3)
 
 
-def test_linear_layer_over_tokens_is_a_barrier():
+def test_linear_layers_over_tokens_lose_features():
     net = Net(lambda n, x: n.b(n.a(x)), a=masked(nn.Linear(5, 6), KEEP), b=nn.Linear(6, 4))
     small = shrunk(net, torch.randn(2, 3, 5))
-    assert (small.a.out_features, small.b.in_features) == (6, 6)
-    assert any(sentence.startswith("a: ") for sentence in held(net, torch.randn(2, 3, 5)))
+    assert (small.a.out_features, small.b.in_features) == (4, 4)
+    assert held(net, torch.randn(2, 3, 5)) == ()
 
 
 # constants and borders
@@ -409,10 +409,10 @@ def test_a_sum_picks_what_it_wants_of_padded_channels():
 
 
 @pytest.mark.parametrize("sizes", [(0, 0, 0, 0, -1, 2), (0, 0, 0, 0, 1, 2, 0, 1)], ids=["cropping", "batch"])
-def test_pads_that_crop_channels_or_add_images_are_a_barrier(sizes):
+def test_pads_that_crop_channels_or_add_images_move_them(sizes):
     net = widened(lambda x: F.pad(x, sizes), kept=range(5), into=SIX + sizes[4] + sizes[5])
     shrunk(net, X)
-    assert held(net, X) == ("pad: what pad does to channels is not known",)
+    assert held(net, X) == ("pad: the network's own code moves channels by number",)
 
 
 # sums, concatenations, gates, slices
@@ -542,7 +542,7 @@ def test_gate_loses_what_it_would_multiply_with_zero(gate):
         net.add_module(name, layer)
     small = shrunk(net, X)
     assert channels(small) == (4, 4)
-    if small.gate.out_channels < SIX:
+    if isinstance(small.gate, nn.Conv2d) and small.gate.out_channels < SIX:
         assert (small.squeeze.in_channels, small.gate.out_channels) == (4, 4)
 
 

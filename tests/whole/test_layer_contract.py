@@ -1,4 +1,5 @@
 import copy
+import pickle
 
 import pytest
 import torch
@@ -94,7 +95,24 @@ HOST_CASES = {
     "CompressedAdaptiveAvgPool2d": (((2, 3),), {}),
     "CompressedAdd": ((), {}),
     "CompressedConcat": ((), {}),
+    "CompressedConv1d": ((6, 4, 3), {"groups": 2}),
+    "CompressedConv3d": ((6, 4, 2), {"groups": 2}),
+    "CompressedLayerNorm": ((6,), {}),
 }
+# Hosts that are made alike, of classes of torch alone.
+OTHERS = {
+    "BatchNorm1d": (6,), "BatchNorm3d": (6,), "InstanceNorm1d": (6,), "InstanceNorm3d": (6,), "GroupNorm": (2, 6),
+    "PReLU": (6,), "Hardtanh": (-2, 1), "MaxPool1d": (2,), "MaxPool2d": (2,), "MaxPool3d": (2,), "AvgPool1d": (2,),
+    "AvgPool3d": (2,), "LPPool2d": (2, 2), "AdaptiveAvgPool1d": (3,), "AdaptiveAvgPool3d": (2,),
+    "AdaptiveMaxPool1d": (3,), "AdaptiveMaxPool2d": (2,), "AdaptiveMaxPool3d": (2,), "Upsample": (None, 2),
+    **dict.fromkeys(("Dropout", "Dropout1d", "Dropout2d", "Dropout3d"), (0,)),
+    **dict.fromkeys(
+        ("SiLU", "GELU", "ELU", "SELU", "CELU", "Mish", "Hardswish", "Hardsigmoid", "Sigmoid", "Tanh", "Softplus",
+         "Softsign", "LogSigmoid", "Identity"), (),
+    ),
+}  # fmt: skip
+OTHER_CASES = {f"Compressed{name}": (args, {}) for name, args in OTHERS.items()}
+HOST_OF = {host.__name__: host for host in HOSTS.values()}
 
 
 @pytest.mark.parametrize(("name", "args", "kwargs"), list(cases()))
@@ -111,19 +129,27 @@ def test_compiled_and_exported_layer_equals_eager(name):
 @pytest.mark.parametrize("name", HOST_CASES)
 def test_compiled_and_exported_host_equals_eager(name):
     args, kwargs = HOST_CASES[name]
-    run_graph_contract(getattr(layers, name), *args, **kwargs)
+    run_graph_contract(HOST_OF[name], *args, **kwargs)
 
 
-@pytest.mark.parametrize("name", HOST_CASES)
+@pytest.mark.parametrize("name", HOST_CASES | OTHER_CASES)
 def test_host_keeps_the_contract(name):
-    args, kwargs = HOST_CASES[name]
-    run_layer_contract(getattr(layers, name), *args, **kwargs)
+    args, kwargs = (HOST_CASES | OTHER_CASES)[name]
+    run_layer_contract(HOST_OF[name], *args, **kwargs)
+
+
+@pytest.mark.parametrize("name", OTHER_CASES)
+def test_host_that_is_made_is_an_ordinary_class(name):
+    host = HOST_OF[name](*OTHER_CASES[name][0])
+    again = pickle.loads(pickle.dumps(host))
+    assert type(again) is getattr(layers.hosts, name)
+    assert issubclass(type(again), getattr(torch.nn, name.removeprefix("Compressed")))
 
 
 def test_every_class_is_under_contract():
     made = {name for name in layers.__all__ if name.startswith(("Pruned", "Quant"))}
     assert made == {f"{family}{dense}" for family in OPTIONS for dense in FORMS} == GRAPH_CASES.keys()
-    assert {host.__name__ for host in HOSTS.values()} == HOST_CASES.keys()
+    assert {host.__name__ for host in HOSTS.values()} == HOST_CASES.keys() | OTHER_CASES.keys()
 
 
 @pytest.mark.parametrize("at", ["input", "weight", "output"])

@@ -1,0 +1,47 @@
+"""Networks that nobody wrote for this, masked, shrunk and counted as `benchmarks/networks_outside.py` does."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torchvision")
+pytest.importorskip("timm")
+
+FILE = Path(__file__).parents[2] / "benchmarks" / "networks_outside.py"
+SPEC = importlib.util.spec_from_file_location("networks_outside", FILE)
+outside = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(outside)
+
+LARGE = ("torchvision/vgg11_bn", "torchvision/alexnet", "torchvision/wide_resnet50_2")
+# by a convolution of groups, of which all must keep as many channels
+UNEVEN = {("torchvision/regnet_y_400mf", "activations"): 1.15}
+
+
+def check(name, place):
+    try:
+        found = outside.measured(name, place, outside.SIZES.get(name, 96))
+    except outside.RefusedError:
+        pytest.skip("there is no such layer")
+    assert found.masks > 0
+    assert found.error <= 1e-6
+    assert found.left <= UNEVEN.get((name, place), 1.1) * found.alive
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("timm/mobilenetv4_conv_small", "norms"),
+        ("torchvision/shufflenet_v2_x1_0", "inputs"),
+        ("timm/edgenext_xx_small", "activations"),
+    ],
+)
+def test_of_a_network_from_outside_what_is_alive_is_left(name, place):
+    check(name, place)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", outside.PLACES)
+@pytest.mark.parametrize("name", [name for name in outside.NETWORKS if name not in LARGE])
+def test_of_every_network_from_outside_what_is_alive_is_left(name, place):
+    check(name, place)
