@@ -1,22 +1,19 @@
 """Drop-in layers that can be pruned and quantized, and the compressors inside them."""
 
 from qprune.layers.aligned import ALIGNED, CHANNELWISE, Align, Aligned, bare
+from qprune.layers.all_hosts import HOSTS, CompressedConv1d, CompressedConv3d, CompressedLayerNorm
 from qprune.layers.apart import Apart, take_apart
 from qprune.layers.bias import BiasQuant
 from qprune.layers.compressor import Compressor
 from qprune.layers.hosts import (
-    HOSTS,
     CompressedAdaptiveAvgPool2d,
     CompressedAdd,
     CompressedAvgPool2d,
     CompressedBatchNorm2d,
     CompressedConcat,
-    CompressedConv1d,
     CompressedConv2d,
-    CompressedConv3d,
     CompressedConvTranspose2d,
     CompressedInstanceNorm2d,
-    CompressedLayerNorm,
     CompressedLeakyReLU,
     CompressedLinear,
     CompressedReLU,

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qprune.layers.all_hosts import HOSTS
 from qprune.layers.compressor import home
-from qprune.layers.hosts import HOSTS
 from qprune.layers.slots import Compressed
 from qprune.zoo import Add, Concat
 
