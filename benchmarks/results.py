@@ -66,13 +66,19 @@ def main(arguments: list[str]) -> None:
     scores = _read_scores()
     missing = [line for name in specs for line in _collect(scores, name, options)]
     _write_scores(scores)
-    blocks = [_block(table, specs, scores) for table in tables if scores[table["dense"]]]
+    begun = [table for table in tables if all(any(scores[name] for name in part) for part in _parts(table))]
+    blocks = [_block(table, specs, scores) for table in begun]
     PAGE.write_text(_replaced(PAGE.read_text(), "\n".join(blocks)))
     sys.stdout.write("\n".join(["Not run yet:", *missing] if missing else ["All has been run."]) + "\n")
 
 
 def _specs(table: Mapping[str, Any]) -> list[str]:
-    return [table["dense"], *(row["spec"] for row in table["rows"])]
+    return [name for part in _parts(table) for name in part]
+
+
+def _parts(table: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """The dense one, and those that are compared with it."""
+    return [table["dense"]], [row["spec"] for row in table["rows"]]
 
 
 def _collect(scores: Scores, name: str, options: argparse.Namespace) -> Iterator[str]:

@@ -107,21 +107,20 @@ def fit(
         0.98
     """
     provided = Provided.of(model, data, task, teacher)
-    chosen = choose_spec(spec, name=name, seed=seed, overrides=overrides, folder=_folder(data))
+    chosen = choose_spec(spec, name=name, seed=seed, overrides=overrides, folder=provided.folder)
     with mistakes_in(spec):
         chosen = provided.in_place_of(evolve(chosen, data=with_download(chosen.data)) if download else chosen)
     root, progress = runs_root(runs), Progress(verbose)
     with joined(choose_device(device)), determined(deterministic):
-        earlier = missing_links(chosen, root, folder=_folder(data), resume=resume) if chain else []
+        earlier = missing_links(chosen, root, folder=provided.folder, resume=resume) if chain else []
         if seed is not None and not earlier:
             chosen = evolve(chosen, init=init_run(chosen, root))
         check_run(root, chosen, resume, overwrite)  # refuses before hours of work, not after
         if earlier:
             plan_chain([*earlier, chosen], root, provided=provided, sources={chosen.name: spec})
         for link in earlier:
-            options: dict[str, Any] = {"runs": runs, "resume": resume, "device": device, "verbose": verbose}
-            options |= {"download": download}
-            history = fit(link, model=model, data=provided.data, task=task, **options)
+            options: dict[str, Any] = {"runs": runs, "resume": resume, "device": device, "download": download}
+            history = fit(link, model=model, data=provided.data, task=task, verbose=verbose, **options)
             if history.interrupted:
                 return history
         init = load_model(model_file(chosen.init, root)) if chosen.init else None
@@ -132,10 +131,6 @@ def fit(
             experiment = prepare(chosen, provided, **options)
         with claim_run(root, chosen, resume, overwrite) as claim:
             return train(experiment, claim, callbacks=[progress, *callbacks], resume=resume)
-
-
-def _folder(data: Any) -> str | Path | None:
-    return data if isinstance(data, str | Path) else None
 
 
 def plan(
@@ -167,10 +162,10 @@ def plan(
         >>> print(qprune.plan("digits/a75_layerwise"))
     """
     provided = Provided.of(model, data, task, teacher)
-    chosen = choose_spec(spec, overrides=overrides, folder=_folder(data))
+    chosen = choose_spec(spec, overrides=overrides, folder=provided.folder)
     with mistakes_in(spec):
         chosen = provided.in_place_of(chosen)
-    return plan_run(chosen, runs_root(runs), provided, spec, steps_per_epoch=steps_per_epoch, folder=_folder(data))
+    return plan_run(chosen, runs_root(runs), provided, spec, steps_per_epoch=steps_per_epoch)
 
 
 def build(spec: SpecLike) -> nn.Module:

@@ -138,17 +138,15 @@ def plan_run(
     source: SpecLike,
     *,
     steps_per_epoch: int | None = None,
-    folder: Path | str | None = None,
 ) -> Plan:
     """Plan a spec with what is pruned before it: by the run that it starts from or, until that is trained, by its plan.
 
     Args:
         spec: what to plan.
         root: the folder of the runs.
-        provided: network, data and task of the user's own.
+        provided: network, data and task of the user's own, or the folder of the data.
         source: what the spec was read from, for errors.
         steps_per_epoch: as for `plan_chain`.
-        folder: the folder of the data.
 
     Raises:
         PlanError: as `plan_chain`, as CheckpointError.
@@ -159,7 +157,7 @@ def plan_run(
         '83,434 -> 5,506'
     """
     try:
-        earlier, notes = missing_links(spec, root, folder=folder), []
+        earlier, notes = missing_links(spec, root, folder=provided.folder), []
     except UnknownSpecError as error:  # there is no such run, and no spec from which it could be planned
         earlier, notes = [], [f"what {spec.init} prunes is not known and does not count: {error}"]
     planning: dict[str, Any] = {"provided": provided, "sources": {spec.name: source}}

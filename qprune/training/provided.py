@@ -38,6 +38,7 @@ class Provided:
         data: its data.
         task: what is minimized and measured.
         teacher: a network that it learns from.
+        folder: where the spec's data is, in place of ``data.root``.
 
     Example:
         >>> Provided.of(model=resnet18(), data={"train": train_set}).model is not None
@@ -48,6 +49,7 @@ class Provided:
     data: Splits | None = None
     task: Task | None = None
     teacher: nn.Module | None = None
+    folder: Path | str | None = None
 
     @classmethod
     def of(cls, model: Any = None, data: Any = None, task: Task | None = None, teacher: Any = None) -> "Provided":
@@ -59,7 +61,9 @@ class Provided:
         """
         _check_network("model", model)
         _check_network("teacher", teacher)
-        return cls(model, None if data is None or isinstance(data, str | Path) else wrap_data(data), task, teacher)
+        folder = data if isinstance(data, str | Path) else None
+        own = None if data is None or folder is not None else wrap_data(data)
+        return cls(model, own, task, teacher, folder)
 
     def in_place_of(self, spec: Spec) -> Spec:
         """The spec without the parts that the user's own replace, since it does not describe those.

@@ -105,8 +105,7 @@ class Trainer:
     ) -> None:
         self.net, self.task, self.train, self.val = net, task, train, val
         self.optimizer, self.lr_schedule, self.driver, self.average = optimizer, lr_schedule, driver, average
-        self.shrinker = shrinker
-        self.steps, self.steps_per_epoch = steps, steps_per_epoch or len(train)
+        self.shrinker, self.steps, self.steps_per_epoch = shrinker, steps, steps_per_epoch or len(train)
         if not self.steps_per_epoch:
             raise DataError("There is nothing to train on: the loader has no batch.")
         self.validate_every = validate_every or self.steps_per_epoch
@@ -116,7 +115,7 @@ class Trainer:
         options: dict[str, Any] = {"accumulate": accumulate, "part_size": part_size, "clip_norm": clip_norm}
         self.update = Update(view, task, optimizer, device=self.device, precision=precision, **options)
         self.history, self.meter = History(), Meter(task, self.device)
-        self.step, self.lr = 0, _lr(optimizer)
+        self.step, self.lr = 0, float(optimizer.param_groups[0]["lr"])
         self.batch: Any = None
         self.loss: Tensor | None = None
         self.stop_training = False
@@ -219,7 +218,7 @@ class Trainer:
         with explaining_single_values(where):
             self.loss = self.update.backward(self.batch, self.feed.share(number), self.meter.update)
         self.callbacks.on_before_optimizer_step()
-        self.lr = _lr(self.optimizer)
+        self.lr = float(self.optimizer.param_groups[0]["lr"])
         self.update.apply()
         if self.lr_schedule is not None:
             self.lr_schedule.step()
@@ -301,7 +300,3 @@ class Trainer:
             CheckpointError: if it is of another network or from a longer training, or holds something else.
         """
         take_up(self, checkpoint)
-
-
-def _lr(optimizer: Optimizer) -> float:
-    return float(optimizer.param_groups[0]["lr"])
