@@ -37,6 +37,7 @@ ELEMENTWISE = (
 )  # fmt: skip
 ZERO, UNKNOWN, FIRST = 0, 1, 2  # the number of a zero that was put in, of what no call made, and of the first channel
 LARGEST_TABLE = 2**28
+HERE = "cpu"  # where the numbers are, whatever device is the default where a network is traced
 
 
 def laid_out(calls: Sequence[Call]) -> tuple[Call, ...]:
@@ -151,7 +152,7 @@ def _numbers_behind(call: Call, given: list[Layout]) -> Tensor | None:
     tensors = []
     for shape, layout in zip(call.shapes, given, strict=True):
         sides = [side if dim in layout else 1 for dim, side in enumerate(shape)]
-        numbers = torch.arange(ahead, ahead + prod(sides), dtype=torch.int32)
+        numbers = torch.arange(ahead, ahead + prod(sides), dtype=torch.int32, device=HERE)
         tensors.append(numbers.view(sides).expand(shape))
         ahead += prod(sides)
     made = iter(tensors)
@@ -161,7 +162,7 @@ def _numbers_behind(call: Call, given: list[Layout]) -> Tensor | None:
             return (
                 next(made)
                 if argument.maker is not None
-                else torch.tensor(UNKNOWN, dtype=torch.int32).expand(argument.shape)
+                else torch.tensor(UNKNOWN, dtype=torch.int32, device=HERE).expand(argument.shape)
             )
         return type(argument)(map(fill, argument)) if type(argument) in (list, tuple) else argument
 
@@ -233,7 +234,7 @@ def _table(numbers: Tensor, layout: Layout, shape: Shape, count: int) -> Tensor 
     sides = [shape[dim] if dim in layout else 1 for dim in range(len(shape))]
     if prod(sides) * count > LARGEST_TABLE:
         return None
-    place = torch.arange(prod(sides)).view(sides) * count
-    table = torch.zeros(prod(sides) * count, dtype=torch.bool)
+    place = torch.arange(prod(sides), device=HERE).view(sides) * count
+    table = torch.zeros(prod(sides) * count, dtype=torch.bool, device=HERE)
     table[(place + numbers).flatten()] = True
     return table.view(-1, count)
