@@ -304,7 +304,7 @@ def test_a_sum_that_runs_twice_keeps_streams_apart():
     assert groups(net) == {frozenset({"a.weight", "b.weight"}), frozenset({"c.weight", "d.weight"})}
 
 
-def test_linear_layers_on_tokens_share_no_channels_of_an_image():
+def test_linear_layers_on_tokens_share_their_features():
     class Tokens(nn.Module):
         def __init__(self):
             super().__init__()
@@ -314,8 +314,8 @@ def test_linear_layers_on_tokens_share_no_channels_of_an_image():
             return self.c(self.a(x) + self.b(x))
 
     x = torch.randn(2, 6, 6)  # as many tokens as features
-    (line,) = told(Tokens(), {"paths": ["a", "b"], "at": "weight"}, x=x)
-    assert line.startswith("couple = true has no effect")
+    net = coupled(Tokens(), {"paths": ["a", "b"], "at": "weight"}, x=x)
+    assert groups(net) == {frozenset({"a.weight", "b.weight"})}
 
 
 # what is refused

@@ -65,7 +65,8 @@ def test_zeros_last_through_training_where_shrinking_relies_on_it(word, symmetri
     quant = FakeQuant(3, channels=3, numerics=word, symmetric=symmetric)
     x = torch.rand(2, 3, 5, 7) + 0.3
     quant.calibrate(x).train()
-    values = compressed(torch.zeros(3), (2, 3, 5, 7), None, quant, Mode(settled=lambda mask: True, training=True))
+    mode = Mode(settled=lambda mask: True, training=True)
+    values = compressed(torch.zeros(3), (2, 3, 5, 7), (1,), None, quant, mode)
     stays = bool((quant(torch.zeros(2, 3, 5, 7)) == 0).all())
     assert values.isnan().any() != stays
 
