@@ -21,7 +21,7 @@ from qprune.budget.sensitivity import Curve, Sensitivity
 from qprune.calibration import calibrate
 from qprune.errors import ExportError, PlanError
 from qprune.spelling import nearest
-from qprune.zoo import deployed
+from qprune.zoo import deployed, deployed_prefix
 
 ROUNDS = 8  # of choosing again where the model of costs is not the ledger, or not the file
 Batches = Sequence[Tensor]
@@ -102,7 +102,7 @@ def search_network(
         work.counted(choices),
         work.dense,
         importance,
-        prefix=_prefix(net, part),
+        prefix=deployed_prefix(net),
         notes=tuple(work.notes(choices, budgets)),
     )
 
@@ -115,11 +115,6 @@ def _of_groups(*measurements: Sensitivity) -> dict[Group, list[Curve]]:
 def _half(choices: Mapping[Group, Choice], problem: Problem) -> dict[Group, float]:
     """Half of what was chosen, for all groups that can lose channels."""
     return {group: choices[group].dropped / group.channels / 2 for group in problem.groups if group in problem.prunable}
-
-
-def _prefix(net: nn.Module, part: nn.Module) -> str:
-    path = next(name for name, module in net.named_modules() if module is part)
-    return f"{path}." if path else ""
 
 
 @frozen(eq=False)

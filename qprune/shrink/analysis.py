@@ -18,6 +18,7 @@ from qprune.shrink.placing import constants_of, placed
 from qprune.shrink.rule import Rule
 from qprune.shrink.rules import Rigid, hooked, rule_for, shared_rule
 from qprune.shrink.weighted_rule import Weighted
+from qprune.zoo import deployed_prefix
 
 
 @frozen(eq=False)
@@ -29,7 +30,9 @@ class Analysis:
     # by module path, the layer's own output and (first argument's) input channels that stay
     kept: Mapping[str, tuple[Tensor, Tensor]]
     held: tuple[str, ...]  # what keeps channels around it from going, in sentences
-    unused: tuple[str, ...] = ()  # modules with parameters that never run, by their paths
+    unused: tuple[
+        str, ...
+    ] = ()  # modules with parameters that never run, by their paths; of the part that is used after training
 
 
 def analyse(net: nn.Module, flow: Flow, mode: Mode) -> Analysis:
@@ -57,7 +60,8 @@ def analyse(net: nn.Module, flow: Flow, mode: Mode) -> Analysis:
     cuts = {str(path): _cut(rule, values, made, present) for path, rule in layers.items()}
     held = dict.fromkeys(rule.reason for rule in rules if rule.reason and _holds(rule, values, needed))
     seen = dict.fromkeys(text for index, text in _seen(flow) if _goes(index, rules, values, needed))
-    return Analysis({path: cut for path, cut in cuts.items() if cut is not None}, kept, (*held, *seen), flow.unused)
+    unused = tuple(path for path in flow.unused if path.startswith(deployed_prefix(net)))
+    return Analysis({path: cut for path, cut in cuts.items() if cut is not None}, kept, (*held, *seen), unused)
 
 
 def follow(net: nn.Module, flow: Flow, mode: Mode) -> tuple[list[Rule], list[Tensor], list[Tensor]]:

@@ -14,3 +14,14 @@ def deployed(net: nn.Module) -> nn.Module:
     """
     path = getattr(net, "deployed", "")
     return net.get_submodule(path) if isinstance(path, str) else net
+
+
+def deployed_prefix(net: nn.Module) -> str:
+    """What the paths of that part's modules begin with; empty where it is the whole network.
+
+    Example:
+        >>> deployed_prefix(qprune.zoo.create("pix2pix", width=0.125, width_discriminator=0.125))
+        'generator.'
+    """
+    path = getattr(net, "deployed", "")
+    return f"{path}." if isinstance(path, str) and path else ""
