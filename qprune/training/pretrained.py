@@ -99,10 +99,12 @@ def _check(own: Mapping[str, Tensor], state: zoo.State, head: Iterable[str], wha
     wanted = own.keys() - set(head)
     unknown = [key for key in state if key not in own and not _OWN.fullmatch(key)]
     shaped = [key for key in wanted if key in state and state[key].shape != own[key].shape]
+    kinds = [key for key in own if key in state and own[key].is_floating_point() != state[key].is_floating_point()]
     differences = [
         few("missing", wanted - state.keys(), own),
         few("unknown", unknown, state),
         few("of another shape", shaped, own),
+        few("of another kind of number", kinds, own),
     ]
     if any(differences):
         raise CheckpointError(

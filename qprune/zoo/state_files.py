@@ -37,7 +37,7 @@ def read_state(file: Path) -> State:
     if not isinstance(state, Mapping) or not state:
         raise CheckpointError(f"{file} must hold a state_dict; it holds {_told(state)}. {_WAY_OUT}")
     for key, value in state.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
+        if not isinstance(key, str) or not _is_plain(value):
             raise CheckpointError(
                 f"{file} must hold a state_dict, tensors under their names; under {key!r} it holds {_told(value)}. "
                 f"{_WAY_OUT}"
@@ -85,5 +85,14 @@ def _unwrapped(state: State) -> State:
     return state
 
 
+def _is_plain(value: object) -> bool:
+    if not isinstance(value, Tensor) or value.is_meta:
+        return False
+    return value.layout is torch.strided and not value.is_quantized
+
+
 def _told(value: object) -> str:
+    if isinstance(value, Tensor) and not _is_plain(value):
+        kind = "quantized" if value.is_quantized else "sparse"
+        return "a tensor without values" if value.is_meta else f"a {kind} tensor"
     return "nothing" if isinstance(value, Mapping) and not value else f"a value of type {type(value).__name__}"

@@ -72,7 +72,7 @@ def _timm() -> ModuleType:
 def _timm_preset(config: Any) -> Preset:
     size = config.input_size[1]
     # also where crop_mode is "squash" or "border", as of a few: there timm squeezes or pads what is cut out here
-    resize = floor(size / config.crop_pct)
+    resize = max(size, floor(size / config.crop_pct))  # of a few it is less, and timm puts black around the image
     return Preset(tuple(config.mean), tuple(config.std), size, resize, config.interpolation)
 
 

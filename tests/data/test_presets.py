@@ -81,6 +81,14 @@ def test_timm_says_it_in_its_pretrained_cfg():
     assert data.resize == oracle.size
 
 
+def test_where_timm_resizes_to_less_than_it_cuts_out_all_is_kept():
+    """Its `crop_pct` is above 1 there, and it puts black around."""
+    timm = pytest.importorskip("timm")
+    assert timm.get_pretrained_cfg("volo_d4_448").crop_pct > 1
+    data = of("timm/volo_d4_448")
+    assert (data.size, data.resize) == (448, 448)
+
+
 def test_what_the_spec_says_itself_stays():
     own = {"name": "folder", "size": 64, "mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "nearest"}
     data = of(data=own | {"augment": []})

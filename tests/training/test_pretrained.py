@@ -161,6 +161,20 @@ def test_a_file_of_another_network_names_the_first_keys_that_differ(hub):
     assert "unknown: stem.weight, stem.bias." in told
 
 
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.int8])
+def test_weights_of_another_kind_of_number_are_refused(hub, dtype):
+    state = seeded(7, models.squeezenet1_1, num_classes=5).state_dict()
+    torch.save(state | {"features.0.weight": state["features.0.weight"].to(dtype)}, hub / FILE)
+    assert "of another kind of number: features.0.weight." in message(spec(weights="DEFAULT"))
+
+
+def test_weights_in_half_precision_are_taken(hub):
+    theirs = seeded(7, models.squeezenet1_1, num_classes=5).state_dict()
+    torch.save({key: value.half() for key, value in theirs.items()}, hub / FILE)
+    net, _ = started(spec(weights="DEFAULT"))
+    assert all(torch.equal(net.state_dict()[key], value.half().float()) for key, value in theirs.items())
+
+
 def test_normalizations_need_no_count_of_batches(hub):
     theirs = seeded(7, models.shufflenet_v2_x0_5, num_classes=5).state_dict()
     old = {key: value for key, value in theirs.items() if not key.endswith("num_batches_tracked")}

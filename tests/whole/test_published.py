@@ -84,14 +84,15 @@ BY_EACH = pytest.mark.parametrize("by", [0, 1], ids=["activation", "weight"])
 
 
 @cache
-def forecast(name):
-    """What `qprune.plan` finds out about one run, after what it found out about those before it."""
+def plan_and_masks(name):
+    """What `qprune.plan` finds out about one run, after what it found out about those before it; not the networks."""
     spec = read_spec(SPECS[name].path)
-    return plan_spec(spec, keeps=forecast(spec.init).keeps if spec.init else None)
+    found = plan_spec(spec, keeps=plan_and_masks(spec.init)[1] if spec.init else None)
+    return found.plan, found.keeps
 
 
 def planned(name):
-    return forecast(name).plan
+    return plan_and_masks(name)[0]
 
 
 def masks(name):

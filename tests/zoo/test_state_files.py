@@ -96,3 +96,17 @@ def test_a_model_of_qprune_is_named_by_its_run(tmp_path):
     assert message(tmp_path / "model.pt") == (
         f"{tmp_path / 'model.pt'} is a model of qprune: name its run with init, in place of weights."
     )
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch's, about making quantized and reading sparse tensors
+@pytest.mark.parametrize(("change", "told"), [
+    (lambda weight: weight.to("meta"), "a tensor without values"),
+    (torch.Tensor.to_sparse, "a sparse tensor"),
+    (lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8), "a quantized tensor"),
+], ids=["meta", "sparse", "quantized"])  # fmt: skip
+def test_tensors_that_are_no_plain_ones_are_refused(change, told, tmp_path):
+    torch.save({"conv.weight": change(torch.randn(3, 5))}, tmp_path / "a.pth")
+    assert message(tmp_path / "a.pth") == (
+        f"{tmp_path / 'a.pth'} must hold a state_dict, tensors under their names; under 'conv.weight' it holds {told}. "
+        f"{WAY_OUT}"
+    )
