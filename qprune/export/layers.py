@@ -16,14 +16,14 @@ from qprune.export.picking import picked
 from qprune.export.values import Codes, Real, Value, array
 from qprune.export.weighted import in_integers, weighted
 from qprune.graph import leaf_type
-from qprune.layers import Align, Aligned, Compressed
+from qprune.layers import Align, Aligned, ChannelMask, Compressed, FakeQuant
 from qprune.shrink import scale_and_shift
 from qprune.zoo import Add, Concat
 
 
 def lower_layer(low: Lowering, path: str, layer: Any, values: tuple[Any, ...], shapes: Sequence[Shape]) -> Value:
     """Write one call of a layer, with what qprune put around it."""
-    write = next((write for kinds, write in LAYERS.items() if isinstance(layer, kinds)), None)
+    write = _writer(layer)
     if write is None:
         raise ExportError(f"{path} is {type(layer).__name__}, for which there is no way into an ONNX file")
     aligns = layer.arguments if isinstance(layer, Aligned) else ()
@@ -38,6 +38,10 @@ def lower_layer(low: Lowering, path: str, layer: Any, values: tuple[Any, ...], s
         value = low.quantize(value, layer.slot("output", "quant"), f"{path}.output")
     result = layer.result if isinstance(layer, Aligned) else None
     return value if result is None else picked(low, value, result, f"{path}.result", (shape[0], None, *shape[2:]))
+
+
+def _writer(layer: nn.Module) -> Callable[..., Value] | None:
+    return next((write for kinds, write in LAYERS.items() if isinstance(layer, kinds)), None)
 
 
 def _weighted(low: Lowering, path: str, layer: Any, shape: Shape, value: Value, output_size: Any = None) -> Value:
@@ -81,6 +85,14 @@ def _align(low: Lowering, path: str, layer: Any, shape: Shape, value: Value) -> 
     return picked(low, value, layer, path, shape)
 
 
+def _masked(low: Lowering, path: str, layer: ChannelMask, shape: Shape, value: Value) -> Value:
+    return low.masked(value, layer, path, len(shape))
+
+
+def _quantized(low: Lowering, path: str, layer: FakeQuant, shape: Shape, value: Value, *_: Any) -> Value:
+    return low.quantize(value, layer, path.removesuffix("_quant"))
+
+
 def _operation(name: str, *options: str) -> Callable[..., Value]:
     """A layer that is one operation, with what the layer knows as its options."""
 
@@ -104,8 +116,15 @@ def _concat(low: Lowering, path: str, layer: Any, shape: Shape, *values: Value) 
 
 
 def is_layer(module: nn.Module) -> bool:
-    """Whether a module is written as one layer; the others, subclasses of such too, are what they compute."""
-    return leaf_type(module) is not None and isinstance(module, (Compressed, *WRITTEN_WHOLE))
+    """Whether a module is written as one layer; the others, subclasses of such too, are what they compute.
+
+    Of a host that is none of `LAYERS`, the mask and the quantizer are such, and its layer of torch is what it computes.
+    """
+    if isinstance(module, (ChannelMask, FakeQuant)):
+        return True
+    return leaf_type(module) is not None and (
+        isinstance(module, WRITTEN_WHOLE) or (isinstance(module, Compressed) and _writer(module) is not None)
+    )
 
 
 WRITTEN_WHOLE = (
@@ -116,6 +135,8 @@ LAYERS: Mapping[Any, Callable[..., Value]] = {
     (nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm2d): _norm,
     (nn.GroupNorm,): _normalized,
     (Align,): _align,
+    (ChannelMask,): _masked,
+    (FakeQuant,): _quantized,
     (nn.ReLU6,): _operation("hardtanh", "min_val", "max_val"),
     (nn.ReLU,): _operation("relu"),
     (nn.LeakyReLU,): _operation("leaky_relu", "negative_slope"),

@@ -142,7 +142,7 @@ def test_host_keeps_the_contract(name):
 def test_host_that_is_made_is_an_ordinary_class(name):
     host = HOST_OF[name](*OTHER_CASES[name][0])
     again = pickle.loads(pickle.dumps(host))
-    assert type(again) is getattr(layers.hosts, name)
+    assert type(again) is getattr(layers.all_hosts, name)
     assert issubclass(type(again), getattr(torch.nn, name.removeprefix("Compressed")))
 
 
