@@ -192,11 +192,23 @@ def follows_to_dtype(subject):
             before = {name: b.clone() for part in compressors(layer) for name, b in part.named_buffers()}
             layer.to(dtype)
             assert_same(before, {name: b for part in compressors(layer) for name, b in part.named_buffers()})
-            y = layer(*(x.to(dtype) for x in subject.inputs()))
+            inputs = [x.to(dtype) for x in subject.inputs()]
+            if _torch_lacks(lambda dtype=dtype, inputs=inputs: subject.dense().to(dtype)(*inputs)):
+                continue
+            y = layer(*inputs)
             assert y.dtype == dtype
             assert y.isfinite().all()
             for part in compressors(layer):
                 part.commit()
+
+
+def _torch_lacks(compute):
+    """Whether the plain layer cannot compute this either: kernels and derivatives that torch does not have."""
+    try:
+        compute()
+    except (NotImplementedError, RuntimeError) as error:
+        return "not implemented" in str(error)
+    return False
 
 
 def compiles_whole_and_equals_eager(subject):
@@ -259,13 +271,15 @@ def takes_at_most_2_to_the_b_values_under_autocast(subject):
             part.register_forward_hook(lambda part, _, y, seen=seen: seen.update({part: y.detach()}))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             y = layer(*(x.bfloat16() for x in inputs))
-        assert y.dtype == torch.bfloat16
+            expected = subject.dense()(*(x.bfloat16() for x in inputs)).dtype  # torch pools volumes in float32
+        assert y.dtype == expected
         assert y.isfinite().all()
         for part, values in seen.items():
             if isinstance(part, FakeQuant) and stage != "measuring":
                 whole = part.channels is None
                 rows = values.reshape(1, -1) if whole else values.movedim(part.axis, 0).flatten(1)
-                assert max(row.unique().numel() for row in rows) <= 2**part.bits
+                off_grid = subject.kwargs.get("numerics") == "paper"  # whose grid lacks 0
+                assert max(row.unique().numel() for row in rows) <= 2**part.bits + off_grid
 
 
 def keeps_channels_last(subject):
@@ -341,6 +355,8 @@ def _twice_differentiable(compute, tensors):
 
 def has_second_gradients(subject):
     """Those of the dense layer with products for masks, and quantizers written as constants that are added."""
+    if _torch_lacks(lambda: _two_gradients(subject.dense().double(), [x.double() for x in subject.inputs()])):
+        return
     for stage in STAGES:
         layer, inputs = subject.at(stage).double(), [x.double() for x in subject.inputs()]
         ours = _two_gradients(layer, inputs)
@@ -376,6 +392,7 @@ def _as_sum(quant, x, mask=None, **_):
 
 def works_under_torch_func(subject):
     """First gradients are those of autograd, second ones too, and what the forward measures is the same."""
+    twice = not _torch_lacks(lambda: _two_gradients(subject.dense(), subject.inputs()))
     for stage in STAGES:
         layer, inputs = subject.at(stage), subject.inputs()
         twin, parameters = copy.deepcopy(layer), dict(layer.named_parameters())
@@ -391,12 +408,13 @@ def works_under_torch_func(subject):
                     *(state[f"gradient of input {i}"] for i in range(len(inputs))))  # fmt: skip
         torch.testing.assert_close(ours, expected)
         assert_same(everything(layer), everything(twin))
-        if stage != "measuring":
+        if stage != "measuring" and twice:
             x, rest = inputs[0].clone().requires_grad_(), inputs[1:]
             cubed = functools.partial(lambda layer, rest, x: layer(x, *rest).pow(3).sum(), layer, rest)
             first = torch.autograd.grad(cubed(x), x, create_graph=True)[0]
             nested = grad(lambda x, cubed=cubed: grad(cubed)(x).square().sum())(inputs[0])
-            torch.testing.assert_close(nested, torch.autograd.grad(first.square().sum(), x)[0])
+            expected = torch.autograd.grad(first.square().sum(), x)[0]
+            torch.testing.assert_close(nested, expected, rtol=1e-5, atol=1e-5 * max(1.0, expected.abs().max().item()))
 
 
 def moves_with_a_state_that_is_assigned(subject):
@@ -428,8 +446,15 @@ class Around(nn.Module):
         return self.layer(*(inputs[index] for index in range(count)))
 
 
+class _Through(torch.fx.Tracer):
+    def is_leaf_module(self, *_):
+        return False
+
+
 def can_be_traced_symbolically(subject):
-    if subject.dense_cls in (nn.BatchNorm2d, nn.InstanceNorm2d):
+    try:
+        _Through().trace(Around(subject.dense()))
+    except torch.fx.proxy.TraceError:
         return  # torch's own decide by the shape of their input
     layer, inputs = subject.at("eval"), subject.inputs()
     before = [x.clone() for x in inputs]

@@ -4,10 +4,11 @@ The measure is the count of numbers that are read and written: channels times po
 channels reads and writes all k of them; a channel that a layer carries along is read and written once in passing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import prod
 
 import torch
+from attrs import frozen
 from torch import Tensor, nn
 
 from qprune.flow import NORMS, Shape
@@ -50,6 +51,15 @@ def constants_of(rule: Layer, targets: Tensor, values: Tensor) -> Tensor:
     return torch.where(own, torch.nan, values)
 
 
+@frozen(eq=False)
+class _Kept:
+    """What a layer makes and takes, as channels of its result and of its arguments."""
+
+    makes: Tensor  # the channels of the result that the layer computes
+    takes: Mapping[int, Tensor] = {}  # what it takes from each argument if it exists
+    whole: bool = True  # whether it makes nothing else, such as the rest of a group
+
+
 class _Places:
     """The choice while it is being made; ``free`` are the layers whose results are read by layers alone."""
 
@@ -60,12 +70,12 @@ class _Places:
             for slot, maker in enumerate(rule.call.inputs):
                 if maker >= 0:
                     self.readers[maker].append((rule, slot))
-        self.kept = [self._kept(rule) if isinstance(rule, Layer) else (torch.empty(0), {}) for rule in rules]
+        self.kept = [self._kept(rule) if isinstance(rule, Layer) else _Kept(torch.empty(0)) for rule in rules]
         self.free = [rule for rule in rules if isinstance(rule, Layer) and self._is_free(rule)]
 
     def _is_free(self, rule: Layer) -> bool:
         index = rule.call.index
-        adapt = [slot in self.kept[reader.call.index][1] for reader, slot in self.readers[index]]
+        adapt = [slot in self.kept[reader.call.index].takes for reader, slot in self.readers[index]]
         return bool(adapt) and all(adapt) and not rule.idle(self.needed[index])
 
     def joints(self, rule: Rule) -> Iterator[tuple[int, int]]:
@@ -74,25 +84,25 @@ class _Places:
             if matched:
                 yield slot, maker
 
-    def _kept(self, rule: Layer) -> tuple[Tensor, dict[int, Tensor]]:
-        """The channels of the result that the layer makes itself, and what it takes from each argument if it exists."""
+    def _kept(self, rule: Layer) -> "_Kept":
         needed = self.needed[rule.call.index]
         outputs, inputs = rule.kept(needed)
         if rule.idle(needed):
             outputs, inputs = torch.zeros_like(outputs), [torch.zeros_like(each) for each in inputs]
         takes = {slot: _taken(rule, slot, inputs[slot], self.values[maker]) for slot, maker in self.joints(rule)}
-        return _behind(rule, outputs), takes
+        makes = _behind(rule, outputs & rule.made.isnan())
+        return _Kept(makes, takes, whole=bool(outputs.sum() == makes.sum()))
 
     def left_over(self, rule: Layer, slot: int, maker: int) -> Tensor:
         """The channels of the result that would hold what an argument has and the layer does not take."""
         own = [torch.zeros(len(entered), dtype=torch.bool) for entered in rule.entered]
-        extra, sources = self.present[maker] & ~self.kept[rule.call.index][1][slot], rule.sources(slot)
+        extra, sources = self.present[maker] & ~self.kept[rule.call.index].takes[slot], rule.sources(slot)
         own[slot] = (sources >= 0) & extra[sources.clamp(min=0)]
         return _behind(rule, torch.cat(own) if isinstance(rule, Concatenated) else own[slot])
 
     def wanted(self, rule: Layer) -> Tensor:
         """The channels that the readers of the result take from it if it exists."""
-        takes = [self.kept[reader.call.index][1][slot] for reader, slot in self.readers[rule.call.index]]
+        takes = [self.kept[reader.call.index].takes[slot] for reader, slot in self.readers[rule.call.index]]
         return torch.stack(takes).any(0)
 
     def weigh(self, rule: Layer, more: Tensor, *, carried: bool) -> None:
@@ -112,16 +122,16 @@ class _Places:
 
     def _moved(self, rule: Layer) -> int:
         """Numbers read and written to move channels around a layer; by the layer, too, if it carries some."""
-        call, (makes, takes) = rule.call, self.kept[rule.call.index]
-        moved = _aligned(self.present[call.index], makes, call.shape)
+        call, kept = rule.call, self.kept[rule.call.index]
+        moved = _aligned(self.present[call.index], kept.makes, call.shape, kept.whole)
         for slot, maker in self.joints(rule):
-            moved += _aligned(takes[slot], self.present[maker], call.shapes[slot])
-            moved += _carries(rule) * _size(takes[slot], call.shapes[slot])
-        moved += _carries(rule) * _size(makes, call.shape)
+            moved += _aligned(kept.takes[slot], self.present[maker], call.shapes[slot])
+            moved += _carries(rule) * _size(kept.takes[slot], call.shapes[slot])
+        moved += _carries(rule) * _size(kept.makes, call.shape)
         return moved + sum(self._moved_by(reader, slot, call.index) for reader, slot in self.readers[call.index])
 
     def _moved_by(self, reader: Rule, slot: int, maker: int) -> int:
-        take, exists, call = self.kept[reader.call.index][1][slot], self.present[maker], reader.call
+        take, exists, call = self.kept[reader.call.index].takes[slot], self.present[maker], reader.call
         aligned = _aligned(take, exists, call.shapes[slot])
         if not _carries(reader) or (take & ~exists).any():
             return aligned
@@ -150,8 +160,8 @@ def _behind(rule: Layer, outputs: Tensor) -> Tensor:
     return (targets >= 0) & outputs[targets.clamp(min=0)]
 
 
-def _aligned(wanted: Tensor, given: Tensor, shape: Shape) -> int:
-    return 0 if torch.equal(wanted, given) else 2 * _size(wanted, shape)
+def _aligned(wanted: Tensor, given: Tensor, shape: Shape, whole: bool = True) -> int:
+    return 0 if whole and torch.equal(wanted, given) else 2 * _size(wanted, shape)
 
 
 def _size(chosen: Tensor, shape: Shape) -> int:

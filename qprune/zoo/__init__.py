@@ -17,7 +17,7 @@ from qprune.zoo.state_files import State, read_state
 from qprune.zoo.weights import Preset, Weights
 
 __all__ = [
-    "BACKBONE", "Add", "Concat", "Preset", "State", "Weights", "backbone_state", "create", "deployed", "deployed_prefix", "find_weights",
-    "is_of_library", "library_names", "names", "native_state", "needed_options", "options_of", "own_options",
-    "preset_of", "read_state",
+    "BACKBONE", "Add", "Concat", "Preset", "State", "Weights", "backbone_state", "create", "deployed",
+    "deployed_prefix", "find_weights", "is_of_library", "library_names", "names", "native_state", "needed_options",
+    "options_of", "own_options", "preset_of", "read_state",
 ]  # fmt: skip
