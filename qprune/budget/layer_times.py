@@ -187,7 +187,7 @@ def _side_by_side(shape: LayerShape, counts: Sequence[Counts]) -> _File:
     for place, (inputs, outputs) in enumerate(counts):
         path = f"layers.{place}.layer"
         value = file.layer(path, given[inputs], shape.layer((inputs, outputs)), shape.input(inputs))
-        value = file.low.quantize(file.low.rectify(value, 0.0, math.inf), after, f"layers.{place}.output")
+        value = file.low.quantize(file.low.rectify(value, 0.0, math.inf), after, f"layers.{place}.output", rank=4)
         file.output(value, shape.input(inputs))
     return file
 

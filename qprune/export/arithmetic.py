@@ -1,16 +1,17 @@
 """Operations that compute with real numbers: of one tensor, of two, along dimensions, over windows."""
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from qprune.export.lowering import Lowering
-from qprune.export.moving import Shape, pair, split
-from qprune.export.no_way import NoWayError
-from qprune.export.values import Codes, Product, Real, Size, Value
+from qprune.export.moving import Shape, pair
+from qprune.export.no_way import NeverError, NoWayError
+from qprune.export.values import Codes, Other, Product, Real, Size, Value
 
-VALUES = (Real, Codes, Product)
+VALUES = (Real, Codes, Product, Other)
 Writer = Callable[..., Any]
 
 
@@ -89,35 +90,6 @@ def gated(low: Lowering, name: str, shape: Shape, value: Value) -> Value:
     return Real(low.graph.node("Mul", [x, low.graph.node("Sigmoid", [x], f"{name}.gate")], name))
 
 
-def half_gated(low: Lowering, name: str, shape: Shape, value: Value, dim: int = -1) -> Value:
-    """GLU: one half of the channels times the sigmoid of the other."""
-    first, second = split(low, f"{name}.halves", shape, value, shape[dim] // 2, dim % len(shape))
-    gate = low.graph.node("Sigmoid", [low.real(second)], f"{name}.gate")
-    return Real(low.graph.node("Mul", [low.real(first), gate], name))
-
-
-def elu(low: Lowering, name: str, shape: Shape, value: Value, alpha: float = 1, scale: float = 1,
-        input_scale: float = 1) -> Value:  # fmt: skip
-    """ELU; SELU, too, which is a scaled one."""
-    if input_scale != 1:
-        raise NoWayError("a scale of its input")
-    y = low.graph.node("Elu", [low.real(value)], name if scale == 1 else f"{name}.elu", alpha=float(alpha))
-    return Real(y if scale == 1 else low.graph.node("Mul", [y, number(low, scale)], name))
-
-
-def softplus(low: Lowering, name: str, shape: Shape, value: Value, beta: float = 1, threshold: float = 20) -> Value:
-    """Softplus; beyond the threshold it is its argument to the last bit of float32."""
-    if beta != 1:
-        raise NoWayError("a beta other than 1")
-    return Real(low.graph.node("Softplus", [low.real(value)], name))
-
-
-def log_sigmoid(low: Lowering, name: str, shape: Shape, value: Value) -> list[Value]:
-    """The logarithm of the sigmoid: minus the softplus of minus x."""
-    negative = low.graph.node("Neg", [low.real(value)], f"{name}.negative")
-    return [Real(low.graph.node("Neg", [low.graph.node("Softplus", [negative], f"{name}.softplus")], name))]
-
-
 def prelu(low: Lowering, name: str, shape: Shape, value: Value, slopes: Value) -> Value:
     """Leaky ReLU with a slope for each channel."""
     return Real(low.graph.node("PRelu", [low.real(value), low.real(slopes)], name))
@@ -148,14 +120,6 @@ def reduced(kind: str) -> Writer:
     return write
 
 
-def length(low: Lowering, name: str, shape: Shape, value: Value, ord: float = 2, dim: Any = None,
-           keepdim: bool = False, *, dtype: Any = None) -> Value:  # fmt: skip
-    """The Euclidean length, or the sum of magnitudes, along dimensions."""
-    if ord not in (1, 2):
-        raise NoWayError(f"a norm of order {ord}")
-    return reduced(f"ReduceL{ord}")(low, name, shape, value, dim, keepdim)
-
-
 def multiplied(low: Lowering, name: str, shape: Shape, one: Value, other: Value) -> Value:
     """A product of matrices."""
     return Real(low.graph.node("MatMul", [low.real(one), low.real(other)], name))
@@ -184,18 +148,6 @@ def convolved(
     return Real(low.graph.node(kind, inputs, name, group=groups, **options))
 
 
-def batch_normalized(
-    low: Lowering, name: str, shape: Shape, value: Value, weight: Value | None, bias: Value | None, mean: Value,
-    variance: Value, momentum: float, eps: float,
-) -> list[Value]:  # fmt: skip
-    """A batch normalization with the statistics of training, by a function."""
-    given = zip((weight, bias), (1.0, 0.0), strict=True)
-    channels = [low.graph.constant(np.full(shape[1], fill, np.float32), "ones") if each is None else low.real(each)
-                for each, fill in given]  # fmt: skip
-    inputs = [low.real(value), *channels, low.real(mean), low.real(variance)]
-    return [Real(low.graph.node("BatchNormalization", inputs, name, epsilon=float(eps)))]
-
-
 def layer_normalized(
     low: Lowering, name: str, shape: Shape, value: Value, sizes: Sequence[int], weight: Value | None,
     bias: Value | None, eps: float,
@@ -221,10 +173,14 @@ def average_pooled(
     ceil_mode: bool = False, count_include_pad: bool = True, divisor: int | None = None,
 ) -> Value:  # fmt: skip
     """The mean of each window."""
-    if divisor is not None:
-        raise NoWayError("a divisor of its own")
-    options = _window(kernel, stride, padding, ceil_mode) | {"count_include_pad": int(count_include_pad)}
-    return Real(low.graph.node("AveragePool", [low.real(value)], name, **options))
+    whole = divisor is not None  # then the borders count, and the mean is made a sum again
+    if whole and ceil_mode:
+        raise NeverError("a divisor of its own with ceil_mode")
+    options = _window(kernel, stride, padding, ceil_mode) | {"count_include_pad": int(count_include_pad or whole)}
+    mean = low.graph.node("AveragePool", [low.real(value)], f"{name}.mean" if whole else name, **options)
+    if divisor is None:
+        return Real(mean)
+    return Real(low.graph.node("Mul", [mean, number(low, prod(pair(kernel)) / divisor)], name))
 
 
 def _window(kernel: Any, stride: Any, padding: Any, ceil_mode: bool) -> dict[str, Any]:

@@ -209,7 +209,7 @@ class _Classes:
 
 
 def _tuple(result: Any) -> tuple[Tensor, ...]:
-    return tuple(tree_leaves(result))
+    return tuple(x if x.is_floating_point() else x.double() for x in tree_leaves(result))
 
 
 def _copies(tensors: Inputs) -> Inputs:

@@ -11,30 +11,33 @@ from qprune.export import arithmetic as a
 from qprune.export import moving as m
 from qprune.export.lowering import Lowering
 from qprune.export.moving import Shape
-from qprune.export.no_way import NoWayError
+from qprune.export.no_way import NeverError, NoWayError
 from qprune.export.values import Size
 
 
 def lower_function(low: Lowering, name: str, target: Any, args: Any, kwargs: Any, shape: Shape) -> Any:
-    """Write one call."""
+    """Write one call in the way that it has of its own.
+
+    Raises:
+        NoWayError: if it has none, or none for these arguments.
+    """
     if not any(isinstance(each, (*a.VALUES, Size)) for each in tree_leaves((args, kwargs))):
         return target(*args, **kwargs)  # of numbers that are known
     word = str(getattr(target, "_opname", None) or target.__name__)
     write = FUNCTIONS.get(word)
     if write is None:
-        raise ExportError(f"{word.strip('_')} is a function for which there is no way into an ONNX file")
+        raise NoWayError
     try:
         return write(low, name, shape, *args, **kwargs)
-    except ExportError:
+    except (ExportError, NoWayError):
         raise
     except Exception as error:  # arguments that the way does not know, or cannot compute with
-        reason = f": {error}" if isinstance(error, NoWayError) else ""
-        call = _call(word.strip("_"), args, kwargs)
-        raise ExportError(f"{call} is a call for which there is no way into an ONNX file{reason}") from error
+        raise NoWayError from error
 
 
-def _call(word: str, args: Any, kwargs: Any) -> str:
+def call_in_words(target: Any, args: Any, kwargs: Any) -> str:
     """The call as it can be read: ``mean(tensor, [2, 3], True)``."""
+    word = str(getattr(target, "_opname", None) or target.__name__).strip("_")
 
     def told(value: Any) -> str:
         if isinstance(value, (list, tuple)):
@@ -54,8 +57,12 @@ def _dropped(
     low: Lowering, name: str, shape: Shape, value: Any, p: float = 0.5, training: bool = True, **_: Any
 ) -> Any:
     if training and p > 0:
-        raise NoWayError("it drops in eval mode, too; pass training=self.training")
+        raise NeverError("it drops in eval mode, too; pass training=self.training")
     return value
+
+
+def _of_the_batch(*_: Any, **__: Any) -> Any:
+    raise NeverError("it normalizes by the statistics of the images that come together, in eval mode, too")
 
 
 _FLOOR = partial(a.divided, rounding_mode="floor")
@@ -66,21 +73,18 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "div": a.divided, "truediv": a.divided, "floordiv": _FLOOR, "floor_divide": _FLOOR,
     "maximum": a.binary("Max"), "minimum": a.binary("Min"), "sym_max": a.binary("Max", of_sizes="Max"),
     "sym_min": a.binary("Min", of_sizes="Min"),
-    "abs": a.unary("Abs"), "neg": a.unary("Neg"), "exp": a.unary("Exp"), "sqrt": a.unary("Sqrt"), "erf": a.unary("Erf"),
+    "abs": a.unary("Abs"), "neg": a.unary("Neg"), "exp": a.unary("Exp"), "sqrt": a.unary("Sqrt"),
     "log": a.unary("Log"), "reciprocal": a.unary("Reciprocal"), "sigmoid": a.unary("Sigmoid"), "tanh": a.unary("Tanh"),
-    "sin": a.unary("Sin"), "cos": a.unary("Cos"), "floor": a.unary("Floor"), "ceil": a.unary("Ceil"),
-    "round": a.unary("Round"), "sign": a.unary("Sign"), "mish": a.unary("Mish"), "hardswish": a.unary("HardSwish"),
+    "mish": a.unary("Mish"), "hardswish": a.unary("HardSwish"),
     "hardsigmoid": a.unary("HardSigmoid", alpha=1 / 6, beta=0.5),
     "relu": partial(a.bounded, min=0), "hardtanh": a.hardtanh, "clamp": a.bounded, "clamp_min": a.bounded,
     "clamp_max": a.bounded_above, "leaky_relu": a.unary("LeakyRelu", alpha=0.01), "silu": a.gated,
-    "gelu": a.unary("Gelu", approximate="none"), "glu": a.half_gated, "log_sigmoid_forward": a.log_sigmoid,
-    "elu": a.elu, "celu": a.unary("Celu", alpha=1.0), "softplus": a.softplus, "_prelu_kernel": a.prelu,
+    "gelu": a.unary("Gelu", approximate="none"), "_prelu_kernel": a.prelu,
     "_softmax": a.softmax("Softmax"), "_log_softmax": a.softmax("LogSoftmax"),
     "mean": a.reduced("ReduceMean"), "sum": a.reduced("ReduceSum"), "amax": a.reduced("ReduceMax"),
     "amin": a.reduced("ReduceMin"),
-    "linalg_vector_norm": a.length, "mm": a.multiplied, "bmm": a.multiplied, "addmm": a.multiplied_and_added,
-    "baddbmm": a.multiplied_and_added, "convolution": a.convolved,
-    "_native_batch_norm_legit_no_training": a.batch_normalized, "native_layer_norm": a.layer_normalized,
+    "mm": a.multiplied, "bmm": a.multiplied, "addmm": a.multiplied_and_added, "baddbmm": a.multiplied_and_added,
+    "convolution": a.convolved, "native_layer_norm": a.layer_normalized,
     "max_pool2d_with_indices": a.max_pooled, "avg_pool2d": a.average_pooled,
     "_adaptive_avg_pool2d": a.adaptive("Average"), "adaptive_max_pool2d": a.adaptive_max,
     "clone": m.same, "_to_copy": m.same, "getitem": _getitem, "cat": m.joined, "stack": m.stacked,
@@ -89,6 +93,10 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "full_like": m.filled, "flatten": m.flattened, "view": m.viewed, "_unsafe_view": m.viewed, "expand": m.expanded,
     "permute": m.permuted, "transpose": m.transposed, "t": m.transposed, "unsqueeze": m.unsqueezed,
     "squeeze": m.squeezed, "pad": m.padded, "constant_pad_nd": m.padded, "interpolate": m.resized,
-    "pixel_shuffle": m.shuffled, "dropout": _dropped, "dropout1d": _dropped, "dropout2d": _dropped,
-    "dropout3d": _dropped, "alpha_dropout": _dropped,
+    "pixel_shuffle": m.shuffled, "native_channel_shuffle": m.channels_shuffled,
+    **dict.fromkeys(("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout"), _dropped),
+    **dict.fromkeys(
+        ("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_functional",
+         "_batch_norm_with_update_functional"), _of_the_batch,
+    ),
 }  # fmt: skip

@@ -44,6 +44,20 @@ class Graph:
         self.nodes.append(self.onnx.helper.make_node(kind, list(inputs), results, results[0], **attributes))
         return results
 
+    def same(self, given: str, name: str) -> None:
+        """Give a tensor another name, which must be free, or kept for it by `unique`."""
+        self.nodes.append(self.onnx.helper.make_node("Identity", [given], [name], name))
+
+    def put_in(self, model: Any, inputs: Sequence[str], name: str) -> list[str]:
+        """Add the nodes of another model, which reads these tensors; returns the names of its outputs."""
+        prefix = f"{self.unique(name)}/"
+        part = self.onnx.compose.add_prefix_graph(model.graph, prefix)
+        for given, own in zip(inputs, part.input, strict=True):
+            self.same(given, own.name)
+        self.nodes.extend(part.node)
+        self.initializers.extend(part.initializer)
+        return [each.name for each in part.output]
+
     def constant(self, values: Any, name: str, kind: Any = None) -> str:
         """Add a constant, once for equal values; returns its name."""
         array = np.ascontiguousarray(values) if np.ndim(values) else np.asarray(values)
@@ -64,13 +78,18 @@ class Graph:
         """Declare a float input."""
         self.inputs.append(self._value(self.unique(name), shape, symbols))
 
-    def output(self, name: str, shape: Sequence[int | None], symbols: Sequence[str | None]) -> None:
-        """Declare a tensor that was made as a float output."""
-        self.outputs.append(self._value(name, shape, symbols))
+    def output(
+        self, name: str, shape: Sequence[int | None], symbols: Sequence[str | None], kind: Any = np.float32
+    ) -> None:
+        """Declare a tensor that was made as an output, of numbers of a kind that numpy knows."""
+        self.outputs.append(self._value(name, shape, symbols, kind))
 
-    def _value(self, name: str, shape: Sequence[int | None], symbols: Sequence[str | None]) -> Any:
+    def _value(
+        self, name: str, shape: Sequence[int | None], symbols: Sequence[str | None], kind: Any = np.float32
+    ) -> Any:
         sides = [symbol or size for size, symbol in zip(shape, symbols, strict=True)]
-        return self.onnx.helper.make_tensor_value_info(name, self.onnx.TensorProto.FLOAT, sides)
+        helper = self.onnx.helper
+        return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(kind)), sides)
 
     def model(self) -> Any:
         """The finished model, checked together with what operators of other domains compute."""

@@ -35,7 +35,7 @@ def lower_layer(low: Lowering, path: str, layer: Any, values: tuple[Any, ...], s
     value = write(low, path, layer, shape, *aligned, *values[len(aligned) :])
     if isinstance(layer, Compressed):
         value = low.masked(value, layer.slot("output", "mask"), f"{path}.output_mask", len(shape))
-        value = low.quantize(value, layer.slot("output", "quant"), f"{path}.output")
+        value = low.quantize(value, layer.slot("output", "quant"), f"{path}.output", len(shape))
     result = layer.result if isinstance(layer, Aligned) else None
     return value if result is None else picked(low, value, result, f"{path}.result", (shape[0], None, *shape[2:]))
 
@@ -90,7 +90,7 @@ def _masked(low: Lowering, path: str, layer: ChannelMask, shape: Shape, value: V
 
 
 def _quantized(low: Lowering, path: str, layer: FakeQuant, shape: Shape, value: Value, *_: Any) -> Value:
-    return low.quantize(value, layer, path.removesuffix("_quant"))
+    return low.quantize(value, layer, path.removesuffix("_quant"), len(shape))
 
 
 def _operation(name: str, *options: str) -> Callable[..., Value]:

@@ -8,7 +8,8 @@ from attrs import evolve, field, frozen
 
 from qprune.export.graph import Graph
 from qprune.export.kernels import Kernel
-from qprune.export.values import TOP, Codes, Grid, Product, Real, Size, Value, array, grid_of
+from qprune.export.no_way import NoWayError
+from qprune.export.values import TOP, Codes, Grid, Other, Product, Real, Size, Value, array, grid_of
 from qprune.functional import along
 from qprune.layers import ChannelMask, FakeQuant
 
@@ -40,8 +41,14 @@ class Lowering:
         """The float tensor of a value; rectifiers that were put off are written."""
         if isinstance(value, Codes):
             return self._dequantized(value)
+        if isinstance(value, Other):
+            raise NoWayError(f"it reads {value.dtype}")
         name = value.name if isinstance(value, Real) else value.real()
         return self._rectified(name, value.floor, value.ceiling)
+
+    def of_its_dtype(self, value: Value) -> str:
+        """The tensor of a value, in the dtype that the network computes with."""
+        return value.name if isinstance(value, Other) else self.real(value)
 
     def settled(self, value: Value) -> Value:
         """The same value, with nothing put off: several layers are going to read it."""
@@ -75,16 +82,18 @@ class Lowering:
                 return Real(self.real(value), floor, ceiling)  # the bound may lie between two integers
             low = max(grid.low, grid.code(floor))
             return value if low == grid.low else self._bounded(value.name, evolve(grid, low=low), f"{value.name}.act")
+        if isinstance(value, Other):
+            raise NoWayError(f"it reads {value.dtype}")
         return evolve(value, floor=max(value.floor, floor), ceiling=min(value.ceiling, ceiling))
 
-    def quantize(self, value: Value, quant: FakeQuant | None, site: str) -> Value:
-        """Round a value to the grid of a quantizer; one that is not there, or not active, leaves it as it is."""
+    def quantize(self, value: Value, quant: FakeQuant | None, site: str, rank: int) -> Value:
+        """Round a value of ``rank`` dimensions to the grid of a quantizer; without an active one it stays as it is."""
         if quant is None or not bool(quant.active):
             return value
         grid = grid_of(quant)
         if grid is None:
-            return Real(self._rounded(self.real(value), quant, site))
-        if isinstance(value, Codes):
+            return Real(self._rounded(self.real(value), quant, site, rank))
+        if isinstance(value, (Codes, Other)):
             floor, ceiling = -np.inf, np.inf
         else:
             floor, ceiling = value.floor, value.ceiling
@@ -108,10 +117,9 @@ class Lowering:
         """Names of a grid's scale and zero point."""
         return [self.graph.constant(grid.scale, "scale"), self.graph.constant(np.uint8(grid.zero_point), "zero_point")]
 
-    def _rounded(self, name: str, quant: FakeQuant, site: str) -> str:
+    def _rounded(self, name: str, quant: FakeQuant, site: str, rank: int) -> str:
         """A quantizer in real arithmetic: several ranges, or one that uint8 cannot hold."""
         node, low, high = self.graph.node, *quant.code_bounds
-        rank = 4 if quant.channels is not None else 0
         like = quant.scale.new_empty([1] * rank)
         scale, zero_point = (array(along(each, like, quant.axis).float()) for each in (quant.scale, quant.zero_point))
         bounds = [self.graph.constant(np.float32(low) - zero_point, "low"),

@@ -7,7 +7,7 @@ import numpy as np
 
 from qprune.export.lowering import Lowering
 from qprune.export.no_way import NoWayError
-from qprune.export.values import Codes, Real, Size, Value
+from qprune.export.values import Codes, Other, Real, Size, Value
 
 Shape = tuple[int, ...]
 LAST = np.iinfo(np.int64).max
@@ -21,6 +21,8 @@ def pair(value: Any) -> list[Any]:
 
 def same(low: Lowering, name: str, shape: Shape, value: Value, *_: Any, **__: Any) -> Value:
     """The value itself."""
+    if isinstance(value, Other):
+        raise NoWayError
     return value
 
 
@@ -197,6 +199,12 @@ def resized(
         "cubic_coeff_a": -0.75,
     }
     return Real(low.graph.node("Resize", [low.real(value), *inputs], name, **options))
+
+
+def channels_shuffled(low: Lowering, name: str, shape: Shape, value: Value, groups: int) -> Value:
+    """The first channels of all groups, then the second ones, as in `torch.nn.ChannelShuffle`."""
+    order = np.arange(shape[1]).reshape(groups, -1).T.reshape(-1)
+    return low.moved("Gather", low.settled(value), name, [low.integers(order.tolist(), "channels")], axis=1)
 
 
 def shuffled(low: Lowering, name: str, shape: Shape, value: Value, factor: int) -> Value:

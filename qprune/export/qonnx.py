@@ -81,11 +81,11 @@ class QonnxLowering(Lowering):
     graph: QonnxGraph = field(factory=QonnxGraph)
     net: nn.Module = field(factory=nn.Module)
 
-    def quantize(self, value: Value, quant: FakeQuant | None, site: str) -> Value:
-        """Round a value to the grid of a quantizer; one that is not there, or not active, leaves it as it is."""
+    def quantize(self, value: Value, quant: FakeQuant | None, site: str, rank: int) -> Value:
+        """Round a value of ``rank`` dimensions to the grid of a quantizer; without an active one it stays as it is."""
         if quant is None or not bool(quant.active):
             return value
-        like = quant.scale.new_empty([1] * (0 if quant.channels is None else 4))
+        like = quant.scale.new_empty([1] * rank)
         scale, zero_point = (array(along(each, like, quant.axis).float()) for each in (quant.scale, quant.zero_point))
         return Real(
             self.graph.quant(self.real(value), scale=scale, zero_point=zero_point, name=site, **_integers(quant))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from attrs import field, frozen
 from torch import Tensor
 
@@ -59,6 +60,14 @@ class Codes:
 
 
 @frozen(eq=False)
+class Other:
+    """Numbers that are not float32: places, truth values. Only what torch's exporter writes reads them."""
+
+    name: str  # of the tensor
+    dtype: torch.dtype
+
+
+@frozen(eq=False)
 class Product:
     """The integer sums of a layer, not written yet: their form depends on the layers that read them."""
 
@@ -76,7 +85,7 @@ class Size:
     name: str  # of an int64 tensor of one dimension
 
 
-Value = Real | Codes | Product
+Value = Real | Codes | Product | Other
 
 
 def array(tensor: Tensor) -> Any:

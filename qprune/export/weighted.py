@@ -17,7 +17,7 @@ def weighted(low: Lowering, path: str, layer: Any, value: Value, rank: int) -> V
     """Write a convolution, a transposed one or a linear layer, of inputs with so many dimensions."""
     if isinstance(layer, CompressedWeight):
         value = low.masked(value, layer.input_mask, f"{path}.input_mask", rank)
-        value = low.quantize(value, layer.input_quant, f"{path}.input")
+        value = low.quantize(value, layer.input_quant, f"{path}.input", rank)
     if getattr(layer, "padding_mode", "zeros") != "zeros":
         value = padded(
             low, f"{path}.padded", (1,) * 4, value, layer._reversed_padding_repeated_twice, layer.padding_mode

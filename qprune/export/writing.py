@@ -9,16 +9,18 @@ from typing import Any
 import torch
 from attrs import field, frozen
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import GetAttrKey, MappingKey, tree_flatten_with_path, tree_leaves, tree_map
 
 from qprune.errors import ExportError, ShrinkError
-from qprune.export.functions import lower_function
+from qprune.export.by_torch import lower_by_torch
+from qprune.export.functions import call_in_words, lower_function
 from qprune.export.layers import is_layer, lower_layer
 from qprune.export.lowering import Layer, Lowering
+from qprune.export.no_way import NeverError, NoWayError
 from qprune.export.packages import import_onnx
 from qprune.export.probe import saturates
-from qprune.export.values import Codes, Product, Real, Size, array
-from qprune.graph import hint
+from qprune.export.values import Codes, Other, Product, Real, Size, array
+from qprune.graph import hint, place_of
 from qprune.shrink import shrink_with_facts
 
 STORAGES = ("int8", "int4")
@@ -118,6 +120,7 @@ class Walk:
         self.watched: dict[tuple[str, int], str] = {}
         self.values: dict[fx.Node, Any] = {}
         self.shapes = {node: shape for node in nodes if (shape := _example(node)) is not None}
+        self.outputs = [low.graph.unique(name) for name in _output_names(nodes[-1].args[0])]
         self.resizable = self._is_resizable() if dynamic is None else dynamic
 
     def _is_resizable(self) -> bool:
@@ -152,9 +155,8 @@ class Walk:
     def _get_attr(self, node: fx.Node) -> Any:
         owner, _, name = str(node.target).rpartition(".")
         tensor = getattr(self.net.get_submodule(owner), name)
-        if tensor.dtype != torch.float32:
-            raise self._refusal(f"{node.target} holds {tensor.dtype}, and a file computes in float32")
-        return Real(self.low.graph.constant(array(tensor), str(node.target)))
+        name = self.low.graph.constant(array(tensor), str(node.target))
+        return Real(name) if tensor.dtype == torch.float32 else Other(name, tensor.dtype)
 
     def _call_module(self, node: fx.Node) -> Any:
         layer = self.net.get_submodule(str(node.target))
@@ -179,13 +181,35 @@ class Walk:
         args, kwargs = self._arguments(node.args), self._arguments(node.kwargs)
         if "input" in kwargs:  # torch's name of the first one
             args = (kwargs.pop("input"), *args)
-        shape = next((self.shapes[each] for each in node.all_input_nodes if each in self.shapes), ())
+        before = len(self.low.graph.nodes)
         try:
-            _check_dtype(node)
-            return lower_function(self.low, node.name, node.target, args, kwargs, shape)
-        except ExportError as error:
-            path = node.meta.get("custom", {}).get("path")
-            raise self._refusal(f"{path}: {error}" if path else str(error)) from error
+            return self._in_its_way(node, args, kwargs)
+        except NeverError as error:
+            raise self._refused_call(node, str(error)) from error
+        except NoWayError as error:
+            reason = str(error)
+            del self.low.graph.nodes[before:]
+        try:
+            return lower_by_torch(self.low, node, self.values)
+        except NoWayError as error:
+            raise self._refused_call(node, "; ".join(filter(None, [reason, str(error)]))) from error
+
+    def _refused_call(self, node: fx.Node, reason: str) -> ExportError:
+        path, line = place_of(node)
+        call = call_in_words(node.target, self._arguments(node.args), self._arguments(node.kwargs))
+        return self._refusal(f"{path}{call} is a call for which there is no way into an ONNX file: {reason}{line}")
+
+    def _in_its_way(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
+        made = node.meta.get("val")
+        if isinstance(made, Tensor) and made.dtype != torch.float32 and node.target is not operator.getitem:
+            raise NoWayError(f"it makes {made.dtype}")
+        shape = next((self.shapes[each] for each in node.all_input_nodes if each in self.shapes), ())
+        value = lower_function(self.low, node.name, node.target, args, kwargs, shape)
+        if isinstance(value, list):
+            read = [int(user.args[1]) for user in node.users if user.target is operator.getitem]  # type: ignore[arg-type]
+            if max(read, default=0) >= len(value):
+                raise NoWayError("its other results are read, too")
+        return value
 
     def _size(self, node: fx.Node, dim: int) -> Any:
         shape = self.shapes[node]
@@ -205,12 +229,27 @@ class Walk:
         )
 
     def _outputs(self, node: fx.Node) -> None:
-        for place, each in enumerate(tree_leaves(node.args[0])):
+        for name, each in zip(self.outputs, tree_leaves(node.args[0]), strict=True):
             if not isinstance(each, fx.Node) or each not in self.shapes:
-                raise ExportError(f"Output {place} is no tensor, and cannot be one of an ONNX file.")
+                raise ExportError(f"The result {name} is no tensor, and cannot be one of an ONNX file.")
             shape = self.shapes[each]
-            name = self.low.graph.node("Identity", [self.low.real(self.values[each])], "output")
-            self.low.graph.output(name, shape, self._symbols(shape))
+            value = self.values[each]
+            self.low.graph.same(self.low.of_its_dtype(value), name)
+            dtype = value.dtype if isinstance(value, Other) else torch.float32
+            self.low.graph.output(name, shape, self._symbols(shape), torch.empty(0, dtype=dtype).numpy().dtype)
+
+
+def _output_names(result: Any) -> list[str]:
+    """What the forward calls its results: keys of dictionaries, fields of named tuples."""
+    names = []
+    for keys, _ in tree_flatten_with_path(result)[0]:
+        named = any(isinstance(key, (MappingKey, GetAttrKey)) for key in keys)
+        names.append(".".join(_key(key) for key in keys) if named else "output")
+    return names
+
+
+def _key(key: Any) -> str:
+    return key.name if isinstance(key, GetAttrKey) else str(key.key if isinstance(key, MappingKey) else key.idx)
 
 
 def _in_order(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
@@ -232,9 +271,3 @@ def _example(node: fx.Node) -> tuple[int, ...] | None:
     if not isinstance(made, Tensor):
         return None
     return tuple(map(hint, made.shape))
-
-
-def _check_dtype(node: fx.Node) -> None:
-    made = node.meta.get("val")
-    if isinstance(made, Tensor) and made.dtype != torch.float32 and node.target is not operator.getitem:
-        raise ExportError(f"{node.name} makes {made.dtype}, and a file computes in float32")

@@ -1,6 +1,8 @@
 """What torch wrote down of a forward, as a graph over the network's own layers, parameters and buffers."""
 
+import linecache
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,6 +45,18 @@ def hint(size: Any) -> Any:
     """
     node: Any = getattr(size, "node", None)
     return int(node.hint) if isinstance(size, SymInt) else size
+
+
+def place_of(call: fx.Node) -> tuple[str, str]:
+    """The path of the module in whose forward a call is, and the line of its code: parts of a sentence, or empty.
+
+    Args:
+        call: of a graph that `follow` made.
+    """
+    known = call.meta.get("custom", {})
+    path, line = known.get("path"), known.get("line")
+    shown = f", at `{linecache.getline(*line).strip()}` ({Path(line[0]).name}, line {line[1]})" if line else ""
+    return f"{path}: " if path else "", shown
 
 
 def as_graph(

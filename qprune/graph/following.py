@@ -7,6 +7,7 @@ of what a forward overwrites. Layers, and a few functions, stay one call each.
 
 import copy
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -30,7 +31,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from qprune.errors import ShrinkError
-from qprune.flow import line_of, meta_copy
+from qprune.flow import LIBRARIES, line_of, meta_copy
 from qprune.graph.folding import Spoilt, as_graph, hint
 from qprune.graph.operations import DROPOUTS, outermost
 
@@ -231,6 +232,7 @@ class _Run(TorchFunctionMode):
         return call
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        get_current_meta()["custom"] = {"path": self.inside[-1] if self.inside else "", "line": _running_line()}
         if func in WHOLE_FUNCTIONS:
             return self._keep(func, func, func, args, kwargs or {})
         return func(*args, **(kwargs or {}))
@@ -265,7 +267,19 @@ class _Run(TorchFunctionMode):
     def _in_place(self, target: Any, arguments: Any, options: Any) -> bool:
         if target in self.layers:
             return bool(getattr(self.layers[target], "inplace", False))
+        if target is F.scaled_dot_product_attention:  # which has no signature
+            return False
         return bool(inspect.signature(target).bind(*arguments, **options).arguments.get("inplace", False))
+
+
+def _running_line() -> tuple[str, int] | None:
+    """File and number of the line in the network's own code that runs; None if all of that is torch's."""
+    frame: Any = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename != __file__:
+        if not frame.f_code.co_filename.startswith(LIBRARIES):
+            return frame.f_code.co_filename, frame.f_lineno
+        frame = frame.f_back
+    return None
 
 
 def _kind(leaf: Any) -> type | None:
