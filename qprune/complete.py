@@ -11,7 +11,7 @@ from qprune.selection import Filling, not_a_host
 from qprune.zoo import Add, Concat
 
 BITS = 8
-WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
 RECTIFIERS = (nn.ReLU, nn.ReLU6)
 # What moves numbers about and makes no new ones: behind it they lie on the grid that they lay on before.
 MOVING = (

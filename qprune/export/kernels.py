@@ -72,10 +72,10 @@ def _numbers(layer: Any) -> tuple[Any, Any, Any]:
 
 
 def _pads(layer: Any) -> list[int]:
+    pads = layer._reversed_padding_repeated_twice  # from the last dimension, before and behind side by side
     if layer.padding == "valid" or layer.padding_mode != "zeros":
-        return [0, 0, 0, 0]
-    left, right, top, bottom = layer._reversed_padding_repeated_twice
-    return [top, left, bottom, right]
+        return [0] * len(pads)
+    return [*pads[-2::-2], *pads[::-2]]
 
 
 def _ordinary(layer: Any, weights: Any, scale: Any, bias: Any) -> Kernel | None:

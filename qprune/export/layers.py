@@ -128,10 +128,11 @@ def is_layer(module: nn.Module) -> bool:
 
 
 WRITTEN_WHOLE = (
-    nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm, Align,
+    nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm2d,
+    nn.GroupNorm, Align,
 )  # fmt: skip
 LAYERS: Mapping[Any, Callable[..., Value]] = {
-    (nn.Conv2d, nn.ConvTranspose2d, nn.Linear): _weighted,
+    (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear): _weighted,
     (nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm2d): _norm,
     (nn.GroupNorm,): _normalized,
     (Align,): _align,

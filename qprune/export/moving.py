@@ -160,14 +160,13 @@ def padded(
     low: Lowering, name: str, shape: Shape, x: Value, pad: Sequence[Any], mode: str = "constant",
     value: float | None = None,
 ) -> Value:  # fmt: skip
-    """Pad height and width; in integers, too, where the padding is among the numbers."""
-    if len(pad) != 4 or len(shape) != 4:
-        raise NoWayError("padding of other than height and width")
+    """Pad the last dimensions; in integers, too, where the padding is among the numbers."""
     if value:
         raise NoWayError("padding with a number other than 0")
-    left, right, top, bottom = pad
+    others = [0] * (len(shape) - len(pad) // 2)
     x = low.settled(x)
-    inputs = [low.lengths([0, 0, top, left, 0, 0, bottom, right], f"{name}.pads")]
+    # torch counts from the last dimension, and has before and behind side by side
+    inputs = [low.lengths([*others, *pad[-2::-2], *others, *pad[::-2]], f"{name}.pads")]
     if mode == "constant":
         inputs.append(low.zero(x))
     return low.moved("Pad", x, name, inputs, mode={"replicate": "edge", "circular": "wrap"}.get(mode, mode))

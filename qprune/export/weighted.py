@@ -20,16 +20,16 @@ def weighted(low: Lowering, path: str, layer: Any, value: Value, rank: int) -> V
         value = low.quantize(value, layer.input_quant, f"{path}.input", rank)
     if getattr(layer, "padding_mode", "zeros") != "zeros":
         value = padded(
-            low, f"{path}.padded", (1,) * 4, value, layer._reversed_padding_repeated_twice, layer.padding_mode
+            low, f"{path}.padded", (1,) * rank, value, layer._reversed_padding_repeated_twice, layer.padding_mode
         )
     kernel = kernel_of(layer)
-    reason = _why_real(layer, value, kernel, low.packed, rank)
+    reason = _why_real(layer, value, kernel, low.packed)
     low.layers.append(Layer(path, not reason, reason))
     if kernel is None:
         return _transposed(low, path, layer, value)
     if reason or not isinstance(value, Codes):
         return _in_reals(low, path, kernel, value, low.packed and _bits(layer) <= 4)
-    return in_integers(low, path, kernel, value)
+    return in_integers(low, path, kernel, value, as_rows=isinstance(layer, nn.Linear) and rank != 2)
 
 
 def _bits(layer: Any) -> int:
@@ -37,7 +37,7 @@ def _bits(layer: Any) -> int:
     return 32 if quant is None or not bool(quant.active) else int(quant.bits)
 
 
-def _why_real(layer: Any, value: Value, kernel: Kernel | None, packed: bool, rank: int) -> str:
+def _why_real(layer: Any, value: Value, kernel: Kernel | None, packed: bool) -> str:
     if _bits(layer) == 32:
         return "its weights have no quantizer"
     if not isinstance(value, Codes):
@@ -46,8 +46,6 @@ def _why_real(layer: Any, value: Value, kernel: Kernel | None, packed: bool, ran
         return "no runtime has integer kernels for this transposed convolution"
     if kernel.scale is None:
         return "the integers of its weights do not lie around 0"
-    if isinstance(layer, nn.Linear) and rank != 2:
-        return f"its inputs have {rank} dimensions"
     return "its weights are held as 4-bit integers" if packed and _bits(layer) <= 4 else ""
 
 
@@ -88,11 +86,17 @@ def _transposed(low: Lowering, path: str, layer: Any, value: Value) -> Value:
     return convolved(low, path, (), value, weight, bias, *options)
 
 
-def in_integers(low: Lowering, path: str, kernel: Kernel, value: Codes) -> Product:
-    """What a layer with integer weights makes of integers, to be written when it is known who reads it."""
+def in_integers(low: Lowering, path: str, kernel: Kernel, value: Codes, *, as_rows: bool = False) -> Product:
+    """What a layer with integer weights makes of integers, to be written when it is known who reads it.
+
+    If ``as_rows``, a linear layer's input has more than two dimensions, and becomes one list of rows for a moment: only
+    for such there is an integer layer with a bias.
+    """
     kernel = kernel.with_room(value.grid.scale, LARGEST_BIAS)
 
     def quantized(grid: Grid, name: str) -> str:
+        if as_rows:
+            return _quantized_rows(low, path, kernel, value, grid, name)
         codes = _quantized(low, path, kernel, value, grid, _before_spread(name, kernel))
         return _spread(low, name, kernel, Codes(codes, grid)).name
 
@@ -117,6 +121,14 @@ def _quantized(low: Lowering, path: str, kernel: Kernel, value: Codes, grid: Gri
     else:
         result = node("Gemm", inputs, path, transB=1)
     return node("QuantizeLinear", [result, *low.grid_constants(grid)], name)
+
+
+def _quantized_rows(low: Lowering, path: str, kernel: Kernel, value: Codes, grid: Grid, name: str) -> str:
+    node = low.graph.node
+    rows = node("Reshape", [value.name, low.integers([-1, kernel.rows.shape[1]], "shape")], f"{path}.rows")
+    codes = _quantized(low, path, kernel, Codes(rows, value.grid), grid, f"{name}.rows")
+    sides = [node("Shape", [value.name], f"{path}.sides", end=-1), low.integers([len(kernel.rows)], "outputs")]
+    return node("Reshape", [codes, node("Concat", sides, f"{path}.shape", axis=0)], name)
 
 
 def _sums(low: Lowering, path: str, kernel: Kernel, value: Codes, name: str) -> str:
