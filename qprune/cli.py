@@ -7,7 +7,7 @@ import csv
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ from qprune.budget import METHODS
 from qprune.data import read_inputs
 from qprune.errors import CheckpointError, DataError, ExportError, PlanError, QpruneError
 from qprune.escaping import visible
-from qprune.export import DIALECTS, Certificate, OnnxModel, file_model, monitored, open_run, write_network
+from qprune.export import DIALECTS, RUNTIMES, Certificate, OnnxModel, file_model, monitored, open_run, write_network
 from qprune.layers import sites
 from qprune.report import chain_of, chain_table, forward_times, report_shrunk, short, table, time_table
 from qprune.shrink import shrink_with_facts
@@ -390,12 +390,15 @@ _NO_DENSE = "(the network was handed over and has been cut, so what it was befor
               help="int4 packs weights of up to 4 bits, which are computed with as floats.")  # fmt: skip
 @click.option("--dialect", type=click.Choice(DIALECTS), default=DIALECTS[0], show_default=True,
               help="qonnx: real numbers with Quant nodes, for tools that make hardware.")  # fmt: skip
+@click.option("--also", type=click.Choice(list(RUNTIMES)), multiple=True,
+              help="Another runtime that runs the file and is compared and timed, too.")  # fmt: skip
 @DATA
 @RUNS
 @_explaining_errors
 def export(
-    run: str, out: Path | None, require: str | None, storage: str, dialect: str, data: Path | None, runs: Path | None
-) -> None:
+    run: str, out: Path | None, require: str | None, storage: str, dialect: str, also: tuple[str, ...],
+    data: Path | None, runs: Path | None,
+) -> None:  # fmt: skip
     """Write RUN's network as an integer ONNX file, with a certificate of how equal it is.
 
     With --out FILE.pt2 it is a program of torch.export instead, which torch runs without the network's code.
@@ -409,9 +412,10 @@ def export(
     out = out or source.with_name("model.onnx")
     file = _new_file(out.parent, out.name)
     record = _new_file(out.parent, f"{out.stem}.certificate.json")
-    certificate = trained.export(run, file, storage=storage, dialect=dialect, data=data, runs=runs)
+    certificate = trained.export(run, file, storage=storage, dialect=dialect, also=also, data=data, runs=runs)
     opened = open_model(run, runs_root(runs))
-    times = _exported_times(opened, file)
+    run_elsewhere = [name for name, each in certificate.elsewhere.items() if not each.refusal]
+    times = _exported_times(opened, file, run_elsewhere)
     certificate = evolve(certificate, milliseconds={name: 1000 * time for name, time in times[1].items()})
     record.write_text(certificate.to_json(), encoding="utf-8")
     _say(f"{certificate}\n\n{time_table(times)}")
@@ -457,9 +461,10 @@ def _check_certificate(
     return f"The file differs {told}"
 
 
-def _exported_times(opened: Opened, file: Path) -> dict[int, dict[str, float]]:
+def _exported_times(opened: Opened, file: Path, elsewhere: Sequence[str]) -> dict[int, dict[str, float]]:
     images = torch.rand(8, *opened.shape, generator=torch.Generator().manual_seed(0))
     nets: dict[str, nn.Module] = {"exported": file_model(file, trusted=True)}
+    nets |= {name: RUNTIMES[name](file) for name in elsewhere}
     dense = opened.dense()
     if dense is not None:
         nets = {"dense": OnnxModel(write_network(dense, images[:1]).model.SerializeToString())} | nets

@@ -1,5 +1,6 @@
 """Functions for trained networks: load, score, run, summarize, save, export them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,7 @@ def export(
     storage: str = "int8",
     dynamic_size: bool | None = None,
     dialect: str = "onnx",
+    also: Sequence[str] = (),
     data: Any = None,
     runs: Path | str | None = None,
 ) -> Certificate:
@@ -210,6 +212,8 @@ def export(
             The number of images is always free.
         dialect: ``"onnx"``, or ``"qonnx"``: real numbers with a ``Quant`` node behind each quantized weight and
             activation, in the shapes of the example, for FINN, hls4ml and other tools that make hardware.
+        also: other runtimes that run the file and are compared, too: ``["openvino"]``, which takes the extra of that
+            name.
         data: of a run, the folder of its data or, of data of your own, ``{"test": ...}``, to compare and score on.
         runs: where run folders lie.
 
@@ -223,7 +227,9 @@ def export(
     Example:
         >>> print(qprune.export("runs/digits/a75_w4a4", "model.onnx"))
     """
-    options: dict[str, Any] = {"storage": storage, "dynamic_size": dynamic_size, "dialect": dialect}
+    options: dict[str, Any] = {
+        "storage": storage, "dynamic_size": dynamic_size, "dialect": dialect, "also": tuple(also),
+    }  # fmt: skip
     if not isinstance(model, nn.Module):
         return export_run(_opened(model, runs, data), path, **options)
     if example is None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -420,6 +421,10 @@ def test_export_certifies_the_metric_and_times_both(qprune, in_a_hurry):
     certificate = json.loads(Path("runs/tiny/model.certificate.json").read_text())
     assert certificate["scores"]["accuracy"][0] == json.loads(qprune("evaluate", "tiny"))["accuracy"]
     assert set(certificate["milliseconds"]) == {"dense", "exported"}
+    pytest.importorskip("openvino")
+    text = qprune("export", "tiny", "--out", "again.onnx", "--require", "nothing", "--also", "openvino")
+    assert re.search(r"^openvino \S+: outputs .* % equal, .* largest difference", text, re.MULTILINE)
+    assert [line.split()[0] for line in text.splitlines()[-5:-2]] == ["dense", "exported", "openvino"]
 
 
 def test_exported_files_are_evaluated_and_predicted_with(qprune, in_a_hurry):

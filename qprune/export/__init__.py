@@ -1,9 +1,10 @@
 """A trained network leaves for other runtimes: as an ONNX file, with a certificate of how equal it is."""
 
-from qprune.export.certificate import Agreement, Certificate, Environment
-from qprune.export.exporting import export_network
+from qprune.export.certificate import Agreement, Certificate, Elsewhere, Environment
+from qprune.export.exporting import RUNTIMES, export_network
 from qprune.export.file_format import Format, Made
 from qprune.export.formats import DIALECTS, FORMATS, file_model
+from qprune.export.openvino_model import OpenVinoModel
 from qprune.export.qonnx import write_qonnx
 from qprune.export.quant_node import runnable
 from qprune.export.run import export_run, monitored, open_exported, open_run

@@ -46,7 +46,8 @@ def binary(kind: str, of_sizes: str = "", swapped: bool = False) -> Writer:
             if not of_sizes:
                 raise NoWayError("side lengths are known only when the file runs")
             return Size(low.graph.node(of_sizes, [low.length(one), low.length(other)], name))
-        names = [number(low, one), number(low, other)]
+        of = low.summand if kind == "Add" else low.real
+        names = [of(each) if isinstance(each, VALUES) else number(low, each) for each in (one, other)]
         if alpha != 1:
             place = 0 if swapped else 1
             names[place] = low.graph.node("Mul", [names[place], number(low, alpha)], f"{name}.scaled")

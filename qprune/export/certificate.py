@@ -53,6 +53,36 @@ class Environment:
     torch: str
 
 
+@frozen
+class Elsewhere:
+    """How equal the network and the file are where another runtime runs it.
+
+    Attributes:
+        runtime: name and version.
+        outputs: one entry for each output; empty if the runtime refuses the file.
+        predictions: as of `Certificate`.
+        refusal: why the runtime cannot run the file; empty if it can.
+    """
+
+    runtime: str
+    outputs: tuple[Agreement, ...] = ()
+    predictions: float | None = None
+    refusal: str = ""
+
+    def __str__(self) -> str:
+        if self.refusal:
+            return f"{self.runtime}: {self.refusal}"
+        values = sum(each.values for each in self.outputs)
+        equal, near = (sum(getattr(each, name) * each.values for each in self.outputs) / values
+                       for name in ("equal", "within_one"))  # fmt: skip
+        worst = max(self.outputs, key=lambda each: each.largest / (each.scale or 1))
+        classes = "" if self.predictions is None else f"; same class: {_percent(self.predictions)}"
+        return (
+            f"{self.runtime}: outputs {_percent(equal)} equal, {_percent(near)} within 1/{STEPS}, "
+            f"largest difference {worst.largest:.3g} of {worst.scale:.3g}{classes}"
+        )
+
+
 @frozen(kw_only=True)
 class Certificate:
     """The result of comparing a file with its network; prints as a page.
@@ -73,6 +103,7 @@ class Certificate:
         operators: what the runtime executed.
         real_layers: path -> reason, for each convolution and linear layer that computes with real numbers.
         milliseconds: of one image: name -> median; empty if not measured.
+        elsewhere: the same file in other runtimes, by what they are called in `qprune.export.RUNTIMES`.
     """
 
     file: str
@@ -89,6 +120,7 @@ class Certificate:
     operators: Operators
     real_layers: Mapping[str, str] = field(factory=dict)
     milliseconds: Mapping[str, float] = field(factory=dict)
+    elsewhere: Mapping[str, Elsewhere] = field(factory=dict)
 
     @property
     def exact(self) -> bool:
@@ -141,6 +173,7 @@ class Certificate:
         yield from map(self._score_line, self.scores)
         yield f"operators that ran: {self.operators}"
         yield from (f"in real numbers: {path}, because {reason}" for path, reason in self.real_layers.items())
+        yield from map(str, self.elsewhere.values())
         if self.milliseconds:
             yield "one image: " + ", ".join(f"{name} {value:.3f} ms" for name, value in self.milliseconds.items())
 

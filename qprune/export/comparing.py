@@ -58,12 +58,15 @@ class Comparison:
     """Adds up over many batches how equal the network that was trained and the ``model`` that runs its file are.
 
     Of a network without active quantizers nothing but rounding may differ: more is an error. Where ``written`` is
-    given, what was made of the network, its integers are compared, too.
+    given, what was made of the network, its integers are compared, too. Without ``judging`` nothing is an error.
     """
 
-    def __init__(self, net: nn.Module, model: Any, written: Written | None = None, batch: int = 32) -> None:
+    def __init__(
+        self, net: nn.Module, model: Any, written: Written | None = None, batch: int = 32, *, judging: bool = True
+    ) -> None:
         self.net, self.model, self.written, self.batch = net, model, written, batch
-        self.rounds_alone = not any(site.quant is not None and bool(site.quant.active) for site in sites(net))
+        quants = [site.quant for site in sites(net) if site.quant is not None]
+        self.rounds_alone = judging and not any(bool(quant.active) for quant in quants)
         integers = {} if written is None else {site: codes.name for site, codes in written.quantized.items()}
         self.sites = list(integers)
         self.inside: OnnxModel | None = None

@@ -1,7 +1,7 @@
 """`export_network`: writes the file, runs it, and says how equal it is."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from qprune.errors import ExportError
-from qprune.export.certificate import Certificate
+from qprune.export.certificate import Certificate, Elsewhere
 from qprune.export.comparing import Comparison, Inputs, inputs_like
 from qprune.export.formats import format_to_write
+from qprune.export.openvino_model import OpenVinoModel
 from qprune.export.replacing import replace_file
 from qprune.export.writing import STORAGES
 from qprune.report import summarize
 from qprune.shrink import evaluating
 from qprune.zoo import deployed
+
+# Other runtimes that may run a file beside ONNX Runtime.
+RUNTIMES: Mapping[str, type[OpenVinoModel]] = {"openvino": OpenVinoModel}
 
 
 def export_network(
@@ -30,6 +34,7 @@ def export_network(
     dynamic_size: bool | None = None,
     dialect: str = "onnx",
     about: Mapping[str, Any] | None = None,
+    also: Sequence[str] = (),
 ) -> Certificate:
     """Write a network as a file, run both on the same inputs, and count what is equal.
 
@@ -43,6 +48,7 @@ def export_network(
         dynamic_size: as for `write_network`.
         dialect: of ONNX files: ``"onnx"``, or ``"qonnx"``, see `qprune.export.write_qonnx`.
         about: what else the file is to hold, as plain data.
+        also: other runtimes of `RUNTIMES` that are to run the file.
 
     Raises:
         ExportError: as for `write_network`; if the file cannot be written; or if it computes something else than the
@@ -52,6 +58,10 @@ def export_network(
     chosen = format_to_write(file, dialect)
     if not file.parent.is_dir():
         raise ExportError(f"{file} cannot be written: there is no folder {file.parent}.")
+    if unknown := [name for name in also if name not in RUNTIMES]:
+        raise ExportError(f'also must be among {", ".join(RUNTIMES)}; received "{unknown[0]}".')
+    if also and not chosen.stores_integers:
+        raise ExportError(f"{', '.join(also)} cannot run such files: export an ONNX file.")
     if storage in STORAGES[1:] and not chosen.stores_integers:
         raise ExportError(f'storage = "{storage}" is for ONNX files of integers: leave it out here.')
     tried = inputs_like(inputs) | {name: (each,) for name, each in (images or {}).items()}
@@ -67,6 +77,7 @@ def export_network(
     outputs, quantizers = comparison.agreements()
     layers = made.written.layers if chosen.stores_integers and made.written else ()
     operators = made.operators()
+    elsewhere = {name: _elsewhere(name, comparison.net, made.content, tried) for name in also}
     replace_file(file, made.content)
     return Certificate(
         file=str(file),
@@ -79,6 +90,7 @@ def export_network(
         predictions=comparison.classes.share(),
         iou=comparison.classes.iou(),
         operators=operators,
+        elsewhere=elsewhere,
         real_layers={layer.path: layer.reason for layer in layers if not layer.integer},
     )
 
@@ -96,6 +108,17 @@ def _compare(comparison: Comparison, tried: Mapping[str, Inputs]) -> None:
     with _in_eval(comparison.net):
         for inputs in tried.values():
             comparison.add(inputs)
+
+
+def _elsewhere(name: str, net: nn.Module, content: bytes, tried: Mapping[str, Inputs]) -> Elsewhere:
+    """Another runtime with the file; what it cannot run is noted."""
+    model = RUNTIMES[name](content)
+    comparison = Comparison(net, model, judging=False)
+    try:
+        _compare(comparison, tried)
+    except ExportError as error:
+        return Elsewhere(model.runtime, refusal=str(error))
+    return Elsewhere(model.runtime, comparison.agreements()[0], comparison.classes.share())
 
 
 @contextmanager

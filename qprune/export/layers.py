@@ -104,10 +104,10 @@ def _operation(name: str, *options: str) -> Callable[..., Value]:
 
 def _add(low: Lowering, path: str, layer: Any, shape: Shape, *values: Value) -> Value:
     """Add them one by one, as `Add` does."""
-    result = low.real(values[0])
+    result = low.summand(values[0])
     for count, value in enumerate(values[1:], 2):
         name = path if count == len(values) else f"{path}.first_{count}"
-        result = low.graph.node("Add", [result, low.real(value)], name)
+        result = low.graph.node("Add", [result, low.summand(value)], name)
     return Real(result)
 
 

@@ -36,6 +36,7 @@ class Lowering:
     quantized: dict[str, Codes] = field(factory=dict)
     layers: list[Layer] = field(factory=list)  # convolutions and linear layers, in the order in which they are written
     _reals: dict[str, str] = field(factory=dict)
+    _made_by_layers: set[str] = field(factory=set)  # the integers that convolutions and linear layers make
 
     def real(self, value: Value) -> str:
         """The float tensor of a value; rectifiers that were put off are written."""
@@ -45,6 +46,18 @@ class Lowering:
             raise NoWayError(f"it reads {value.dtype}")
         name = value.name if isinstance(value, Real) else value.real()
         return self._rectified(name, value.floor, value.ceiling)
+
+    def summand(self, value: Value) -> str:
+        """The float tensor of a value that is going to be added to another one.
+
+        The integers that a layer makes are quantized twice, on one grid. OpenVINO puts a sum into the convolution
+        before it, and would not round between both otherwise; ONNX Runtime takes the pair out again.
+        """
+        if not isinstance(value, Codes) or value.name not in self._made_by_layers:
+            return self.real(value)
+        constants = self.grid_constants(value.grid)
+        again = self.graph.node("QuantizeLinear", [self.real(value), *constants], f"{value.name}.again")
+        return self.graph.node("DequantizeLinear", [again, *constants], f"{again}.real")
 
     def of_its_dtype(self, value: Value) -> str:
         """The tensor of a value, in the dtype that the network computes with."""
@@ -104,8 +117,10 @@ class Lowering:
         else:
             source = value.name if isinstance(value, Real) else self.real(value)
             codes = self.graph.node("QuantizeLinear", [source, *self.grid_constants(grid)], name)
-        self.quantized[site] = self._bounded(codes, tight, site)
-        return self.quantized[site]
+        made = self.quantized[site] = self._bounded(codes, tight, site)
+        if isinstance(value, Product):
+            self._made_by_layers.add(made.name)
+        return made
 
     def _bounded(self, name: str, grid: Grid, result: str) -> Codes:
         if (grid.low, grid.high) == (0, TOP):
