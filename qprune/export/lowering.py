@@ -50,14 +50,15 @@ class Lowering:
     def summand(self, value: Value) -> str:
         """The float tensor of a value that is going to be added to another one.
 
-        The integers that a layer makes are quantized twice, on one grid. OpenVINO puts a sum into the convolution
-        before it, and would not round between both otherwise; ONNX Runtime takes the pair out again.
+        The integers that a layer makes are quantized once more, as int8: OpenVINO puts a sum into the convolution before
+        it, and would not round between both otherwise. ONNX Runtime takes the pair out again.
         """
         if not isinstance(value, Codes) or value.name not in self._made_by_layers:
             return self.real(value)
-        constants = self.grid_constants(value.grid)
-        again = self.graph.node("QuantizeLinear", [self.real(value), *constants], f"{value.name}.again")
-        return self.graph.node("DequantizeLinear", [again, *constants], f"{again}.real")
+        zero_point = self.graph.constant(np.int8(value.grid.zero_point - 2**7), "zero_point")
+        grid = [self.graph.constant(value.grid.scale, "scale"), zero_point]
+        again = self.graph.node("QuantizeLinear", [self.real(value), *grid], f"{value.name}.again")
+        return self.graph.node("DequantizeLinear", [again, *grid], f"{again}.real")
 
     def of_its_dtype(self, value: Value) -> str:
         """The tensor of a value, in the dtype that the network computes with."""
