@@ -50,7 +50,7 @@ class Lowering:
     def summand(self, value: Value) -> str:
         """The float tensor of a value that is going to be added to another one.
 
-        The integers that a layer makes are quantized once more, as int8: OpenVINO puts a sum into the convolution before
+        The integers that a layer makes are quantized once more, as int8: OpenVINO puts a sum into the layer before
         it, and would not round between both otherwise. ONNX Runtime takes the pair out again.
         """
         if not isinstance(value, Codes) or value.name not in self._made_by_layers:

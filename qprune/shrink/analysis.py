@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from attrs import frozen
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from qprune.flow import Call, Flow
 from qprune.layers import Compressed
@@ -30,9 +30,8 @@ class Analysis:
     # by module path, the layer's own output and (first argument's) input channels that stay
     kept: Mapping[str, tuple[Tensor, Tensor]]
     held: tuple[str, ...]  # what keeps channels around it from going, in sentences
-    unused: tuple[
-        str, ...
-    ] = ()  # modules with parameters that never run, by their paths; of the part that is used after training
+    # by their paths, modules with parameters that never run, of the part that is used after training
+    unused: tuple[str, ...] = ()
 
 
 def analyse(net: nn.Module, flow: Flow, mode: Mode) -> Analysis:
@@ -60,8 +59,15 @@ def analyse(net: nn.Module, flow: Flow, mode: Mode) -> Analysis:
     cuts = {str(path): _cut(rule, values, made, present) for path, rule in layers.items()}
     held = dict.fromkeys(rule.reason for rule in rules if rule.reason and _holds(rule, values, needed))
     seen = dict.fromkeys(text for index, text in _seen(flow) if _goes(index, rules, values, needed))
-    unused = tuple(path for path in flow.unused if path.startswith(deployed_prefix(net)))
-    return Analysis({path: cut for path, cut in cuts.items() if cut is not None}, kept, (*held, *seen), unused)
+    return Analysis(
+        {path: cut for path, cut in cuts.items() if cut is not None}, kept, (*held, *seen), _unused(net, flow)
+    )
+
+
+def _unused(net: nn.Module, flow: Flow) -> tuple[str, ...]:
+    if isinstance(net, fx.GraphModule):
+        return ()  # opened from a file by its calls: what these do not use its author had kept for training
+    return tuple(path for path in flow.unused if path.startswith(deployed_prefix(net)))
 
 
 def follow(net: nn.Module, flow: Flow, mode: Mode) -> tuple[list[Rule], list[Tensor], list[Tensor]]:
