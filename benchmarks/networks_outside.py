@@ -98,7 +98,7 @@ def print_exported(names: Sequence[str], size: int) -> None:
     for name in names:
         started = time.perf_counter()
         try:
-            found = exported(name, SIZES.get(name, size))
+            found = exported(*quantized(name, SIZES.get(name, size)))
             cells = [found.layers, found.layers - len(found.certificate.real_layers), *map(_share, found.equal())]
         except (qprune.QpruneError, RefusedError) as error:
             cells = [str(error), "", "", ""]
@@ -123,17 +123,23 @@ class Exported(NamedTuple):
         return tuple(sum(share * n for share, n in each) / sum(n for _, n in each) for each in counted)  # type: ignore[return-value]
 
 
-def exported(name: str, size: int) -> Exported:
-    """Mask, quantize, calibrate, write and compare a network."""
+def quantized(name: str, size: int) -> tuple[nn.Module, Tensor]:
+    """A network with masks and 8-bit quantizers that are calibrated, and images."""
     generator = torch.Generator().manual_seed(1)
     images = [torch.randn(4, 3, size, size, generator=generator) for _ in range(2)]
     net = with_masks(fresh(name).float(), images[0], "inputs")
     found = [path for path, module in net.named_modules() if isinstance(module, WEIGHTED)]
     net = swapped(net, images[0], "quantize", found, {"at": "weight"}, bits=8, per="channel", start=0)
     qprune.calibrate(net, images)
+    return net, images[0]
+
+
+def exported(net: nn.Module, images: Tensor) -> Exported:
+    """Write and compare a network."""
     with tempfile.TemporaryDirectory() as folder:
-        certificate = qprune.export(net, Path(folder) / "net.onnx", images[0])
-    return Exported(sum(isinstance(module, WEIGHTED) for module in qprune.shrink(net, images[0]).modules()), certificate)
+        certificate = qprune.export(net, Path(folder) / "net.onnx", images)
+    layers = sum(isinstance(module, WEIGHTED) for module in qprune.shrink(net, images).modules())
+    return Exported(layers, certificate)
 
 
 def _row(cells: Sequence[object]) -> str:

@@ -2,7 +2,7 @@
 
 from qprune.layers.aligned import ALIGNED, CHANNELWISE, Align, Aligned, bare
 from qprune.layers.all_hosts import HOSTS, CompressedConv1d, CompressedConv3d, CompressedLayerNorm
-from qprune.layers.apart import Apart, take_apart
+from qprune.layers.apart import Apart, names_apart, take_apart
 from qprune.layers.bias import BiasQuant
 from qprune.layers.compressor import Compressor
 from qprune.layers.hosts import (
@@ -48,6 +48,6 @@ __all__ = [
     "CompressedReLU6", "CompressedWeight", "Compressor", "FakeQuant", "LearnedQuant", "PrunedConv2d",
     "PrunedConvTranspose2d", "PrunedLinear", "PrunedQuantConv2d", "PrunedQuantConvTranspose2d", "PrunedQuantLinear",
     "QuantConv2d", "QuantConvTranspose2d", "QuantLinear", "Ranges", "Scores", "Site", "bare", "commit_all",
-    "commit_masks", "cut_parameter", "follow_sources", "in_place_of", "learned_parameters", "make_quant", "ranges_of",
-    "sites", "take_apart",
+    "commit_masks", "cut_parameter", "follow_sources", "in_place_of", "learned_parameters", "make_quant", "names_apart",
+    "ranges_of", "sites", "take_apart",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ timm's `BatchNormAct2d` is a normalization, a dropout and an activation, its `Co
 As these they need no rule, no host and no operator of their own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
@@ -92,6 +92,29 @@ def take_apart(net: nn.Module) -> None:
         change = _CHANGES.get(f"{type(module).__module__}.{type(module).__qualname__}")
         if change is not None and "forward" not in vars(module):
             change(module)
+
+
+def names_apart(net: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state of a network before it was taken apart, under the names that its parameters have since.
+
+    Args:
+        net: a network that `take_apart` went through.
+        state: with the names that its library gives.
+
+    Example:
+        >>> from torchvision.models.convnext import LayerNorm2d
+        >>> net = nn.Sequential(LayerNorm2d(4))
+        >>> state = net.state_dict()
+        >>> take_apart(net)
+        >>> list(names_apart(net, state))
+        ['0.norm.weight', '0.norm.bias']
+    """
+    own = {f"{path}.": module.own for path, module in net.named_modules() if isinstance(module, Apart)}
+    named = {}
+    for key, tensor in state.items():
+        owner, dot, name = key.rpartition(".")
+        named[f"{owner}.{own[owner + dot]}.{name}" if owner + dot in own else key] = tensor
+    return named
 
 
 def _splitting(kind: type[Apart], plain: type[nn.Module]) -> Callable[[Any], None]:

@@ -12,6 +12,7 @@ from qprune import zoo
 from qprune.assemble import zoo_options
 from qprune.data import weights_of
 from qprune.errors import CheckpointError
+from qprune.layers import names_apart
 from qprune.spec import Spec
 from qprune.training import ranks
 from qprune.training.checkpoint import few
@@ -57,7 +58,7 @@ def start_from_weights(
         return
     file = weights.get(download)
     own = net.state_dict()
-    state = _translated(spec, file, in_channels, classes)
+    state = names_apart(net, _translated(spec, file, in_channels, classes))
     taken = {key: own[key] for key in own if not _OWN.fullmatch(key) and key.startswith(_part(spec))}
     others = {key for key in taken if key not in state or state[key].shape != taken[key].shape}
     head = _head(spec, classes, in_channels) if others else set()

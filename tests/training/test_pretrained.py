@@ -11,8 +11,10 @@ from torch import nn
 from torchvision import models
 
 import qprune
+from qprune.assemble import dense_network
 from qprune.cli import main
 from qprune.errors import CheckpointError, SpecError
+from qprune.layers import Apart
 from qprune.spec import read_spec, spec_to_toml
 from qprune.training import start_from_weights
 
@@ -370,6 +372,18 @@ def test_weights_of_timm_are_taken_as_timm_takes_them(caplog):
     assert caplog.messages[-1].startswith(
         "mine: of mine.pth all is taken but the head: classifier.weight, classifier.bias"
     )
+
+
+def test_weights_of_timm_go_into_layers_that_were_taken_apart():
+    timm = pytest.importorskip("timm")
+    theirs = seeded(7, timm.create_model, model_name="mobilenetv3_small_050").eval()
+    torch.save(theirs.state_dict(), "mine.pth")
+    chosen, images = spec(TIMM, weights="mine.pth"), torch.randn(2, 3, 64, 64)
+    net = dense_network(chosen.model, 1000, (3, 64, 64)).eval()
+    assert isinstance(net.bn1, Apart)
+    assert net.state_dict().keys() != theirs.state_dict().keys()
+    start_from_weights(net, chosen, 1000, 3)
+    assert torch.equal(net(images), theirs(images))
 
 
 def test_weights_of_timm_lie_in_the_cache_of_the_hugging_face_hub(tmp_path, monkeypatch):

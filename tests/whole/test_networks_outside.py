@@ -4,6 +4,10 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils._pytree import tree_leaves
+
+import qprune
 
 pytest.importorskip("torchvision")
 pytest.importorskip("timm")
@@ -45,3 +49,31 @@ def test_of_a_network_from_outside_what_is_alive_is_left(name, place):
 @pytest.mark.parametrize("name", [name for name in outside.NETWORKS if name not in LARGE])
 def test_of_every_network_from_outside_what_is_alive_is_left(name, place):
     check(name, place)
+
+
+def check_files(name, folder):
+    """It is written with integers and saved, and both files compute what it does."""
+    net, images = outside.quantized(name, outside.SIZES.get(name, 96))
+    found = outside.exported(net, images)
+    reasons = set(found.certificate.real_layers.values())
+    assert len(found.certificate.real_layers) <= 1  # one of edgenext reads constants, and has no quantizer
+    assert reasons <= {"its weights have no quantizer"}
+    integers, outputs = found.equal()
+    assert integers > 0.7  # of random weights; what differs are sums between two integers
+    assert outputs > 0.8
+    small = qprune.shrink(net, images)
+    qprune.save(small, folder / "small.pt", images)
+    opened = qprune.load(folder / "small.pt")
+    with torch.no_grad():
+        for one, other in zip(tree_leaves(small(images)), tree_leaves(opened(images)), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_a_network_from_outside_is_written_with_integers_and_saved(tmp_path):
+    check_files("timm/mobilenetv4_conv_small", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in outside.NETWORKS if name not in LARGE])
+def test_every_network_from_outside_is_written_with_integers_and_saved(name, tmp_path):
+    check_files(name, tmp_path)
