@@ -94,6 +94,8 @@ def follow(
     except Exception as error:  # the network's own code ran, on tensors without values
         reason = _reason(net, inputs, error) if images else "its forward cannot be followed without values"
         raise ShrinkError(f"{reason} (in that of {run.running()}{line_of(error)})") from error
+    if run.sizes.fix_images():
+        raise ShrinkError("its forward fixes the number of images, and must take any")
     return as_graph(net, traced, tuple(state), _names(net, inputs), run.calls, *structure)
 
 
@@ -314,6 +316,11 @@ class _Sizes:
         self.batch = next((len(each) for each in inputs if each.dim()), 0)
         self.env = ShapeEnv(duck_shape=False)
         self.others: dict[Any, Any] = {}
+        self.images: list[Any] = []  # the symbols of their number
+
+    def fix_images(self) -> bool:
+        """Whether the forward allows but one number of images."""
+        return any(not self.env.replace(each.node.expr).free_symbols for each in self.images)
 
     def of(self, mode: FakeTensorMode, x: Tensor, images: bool, sides: bool) -> Tensor:
         """An input whose batch and sides are symbols, if they are free."""
@@ -330,6 +337,8 @@ class _Sizes:
         source = ConstantSource(f"input_{id(x)}")
         fake = mode.from_tensor(x.new_empty(shape), symbolic_context=context, source=source)
         sizes: list[Any] = list(fake.shape)
+        if open_ and open_[0]:
+            self.images.append(sizes[0])
         self.others |= {size.node.expr: sympy.Integer(2 * hint(size)) for size in sizes if isinstance(size, SymInt)}
         return fake
 

@@ -481,3 +481,20 @@ def test_a_profile_tells_how_long_each_node_took_in_each_run():
     nodes = {node.kind: node for node in model.nodes()}
     assert {"Conv", "Softmax"} <= set(nodes)
     assert all(len(node.seconds) == 4 and 0 <= min(node.seconds) < 1 for node in nodes.values())
+
+
+class Halved(nn.Module):
+    """Four images are looked at in another way than two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        return y.reshape(4, 2, -1) if len(y) == 4 else y.reshape(2, 4, -1)
+
+
+def test_a_forward_that_fixes_the_number_of_images_is_refused() -> None:
+    with pytest.raises(ExportError, match="its forward fixes the number of images, and must take any"):
+        write_network(Halved(), torch.zeros(2, 3, 8, 8))
