@@ -95,7 +95,8 @@ class Certificate:
         inputs: what was tried: name -> number of images.
         outputs: one entry for each output.
         quantizers: one for each quantizer of activations, in execution order.
-        predictions: share of samples or pixels of which the largest channel is the same; None if there are no classes.
+        predictions: share of samples or pixels of which the largest channel is the same, of the first output with
+            classes; None if there are none.
         iou: mean intersection over union between both segmentations; None for other tasks.
         scores: metric -> that of the network and that of the file, on test images; empty without a task and data.
         standard_errors: metric -> that of the difference of both scores, see `qprune.export.score_errors`; empty if no

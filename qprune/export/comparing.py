@@ -92,10 +92,15 @@ class Comparison:
             for name, one, other in zip(self.model.outputs, trained, exported, strict=True):
                 step = float(one.abs().max()) / STEPS
                 self.outputs[name].add(one, other, step)
-                if one.dim() == 2 or (one.dim() == 4 and one.shape[1] > 3):  # classes, not an image
-                    self.classes.add(one.argmax(1), other.argmax(1), one.shape[1])
+            self._add_classes(trained, exported)
             if self.written is not None and self.inside is not None:
                 self._add_integers(self.written.net, self.inside, part)
+
+    def _add_classes(self, trained: tuple[Tensor, ...], exported: tuple[Tensor, ...]) -> None:
+        for one, other in zip(trained, exported, strict=True):
+            if one.dim() == 2 or (one.dim() == 4 and one.shape[1] > 3):  # classes, not an image
+                self.classes.add(one.argmax(1), other.argmax(1), one.shape[1])
+                break
 
     @torch.no_grad()
     def check_other_sizes(self, inputs: Inputs) -> None:

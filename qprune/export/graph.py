@@ -75,8 +75,9 @@ class Graph:
         return self.onnx.helper.make_tensor(name, kind, array.shape, packed.tobytes(), raw=True)
 
     def input(self, name: str, shape: Sequence[int | None], symbols: Sequence[str | None]) -> None:
-        """Declare a float input."""
-        self.inputs.append(self._value(self.unique(name), shape, symbols))
+        """Declare a float input, whose name nothing else may have."""
+        self._names.add(name)
+        self.inputs.append(self._value(name, shape, symbols))
 
     def output(
         self, name: str, shape: Sequence[int | None], symbols: Sequence[str | None], kind: Any = np.float32

@@ -120,6 +120,9 @@ class Walk:
         self.watched: dict[tuple[str, int], str] = {}
         self.values: dict[fx.Node, Any] = {}
         self.shapes = {node: shape for node in nodes if (shape := _example(node)) is not None}
+        for node in nodes:
+            if node.op == "placeholder":
+                low.graph.unique(str(node.target))  # nothing else may have the name of an input
         self.outputs = [low.graph.unique(name) for name in _output_names(nodes[-1].args[0])]
         self.resizable = self._is_resizable() if dynamic is None else dynamic
 

@@ -163,3 +163,18 @@ def test_written_file_is_the_one_that_was_compared(tmp_path: Path) -> None:
     certificate = qprune.export(Net(chain), tmp_path / "model.onnx", torch.randn(1, 3, 5, 7))
     onnx.checker.check_model(str(tmp_path / "model.onnx"))
     assert certificate.bytes == (tmp_path / "model.onnx").stat().st_size
+
+
+class TwoHeads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.small, self.large = nn.Linear(6, 3), nn.Linear(6, 7)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"small": self.small(x), "large": self.large(x)}
+
+
+def test_classes_are_those_of_the_first_output_that_has_some(tmp_path) -> None:
+    certificate = qprune.export(TwoHeads().eval(), tmp_path / "net.onnx", torch.randn(5, 6))
+    assert [each.name for each in certificate.outputs] == ["small", "large"]
+    assert certificate.predictions == 1.0

@@ -498,3 +498,22 @@ class Halved(nn.Module):
 def test_a_forward_that_fixes_the_number_of_images_is_refused() -> None:
     with pytest.raises(ExportError, match="its forward fixes the number of images, and must take any"):
         write_network(Halved(), torch.zeros(2, 3, 8, 8))
+
+
+class Echo(nn.Module):
+    """Results have the names of inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(3, 4, 1), nn.Linear(5, 4)
+
+    def forward(self, image: Tensor, output: Tensor) -> dict[str, Tensor]:
+        return {"image": self.conv(image) + self.linear(output)[:, :, None, None], "conv.weight": output + 1}
+
+
+def test_inputs_keep_their_names_where_results_have_the_same() -> None:
+    net, inputs = Echo(), (torch.randn(2, 3, 6, 7), torch.randn(2, 5))
+    model = OnnxModel(write_network(net, inputs).model.SerializeToString())
+    assert (model.inputs, model.outputs) == (("image", "output"), ("image_1", "conv.weight"))
+    for result, expected in zip(model(*inputs), net(*inputs).values(), strict=True):
+        torch.testing.assert_close(result, expected)
