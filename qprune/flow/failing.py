@@ -40,7 +40,8 @@ def reason(net: nn.Module, arguments: tuple[Any, ...], error: Exception, failed:
     if failed.name in VALUES or isinstance(error, NotImplementedError):
         return (
             f"{place} reads values of a tensor ({failed.name}). Its forward must run on the meta device, that is, "
-            "without reading values: compute with tensors (torch.where), or decide before it runs."
+            "without reading values: compute with tensors (torch.where), decide before it runs, or take the part of it "
+            "that does not (of a detector the backbone: net.backbone = swap(net.backbone, ...))."
         )
     if len({tensor.is_meta for tensor in failed.tensors}) > 1:
         return (

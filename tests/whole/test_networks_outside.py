@@ -77,3 +77,23 @@ def test_a_network_from_outside_is_written_with_integers_and_saved(tmp_path):
 @pytest.mark.parametrize("name", [name for name in outside.NETWORKS if name not in LARGE])
 def test_every_network_from_outside_is_written_with_integers_and_saved(name, tmp_path):
     check_files(name, tmp_path)
+
+
+def test_of_a_detector_the_backbone_is_swapped_and_shrunk():
+    detection = pytest.importorskip("torchvision.models.detection")
+    torch.manual_seed(0)
+    net = detection.fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None).eval()
+    image, before = torch.rand(1, 3, 320, 320), outside.count(net)
+    half = {
+        "sites": [{"types": ["Conv2d"], "at": "input", "skip": [0]}],
+        "sparsity": 0.5,
+        "schedule": {"kind": "one-shot", "at": 1},
+    }
+    with pytest.raises(qprune.PlanError, match=r"reads values of a tensor .* net\.backbone = swap\(net\.backbone, "):
+        qprune.swap(net, image, prune=[half])
+    masked = qprune.swap(net.backbone, image, prune=[half])
+    for site in qprune.layers.sites(masked):
+        site.mask.keep[::2] = False
+    net.backbone = qprune.shrink(masked, image)
+    assert outside.count(net) < before - 2_500_000  # of the backbone's 4.4 million
+    assert net(list(image))[0].keys() == {"boxes", "labels", "scores"}
