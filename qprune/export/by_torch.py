@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from attrs import frozen
+from attrs import field, frozen
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -58,7 +58,7 @@ def lower_by_torch(low: Lowering, node: fx.Node, values: Mapping[fx.Node, Any]) 
     except NoWayError:
         raise
     except Exception as error:  # it has many kinds
-        raise NoWayError("torch's own exporter does not know it either") from error
+        raise NoWayError("torch's own exporter does not know it either, or not for free sizes") from error
     names = low.graph.put_in(model, [_name(low, values[each]) for each in given], node.name)
     made = node.meta["val"]
     if isinstance(made, Tensor):
@@ -89,8 +89,13 @@ class _Call:
 
     target: Callable[..., Any]
     numbers: tuple[int | None, ...]
-    constants: tuple[Any, ...]
+    constants: tuple[Any, ...] = field(eq=False)
     form: Any
+    spelled: tuple[str, ...] = field(init=False)  # the constants: 1, 1.0 and True are not the same to a function
+
+    @spelled.default
+    def _spell(self) -> tuple[str, ...]:
+        return tuple(map(repr, self.constants))
 
     def __call__(self, given: Sequence[Any]) -> Any:
         pairs = zip(self.numbers, self.constants, strict=True)
@@ -112,15 +117,15 @@ class _Calling(nn.Module):
 def _written(call: _Call, given: tuple[_Like | _Length, ...]) -> Any:
     """The call as an ONNX model of the tensors and side lengths that it is given."""
     import_torchs_exporter()
-    auto = torch.export.Dim.AUTO
+    sizes = torch.export.Dim  # those of tensors are free, or there is an error; lengths may turn out to be a tensor's
     free: list[Any] = []
     examples: list[Any] = []
     for each in given:
         if isinstance(each, _Length):
-            free.append(auto)
+            free.append(sizes.AUTO)
             examples.append(each.example)
         else:
-            free.append({dim: auto for dim, is_free in enumerate(each.free) if is_free})
+            free.append({dim: sizes.DYNAMIC for dim, is_free in enumerate(each.free) if is_free})
             examples.append(torch.ones(each.shape, dtype=each.dtype))
     level = logging.root.manager.disable
     try:
@@ -136,8 +141,4 @@ def _written(call: _Call, given: tuple[_Like | _Length, ...]) -> Any:
     model = program.model_proto
     if model.functions or any(each.domain for each in model.opset_import):
         raise NoWayError("torch's own exporter writes it with operators that no runtime has to know")
-    for each, declared in zip(given, model.graph.input, strict=True):
-        sides = zip(getattr(each, "free", ()), declared.type.tensor_type.shape.dim, strict=True)
-        if any(is_free and side.dim_value for is_free, side in sides):
-            raise NoWayError("torch's own exporter fixes sizes that may be others, unless dynamic_size=False says not")
     return model

@@ -23,7 +23,7 @@ class OpenVinoModel(nn.Module):
         threads: how many threads compute; 0 leaves that to the runtime.
 
     Raises:
-        ExportError: if the package is not installed, the file is none that `read_onnx` reads, or OpenVINO refuses it.
+        ExportError: if the package is not installed, or the file is none that `read_onnx` reads.
 
     Source: https://docs.openvino.ai
 
@@ -40,33 +40,31 @@ class OpenVinoModel(nn.Module):
         if threads:
             self.options["INFERENCE_NUM_THREADS"] = threads
         self.core = openvino.Core()
-        content = read_onnx(file).SerializeToString()
-        try:
-            self.model = self.core.read_model(content)
-        except Exception as error:  # it raises RuntimeError for all that it does not know
-            raise ExportError(f"OpenVINO cannot run the file: {_told(error)}") from error
-        self.outputs = tuple(each.get_any_name() for each in self.model.outputs)
+        parsed = read_onnx(file)
+        self.outputs = tuple(each.name for each in parsed.graph.output)
+        self._content = parsed.SerializeToString()
         self._compiled: dict[tuple[tuple[int, ...], ...], Any] = {}
 
     def forward(self, *inputs: Tensor) -> Any:
         """Run it.
 
         Raises:
-            ExportError: if OpenVINO cannot compile it for such inputs, or fails on them.
+            ExportError: if OpenVINO does not know what is in the file, or fails on such inputs.
         """
         arrays = [np.ascontiguousarray(x.detach().cpu().float().numpy()) for x in inputs]
         try:
             results = self._for([array.shape for array in arrays])(arrays)
             tensors = tuple(torch.from_numpy(results[place].copy()) for place in range(len(self.outputs)))
-        except Exception as error:  # as above
+        except Exception as error:  # it raises RuntimeError for all that it does not know
             raise ExportError(f"OpenVINO cannot run the file: {_told(error)}") from error
         return tensors[0] if len(tensors) == 1 else tensors
 
     def _for(self, shapes: Sequence[tuple[int, ...]]) -> Any:
         key = tuple(shapes)
         if key not in self._compiled:
-            self.model.reshape(dict(enumerate(map(list, shapes))))
-            self._compiled[key] = self.core.compile_model(self.model, "CPU", self.options)
+            model = self.core.read_model(self._content)
+            model.reshape(dict(enumerate(map(list, shapes))))
+            self._compiled[key] = self.core.compile_model(model, "CPU", self.options)
         return self._compiled[key]
 
 

@@ -169,6 +169,10 @@ class Walk:
             value = lower_layer(self.low, str(node.target), layer, values, shapes)
         except ExportError as error:
             raise self._refusal(str(error)) from error
+        except NoWayError as error:
+            kind, reason = type(layer).__name__, f": {error}" if str(error) else ""
+            told = f"{node.target} is a {kind} for which there is no way into an ONNX file{reason}"
+            raise self._refusal(told) from error
         return self._watch(node, value) if self.watching else value
 
     def _watch(self, node: fx.Node, value: Any) -> Real:

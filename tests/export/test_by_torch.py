@@ -8,10 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
 
 import qprune
 from qprune.errors import ExportError
 from qprune.export import OnnxModel
+from qprune.export.by_torch import _Call
 from qprune.export.writing import write_network
 
 pytest.importorskip("onnxruntime")
@@ -82,3 +84,32 @@ def test_without_torchs_exporter_the_way_out_is_named(monkeypatch):
     words = re.escape('torch\'s own exporter, which may know it, needs the packages of the extra "onnx": pip install')
     with pytest.raises(ExportError, match=words):
         write_network(Calling(lambda net, y, x: torch.sinh(y)), torch.zeros(1, 4, 8, 10))
+
+
+def test_constants_of_other_types_are_other_calls():
+    ones = {"steps": (1, True), "numbers": (1, 1.0), "signs": (0.0, -0.0)}
+    for one, other in ones.values():
+        calls = [_Call(torch.add, (0, None), (None, each), tree_flatten((0, 0))[1]) for each in (one, other, one)]
+        assert calls[0] == calls[2]
+        assert calls[0] != calls[1]
+
+
+class Shown(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.digamma(x)
+
+
+def test_what_torch_does_not_know_either_is_said():
+    words = (
+        r"0: digamma\(tensor\) is .*: torch's own exporter does not know it either, or not for free sizes, at"
+    )
+    with pytest.raises(ExportError, match=words):
+        write_network(nn.Sequential(Shown()), torch.zeros(1, 4, 8, 10))
+
+
+def test_pooling_to_sizes_that_do_not_divide_is_written_for_the_sizes_of_the_example(tmp_path):
+    net, x = Calling(lambda net, y, x: F.adaptive_avg_pool2d(y, (5, 7))).eval(), torch.randn(1, 4, 8, 10)
+    with pytest.raises(ExportError, match=r"images of twice the size, .*Export it with dynamic_size=False"):
+        qprune.export(net, tmp_path / "net.onnx", x)
+    qprune.export(net, tmp_path / "net.onnx", x, dynamic_size=False)
+    torch.testing.assert_close(OnnxModel(tmp_path / "net.onnx")(x), net(x))

@@ -14,7 +14,7 @@ from qprune import zoo
 from qprune.errors import ExportError
 from qprune.export import OnnxModel, Written, write_network, writing
 from qprune.export.comparing import Comparison
-from qprune.layers import Align, QuantConv2d, QuantConvTranspose2d, QuantLinear
+from qprune.layers import Align, CompressedAvgPool2d, QuantConv2d, QuantConvTranspose2d, QuantLinear
 from qprune.zoo import Add, Concat
 
 
@@ -517,3 +517,12 @@ def test_inputs_keep_their_names_where_results_have_the_same() -> None:
     assert (model.inputs, model.outputs) == (("image", "output"), ("image_1", "conv.weight"))
     for result, expected in zip(model(*inputs), net(*inputs).values(), strict=True):
         torch.testing.assert_close(result, expected)
+
+
+def test_a_host_that_cannot_be_written_is_refused_with_its_path() -> None:
+    pool = CompressedAvgPool2d(2, divisor_override=3, ceil_mode=True)
+    pool.add_quant("output", 8)
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), pool)
+    words = "1 is a CompressedAvgPool2d for which there is no way into an ONNX file: a divisor of its own with"
+    with pytest.raises(ExportError, match=words):
+        write_network(net, torch.zeros(1, 3, 8, 10))
