@@ -58,7 +58,7 @@ def lower_by_torch(low: Lowering, node: fx.Node, values: Mapping[fx.Node, Any]) 
     except NoWayError:
         raise
     except Exception as error:  # it has many kinds
-        raise NoWayError("torch's own exporter does not know it either, or not for free sizes") from error
+        raise NoWayError("torch's own exporter does not know it either") from error
     names = low.graph.put_in(model, [_name(low, values[each]) for each in given], node.name)
     made = node.meta["val"]
     if isinstance(made, Tensor):
@@ -117,15 +117,15 @@ class _Calling(nn.Module):
 def _written(call: _Call, given: tuple[_Like | _Length, ...]) -> Any:
     """The call as an ONNX model of the tensors and side lengths that it is given."""
     import_torchs_exporter()
-    sizes = torch.export.Dim  # those of tensors are free, or there is an error; lengths may turn out to be a tensor's
+    auto = torch.export.Dim.AUTO  # free unless the call says otherwise: a number of channels may be a symbol, too
     free: list[Any] = []
     examples: list[Any] = []
     for each in given:
         if isinstance(each, _Length):
-            free.append(sizes.AUTO)
+            free.append(auto)
             examples.append(each.example)
         else:
-            free.append({dim: sizes.DYNAMIC for dim, is_free in enumerate(each.free) if is_free})
+            free.append({dim: auto for dim, is_free in enumerate(each.free) if is_free})
             examples.append(torch.ones(each.shape, dtype=each.dtype))
     level = logging.root.manager.disable
     try:
