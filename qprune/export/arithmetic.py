@@ -59,13 +59,22 @@ def binary(kind: str, of_sizes: str = "", swapped: bool = False) -> Writer:
 def divided(low: Lowering, name: str, shape: Shape, one: Any, other: Any, rounding_mode: str | None = None) -> Any:
     """A quotient, rounded down if so asked."""
     if isinstance(one, Size) or isinstance(other, Size):
-        return binary("Div", of_sizes="Div")(low, name, shape, one, other)
+        one, other = low.length(one), low.length(other)
+        rest = low.graph.node("Mod", [one, other], f"{name}.rest")  # Div of integers rounds to 0, not down
+        return Size(low.graph.node("Div", [low.graph.node("Sub", [one, rest], f"{name}.whole"), other], name))
     quotient = low.graph.node(
         "Div", [number(low, one), number(low, other)], f"{name}.quotient" if rounding_mode else name
     )
     if rounding_mode not in (None, "floor"):
         raise NoWayError(f'rounding_mode="{rounding_mode}"')
     return Real(quotient if rounding_mode is None else low.graph.node("Floor", [quotient], name))
+
+
+def negative(low: Lowering, name: str, shape: Shape, value: Any) -> Any:
+    """Numbers with the other sign; of a side length, too, as in ``-height % 32``."""
+    if isinstance(value, Size):
+        return Size(low.graph.node("Neg", [value.name], name))
+    return unary("Neg")(low, name, shape, value)
 
 
 def bounded(low: Lowering, name: str, shape: Shape, value: Value, min: Any = None, max: Any = None) -> Value:

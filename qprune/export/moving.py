@@ -157,9 +157,8 @@ def filled(low: Lowering, name: str, shape: Shape, value: Value, number: Any) ->
 
 
 def padded(
-    low: Lowering, name: str, shape: Shape, x: Value, pad: Sequence[Any], mode: str = "constant",
-    value: float | None = None,
-) -> Value:  # fmt: skip
+    low: Lowering, name: str, shape: Shape, x: Value, pad: Sequence[Any], value: float = 0, *, mode: str = "constant"
+) -> Value:
     """Pad the last dimensions; in integers, too, where the padding is among the numbers."""
     if value:
         raise NoWayError("padding with a number other than 0")

@@ -94,11 +94,13 @@ class OnnxModel(nn.Module):
 
     def _outputs(self, *inputs: Tensor) -> Any:
         arrays = [np.ascontiguousarray(x.detach().cpu().float().numpy()) for x in inputs]
-        count = len(arrays[0])
-        parts = [self._run(arrays, start, self.batch or count) for start in range(0, count, self.batch or count)]
+        count, size = len(arrays[0]), self.batch or len(arrays[0])
+        parts = [self._run(arrays, start, size) for start in range(0, count, size)]
         joined = [parts[0][place] if len(parts) == 1 else np.concatenate([each[place] for each in parts])
                   for place in range(len(self.outputs))]  # fmt: skip
-        tensors = tuple(torch.from_numpy(result[:count]).to(inputs[0].device) for result in joined)
+        if len(parts) * size > count:  # the last part was filled up; tensors inside may have several rows an image
+            joined = [result[: len(result) * count // (len(parts) * size)] for result in joined]
+        tensors = tuple(torch.from_numpy(result).to(inputs[0].device) for result in joined)
         return tensors[0] if len(tensors) == 1 else tensors
 
     def _run(self, arrays: Sequence[Any], start: int, size: int) -> list[Any]:

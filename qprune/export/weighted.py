@@ -19,9 +19,8 @@ def weighted(low: Lowering, path: str, layer: Any, value: Value, rank: int) -> V
         value = low.masked(value, layer.input_mask, f"{path}.input_mask", rank)
         value = low.quantize(value, layer.input_quant, f"{path}.input", rank)
     if getattr(layer, "padding_mode", "zeros") != "zeros":
-        value = padded(
-            low, f"{path}.padded", (1,) * rank, value, layer._reversed_padding_repeated_twice, layer.padding_mode
-        )
+        sides = layer._reversed_padding_repeated_twice
+        value = padded(low, f"{path}.padded", (1,) * rank, value, sides, mode=layer.padding_mode)
     kernel = kernel_of(layer)
     reason = _why_real(layer, value, kernel, low.packed)
     low.layers.append(Layer(path, not reason, reason))

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from attrs import field, frozen
-from torch import Tensor, fx, nn
+from torch import SymInt, Tensor, fx, nn
 from torch.utils._pytree import GetAttrKey, MappingKey, tree_flatten_with_path, tree_leaves, tree_map
 
 from qprune.errors import ExportError, ShrinkError
@@ -219,12 +219,11 @@ class Walk:
         return value
 
     def _size(self, node: fx.Node, dim: int) -> Any:
-        shape = self.shapes[node]
-        symbol = self._symbols(shape)[dim]
-        if symbol is None:
-            return shape[dim]
+        made = node.meta["val"].shape[dim]
+        if not isinstance(made, SymInt):
+            return made
         source = self.low.name(self.values[node])
-        return Size(self.low.graph.node("Shape", [source], f"{node.name}.{symbol}", start=dim, end=dim + 1))
+        return Size(self.low.graph.node("Shape", [source], f"{node.name}.size", start=dim, end=dim + 1))
 
     def _arguments(self, arguments: Any) -> Any:
         return fx.node.map_arg(arguments, lambda node: self.values[node])

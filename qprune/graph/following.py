@@ -35,8 +35,8 @@ from qprune.flow import LIBRARIES, line_of, meta_copy
 from qprune.graph.folding import Spoilt, as_graph, hint
 from qprune.graph.operations import DROPOUTS, outermost
 
-# What torch would take apart into kernels of one device, or cannot compute with sides that are symbols.
-WHOLE_FUNCTIONS = (*DROPOUTS, F.interpolate, F.pad, F.scaled_dot_product_attention)
+# What torch would take apart into kernels of one device, or cannot compute with sides or batches that are symbols.
+WHOLE_FUNCTIONS = (*DROPOUTS, F.interpolate, F.linear, F.scaled_dot_product_attention)
 _DROPOUTS = tuple(DROPOUTS.values())
 Shape = tuple[int, ...]
 
@@ -269,7 +269,7 @@ class _Run(TorchFunctionMode):
     def _in_place(self, target: Any, arguments: Any, options: Any) -> bool:
         if target in self.layers:
             return bool(getattr(self.layers[target], "inplace", False))
-        if target is F.scaled_dot_product_attention:  # which has no signature
+        if not inspect.isfunction(target):  # one of torch's core, which has no signature
             return False
         return bool(inspect.signature(target).bind(*arguments, **options).arguments.get("inplace", False))
 
@@ -343,8 +343,10 @@ class _Sizes:
         return fake
 
     def _other(self, size: Any) -> Any:
-        known = size.node.expr.xreplace(self.others) if isinstance(size, SymInt) else size
-        return int(known) if not isinstance(known, sympy.Basic) or known.is_Integer else None
+        if not isinstance(size, SymInt):
+            return size
+        known = size.node.expr.xreplace(self.others)
+        return int(known) if known.is_Integer else None
 
     def measure(self, run: Any, leaves: Sequence[Any], form: Any) -> "_Measured | None":
         """What a call gives; None if that is not one tensor."""

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -206,6 +207,45 @@ def test_calls_whose_results_nobody_reads_are_not_in_the_file() -> None:
 
     written = write_network(Net(run), torch.zeros(1, 3, 5, 7))
     assert [layer.path for layer in written.layers] == ["a", "c"]
+
+
+class Windows(nn.Module):
+    """Attention within windows, as in Swin transformers: padded by their size, cut, and one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.qkv, self.out = nn.LayerNorm(6), nn.Linear(6, 18), nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x.permute(0, 2, 3, 1))
+        count, height, width, channels = y.shape
+        y = F.pad(y, (0, 0, 0, -width % 4, 0, -height % 4))
+        rows, columns = y.shape[1] // 4, y.shape[2] // 4
+        y = y.view(count, rows, 4, columns, 4, channels).permute(0, 1, 3, 2, 4, 5)
+        y = y.reshape(count * rows * columns, 16, channels)
+        query, key, value = F.linear(y, self.qkv.weight, self.qkv.bias).chunk(3, -1)
+        y = self.out(F.softmax(query @ key.transpose(1, 2), -1) @ value)
+        y = (
+            y.view(count, rows, columns, 4, 4, channels)
+            .permute(0, 1, 3, 2, 4, 5)
+            .reshape(count, 4 * rows, -1, channels)
+        )
+        return y[:, :height, :width].permute(0, 3, 1, 2)
+
+
+@torch.no_grad()
+def test_of_attention_in_windows_batch_and_sides_stay_free(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    inside = {"sites": [{"paths": ["out"], "at": "input"}], "bits": 8, "start": 0}
+    x = torch.randn(2, 6, 12, 20)
+    net = qprune.swap(Windows().eval(), x, quantize=[inside]).eval()
+    qprune.calibrate(net, [x])
+    graph = follow(net, (x,), lambda module: isinstance(module, (nn.Linear, nn.LayerNorm)))
+    other = torch.randn(5, 6, 9, 10)
+    torch.testing.assert_close(graph(other), net(other))
+    certificate = qprune.export(net, tmp_path / "windows.onnx", x)  # compares the quantizer inside the windows, too
+    assert [each.name for each in certificate.quantizers] == ["out.input"]
+    torch.testing.assert_close(OnnxModel(tmp_path / "windows.onnx")(other), net(other), atol=0.05, rtol=0)
 
 
 class Program(nn.Module):
