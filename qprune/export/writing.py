@@ -231,7 +231,7 @@ class Walk:
     def _refusal(self, reason: str) -> ExportError:
         return ExportError(
             f"{type(self.net).__name__} cannot be written as an ONNX file: {reason}. Write that part with other "
-            "operations; what a file can hold is said in docs/export.md."
+            "operations; what a file can hold is said in docs/reference/export.md."
         )
 
     def _outputs(self, node: fx.Node) -> None:

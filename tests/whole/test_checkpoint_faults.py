@@ -1,4 +1,4 @@
-"""The table of faults in docs/checkpoints.md: each row is a test, each test a row."""
+"""The table of faults in docs/reference/checkpoints.md: each row is a test, each test a row."""
 
 import errno
 import logging
@@ -23,7 +23,7 @@ from qprune.errors import CheckpointError
 from qprune.training import Run
 from qprune.training.checkpoint import DamagedError, load, load_state, save
 
-PAGE = Path(__file__).parents[2] / "docs/checkpoints.md"
+PAGE = Path(__file__).parents[2] / "docs/reference/checkpoints.md"
 GOOD = {"step": 4, "net": {"weight": torch.arange(6.0).view(2, 3), "keep": torch.tensor([True, False])}}
 NEWER = {"step": 5, "net": {"weight": torch.ones(2, 3), "keep": torch.tensor([True, True])}}
 

@@ -25,7 +25,7 @@ from qprune.spec import (
 )
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted(p for p in (ROOT / "docs").rglob("*.md") if "_build" not in p.parts)]
 TRAIN = {"length": "1ep", "batch": 64, "optimizer": {"name": "sgd", "lr": 0.05}}
 
 
@@ -34,7 +34,7 @@ def blocks(page, language):
 
 
 SNIPPETS = [
-    pytest.param(block, id=f"{page.name}-{number}")
+    pytest.param(block, id=f"{page.stem}-{number}")
     for page in PAGES
     for number, block in enumerate(blocks(page, "python"))
 ]
@@ -64,7 +64,7 @@ def test_readme_has_the_three_ways():
     assert len(blocks(ROOT / "README.md", "python")) >= 3
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_commands_and_their_options_exist(page):
     text = page.read_text(encoding="utf-8").replace("`qprune.", "`")
     for command, rest in re.findall(r"(?<![\w./-])qprune ([a-z]+)\b([^`|\n]*)", " ".join(re.findall(r"`[^`]+`", text))):
@@ -78,26 +78,26 @@ def test_readme_names_every_command():
     assert not [name for name in main.commands if f"`qprune {name}" not in text]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_links_lead_to_files(page):
     links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
     assert not [link for link in links if not (page.parent / link).exists()]
 
 
 def test_the_page_about_specs_shows_one_that_reads():
-    table = tomllib.loads(blocks(ROOT / "docs/specs.md", "toml")[0])
+    table = tomllib.loads(blocks(ROOT / "docs/reference/specs.md", "toml")[0])
     assert table.pop("extends").endswith(".toml")
     read_spec(table)
 
 
 def test_the_page_about_a_network_of_ones_own_shows_a_spec_that_reads():
-    (text,) = blocks(ROOT / "docs/own_network.md", "toml")
+    (text,) = blocks(ROOT / "docs/howto/own_network.md", "toml")
     spec = read_spec(tomllib.loads(text))
     assert spec.model == ModelSpec("torchvision/resnet18", weights="DEFAULT")
 
 
 def test_the_page_about_specs_shows_layers_that_build():
-    (text,) = [block for block in blocks(ROOT / "docs/specs.md", "toml") if block.startswith("[[model.layers]]")]
+    (text,) = [block for block in blocks(ROOT / "docs/reference/specs.md", "toml") if block.startswith("[[model.layers]]")]
     table = tomllib.loads(text)
     net = qprune.build({"data": {"name": "digits"}, "model": table["model"], "train": TRAIN})
     assert net(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
@@ -109,6 +109,6 @@ def test_the_page_about_specs_shows_layers_that_build():
     ids=lambda c: c.__name__,
 )
 def test_the_page_about_specs_names_every_key(cls):
-    text = (ROOT / "docs/specs.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/reference/specs.md").read_text(encoding="utf-8")
     keys = {attribute.metadata.get("key", attribute.name) for attribute in attrs.fields(cls)}
     assert not [key for key in keys if not re.search(rf"\b{key}\b", text)]

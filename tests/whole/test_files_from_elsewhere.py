@@ -1,4 +1,4 @@
-"""The table of files from elsewhere in docs/checkpoints.md: each row is a test, each test a row."""
+"""The table of files from elsewhere in docs/reference/checkpoints.md: each row is a test, each test a row."""
 
 import io
 import json
@@ -36,7 +36,7 @@ from qprune.training.checkpoint import load_state
 from qprune.training.event_log import EventLog
 from qprune.training.resuming import load_part
 
-PAGE = Path(__file__).parents[2] / "docs/checkpoints.md"
+PAGE = Path(__file__).parents[2] / "docs/reference/checkpoints.md"
 SPEC: dict[str, Any] = {
     "name": "tiny",
     "data": {"name": "digits"},

@@ -1,4 +1,4 @@
-"""The table about processes in docs/checkpoints.md: each row is a test, each test a row."""
+"""The table about processes in docs/reference/checkpoints.md: each row is a test, each test a row."""
 
 import os
 import re
@@ -22,7 +22,7 @@ from qprune.training.lock import Lock
 from qprune.training.owner import Owner
 
 SCRIPT = Path(__file__).with_name("held.py")
-PAGE = Path(__file__).parents[2] / "docs/checkpoints.md"
+PAGE = Path(__file__).parents[2] / "docs/reference/checkpoints.md"
 SMALL = ["data.train_images=90", "train.batch=12", "train.length=13it", "train.validate_every=5it"]
 GO_ON = r"Go on from the last checkpoint with --resume\."
 
