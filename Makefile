@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-all check bench bench-export clean
+.PHONY: quickstart test test-all check docs pictures bench bench-export clean
 
 quickstart: $(BIN)/.installed  ## install, then train the chain dense -> pruned -> quantized on real digits
 	$(BIN)/qprune fit digits/a75_w4a4 --chain --resume
@@ -17,6 +17,12 @@ check: $(BIN)/.installed-dev  ## format, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: $(BIN)/.installed-docs  ## the site, in docs/_build/html; a warning is an error
+	$(BIN)/sphinx-build -W --keep-going -n -q docs docs/_build/html
+
+pictures: $(BIN)/.installed-docs  ## the pictures of the site, from runs of the pages' own commands
+	OMP_NUM_THREADS=1 $(BIN)/python docs/pictures.py
+
 bench: $(BIN)/.installed  ## time of a training step, and of a forward pass of shrunk networks, as ratios to the dense network
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/shrunk_forward.py
@@ -25,7 +31,7 @@ bench-export: $(BIN)/.installed-dev  ## latency of exported networks beside dens
 	$(BIN)/python benchmarks/exported_latency.py
 
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build dist docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
@@ -36,4 +42,8 @@ $(BIN)/.installed: pyproject.toml | $(BIN)/python
 
 $(BIN)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@ $(BIN)/.installed
+
+$(BIN)/.installed-docs: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --editable ".[docs]"
 	touch $@ $(BIN)/.installed

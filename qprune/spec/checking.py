@@ -1,7 +1,6 @@
 """From tables to a checked spec, with every mistake as one line: one walk, and the fields' own validators judge."""
 
 from collections.abc import Mapping
-from functools import cache
 from itertools import chain
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin
@@ -12,11 +11,12 @@ from qprune.errors import SpecError, as_lines
 from qprune.schedules import PruneSchedule, QuantizeFrom, Schedule
 from qprune.schedules.tables import KINDS
 from qprune.spec.document import Document, KeyPath
+from qprune.spec.keys import Key, keys_of
 from qprune.spec.lines import Mistake, lines, missing, unknown
 from qprune.spec.network import SCHEDULE_OPTIONS, LayerSpec, ModelSpec
 from qprune.spec.rules import LIFTED, QuantizeRule
 from qprune.spec.task import TaskSpec
-from qprune.spec.values import Table, key_of, listed, shown
+from qprune.spec.values import Table, listed, shown
 from qprune.spelling import nearest
 
 T = TypeVar("T")
@@ -48,9 +48,9 @@ def _read(cls: type, value: Any, path: KeyPath, found: list[Mistake]) -> Any:
             return cls(**values)
         except ValueError as error:  # the first mistake, of the values together or of one that the class converted
             own = [Mistake(str(error), path, _lacking(cls, table))]
-    for key, attribute in _fields(cls).items():
-        if key in table and not wrong[key]:
-            wrong[key] = _judged(attribute, values[attribute.name], _inside(path, attribute))
+    for key in keys_of(cls).values():
+        if key.name in table and not wrong[key.name]:
+            wrong[key.name] = _judged(key, values[key.attribute.name], _inside(path, key))
     found += [*chain.from_iterable(wrong.values())] or own
     return None
 
@@ -58,12 +58,12 @@ def _read(cls: type, value: Any, path: KeyPath, found: list[Mistake]) -> Any:
 def _parts(cls: type, table: Table, path: KeyPath) -> tuple[Table, dict[str, list[Mistake]]]:
     """The arguments of a class, and for each key what is wrong below it, with it missing, or with it being there."""
     values: Table = {}
-    wrong: dict[str, list[Mistake]] = {key: [] for key in _fields(cls)}
-    for key, attribute in _fields(cls).items():
-        if key in table:
-            values[attribute.name] = _below(attribute, table[key], _inside(path, attribute), wrong[key])
-        elif attribute.default is attrs.NOTHING:
-            wrong[key].append(missing(cls, (*path, key)))
+    wrong: dict[str, list[Mistake]] = {name: [] for name in keys_of(cls)}
+    for name, key in keys_of(cls).items():
+        if name in table:
+            values[key.attribute.name] = _below(key, table[name], _inside(path, key), wrong[name])
+        elif key.needed:
+            wrong[name].append(missing(cls, (*path, name)))
     strangers = sorted(str(key) for key in table if key not in wrong)
     return values, wrong | {key: [unknown(cls, key, path)] for key in strangers}
 
@@ -74,23 +74,18 @@ def _lacking(cls: type, table: Table) -> tuple[str, ...]:
     return tuple(key for key in (*moments, "finish") if key not in table) if moments else ()
 
 
-@cache
-def _fields(cls: type) -> dict[str, Any]:
-    return {key_of(attribute): attribute for attribute in attrs.fields(attrs.resolve_types(cls))}
+def _inside(path: KeyPath, key: Key) -> KeyPath:
+    return path if key.free else (*path, key.name)
 
 
-def _inside(path: KeyPath, attribute: Any) -> KeyPath:
-    return path if attribute.metadata.get("free") else (*path, key_of(attribute))
-
-
-def _below(attribute: Any, value: Any, path: KeyPath, found: list[Mistake]) -> Any:
+def _below(key: Key, value: Any, path: KeyPath, found: list[Mistake]) -> Any:
     """The value of a field, with what its tables describe in place of them."""
     if not isinstance(value, Mapping | list | tuple):
         return value
-    kind = _needed(attribute.type)
+    kind = _needed(key.attribute.type)
     if kind in (PruneSchedule, QuantizeFrom):
         return _schedule(value, get_args(kind) or (kind,), path, found)
-    if attribute.metadata.get("free"):
+    if key.free:
         return {
             name: _schedule(option, get_args(Schedule), (*path, name), found) if name in SCHEDULE_OPTIONS else option
             for name, option in dict(value).items()
@@ -124,11 +119,11 @@ def _schedule(value: Any, classes: tuple[type, ...], path: KeyPath, found: list[
     return _read(kinds[kind], {key: item for key, item in value.items() if key != "kind"}, path, found)
 
 
-def _judged(attribute: Any, value: Any, path: KeyPath) -> list[Mistake]:
+def _judged(key: Key, value: Any, path: KeyPath) -> list[Mistake]:
     """The error of a field's validator for a value as it was written, before the class converts it."""
     try:
-        if attribute.validator:
-            attribute.validator(None, attribute, value)
+        if key.attribute.validator:
+            key.attribute.validator(None, key.attribute, value)
     except ValueError as error:
         return [Mistake(str(error), path)]
     return []
@@ -139,7 +134,7 @@ def _arranged(cls: type, table: Table) -> Table:
     if cls in LIFTED:
         return _with_schedule(cls, table)
     if cls in (ModelSpec, LayerSpec, TaskSpec):
-        own = {key_of(attribute) for attribute in attrs.fields(cls)} - {"options"}
+        own = {key.name for key in keys_of(cls).values() if not key.free}
         options = {key: value for key, value in table.items() if key not in own}
         return {key: value for key, value in table.items() if key in own} | {"options": options}
     return table

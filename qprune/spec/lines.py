@@ -2,17 +2,17 @@
 
 from collections.abc import Iterable
 
-import attrs
 from attrs import frozen
 
 from qprune.schedules.tables import KINDS
 from qprune.spec.document import Document, KeyPath
+from qprune.spec.keys import keys_of
 from qprune.spec.network import LayerSpec, ModelSpec
 from qprune.spec.recipe import DataSpec, LrSpec, OptimizerSpec, TrainSpec
 from qprune.spec.rules import LIFTED, PruneRule, QuantizeRule, Rules, Selector
 from qprune.spec.spec import Spec
 from qprune.spec.teacher import TeacherSpec
-from qprune.spec.values import in_toml, key_of, listed
+from qprune.spec.values import in_toml, listed
 from qprune.spelling import closest, nearest
 
 _NOUNS = {
@@ -49,7 +49,7 @@ def missing(cls: type, path: KeyPath) -> Mistake:
 
 def unknown(cls: type, key: str, path: KeyPath) -> Mistake:
     """The mistake that a table of class ``cls`` has no such key."""
-    known = [key_of(attribute) for attribute in attrs.fields(cls)] + [*LIFTED.get(cls, ())]
+    known = [*keys_of(cls), *LIFTED.get(cls, ())]
     has = f"; {_noun(cls)} has {listed(known, 'and') if known else 'no options'}"
     near = nearest(key, known) or has
     return Mistake(f'Unknown key "{key}"{near}', (*path, key), suggests=closest(key, known))

@@ -3,19 +3,28 @@
 from pathlib import Path
 from typing import Any
 
-from attrs import field, frozen
+from attrs import field, frozen, validators
 
 from qprune.errors import SpecError
-from qprune.spec.values import STRINGS, TABLE, WORD, Table, as_float, as_tuple, items, listed, number, shown, whole
+from qprune.spec.values import (
+    STRINGS,
+    TABLE,
+    WORD,
+    Rule,
+    Table,
+    as_float,
+    as_tuple,
+    items,
+    listed,
+    number,
+    shown,
+    whole,
+)
 
 # a layer's options of these names are schedules, written as tables with a kind
 SCHEDULE_OPTIONS = ("schedule", "prune_schedule", "quant_schedule")
 FILES = (".pth", ".pt", ".safetensors")  # weights whose names end so are files, others names of a library
 MOST_LAYERS = 5000  # a ResNet of 1,001 layers has 3,700 modules
-
-
-def _optional(check: Any) -> Any:
-    return lambda instance, attribute, value: None if value is None else check(instance, attribute, value)
 
 
 def _one_or_more(value: Any) -> Any:
@@ -24,6 +33,9 @@ def _one_or_more(value: Any) -> Any:
 
 def _check_sources(instance: Any, attribute: Any, value: Any) -> None:
     STRINGS(instance, attribute, _one_or_more(value))
+
+
+_SOURCES = Rule("the name of a layer, or a list of them", _check_sources)
 
 
 @frozen
@@ -52,10 +64,10 @@ class LayerSpec:
         1
     """
 
-    type: str | None = field(default=None, validator=_optional(WORD))
-    name: str | None = field(default=None, validator=_optional(WORD))
+    type: str | None = field(default=None, validator=validators.optional(WORD))
+    name: str | None = field(default=None, validator=validators.optional(WORD))
     sources: tuple[str, ...] | None = field(
-        default=None, converter=_one_or_more, validator=_optional(_check_sources), metadata={"key": "from"}
+        default=None, converter=_one_or_more, validator=validators.optional(_SOURCES), metadata={"key": "from"}
     )
     repeat: int = field(default=1, validator=whole(1))
     layers: "tuple[LayerSpec, ...]" = field(
@@ -117,14 +129,14 @@ class ModelSpec:
         0.5
     """
 
-    arch: str | None = field(default=None, validator=_optional(WORD))
+    arch: str | None = field(default=None, validator=validators.optional(WORD))
     width: float = field(default=1.0, converter=as_float, validator=number("a number in (0, 1]", lambda v: 0 < v <= 1))
     layers: tuple[LayerSpec, ...] = field(
         default=(), converter=as_tuple, validator=items(lambda v: isinstance(v, LayerSpec), "a list of tables")
     )
     options: Table = field(factory=dict, validator=TABLE, hash=False, metadata={"free": True})
-    weights: str | None = field(default=None, validator=_optional(WORD))
-    weights_backbone: str | None = field(default=None, validator=_optional(WORD))
+    weights: str | None = field(default=None, validator=validators.optional(WORD))
+    weights_backbone: str | None = field(default=None, validator=validators.optional(WORD))
 
     def __attrs_post_init__(self) -> None:
         given = {"width": self.width != 1, "weights": self.weights, "weights_backbone": self.weights_backbone}

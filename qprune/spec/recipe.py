@@ -14,6 +14,7 @@ from qprune.spec.values import (
     SHARE,
     SWITCH,
     WORD,
+    Rule,
     Table,
     as_float,
     as_tuple,
@@ -63,6 +64,9 @@ def _duration_or_minutes(instance: Any, attribute: Any, value: Any) -> None:
             duration(1)(instance, attribute, value)
         except SpecError as error:
             raise SpecError(f'{error}; or give minutes, such as "10min"') from None
+
+
+_MINUTES = Rule(f'{duration().words}, or minutes such as "10min"', _duration_or_minutes)
 
 
 def minutes(duration: Duration | None) -> float | None:
@@ -309,7 +313,7 @@ class TrainSpec:
     clip_norm: float | None = field(default=None, converter=as_float, validator=validators.optional(POSITIVE))
     ema: float | None = field(default=None, converter=as_float, validator=validators.optional(_DECAY))
     compile: bool = field(default=False, validator=SWITCH)
-    checkpoint_every: Duration | None = field(default=None, validator=validators.optional(_duration_or_minutes))
+    checkpoint_every: Duration | None = field(default=None, validator=validators.optional(_MINUTES))
     shrink: str = field(default="never", validator=one_of("never", "as-frozen", "after-pruning"))
     teacher: TeacherSpec | None = field(
         default=None, validator=validators.optional(must(lambda v: isinstance(v, TeacherSpec), "a table"))

@@ -9,7 +9,20 @@ from qprune.importances import fitting
 from qprune.numerics import RANGES, numerics_of
 from qprune.per_path import PerPath, per_path, problems
 from qprune.schedules import PruneSchedule, QuantizeFrom
-from qprune.spec.values import STRINGS, SWITCH, WHOLES, as_tuple, is_whole, items, listed, must, one_of, shown, whole
+from qprune.spec.values import (
+    STRINGS,
+    SWITCH,
+    WHOLES,
+    Rule,
+    as_tuple,
+    is_whole,
+    items,
+    listed,
+    must,
+    one_of,
+    shown,
+    whole,
+)
 
 PLACES = ("input", "weight", "output")
 
@@ -57,9 +70,15 @@ def _check_sites(instance: Any, attribute: Any, value: Any) -> None:
         raise SpecError("sites must name at least one selector; received []")
 
 
+_SOME_SITES = Rule(_SITES.words, _check_sites)
+
+
 def _check_bits(_: Any, __: Any, value: Any) -> None:
     for problem in problems(value, lambda bits: is_whole(bits) and 2 <= bits <= 8):
         raise SpecError(f"bits must be a whole number from 2 to 8; {problem}")
+
+
+_BITS = Rule("a whole number from 2 to 8, or a table of them", _check_bits)
 
 
 @frozen
@@ -94,7 +113,7 @@ class PruneRule:
         0.3
     """
 
-    sites: tuple[Selector, ...] = field(converter=as_tuple, validator=_check_sites)
+    sites: tuple[Selector, ...] = field(converter=as_tuple, validator=_SOME_SITES)
     schedule: PruneSchedule = field(
         validator=must(lambda v: isinstance(v, get_args(PruneSchedule)), 'a table such as { kind = "layerwise", ... }')
     )
@@ -149,8 +168,8 @@ class QuantizeRule:
         4
     """
 
-    sites: tuple[Selector, ...] = field(converter=as_tuple, validator=_check_sites)
-    bits: int | PerPath = field(converter=per_path, validator=_check_bits)
+    sites: tuple[Selector, ...] = field(converter=as_tuple, validator=_SOME_SITES)
+    bits: int | PerPath = field(converter=per_path, validator=_BITS)
     per: str = field(default="tensor", validator=one_of("tensor", "channel"))
     symmetric: bool | None = field(
         default=None, validator=must(lambda v: v is None or isinstance(v, bool), "true or false")

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from sys import float_info
 from typing import Any, TypeAlias
 
+from attrs import frozen
+
 from qprune.errors import SpecError
 from qprune.escaping import visible
 from qprune.schedules.durations import check_duration, is_zero
@@ -66,14 +68,35 @@ def key_of(attribute: Any) -> str:
     return str(attribute.metadata.get("key", attribute.name))
 
 
-def must(holds: Callable[[Any], bool], be: str) -> Validator:
+@frozen
+class Rule:
+    """A validator that can say what it asks for."""
+
+    words: str  # what a value must be, as in "batch must be a whole number of at least 1"
+    judge: Validator
+
+    def __call__(self, instance: Any, attribute: Any, value: Any) -> None:  # noqa: D102 - what attrs calls
+        self.judge(instance, attribute, value)
+
+
+def words_of(validator: Any) -> str:
+    """What a field's validator asks for, also where the field may be left empty; empty if it cannot say.
+
+    Example:
+        >>> words_of(one_of("tensor", "channel"))
+        '"tensor" or "channel"'
+    """
+    return str(getattr(getattr(validator, "validator", validator), "words", ""))
+
+
+def must(holds: Callable[[Any], bool], be: str) -> Rule:
     """A validator from a test and the words for it: ``<key> must be <be>; received <value>``."""
 
     def validate(_: Any, attribute: Any, value: Any) -> None:
         if not holds(value):
             raise SpecError(f"{key_of(attribute)} must be {be}; received {shown(value)}")
 
-    return validate
+    return Rule(be, validate)
 
 
 def is_whole(value: object) -> bool:
@@ -86,7 +109,7 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= float_info.max
 
 
-def whole(low: int, high: int | None = None, *, most: int = MOST) -> Validator:
+def whole(low: int, high: int | None = None, *, most: int = MOST) -> Rule:
     """An int from ``low`` to ``high``; without one to ``most``, which a sentence names only where it is passed."""
     last = most if high is None else high
     bounded = must(lambda v: is_whole(v) and low <= v <= last, f"a whole number from {low} to {last}")
@@ -97,20 +120,20 @@ def whole(low: int, high: int | None = None, *, most: int = MOST) -> Validator:
             least(instance, attribute, value)
         bounded(instance, attribute, value)
 
-    return validate
+    return Rule(least.words if high is None else bounded.words, validate)
 
 
-def number(be: str, holds: Callable[[float], bool] = lambda _: True) -> Validator:
+def number(be: str, holds: Callable[[float], bool] = lambda _: True) -> Rule:
     """An int or finite float for which ``holds`` is true."""
     return must(lambda v: is_number(v) and holds(v), be)
 
 
-def items(holds: Callable[[Any], bool], be: str) -> Validator:
+def items(holds: Callable[[Any], bool], be: str) -> Rule:
     """A list or tuple whose entries all pass ``holds``."""
     return must(lambda v: isinstance(v, list | tuple) and all(map(holds, v)), be)
 
 
-def one_of(*words: str) -> Validator:
+def one_of(*words: str) -> Rule:
     """One of a few words; the sentence names the nearest."""
 
     def validate(_: Any, attribute: Any, value: Any) -> None:
@@ -118,10 +141,10 @@ def one_of(*words: str) -> Validator:
             neighbour = nearest(value, words)
             raise SpecError(f"{key_of(attribute)} must be {listed(words)}; received {shown(value)}{neighbour}")
 
-    return validate
+    return Rule(listed(words), validate)
 
 
-def duration(least: int = 0) -> Validator:
+def duration(least: int = 0) -> Rule:
     """A duration (an int, ``"800it"`` or ``"0.5ep"``); ``least = 1`` refuses one of no steps."""
 
     def validate(_: Any, attribute: Any, value: Any) -> None:
@@ -132,15 +155,18 @@ def duration(least: int = 0) -> Validator:
         if least and is_zero(value):
             raise SpecError(f"{key_of(attribute)} must be at least one step; received {shown(value)}")
 
-    return validate
+    return Rule("a duration of at least one step" if least else "a duration", validate)
 
 
-def durations(_: Any, attribute: Any, value: Any) -> None:
+def _durations(_: Any, attribute: Any, value: Any) -> None:
     """A list or tuple of durations."""
     if not isinstance(value, list | tuple):
         raise SpecError(f'{key_of(attribute)} must be a list of durations such as ["60ep"]; received {shown(value)}')
     for item in value:
         duration()(None, attribute, item)
+
+
+durations = Rule('a list of durations such as ["60ep"]', _durations)
 
 
 def as_tuple(value: Any) -> Any:
