@@ -23,6 +23,8 @@ extensions = [
     "code_words",
 ]
 exclude_patterns = ["_build"]
+highlight_language = "none"  # blocks without a language are what a terminal shows
+smartquotes = False  # two hyphens are an option
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4  # headings can be linked to, as on a forge
@@ -37,7 +39,7 @@ napoleon_use_ivar = True  # fields stand in a list, not each as an entry of its 
 napoleon_custom_sections = ["Source"]
 
 # types of other libraries are shown, not linked: the site is built without a network
-nitpick_ignore_regex = [("py:.*", r"(?!qprune\.).*")]
+nitpick_ignore_regex = [("py:(?!obj).*", r"(?!qprune\.).*")]
 
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True

@@ -1,6 +1,7 @@
 """Words in single backticks within docstrings: links where the site has the name, code where the program has it."""
 
 import importlib
+import re
 import sys
 from typing import Any
 
@@ -14,6 +15,8 @@ def _resolve(app: Sphinx, env: BuildEnvironment, node: Any, shown: nodes.Node) -
     if node.get("refdomain") != "py":
         return None
     name, module, cls = node["reftarget"], node.get("py:module"), node.get("py:class")
+    if not re.fullmatch(r"[\w.]+", name):
+        return shown  # a command, in the help of another
     places = [name, *(".".join(filter(None, (module, part, name))) for part in (cls, None))]
     known = [entry for entry in _objects(env) if entry.endswith(f".{name}")]
     if len(known) == 1:

@@ -26,7 +26,14 @@ class SpecKeys(SphinxDirective):
         cls = CLASSES[self.arguments[0]]
         rows = [_row(key) for key in keys_of(cls).values()]
         self.env.note_dependency(str(PurePath(spec.__file__)))
-        return self.parse_text_to_nodes("\n".join(["| key | by default | meaning |", "| --- | --- | --- |", *rows]))
+        table = self.parse_text_to_nodes("\n".join(["| key | by default | meaning |", "| --- | --- | --- |", *rows]))
+        for word in [word for part in table for word in part.findall(nodes.literal) if word.astext() in CLASSES]:
+            word.replace_self(nodes.reference("", "", nodes.literal("", word.astext()), refid=_anchor(word.astext())))
+        return [nodes.target("", "", ids=[_anchor(self.arguments[0])]), *table]
+
+
+def _anchor(name: str) -> str:
+    return f"keys-{nodes.make_id(name)}"
 
 
 def _row(key: Key) -> str:
@@ -37,9 +44,10 @@ def _row(key: Key) -> str:
 
 
 def _says(about: str, words: str) -> bool:
-    """Whether the meaning names the values already: every word that may stand there."""
+    """Whether meaning and default say as much: every word that may stand there, or that it is text or a table."""
     choices = re.findall(r'"[^"]+"', words)
-    return not words or words in ("a table", "a string") or bool(choices and all(word in about for word in choices))
+    plain = ("", "a table", "a string", "a string that is not empty", "true or false", "one line of text")
+    return words in plain or words.startswith("a list of tables") or bool(choices and all(w in about for w in choices))
 
 
 def _default(key: Key) -> str:

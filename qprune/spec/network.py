@@ -6,20 +6,7 @@ from typing import Any
 from attrs import field, frozen, validators
 
 from qprune.errors import SpecError
-from qprune.spec.values import (
-    STRINGS,
-    TABLE,
-    WORD,
-    Rule,
-    Table,
-    as_float,
-    as_tuple,
-    items,
-    listed,
-    number,
-    shown,
-    whole,
-)
+from qprune.spec.values import TABLE, WORD, Table, as_float, as_tuple, items, listed, must, number, shown, whole
 
 # a layer's options of these names are schedules, written as tables with a kind
 SCHEDULE_OPTIONS = ("schedule", "prune_schedule", "quant_schedule")
@@ -31,11 +18,12 @@ def _one_or_more(value: Any) -> Any:
     return (value,) if isinstance(value, str) else as_tuple(value)
 
 
-def _check_sources(instance: Any, attribute: Any, value: Any) -> None:
-    STRINGS(instance, attribute, _one_or_more(value))
+def _are_names(value: Any) -> bool:
+    names = _one_or_more(value)
+    return isinstance(names, tuple) and all(isinstance(name, str) and name for name in names)
 
 
-_SOURCES = Rule("the name of a layer, or a list of them", _check_sources)
+_SOURCES = must(_are_names, "the name of a layer, or a list of them")
 
 
 @frozen

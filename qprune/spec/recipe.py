@@ -199,10 +199,10 @@ class OptimizerSpec:
     Attributes:
         name: ``"sgd"``, ``"adam"`` or ``"adamw"``.
         lr: learning rate, greater than 0.
-        momentum: of sgd, in [0, 1).
-        weight_decay: at least 0.
-        nesterov: of sgd with momentum.
-        betas: of adam and adamw, each in [0, 1).
+        momentum: of sgd: the share of the last step that is taken again, in [0, 1).
+        weight_decay: how strongly weights are pulled to 0, at least 0.
+        nesterov: of sgd with momentum: Nesterov's form of it.
+        betas: of adam and adamw: the decay of both running means, each in [0, 1).
 
     Raises:
         SpecError: for a wrong type, a value out of range, or an option that the optimizer does not have.
@@ -242,8 +242,8 @@ class LrSpec:
         name: ``"constant"``, ``"multistep"`` (times ``gamma`` at each milestone), ``"cosine"`` (half a cosine down to
             ``final``), ``"linear"`` (a line down to ``final``) or ``"onecycle"`` (half a cosine up from a 25th of
             ``lr``, then half a cosine down to ``final``).
-        milestones: of multistep.
-        gamma: of multistep, in (0, 1].
+        milestones: of multistep: when the rate is multiplied by ``gamma``.
+        gamma: of multistep, in (0, 1]: by what the rate is multiplied.
         warmup: the rate rises linearly for so long from (nearly) 0. Of onecycle: how long it rises; by default for
             three tenths of training.
         decay_from: of linear: constant until then.
@@ -279,8 +279,8 @@ class TrainSpec:
         length: how long to train, ``"15ep"`` or ``"45000it"``.
         batch: images per step, of all processes together.
         validate_every: how often the scores are taken.
-        optimizer: see `OptimizerSpec`.
-        lr_schedule: see `LrSpec`; constant by default.
+        optimizer: what changes the weights, see `OptimizerSpec`.
+        lr_schedule: how the learning rate changes, see `LrSpec`; it is constant by default.
         channels_last: keep images and weights in channels-last memory layout, which is faster for convolutions.
         precision: ``"float32"``, or what autocast computes in while training, ``"bfloat16"`` or ``"float16"`` (whose
             loss is scaled). Scores, ranges and validation are in float32 always.
@@ -292,7 +292,7 @@ class TrainSpec:
         checkpoint_every: write ``last.pt`` between validations too, ``"500it"``, ``"0.5ep"`` or ``"10min"``.
         shrink: when channels of frozen masks leave the network: ``"as-frozen"``, while pruning goes on;
             ``"after-pruning"``, once; ``"never"``, so that masks stay.
-        teacher: see `TeacherSpec`; by default there is none.
+        teacher: a trained network to learn from, see `TeacherSpec`; by default there is none.
 
     Raises:
         SpecError: for a wrong type or a value out of range.

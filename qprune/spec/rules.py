@@ -88,7 +88,7 @@ class PruneRule:
     In TOML the schedule's ``sparsity``, ``start`` and ``finish`` may stand on the rule itself.
 
     Attributes:
-        sites: the selectors, whose matches are united.
+        sites: the selectors, see `Selector`, whose matches are united.
         schedule: when and how much: ``kind`` is ``"layerwise"``, ``"one-shot"``, ``"stepwise"`` or ``"inherited"``
             (keep the frozen masks that come with ``init``), the other keys are the arguments of that schedule. Its
             ``sparsity`` is one number, or a table from patterns on module paths, of which exactly one must decide for
@@ -148,7 +148,7 @@ class QuantizeRule:
     In TOML, ``start = "0.5ep"`` on the rule stands for ``schedule = { kind = "quantize-from", start = "0.5ep" }``.
 
     Attributes:
-        sites: the selectors, whose matches are united.
+        sites: the selectors, see `Selector`, whose matches are united.
         bits: 2 to 8, or a table of them from patterns on module paths, of which exactly one must decide for every layer
             that the rule chooses, see `qprune.per_path.PerPath`.
         per: one range for the whole ``"tensor"`` or one for each ``"channel"``.

@@ -43,17 +43,17 @@ class Spec:
         init: name of the run whose model this one starts from.
         published: whether it reproduces an experiment of the paper.
         aka: the name that the experiment has there.
-        seed: of everything random, from 0 to 2**63 - 1.
+        seed: of everything random, from 0 to ``2**63 - 1``.
         numerics: of the quantizers: ``"default"``, ``"paper"`` for the published rules, or ``"exact"``: normalizations
             of the run that it starts from are folded at its start, and the exported file computes the same bits.
         complete: also quantize to 8 bits what convolutions, sums and concatenations read and no rule quantizes, so
             that all of them have an integer form when exported.
-        data: see `DataSpec`; left out where the user hands data over.
-        task: see `TaskSpec`; classification by default.
-        model: see `ModelSpec`; left out where the user hands a network over.
-        train: see `TrainSpec`.
-        prune: the ``[[prune]]`` rules.
-        quantize: the ``[[quantize]]`` rules.
+        data: the images, see `DataSpec`; left out where the user hands data over.
+        task: what is minimized and measured, see `TaskSpec`; classification by default.
+        model: the network, see `ModelSpec`; left out where the user hands a network over.
+        train: how it is trained, see `TrainSpec`.
+        prune: the ``[[prune]]`` rules, see `PruneRule`.
+        quantize: the ``[[quantize]]`` rules, see `QuantizeRule`.
 
     Raises:
         SpecError: for a wrong type or a value out of range.

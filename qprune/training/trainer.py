@@ -134,7 +134,7 @@ class Trainer:
             self.callbacks.append(callback)
 
     def fit(self) -> History:
-        """Train up to the last step, or until `stop_training`, Ctrl-C or SIGTERM, which let the present step end.
+        """Train up to the last step, or until ``stop_training``, Ctrl-C or SIGTERM, which let the present step end.
 
         Raises:
             TrainingError: if the loss or a score is no longer a number, a callback fails, or another process does.

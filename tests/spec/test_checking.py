@@ -178,7 +178,7 @@ def test_a_mistake_in_the_training_has_its_sentence(told, table, change, line):
         ),
         (
             {"layers": [{"type": "Add", "from": 3}]},
-            "from must be a list of strings; received 3 (model.layers[0].from).",
+            "from must be the name of a layer, or a list of them; received 3 (model.layers[0].from).",
         ),
         (
             {"layers": [{"type": "ReLU", "name": "a"}, {"type": "Tanh", "name": "a"}]},
