@@ -111,10 +111,10 @@ def search(
 
     Args:
         model: a dense network, or a run of one.
-        budget: the most that the network may cost, ``{"macs": 0.25, "bytes": "100kB"}``: ``macs``, ``params``, `bytes`
-            (packed weights), ``bops`` (MACs times bits of weights and values) or ``latency`` (``"2.5ms"``: of the exported
-            file in ONNX Runtime, on one thread of this machine). A number up to 1 is a share of what the dense network
-            costs; ``["macs=0.25"]`` says the same.
+        budget: the most that the network may cost, ``{"macs": 0.25, "bytes": "100kB"}``: ``macs``, ``params``,
+            ``bytes`` (packed weights), ``bops`` (MACs times bits of weights and values) or ``latency`` (``"2.5ms"``: of
+            the exported file in ONNX Runtime, on one thread of this machine). A number up to 1 is a share of what the
+            dense network costs; ``["macs=0.25"]`` says the same.
         data: as for `fit`; of a run it is known.
         bits: widths to choose from, each from 2 to 8; without any, everything stays in float.
         method: ``"sensitivity"``; or, to see what that is worth, ``"uniform"`` (the same share everywhere) or

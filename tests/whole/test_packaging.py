@@ -1,8 +1,12 @@
 """What an installation holds."""
 
+import json
+import re
 import tomllib
 from importlib.metadata import entry_points
 from pathlib import Path
+
+import pytest
 
 import qprune
 from qprune.cli import main
@@ -36,3 +40,20 @@ def test_the_command_is_the_one_of_the_module():
     (script,) = entry_points(group="console_scripts", name="qprune")
     assert script.load() is main
     assert (Path(qprune.__file__).parent / "py.typed").is_file()
+
+
+def test_the_container_does_what_the_quickstart_does():
+    (command,) = re.findall(r"^CMD (.*)$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert f"\n\t$(BIN)/{' '.join(json.loads(command))}\n" in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("file", ["CITATION.cff", "pyproject.toml", "docs/index.md"])
+def test_the_article_is_named_by_its_doi(file):
+    assert "10.3390/app12157829" in (ROOT / file).read_text(encoding="utf-8")
+
+
+def test_the_article_has_the_same_place_everywhere():
+    told = dict(re.findall(r"^  (volume|issue|start|year): (\d+)$", (ROOT / "CITATION.cff").read_text("utf-8"), re.M))
+    place = "{year}, {volume}({issue}), {start}".format(**told)
+    for file in ("README.md", "docs/index.md", "docs/explanation/method.md"):
+        assert place in (ROOT / file).read_text(encoding="utf-8")
