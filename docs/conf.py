@@ -31,7 +31,6 @@ myst_heading_anchors = 4  # headings can be linked to, as on a forge
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-autodoc_preserve_defaults = True
 autodoc_inherit_docstrings = False
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False

@@ -1,7 +1,8 @@
 """Make the pictures of the pages: run each page's own snippets, in order, and keep what they draw.
 
 `make pictures` runs it. A picture stands beside its page in the folder `pictures`, under the name with which a snippet
-of that page saves it. All runs are trained here, from the data that comes with qprune: about two minutes.
+of that page saves it. All runs are trained here, from the data that comes with qprune, which takes some minutes. The
+pictures are the same to the pixel on one machine with one thread; elsewhere runs differ by rounding.
 """
 
 import os

@@ -65,7 +65,20 @@ def _entry(path: str, value: Any) -> list[str]:
     return [f".. auto{kind}:: {path}", *members, ""]
 
 
+def _readable(app: Sphinx, what: str, name: str, value: Any, options: Any, signature: str | None, made: str) -> Any:
+    """A signature with an ellipsis for a default that is made anew each time, where attrs has an object of its own."""
+    return signature and (signature.replace("= NOTHING", "= ..."), made)
+
+
+def _with_dashes(app: Sphinx, doctree: nodes.document) -> None:
+    """What lists of fields have between a name and its meaning, as a dash: smart quotes would dash options, too."""
+    for text in [text for text in doctree.findall(nodes.Text) if text == " -- "]:
+        text.parent.replace(text, nodes.Text(" \N{EN DASH} "))
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """What Sphinx calls."""
+    app.connect("autodoc-process-signature", _readable)
+    app.connect("doctree-read", _with_dashes)
     app.add_directive("public-names", PublicNames)
     return {"parallel_read_safe": True}
