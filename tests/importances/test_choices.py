@@ -75,7 +75,7 @@ def test_it_is_a_value_that_can_be_compared_copied_and_pickled(word):
 def test_it_has_a_file_of_its_own_and_a_word_on_the_page_about_specs(word):
     assert Path(inspect.getfile(type(IMPORTANCES[word]))).stem == word.replace("-", "_")
     page = (ROOT / "docs/reference/specs.md").read_text(encoding="utf-8")
-    assert (f"| `{word}` |" in page) == bool(IMPORTANCES[word].sides)
+    assert (f"\n- `{word}` (" in page) == bool(IMPORTANCES[word].sides)
 
 
 @EACH

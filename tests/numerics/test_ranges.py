@@ -26,7 +26,7 @@ def test_it_is_a_value_that_can_be_compared_copied_and_pickled(word):
 @EACH
 def test_it_has_a_file_of_its_own_and_a_word_on_the_page_about_specs(word):
     assert Path(inspect.getfile(type(RANGES[word]))).stem == word
-    assert f"| `{word}` |" in (ROOT / "docs/reference/specs.md").read_text(encoding="utf-8")
+    assert f"\n- `{word}`: " in (ROOT / "docs/reference/specs.md").read_text(encoding="utf-8")
 
 
 @EACH

@@ -97,10 +97,12 @@ def test_links_lead_to_files_and_headings(page):
         assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "README.md"], ids=lambda page: page.stem)
+BY_HAND = [page for page in PAGES if page.name not in ("README.md", "results.md")]  # whose tables a script writes
+
+
+@pytest.mark.parametrize("page", BY_HAND, ids=lambda page: page.stem)
 def test_lines_fit_an_editor(page):
-    lines = page.read_text(encoding="utf-8").splitlines()
-    assert not [line for line in lines if len(line) >= 120 and not line.startswith("|")]  # rows of tables are one line
+    assert not [line for line in page.read_text(encoding="utf-8").splitlines() if len(line) >= 120]
 
 
 def listed(page):
