@@ -14,7 +14,7 @@ from qprune.spec.values import (
     SHARE,
     SWITCH,
     WORD,
-    Rule,
+    Requirement,
     Table,
     as_float,
     as_tuple,
@@ -66,7 +66,7 @@ def _duration_or_minutes(instance: Any, attribute: Any, value: Any) -> None:
             raise SpecError(f'{error}; or give minutes, such as "10min"') from None
 
 
-_MINUTES = Rule(f'{duration().words}, or minutes such as "10min"', _duration_or_minutes)
+_MINUTES = Requirement(f'{duration().words}, or minutes such as "10min"', _duration_or_minutes)
 
 
 def minutes(duration: Duration | None) -> float | None:

@@ -13,7 +13,7 @@ from qprune.spec.values import (
     STRINGS,
     SWITCH,
     WHOLES,
-    Rule,
+    Requirement,
     as_tuple,
     is_whole,
     items,
@@ -70,7 +70,7 @@ def _check_sites(instance: Any, attribute: Any, value: Any) -> None:
         raise SpecError("sites must name at least one selector; received []")
 
 
-_SOME_SITES = Rule(_SITES.words, _check_sites)
+_SOME_SITES = Requirement(_SITES.words, _check_sites)
 
 
 def _check_bits(_: Any, __: Any, value: Any) -> None:
@@ -78,7 +78,7 @@ def _check_bits(_: Any, __: Any, value: Any) -> None:
         raise SpecError(f"bits must be a whole number from 2 to 8; {problem}")
 
 
-_BITS = Rule("a whole number from 2 to 8, or a table of them", _check_bits)
+_BITS = Requirement("a whole number from 2 to 8, or a table of them", _check_bits)
 
 
 @frozen

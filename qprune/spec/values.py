@@ -69,7 +69,7 @@ def key_of(attribute: Any) -> str:
 
 
 @frozen
-class Rule:
+class Requirement:
     """A validator that can say what it asks for."""
 
     words: str  # what a value must be, as in "batch must be a whole number of at least 1"
@@ -89,14 +89,14 @@ def words_of(validator: Any) -> str:
     return str(getattr(getattr(validator, "validator", validator), "words", ""))
 
 
-def must(holds: Callable[[Any], bool], be: str) -> Rule:
+def must(holds: Callable[[Any], bool], be: str) -> Requirement:
     """A validator from a test and the words for it: ``<key> must be <be>; received <value>``."""
 
     def validate(_: Any, attribute: Any, value: Any) -> None:
         if not holds(value):
             raise SpecError(f"{key_of(attribute)} must be {be}; received {shown(value)}")
 
-    return Rule(be, validate)
+    return Requirement(be, validate)
 
 
 def is_whole(value: object) -> bool:
@@ -109,7 +109,7 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= float_info.max
 
 
-def whole(low: int, high: int | None = None, *, most: int = MOST) -> Rule:
+def whole(low: int, high: int | None = None, *, most: int = MOST) -> Requirement:
     """An int from ``low`` to ``high``; without one to ``most``, which a sentence names only where it is passed."""
     last = most if high is None else high
     bounded = must(lambda v: is_whole(v) and low <= v <= last, f"a whole number from {low} to {last}")
@@ -120,20 +120,20 @@ def whole(low: int, high: int | None = None, *, most: int = MOST) -> Rule:
             least(instance, attribute, value)
         bounded(instance, attribute, value)
 
-    return Rule(least.words if high is None else bounded.words, validate)
+    return Requirement(least.words if high is None else bounded.words, validate)
 
 
-def number(be: str, holds: Callable[[float], bool] = lambda _: True) -> Rule:
+def number(be: str, holds: Callable[[float], bool] = lambda _: True) -> Requirement:
     """An int or finite float for which ``holds`` is true."""
     return must(lambda v: is_number(v) and holds(v), be)
 
 
-def items(holds: Callable[[Any], bool], be: str) -> Rule:
+def items(holds: Callable[[Any], bool], be: str) -> Requirement:
     """A list or tuple whose entries all pass ``holds``."""
     return must(lambda v: isinstance(v, list | tuple) and all(map(holds, v)), be)
 
 
-def one_of(*words: str) -> Rule:
+def one_of(*words: str) -> Requirement:
     """One of a few words; the sentence names the nearest."""
 
     def validate(_: Any, attribute: Any, value: Any) -> None:
@@ -141,10 +141,10 @@ def one_of(*words: str) -> Rule:
             neighbour = nearest(value, words)
             raise SpecError(f"{key_of(attribute)} must be {listed(words)}; received {shown(value)}{neighbour}")
 
-    return Rule(listed(words), validate)
+    return Requirement(listed(words), validate)
 
 
-def duration(least: int = 0) -> Rule:
+def duration(least: int = 0) -> Requirement:
     """A duration (an int, ``"800it"`` or ``"0.5ep"``); ``least = 1`` refuses one of no steps."""
 
     def validate(_: Any, attribute: Any, value: Any) -> None:
@@ -155,7 +155,7 @@ def duration(least: int = 0) -> Rule:
         if least and is_zero(value):
             raise SpecError(f"{key_of(attribute)} must be at least one step; received {shown(value)}")
 
-    return Rule("a duration of at least one step" if least else "a duration", validate)
+    return Requirement("a duration of at least one step" if least else "a duration", validate)
 
 
 def _durations(_: Any, attribute: Any, value: Any) -> None:
@@ -166,7 +166,7 @@ def _durations(_: Any, attribute: Any, value: Any) -> None:
         duration()(None, attribute, item)
 
 
-durations = Rule('a list of durations such as ["60ep"]', _durations)
+durations = Requirement('a list of durations such as ["60ep"]', _durations)
 
 
 def as_tuple(value: Any) -> Any:
