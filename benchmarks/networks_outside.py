@@ -4,7 +4,7 @@ python benchmarks/networks_outside.py [NAME ...] [--at norms activations inputs]
 half of the channels dropped by chance at the outputs of normalizations, at those of activations, or at the inputs of
 convolutions and linear layers. ``alive`` counts the parameters of the masked network whose gradient is not exactly 0
 where smooth functions stand in for rectifiers; it knows nothing of tracing. A kernel with one such entry counts
-whole.
+whole. The dense network's state must load strictly into the masked one.
 
 With ``--export`` the same networks in float32, half of the input channels of their layers dropped, 8 bits everywhere,
 calibrated on random images and written as an ONNX file: how many layers compute with integers, and how equal the file
@@ -164,6 +164,7 @@ def measured(name: str, place: str, size: int) -> Found:
     """Mask, count, shrink and compare a network."""
     net, x = fresh(name), torch.randn(2, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     masked = with_masks(net, x, place)
+    masked.load_state_dict(net.state_dict(), strict=True)
     del net
     live = alive(masked, x)
     shrunk = shrink_with_facts(masked, x)

@@ -40,14 +40,14 @@ def check(name, place):
         ("timm/edgenext_xx_small", "activations"),
     ],
 )
-def test_of_a_network_from_outside_what_is_alive_is_left(name, place):
+def test_a_network_from_outside_takes_its_dense_state_and_what_is_alive_is_left(name, place):
     check(name, place)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", outside.PLACES)
 @pytest.mark.parametrize("name", [name for name in outside.NETWORKS if name not in LARGE])
-def test_of_every_network_from_outside_what_is_alive_is_left(name, place):
+def test_every_network_from_outside_takes_its_dense_state_and_what_is_alive_is_left(name, place):
     check(name, place)
 
 
