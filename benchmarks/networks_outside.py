@@ -164,7 +164,6 @@ def measured(name: str, place: str, size: int) -> Found:
     """Mask, count, shrink and compare a network."""
     net, x = fresh(name), torch.randn(2, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     masked = with_masks(net, x, place)
-    masked.load_state_dict(net.state_dict(), strict=True)
     del net
     live = alive(masked, x)
     shrunk = shrink_with_facts(masked, x)
@@ -218,6 +217,7 @@ def with_masks(net: nn.Module, x: Tensor, place: str) -> nn.Module:
     if side == "input":
         del found[0]  # the colours of the image
     masked = swapped(net, x, "prune", found, {"at": side}, sparsity=0.5, schedule={"kind": "one-shot", "at": 1})
+    masked.load_state_dict(net.state_dict(), strict=True)  # which sets masks back
     for site in sites(masked):
         keep = site.mask.keep
         order = torch.randperm(len(keep), generator=torch.Generator().manual_seed(zlib.crc32(site.name.encode())))
