@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 import qprune
+from qprune.costs import table
 from qprune.data import load_data
 from qprune.export import Certificate
-from qprune.report import table
 from qprune.spec import read_spec
 
 PHOTOS = {"name": "cifar10", "train_images": 2000}

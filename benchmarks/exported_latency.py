@@ -33,8 +33,8 @@ from networks import NETWORKS, dense_network, masked_network
 from torch import Tensor, nn
 
 import qprune
+from qprune.costs import forward_times, table
 from qprune.export import OnnxModel, write_network
-from qprune.report import forward_times, table
 from qprune.spec import read_spec
 
 CALIBRATION = 4  # images of which ranges are measured

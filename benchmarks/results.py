@@ -21,7 +21,7 @@ from typing import Any
 import toml
 from attrs import asdict, frozen
 
-from qprune.report import short
+from qprune.costs import short
 from qprune.spec import Spec, read_spec
 
 HERE = Path(__file__).parent / "results"

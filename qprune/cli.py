@@ -19,12 +19,12 @@ from torch import nn
 
 from qprune import api, searches, trained
 from qprune.budget import METHODS
+from qprune.costs import chain_of, chain_table, forward_times, report_shrunk, short, table, time_table
 from qprune.data import read_inputs
 from qprune.errors import CheckpointError, DataError, ExportError, PlanError, QpruneError
 from qprune.escaping import visible
 from qprune.export import DIALECTS, RUNTIMES, Certificate, OnnxModel, file_model, monitored, open_run, write_network
 from qprune.layers import sites
-from qprune.report import chain_of, chain_table, forward_times, report_shrunk, short, table, time_table
 from qprune.shrink import shrink_with_facts
 from qprune.spec import spec_to_toml, spec_tree
 from qprune.tasks import to_pixels, write_png

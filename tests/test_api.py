@@ -21,10 +21,10 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import qprune
 from qprune import api
+from qprune.costs import chain_of
 from qprune.data import load_data
 from qprune.errors import CheckpointError, DataError, PlanError, QpruneError, SpecError
 from qprune.layers import Aligned, ChannelMask, FakeQuant, PrunedConv2d, sites
-from qprune.report import chain_of
 from qprune.schedules import OneShot
 from qprune.spec import DataSpec, read_spec, spec_to_toml
 from qprune.training import Callback, LambdaCallback, load_checkpoint, planning, shrinking

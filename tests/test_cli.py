@@ -17,10 +17,10 @@ from torch import nn
 
 from qprune import cli
 from qprune.cli import main
+from qprune.costs import timing
 from qprune.data import load_data
 from qprune.errors import ExportError
 from qprune.export import Certificate
-from qprune.report import timing
 from qprune.spec import DataSpec, list_specs
 from qprune.trained import save
 from qprune.training import load_model

@@ -1,8 +1,8 @@
 import pytest
 
+from qprune.costs import table
 from qprune.errors import CheckpointError, SpecError, as_lines
 from qprune.escaping import visible
-from qprune.report import table
 from qprune.spec.values import shown
 
 

@@ -13,8 +13,8 @@ from qprune.budget.costs import Choice
 from qprune.budget.groups import Group
 from qprune.budget.rules import Rule, prune_rules, quantize_rules
 from qprune.budget.sensitivity import cut_title, few_digits
+from qprune.costs import html_table, table
 from qprune.errors import SpecError
-from qprune.report import html_table, table
 from qprune.spec import Spec, read_spec, spec_to_toml
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from qprune.budget.found import Found
 from qprune.budget.sensitivity import Sensitivity, cut_title
-from qprune.report.plot import NAMED, empty_figure
+from qprune.figures.history import NAMED, empty_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from attrs import field, frozen
 
 from qprune.budget.groups import Group
-from qprune.report import table
-from qprune.report.tables import as_plain
+from qprune.costs import table
+from qprune.costs.tables import as_plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

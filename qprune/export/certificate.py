@@ -6,9 +6,9 @@ from typing import Any
 
 from attrs import field, frozen
 
+from qprune.costs import short, table
+from qprune.costs.tables import as_plain
 from qprune.export.running import Operators
-from qprune.report import short, table
-from qprune.report.tables import as_plain
 
 STEPS = 255  # an output's range is divided into so many steps
 

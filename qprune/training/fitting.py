@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from qprune.costs import merit, summarize
 from qprune.data import eval_loader
 from qprune.layers import sites
-from qprune.report import merit, summarize
 from qprune.schedules import to_steps
 from qprune.shrink import rebuild, restore_masks
 from qprune.spec import Spec, minutes, spec_to_toml

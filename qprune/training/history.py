@@ -79,7 +79,7 @@ class History:
         Example:
             >>> history.plot("runs/mine/history.png")
         """
-        from qprune.report.plot import plot_history
+        from qprune.figures.history import plot_history
 
         return plot_history(self.history, self.events, path)
 

@@ -41,7 +41,7 @@ for room in ROOMS:
 # What the tests do not have: whole data sets, hours of training, a process that hangs.
 OF_THE_READER = {
     "qprune.api.fit", "qprune.export.torch_program.TorchProgram", "qprune.export.torch_program.write_program",
-    "qprune.report.forecast.carry_out", "qprune.report.forecast.forecast", "qprune.trained.evaluate",
+    "qprune.costs.forecast.carry_out", "qprune.costs.forecast.forecast", "qprune.trained.evaluate",
 }  # fmt: skip
 
 
@@ -55,7 +55,7 @@ WITH_THINGS = {
     "qprune.exact.settle_biases", "qprune.export.formats.file_model", "qprune.export.openvino_model.OpenVinoModel",
     "qprune.export.qonnx.write_qonnx",
     "qprune.export.run.export_run", "qprune.export.run.open_run", "qprune.export.running.OnnxModel",
-    "qprune.regular_files.read_regular", "qprune.report.chain.chain_of", "qprune.report.shrinking.report_shrunk",
+    "qprune.regular_files.read_regular", "qprune.costs.chain.chain_of", "qprune.costs.shrinking.report_shrunk",
     "qprune.shrink.shrink.shrink", "qprune.tasks.cyclegan.CycleGAN", "qprune.tasks.pix2pix.Pix2Pix",
     "qprune.trained.export", "qprune.trained.load", "qprune.trained.predict", "qprune.searches.search",
     "qprune.searches.sensitivity", "qprune.trained.save", "qprune.trained.shrink_report", "qprune.trained.summary",

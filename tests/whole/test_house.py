@@ -21,7 +21,7 @@ FLOORS = {
     "layers": 1, "spec": 1,
     "flow": 2, "declared": 2, "selection": 2, "assemble": 2, "dense": 2, "network_plan": 2, "data": 2, "tasks": 2,
 "complete": 2, "coupling": 2, "exact": 2, "sequences": 2, "shrink": 2, "graph": 2,
-    "training": 3, "report": 3, "export": 3, "calibration": 3, "budget": 3,
+    "training": 3, "costs": 3, "figures": 3, "export": 3, "calibration": 3, "budget": 3,
     "api": 4, "trained": 4, "searches": 4, "cli": 5, "__main__": 6, "__init__": 7,
 }  # fmt: skip
 SAME_FLOOR = {
@@ -41,10 +41,10 @@ SAME_FLOOR = {
     "shrink": {"flow"},
     "graph": {"flow"},
     "tasks": {"data"},
-    "training": {"report"},
-    "export": {"report", "training"},
+    "training": {"costs", "figures"},
+    "export": {"costs", "training"},
     "calibration": {"training"},
-    "budget": {"calibration", "export", "report", "training"},
+    "budget": {"calibration", "costs", "export", "figures", "training"},
     "searches": {"trained"},
 }
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from qprune.report import forward_times, time_table, timing
+from qprune.costs import forward_times, time_table, timing
 
 
 class Counting(nn.Module):

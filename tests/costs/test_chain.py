@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from qprune.report import chain_of, chain_table, performance_density, summarize
+from qprune.costs import chain_of, chain_table, performance_density, summarize
 
 TASK = {"monitor": "accuracy", "mode": "max"}
 

@@ -1,10 +1,10 @@
 import torch
 from torch import nn
 
+from qprune.costs import carry_out, forecast
 from qprune.flow import trace
 from qprune.layers import PrunedConv2d, QuantConv2d
 from qprune.network_plan import make_plan
-from qprune.report import carry_out, forecast
 from qprune.schedules import Inherited, OneShot, QuantizeFrom
 
 

@@ -7,12 +7,12 @@ import torch
 from attrs import evolve, frozen
 from torch import nn
 
+from qprune.costs.bits import FLOAT
+from qprune.costs.density import performance_density, performance_density_legacy
+from qprune.costs.layer_cost import LayerCost, layer_costs, summed, uncounted
+from qprune.costs.tables import as_plain, bits_list, kept, short, table
 from qprune.flow import Shape, trace
 from qprune.layers import sites
-from qprune.report.bits import FLOAT
-from qprune.report.costs import LayerCost, layer_costs, summed, uncounted
-from qprune.report.density import performance_density, performance_density_legacy
-from qprune.report.tables import as_plain, bits_list, kept, short, table
 from qprune.zoo import deployed
 
 HEADER = ("layer", "type", "output", "in", "out", "parameters", "W bits", "A bits", "MACs", "bit ops", "packed")
@@ -38,8 +38,8 @@ class TotalCost:
         activation_bits: the different bit widths of what convolutions and linear layers read, the image apart.
         sparsity: share of channels that masks drop, over the masks of all sites (tied ones apart).
         metric: the score handed to `summarize`.
-        performance_density: see `qprune.report.performance_density`; None without a metric.
-        performance_density_legacy: see `qprune.report.performance_density_legacy`, from ``parameters``,
+        performance_density: see `qprune.costs.performance_density`; None without a metric.
+        performance_density_legacy: see `qprune.costs.performance_density_legacy`, from ``parameters``,
             ``features_with_norms``, the fewest bits and ``sparsity``; None without a metric.
     """
 

@@ -5,11 +5,11 @@ import copy
 import torch
 from torch import nn
 
+from qprune.costs.summary import summarize
+from qprune.costs.tables import short
 from qprune.flow import Shape
 from qprune.layers import follow_sources, sites
 from qprune.network_plan import Plan
-from qprune.report.summary import summarize
-from qprune.report.tables import short
 
 
 @torch.no_grad()

@@ -3,9 +3,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from qprune.costs import summarize
 from qprune.flow import trace
 from qprune.layers import ChannelMask, CompressedConv2d, CompressedLinear, QuantConv2d
-from qprune.report import summarize
 from qprune.zoo import Add, Concat, create
 
 

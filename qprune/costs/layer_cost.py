@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from qprune.costs.bits import FLOAT, WEIGHTED, arriving_bits, slot_bits, stored_bits
 from qprune.flow import Call, Flow, Shape
 from qprune.layers import Aligned, Compressor
-from qprune.report.bits import FLOAT, WEIGHTED, arriving_bits, slot_bits, stored_bits
 from qprune.shrink import Kept, kept_by_masks
 from qprune.shrink.weights import input_count, output_count
 

@@ -1,7 +1,7 @@
 import pytest
 
-from qprune.report import table
-from qprune.report.tables import bits_list, kept, short
+from qprune.costs import table
+from qprune.costs.tables import bits_list, kept, short
 
 
 def test_columns_are_aligned():

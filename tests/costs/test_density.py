@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from qprune.report import merit, performance_density, performance_density_legacy
+from qprune.costs import merit, performance_density, performance_density_legacy
 
 
 def test_density_is_metric_per_megabyte():

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from qprune import zoo
+from qprune.costs import performance_density, performance_density_legacy, summarize
 from qprune.errors import PlanError
 from qprune.layers import CompressedConv2d, PrunedConv2d, PrunedQuantConv2d, QuantConv2d, QuantLinear
-from qprune.report import performance_density, performance_density_legacy, summarize
 from qprune.zoo import Add, Concat
 
 

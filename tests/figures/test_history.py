@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from qprune.errors import QpruneError
-from qprune.report.plot import plot_history
+from qprune.figures.history import plot_history
 from qprune.training import History
 
 DENSE: dict[str, list[Any]] = {
