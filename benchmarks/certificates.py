@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 import qprune
-from qprune.costs import table
 from qprune.data import load_data
 from qprune.export import Certificate
 from qprune.spec import read_spec
+from qprune.tables import table
 
 PHOTOS = {"name": "cifar10", "train_images": 2000}
 NETWORKS = {  # folder of the specs, width, data in place of theirs

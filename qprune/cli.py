@@ -19,7 +19,7 @@ from torch import nn
 
 from qprune import api, searches, trained
 from qprune.budget import METHODS
-from qprune.costs import chain_of, chain_table, forward_times, report_shrunk, short, table, time_table
+from qprune.costs import chain_of, chain_table, forward_times, report_shrunk, time_table
 from qprune.data import read_inputs
 from qprune.errors import CheckpointError, DataError, ExportError, PlanError, QpruneError
 from qprune.escaping import visible
@@ -27,6 +27,7 @@ from qprune.export import DIALECTS, RUNTIMES, Certificate, OnnxModel, file_model
 from qprune.layers import sites
 from qprune.shrink import shrink_with_facts
 from qprune.spec import spec_to_toml, spec_tree
+from qprune.tables import short, table
 from qprune.tasks import to_pixels, write_png
 from qprune.training import Opened, is_writer, load_model, model_file, open_model, runs_root, save_small
 from qprune.zoo import deployed, library_names, names

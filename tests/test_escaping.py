@@ -1,9 +1,9 @@
 import pytest
 
-from qprune.costs import table
 from qprune.errors import CheckpointError, SpecError, as_lines
 from qprune.escaping import visible
 from qprune.spec.values import shown
+from qprune.tables import table
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from qprune.budget.costs import Choice
 from qprune.budget.groups import Group
 from qprune.budget.rules import Rule, prune_rules, quantize_rules
 from qprune.budget.sensitivity import cut_title, few_digits
-from qprune.costs import html_table, table
 from qprune.errors import SpecError
 from qprune.spec import Spec, read_spec, spec_to_toml
+from qprune.tables import html_table, table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

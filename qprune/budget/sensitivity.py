@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import field, frozen
 
 from qprune.budget.groups import Group
-from qprune.costs import table
-from qprune.costs.tables import as_plain
+from qprune.tables import as_plain, table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,5 +6,4 @@ from qprune.costs.forecast import carry_out, forecast
 from qprune.costs.layer_cost import LayerCost
 from qprune.costs.shrinking import LayerChange, ShrinkReport, ShrinkTotal, report_shrunk
 from qprune.costs.summary import Summary, TotalCost, summarize
-from qprune.costs.tables import html_table, short, table
 from qprune.costs.timing import forward_times, time_table

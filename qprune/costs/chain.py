@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from qprune.costs.density import merit, performance_density
-from qprune.costs.tables import bits_list, short, table
 from qprune.regular_files import read_regular
+from qprune.tables import bits_list, short, table
 
 log = logging.getLogger(__name__)
 

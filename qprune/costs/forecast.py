@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from qprune.costs.summary import summarize
-from qprune.costs.tables import short
 from qprune.flow import Shape
 from qprune.layers import follow_sources, sites
 from qprune.network_plan import Plan
+from qprune.tables import short
 
 
 @torch.no_grad()

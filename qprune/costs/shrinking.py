@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from qprune.costs.layer_cost import LayerCost, layer_costs, summed
-from qprune.costs.tables import as_plain, kept, short, table
 from qprune.flow import Shape, trace
 from qprune.layers import Align, ChannelMask, sites, take_apart
 from qprune.shrink import Shrunk, record
 from qprune.shrink.unused import LeftOut
+from qprune.tables import as_plain, kept, short, table
 from qprune.zoo import deployed
 
 HEADER = ("layer", "type", "in", "out", "parameters", "MACs", "left", "packed", "left")

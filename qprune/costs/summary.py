@@ -10,9 +10,9 @@ from torch import nn
 from qprune.costs.bits import FLOAT
 from qprune.costs.density import performance_density, performance_density_legacy
 from qprune.costs.layer_cost import LayerCost, layer_costs, summed, uncounted
-from qprune.costs.tables import as_plain, bits_list, kept, short, table
 from qprune.flow import Shape, trace
 from qprune.layers import sites
+from qprune.tables import as_plain, bits_list, kept, short, table
 from qprune.zoo import deployed
 
 HEADER = ("layer", "type", "output", "in", "out", "parameters", "W bits", "A bits", "MACs", "bit ops", "packed")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from qprune.costs.tables import table
+from qprune.tables import table
 
 SECONDS = 5.0  # what measuring may take where no number of rounds is given
 FEWEST, MOST = 3, 99

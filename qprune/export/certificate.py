@@ -6,9 +6,8 @@ from typing import Any
 
 from attrs import field, frozen
 
-from qprune.costs import short, table
-from qprune.costs.tables import as_plain
 from qprune.export.running import Operators
+from qprune.tables import as_plain, short, table
 
 STEPS = 255  # an output's range is divided into so many steps
 

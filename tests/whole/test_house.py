@@ -17,7 +17,8 @@ PACKAGE = Path(str(qprune.__file__)).parent
 # A room may import from itself and from lower floors; on its own floor only from the rooms named here.
 FLOORS = {
     "errors": 0, "escaping": 0, "regular_files": 0, "functional": 0, "importances": 0,
-    "masking": 0, "numerics": 0, "per_path": 0, "rounding": 0, "schedules": 0, "spelling": 0, "version": 0, "zoo": 0,
+    "masking": 0, "numerics": 0, "per_path": 0, "rounding": 0, "schedules": 0, "spelling": 0, "tables": 0, "version": 0,
+    "zoo": 0,
     "layers": 1, "spec": 1,
     "flow": 2, "declared": 2, "selection": 2, "assemble": 2, "dense": 2, "network_plan": 2, "data": 2, "tasks": 2,
 "complete": 2, "coupling": 2, "exact": 2, "sequences": 2, "shrink": 2, "graph": 2,
@@ -29,6 +30,7 @@ SAME_FLOOR = {
     "masking": {"functional"},
     "rounding": {"functional"},
     "schedules": {"errors", "per_path"},
+    "tables": {"escaping"},
     "zoo": {"errors", "spelling"},
     "selection": {"flow"},
     "complete": {"flow", "selection"},

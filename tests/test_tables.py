@@ -1,7 +1,6 @@
 import pytest
 
-from qprune.costs import table
-from qprune.costs.tables import bits_list, kept, short
+from qprune.tables import bits_list, kept, short, table
 
 
 def test_columns_are_aligned():
