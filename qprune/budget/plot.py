@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from qprune.budget.found import Found
 from qprune.budget.sensitivity import Sensitivity, cut_title
-from qprune.figures.history import NAMED, empty_figure
+from qprune.figures import empty_figure
+from qprune.figures.history import NAMED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,18 +1,16 @@
 """The runs of a chain side by side: what each cost and what it bought."""
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from qprune.costs.density import merit, performance_density
-from qprune.regular_files import read_regular
+from qprune.costs.report_file import UnreadableReportError, read_report
 from qprune.tables import bits_list, short, table
 
 log = logging.getLogger(__name__)
 
-LARGEST = 2**20  # bytes of a report; 255 scores take 10,000
 HEADER = ("parameters kept", "share", "weight bits", "act bits", "packed")
 
 
@@ -36,9 +34,29 @@ def chain_table(rows: Sequence[Mapping[str, Any]]) -> str:
         -------------------------------------------------------------------------------------------
         a75        75.00 %               20  25.0 %            4     4, 32    10 B              1.5
     """
+    return table(*chain_cells(rows), right="lrrrrrrr")
+
+
+def chain_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], list[list[str]]]:
+    """The header and the lines of `chain_table`, which take the same rows.
+
+    Example:
+        >>> chain_cells([])[0][:2]
+        ('run', 'test accuracy')
+    """
     monitor, mode = (rows[-1][key] for key in ("monitor", "mode")) if rows else ("accuracy", "max")
     header = ("run", f"test {monitor}", *HEADER, f"{'1 / ' if mode == 'min' else ''}{monitor} per MB")
-    return table(header, [_cells(row, monitor, mode) for row in rows], right="lrrrrrrr")
+    return header, [_cells(row, monitor, mode) for row in rows]
+
+
+def told_score(score: float | None, mode: str) -> str:
+    """A score as people write it: a share of 1 in per cent, an error or distance in four digits, ``-`` for none.
+
+    Example:
+        >>> told_score(0.9875, "max"), told_score(8.25, "min"), told_score(None, "max")
+        ('98.75 %', '8.25', '-')
+    """
+    return "-" if score is None else f"{score:.4g}" if mode == "min" else f"{100 * score:.2f} %"
 
 
 def chain_of(name: str, root: Path) -> list[dict[str, Any]]:
@@ -59,69 +77,22 @@ def chain_of(name: str, root: Path) -> list[dict[str, Any]]:
     while name and name not in reports:
         file = root / name / "report.json"
         try:
-            reports[name] = _report(read_regular(file, LARGEST))
-        except (FileNotFoundError, NotADirectoryError):
-            break
-        except (OSError, _DamagedError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            log.warning("%s is left out of the table: %s. Score the run again with --resume.", file, reason)
+            reports[name] = read_report(file)
+        except UnreadableReportError as error:
+            if not error.missing:
+                log.warning("%s is left out of the table: %s. Score the run again with --resume.", file, error.reason)
             break
         name = reports[name]["init"]
     return list(reversed(reports.values()))
 
 
-class _DamagedError(Exception):
-    """A report that cannot be shown, with the reason."""
-
-
-def _report(content: bytes) -> dict[str, Any]:
-    """Parse a report, and check what `chain_table` needs of it."""
-    try:
-        found = json.loads(content)
-    except (ValueError, RecursionError):  # no JSON, no UTF-8, nested too deep, or a number of thousands of digits
-        raise _DamagedError("it is not JSON") from None
-    if not isinstance(found, dict):
-        raise _DamagedError("it is no table")
-    costs = found.get("costs")
-    right = {
-        "name": isinstance(found.get("name"), str),
-        "init": found.get("init", 0) is None or (isinstance(found.get("init"), str) and "\0" not in found["init"]),
-        "monitor": isinstance(found.get("monitor"), str),
-        "mode": found.get("mode") in ("max", "min"),
-        "scores": _are_scores(found.get("scores")),
-        "costs": isinstance(costs, dict)
-        and all(_is_number(costs.get(key)) for key in ("parameters", "parameters_kept", "packed_bytes", "megabytes"))
-        and all(_are_bits(costs.get(key)) for key in ("weight_bits", "activation_bits")),
-    }
-    wrong = next((key for key, holds in right.items() if not holds), None)
-    if wrong is not None:
-        raise _DamagedError(f"it has no {wrong} as a report has")
-    return found
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and 0 <= value < 1e15
-
-
-def _are_bits(value: Any) -> bool:
-    return isinstance(value, list) and all(type(bits) is int and 0 < bits <= 64 for bits in value)
-
-
-def _are_scores(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(scores, dict) and all(type(score) is float or _is_number(score) for score in scores.values())
-        for scores in value.values()
-    )
-
-
 def _cells(row: Mapping[str, Any], monitor: str, mode: str) -> list[str]:
     score, costs = row.get("scores", {}).get("test", {}).get(monitor), row["costs"]
-    shown = "-" if score is None else f"{score:.4g}" if mode == "min" else f"{score:.2%}".replace("%", " %")
     share, worth = costs["parameters_kept"] / max(1, costs["parameters"]), merit(score, mode)
     density = None if worth is None or not costs["megabytes"] else performance_density(worth, costs["megabytes"])
     return [
         str(row["name"]),
-        shown,
+        told_score(score, mode),
         f"{costs['parameters_kept']:,}",
         f"{share:.1%}".replace("%", " %"),
         *(bits_list(costs[key]) for key in ("weight_bits", "activation_bits")),

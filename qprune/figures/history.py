@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qprune.errors import QpruneError
+from qprune.figures.svg import calm, empty_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,32 +45,11 @@ def plot_history(columns: Columns, events: Events, path: str | Path | None = Non
     end = max([*columns.get("step", ()), *(event["step"] for event in events), 1])
     for axes, draw in zip(rows, drawings, strict=True):
         draw(axes, columns, events, end)
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        calm(axes)
     _label_steps(rows, columns, end)
     if path is not None:
         figure.savefig(path)
     return figure
-
-
-def empty_figure(rows: int) -> "Figure":
-    """A figure of the house's size and layout, of no window, without axes.
-
-    Args:
-        rows: how many drawings there will be, one above the other.
-
-    Raises:
-        QpruneError: if matplotlib is not installed.
-
-    Example:
-        >>> empty_figure(rows=2).get_size_inches().tolist()
-        [9.0, 5.0]
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise QpruneError('Plots need matplotlib, which is not installed: pip install "qprune[plots]".') from error
-    return Figure(figsize=(9, 0.8 + 2.1 * rows), dpi=120, layout="constrained")
 
 
 def _drawings(columns: Columns, events: Events) -> list[Any]:

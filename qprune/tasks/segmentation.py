@@ -9,6 +9,7 @@ from attrs import field, frozen
 from torch import Tensor, nn
 
 from qprune.tasks.checks import can_weigh, check_labels, is_classes, is_share
+from qprune.tasks.counting import count_pairs
 from qprune.tasks.distilled import softened_divergence
 from qprune.tasks.pictures import View, overlay, side_by_side, to_pixels
 
@@ -118,6 +119,10 @@ class Segmentation:
                 f"output must have shape (N, {self.classes}, H, W), one value per class and pixel, for images of "
                 f"{images[1]}x{images[2]}; received {output}"
             )
+
+    def confusions(self, output: Tensor, target: Tensor) -> Tensor:
+        """How many pixels of each class, by rows, were told to be of each class, by columns: int64."""
+        return count_pairs(target.long(), output.argmax(1), self.classes)
 
     def metrics(self) -> Any:
         """``miou``, ``accuracy`` and, with names, ``iou_<class>``, in [0, 1] and over all pixels that have a class.

@@ -10,9 +10,9 @@ from qprune.training.claim import check_run, claim_run
 from qprune.training.csv_logger import CSVLogger
 from qprune.training.driver import ScheduleDriver
 from qprune.training.early_stopping import EarlyStopping
-from qprune.training.evaluation import evaluate
+from qprune.training.evaluation import evaluate, place, to_device
 from qprune.training.experiment import prepare
-from qprune.training.file_checks import batch_of, check_images, is_about_images, spec_of
+from qprune.training.file_checks import batch_of, check_images, is_about_images, spec_in, spec_of
 from qprune.training.fitting import train
 from qprune.training.history import History
 from qprune.training.model_checkpoint import ModelCheckpoint
@@ -25,6 +25,7 @@ from qprune.training.provided import Provided
 from qprune.training.ranks import is_writer, joined
 from qprune.training.reproducibility import determined, get_rng, set_rng
 from qprune.training.run import Run, runs_root
+from qprune.training.samples import few_samples, spread, view_of
 from qprune.training.shrinking import Shrinker
 from qprune.training.small_model import save_small
 from qprune.training.teaching import open_teacher
@@ -37,8 +38,8 @@ __all__ = [
     "LearningRateMonitor", "ModelCheckpoint", "Opened", "Overrides", "Progress", "Provided", "Run", "ScheduleDriver",
     "Shrinker", "SpecLike", "TensorBoard", "TerminateOnNaN", "Trainer", "Update", "batch_of", "check_images",
     "check_run", "choose_device", "choose_spec", "claim_run", "determined", "evaluate", "evaluate_model", "evaluating",
-    "get_rng", "init_run", "is_about_images", "is_writer", "joined", "load_checkpoint", "load_model", "make_average",
-    "make_lr_schedule", "make_optimizer", "missing_links", "model_file", "open_model", "open_teacher", "plan_chain",
-    "plan_run", "prepare", "runs_root", "save_checkpoint", "save_small", "set_rng", "spec_of", "start_from_weights",
-    "train",
+    "few_samples", "get_rng", "init_run", "is_about_images", "is_writer", "joined", "load_checkpoint", "load_model",
+    "make_average", "make_lr_schedule", "make_optimizer", "missing_links", "model_file", "open_model", "open_teacher",
+    "place", "plan_chain", "plan_run", "prepare", "runs_root", "save_checkpoint", "save_small", "set_rng", "spec_in",
+    "spec_of", "spread", "start_from_weights", "to_device", "train", "view_of",
 ]  # fmt: skip

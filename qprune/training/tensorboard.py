@@ -8,16 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
-from torch.utils.data import DataLoader, Dataset, Subset
 
-from qprune.data import Splits, eval_loader
+from qprune.data import Splits
 from qprune.layers import sites
 from qprune.shrink import evaluating
-from qprune.tasks import View
 from qprune.training.callbacks import Callback, Logs
 from qprune.training.evaluation import to_device
 from qprune.training.event_log import EventLog
+from qprune.training.samples import few_samples, view_of
 from qprune.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -180,9 +178,7 @@ def panels_of(trainer: Trainer, splits: Splits) -> Callable[[], list[Tensor]] | 
     part = splits.val if splits.val is not None else splits.test
     if part is None or not hasattr(task, "panels"):
         return None
-    info = splits.info
-    view = View(info.mean, info.std, info.palette) if info else View()
-    batch = tree_map_only(Tensor, lambda images: images[:IMAGES], next(iter(eval_loader(_spread(part), batch=IMAGES))))
+    view, batch = view_of(splits), few_samples(part, IMAGES)
 
     def draw() -> list[Tensor]:
         with evaluating(trainer.net), torch.no_grad():
@@ -190,10 +186,3 @@ def panels_of(trainer: Trainer, splits: Splits) -> Callable[[], list[Tensor]] | 
             return [picture.cpu() for picture in task.panels(trainer.net, placed, view)]
 
     return draw
-
-
-def _spread(part: Dataset[Any] | DataLoader[Any]) -> Any:
-    if isinstance(part, DataLoader):
-        return part
-    size: int = len(part)  # type: ignore[arg-type]  # a map-style dataset has a length
-    return Subset(part, [index * size // IMAGES for index in range(IMAGES)])
