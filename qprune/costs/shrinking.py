@@ -105,9 +105,26 @@ class ShrinkReport:
         """The report as plain dicts, lists and numbers, ready for JSON."""
         return as_plain(self)
 
+    def facts(self) -> list[str]:
+        """What went, in sentences: parameters, MACs and bytes, gathers and scatters, and the notes."""
+        return list(_facts(self))
+
+    def unremoved(self) -> list[tuple[str, Sequence[str]]]:
+        """What stays, as titles with lines under each; empty if everything went that could."""
+        titled = (
+            ("Held, so that channels around it stay", self.held),
+            ("Masks that stay", self.masks_left),
+            ("Normalizations that stay", self.unfolded),
+            ("Left out, since they never run in eval mode", self.left_out),
+        )
+        return [(title, lines) for title, lines in titled if lines]
+
     def __str__(self) -> str:
         rows = [*map(_cells, self.layers), _total_cells(self.total)]
-        return "\n".join([table(HEADER, rows, right="llrrrrrrr", footer=1), "", *_facts(self), *_unremoved(self)])
+        stays = [
+            line for title, lines in self.unremoved() for line in ("", f"{title}:", *(f"  {each}" for each in lines))
+        ]
+        return "\n".join([table(HEADER, rows, right="llrrrrrrr", footer=1), "", *self.facts(), *stays])
 
 
 def report_shrunk(net: nn.Module, shrunk: Shrunk, example: Any) -> ShrinkReport:
@@ -245,14 +262,3 @@ def _facts(report: ShrinkReport) -> Iterator[str]:
 def _three(before: int, by_masks: int, left: int, unit: str = "", scaled: bool = False) -> str:
     told = [short(number, unit) if scaled else f"{number:,}" for number in (before, by_masks, left)]
     return f"{told[0]} before, {told[1]} by the masks, {told[2]} left ({100 * left / max(1, before):.1f} %)"
-
-
-def _unremoved(report: ShrinkReport) -> Iterator[str]:
-    for title, lines in (
-        ("Held, so that channels around it stay", report.held),
-        ("Masks that stay", report.masks_left),
-        ("Normalizations that stay", report.unfolded),
-        ("Left out, since they never run in eval mode", report.left_out),
-    ):
-        if lines:
-            yield from ("", f"{title}:", *(f"  {line}" for line in lines))

@@ -1,6 +1,7 @@
 """`summarize`: counts the costs of a network, layer by layer and in total."""
 
 from collections.abc import Iterator, Sequence
+from html import escape
 from typing import Any
 
 import torch
@@ -12,10 +13,11 @@ from qprune.costs.density import performance_density, performance_density_legacy
 from qprune.costs.layer_cost import LayerCost, layer_costs, summed, uncounted
 from qprune.flow import Shape, trace
 from qprune.layers import sites
-from qprune.tables import as_plain, bits_list, kept, short, table
+from qprune.tables import as_plain, bits_list, html_table, kept, short, table
 from qprune.zoo import deployed
 
 HEADER = ("layer", "type", "output", "in", "out", "parameters", "W bits", "A bits", "MACs", "bit ops", "packed")
+RIGHT = "lllrrrrrrrr"
 
 
 @frozen
@@ -83,9 +85,20 @@ class Summary:
         return as_plain(self)
 
     def __str__(self) -> str:
-        rows = [_cells(row) for row in self.layers]
-        lines = [table(HEADER, [*rows, _total_cells(self.total)], right="lllrrrrrrrr", footer=1), ""]
+        lines = [table(HEADER, self._rows(), right=RIGHT, footer=1), ""]
         return "\n".join([*lines, *_facts(self.total, self.input_size), *self.notes])
+
+    def _rows(self) -> list[list[str]]:
+        return [*map(_cells, self.layers), _total_cells(self.total)]
+
+    def __repr__(self) -> str:
+        total = self.total
+        counted = f"{len(self.layers)} layers, {total.parameters_kept:,} of {total.parameters:,} parameters"
+        return f"Summary({counted}, {short(total.macs_kept)} MACs, {short(total.packed_bytes, 'B')})"
+
+    def _repr_html_(self) -> str:
+        facts = "".join(f"<p>{escape(line)}</p>" for line in (*_facts(self.total, self.input_size), *self.notes))
+        return html_table(HEADER, self._rows(), right=RIGHT) + facts
 
 
 def summarize(net: nn.Module, input_size: Shape = (3, 32, 32), metric: float | None = None) -> Summary:

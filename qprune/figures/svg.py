@@ -3,7 +3,7 @@
 import io
 from collections.abc import Callable
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qprune.errors import QpruneError
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # text stays text, which browsers can search and read aloud; names in it are no formulas, whatever signs they have
-SETTINGS = {"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "qprune"}
+SETTINGS: Any = {"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "qprune"}
 METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}  # the same figure is the same text
 
 

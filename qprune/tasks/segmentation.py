@@ -1,7 +1,7 @@
 """Semantic segmentation: bootstrapped cross-entropy, mean intersection over union."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +63,8 @@ class Segmentation:
         >>> Segmentation(classes=5).loss(torch.zeros(2, 5, 3, 4), torch.zeros(2, 3, 4, dtype=torch.int64))
         tensor(1.6094)
     """
+
+    columns: ClassVar[tuple[str, ...]] = ("the image", "the truth", "what the network tells")
 
     classes: int = field(validator=is_classes)
     hardest: float = field(default=1.0, validator=is_share)

@@ -12,7 +12,7 @@ from qprune.training.driver import ScheduleDriver
 from qprune.training.early_stopping import EarlyStopping
 from qprune.training.evaluation import evaluate, place, to_device
 from qprune.training.experiment import prepare
-from qprune.training.file_checks import batch_of, check_images, is_about_images, spec_in, spec_of
+from qprune.training.file_checks import batch_of, check_images, is_about_images, spec_in, spec_of, workers_of
 from qprune.training.fitting import train
 from qprune.training.history import History
 from qprune.training.model_checkpoint import ModelCheckpoint
@@ -41,5 +41,5 @@ __all__ = [
     "few_samples", "get_rng", "init_run", "is_about_images", "is_writer", "joined", "load_checkpoint", "load_model",
     "make_average", "make_lr_schedule", "make_optimizer", "missing_links", "model_file", "open_model", "open_teacher",
     "place", "plan_chain", "plan_run", "prepare", "runs_root", "save_checkpoint", "save_small", "set_rng", "spec_in",
-    "spec_of", "spread", "start_from_weights", "to_device", "train", "view_of",
+    "spec_of", "spread", "start_from_weights", "to_device", "train", "view_of", "workers_of",
 ]  # fmt: skip

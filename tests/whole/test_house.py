@@ -22,8 +22,9 @@ FLOORS = {
     "layers": 1, "spec": 1,
     "flow": 2, "declared": 2, "selection": 2, "assemble": 2, "dense": 2, "network_plan": 2, "data": 2, "tasks": 2,
 "complete": 2, "coupling": 2, "exact": 2, "sequences": 2, "shrink": 2, "graph": 2,
-    "training": 3, "costs": 3, "figures": 3, "export": 3, "calibration": 3, "budget": 3,
-    "api": 4, "trained": 4, "searches": 4, "cli": 5, "__main__": 6, "__init__": 7,
+    "training": 3, "costs": 3, "figures": 3, "export": 3, "calibration": 3, "budget": 3, "run_record": 3, "pages": 3,
+    "api": 4, "trained": 4, "searches": 4, "comparison": 4, "reports": 4, "sweeps": 4,
+    "cli": 5, "__main__": 6, "__init__": 7,
 }  # fmt: skip
 SAME_FLOOR = {
     "errors": {"escaping"},
@@ -47,7 +48,11 @@ SAME_FLOOR = {
     "export": {"costs", "training"},
     "calibration": {"training"},
     "budget": {"calibration", "costs", "export", "figures", "training"},
+    "run_record": {"costs", "export", "training"},
+    "pages": {"costs", "figures", "run_record", "training"},
     "searches": {"trained"},
+    "reports": {"trained"},
+    "sweeps": {"api", "comparison"},
 }
 
 
