@@ -12,6 +12,7 @@ from attrs import frozen
 from qprune.costs import told_score
 from qprune.errors import QpruneError
 from qprune.figures import inline_svg, plot_tradeoffs
+from qprune.pages import comparison_page, write_page
 from qprune.run_record import RunRecord, find_runs, unfinished_below
 from qprune.spelling import nearest
 from qprune.tables import as_plain, html_table, short, table
@@ -176,6 +177,25 @@ class Comparison:
         rows = [[name if len(name) <= most else f"…{name[1 - most :]}", *rest] for name, *rest in rows]
         lines = [self._heading(), table(header, rows, right=_right(header)), _STAR]
         return "\n".join([*lines, *(fill(note, WIDTH) for note in self.notes)])
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write the table and the figure as one HTML file; one that is there is replaced.
+
+        Args:
+            path: the file.
+
+        Raises:
+            QpruneError: if jinja2 or matplotlib is not installed, or the file cannot be written.
+
+        Example:
+            >>> comparison.to_html("runs/comparison.html")
+            PosixPath('runs/comparison.html')
+        """
+        header, rows = self.cells()
+        scored = any(run.score is not None for run in self.rows)
+        plot = inline_svg(self.plot, "trade-offs") if scored else ""
+        shown = html_table(header, rows, right=_right(header))
+        return write_page(Path(path), comparison_page(self._heading(), shown, plot, [_STAR, *self.notes]))
 
     def _heading(self) -> str:
         where = f" of {self._folder()}" if self._folder() else ""

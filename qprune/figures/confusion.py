@@ -7,14 +7,18 @@ from qprune.escaping import visible
 from qprune.figures.svg import empty_figure
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 NAMED, COUNTED = 40, 20  # classes that have room for their names, and for numbers
+LONG = 10_000  # a count that has no room
 WIDEST = 24  # characters of a name
 
 
 def plot_confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> "Figure":
-    """Draw a table of counts: a row for each true class, a column for each that the network tells.
+    """Draw a table: a row for each true class, a column for each that the network tells, shaded by the row's shares.
+
+    In it stand the counts, or where these are too long, the shares of the row in per cent.
 
     Args:
         counts: as many rows and columns as classes.
@@ -40,12 +44,20 @@ def plot_confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> "
     axes.set_ylabel("true class")
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    for row, line in enumerate(counts if many <= COUNTED else ()):
-        for column, count in enumerate(line):
-            if count:
-                colour = "white" if shares[row][column] > 0.5 else "black"
-                axes.text(column, row, str(count), ha="center", va="center", fontsize=8, color=colour)
+    if many <= COUNTED:
+        _write(axes, counts, shares)
     return figure
+
+
+def _write(axes: "Axes", counts: Sequence[Sequence[int]], shares: Sequence[Sequence[float]]) -> None:
+    long = max(map(max, counts)) >= LONG
+    for row, line in enumerate(counts):
+        for column, count in enumerate(line):
+            share = shares[row][column]
+            text = f"{100 * share:.{0 if share >= 0.1 else 1}f} %" if long else str(count)
+            if count and (share >= 0.0005 or not long):
+                colour = "white" if share > 0.5 else "black"
+                axes.text(column, row, text, ha="center", va="center", fontsize=7 if long else 8, color=colour)
 
 
 def _short(name: str) -> str:

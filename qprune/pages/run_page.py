@@ -35,6 +35,7 @@ class Section:
     more: list[tuple[str, Any]] = Factory(list)  # what opens on a click: its title, and the HTML
     lists: list[tuple[str, Sequence[str]]] = Factory(list)  # titles with lines below them
     pictures: Sequence[str] = ()  # as addresses
+    legend: Sequence[tuple[str, str]] = ()  # names of classes with their colours in CSS
     notes: list[str] = Factory(list)
 
     def add(self, table: Table) -> None:
@@ -128,11 +129,15 @@ def _earlier(record: RunRecord) -> tuple[str, Any]:
 
 def _history_figure(history: History) -> Any:
     label = "losses, metrics and sparsity over steps"
-    return as_html(inline_svg(lambda: plot_history(history.history, history.events), label))
+    once = len(history) < 2 and bool(history.events)  # one point makes no curve
+    columns = {} if once else history.history
+    return as_html(inline_svg(lambda: plot_history(columns, history.events), label))
 
 
 def _history_caption(history: History) -> str:
     caption = "Solid on training batches, dashed on validation images."
+    if len(history) < 2:
+        caption = "The run was validated once, at its end: see its scores."
     if any("sparsity" in event for event in history.events):
         caption += " Sparsity: a dot where a mask freezes, a dotted line where quantizers start."
     return caption
@@ -201,13 +206,17 @@ def _seen(opened: Opened, task: Task | None, device: torch.device) -> Section:
         return section
     section.pictures = seen.pictures
     if seen.pictures:
+        section.legend = [
+            (name, f"rgb({red}, {green}, {blue})")
+            for name, (red, green, blue) in zip(opened.classes, opened.palette, strict=False)  # a palette may be empty
+        ]
         section.told = [f"From left to right: {', '.join(getattr(task, 'columns', ['as the task draws them']))}."]
     if seen.confusions is not None:
         counts, names = seen.confusions.tolist(), list(opened.classes)
         caption = f"Counted on {count_of(seen.images, 'test image')}; shades are shares of the true class."
         section.draw(lambda: plot_confusion(counts, names), "which classes were taken for which", caption)
         lines = mistaken(seen.confusions, names)
-        section.add(Table(("true class", "told to be", "how many", "of the class"), lines, "llrr"))
+        section.add(Table(("true class", "taken for", "how many", "of the class"), lines, "llrr"))
     if not seen.pictures and seen.confusions is None:
         section.notes = ["The task draws and counts nothing."]
     return section
