@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qprune.regular_files import read_regular
+from qprune.readable import score_text
 from qprune.report.density import merit, performance_density
 from qprune.report.tables import bits_list, short, table
 
@@ -14,9 +15,10 @@ log = logging.getLogger(__name__)
 
 LARGEST = 2**20  # bytes of a report; 255 scores take 10,000
 HEADER = ("parameters kept", "share", "weight bits", "act bits", "packed")
+LEFT_OUT = (7, 3, 4, 3)  # columns, each of those that are left: density, share, bits of activations, of weights
 
 
-def chain_table(rows: Sequence[Mapping[str, Any]]) -> str:
+def chain_table(rows: Sequence[Mapping[str, Any]], width: int | None = None) -> str:
     """Compare runs in a printed table, one line each, in the order given.
 
     The score is the metric by which the last run's task chooses. Performance density is that score, as a share of 1, or
@@ -26,6 +28,8 @@ def chain_table(rows: Sequence[Mapping[str, Any]]) -> str:
     Args:
         rows: for each run what its ``report.json`` holds: ``"name"``, ``"monitor"`` and ``"mode"`` of its task,
             ``"scores"`` (``{"test": {"accuracy": 0.97}}``) and ``"costs"`` (the total of `Summary.to_dict`).
+        width: columns that there are. Where they are too few, the header takes two lines, and then the last columns but
+            the packed size are left out; None is as many as it takes.
 
     Example:
         >>> costs = {"parameters": 80, "parameters_kept": 20, "weight_bits": [4], "activation_bits": [4, 32],
@@ -37,8 +41,17 @@ def chain_table(rows: Sequence[Mapping[str, Any]]) -> str:
         a75        75.00 %               20  25.0 %            4     4, 32    10 B              1.5
     """
     monitor, mode = (rows[-1][key] for key in ("monitor", "mode")) if rows else ("accuracy", "max")
-    header = ("run", f"test {monitor}", *HEADER, f"{'1 / ' if mode == 'min' else ''}{monitor} per MB")
-    return table(header, [_cells(row, monitor, mode) for row in rows], right="lrrrrrrr")
+    header = ["run", f"test {monitor}", *HEADER, f"{'1 / ' if mode == 'min' else ''}{monitor} per MB"]
+    cells = [_cells(row, monitor, mode) for row in rows]
+    text = table(header, cells, right="lrrrrrrr")
+    for left_out in (None, *LEFT_OUT):
+        if width is None or max(map(len, text.splitlines())) <= width:
+            break
+        if left_out is not None:
+            for line in (header, *cells):
+                del line[left_out]
+        text = table(header, cells, right="l".ljust(len(header), "r"), broken=True)
+    return text
 
 
 def chain_of(name: str, root: Path) -> list[dict[str, Any]]:
@@ -116,7 +129,7 @@ def _are_scores(value: Any) -> bool:
 
 def _cells(row: Mapping[str, Any], monitor: str, mode: str) -> list[str]:
     score, costs = row.get("scores", {}).get("test", {}).get(monitor), row["costs"]
-    shown = "-" if score is None else f"{score:.4g}" if mode == "min" else f"{score:.2%}".replace("%", " %")
+    shown = "-" if score is None else score_text(monitor, score)
     share, worth = costs["parameters_kept"] / max(1, costs["parameters"]), merit(score, mode)
     density = None if worth is None or not costs["megabytes"] else performance_density(worth, costs["megabytes"])
     return [

@@ -35,7 +35,7 @@ def test_where_less_is_better_the_density_is_one_over_the_score():
     header, _, line = chain_table([row]).splitlines()
     assert "test distance" in header
     assert header.endswith("1 / distance per MB")
-    assert (line.split()[1], line.split()[-1]) == ("8", f"{performance_density(0.125, row['costs']['megabytes']):.4g}")
+    assert (line.split()[1], line.split()[-1]) == ("8.00", f"{performance_density(0.125, row['costs']['megabytes']):.4g}")
 
 
 def test_a_chain_of_no_runs_is_a_header():
