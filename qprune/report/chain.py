@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qprune.regular_files import read_regular
 from qprune.readable import score_text
+from qprune.regular_files import read_regular
 from qprune.report.density import merit, performance_density
 from qprune.report.tables import bits_list, short, table
 

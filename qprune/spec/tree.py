@@ -9,7 +9,6 @@ from qprune.spec.finding import ListedSpec, list_specs
 from qprune.spec.values import shown
 from qprune.spelling import nearest
 
-
 FOLDED = 16  # specs in a folder, of which more are counted only
 
 

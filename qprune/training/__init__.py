@@ -3,7 +3,16 @@
 from qprune.shrink import evaluating
 from qprune.training.averaging import make_average
 from qprune.training.callbacks import Callback, CallbackError, CallbackList, LambdaCallback
-from qprune.training.chain import Overrides, SpecLike, choose_spec, init_run, missing_links, plan_chain, plan_run, stages
+from qprune.training.chain import (
+    Overrides,
+    SpecLike,
+    choose_spec,
+    init_run,
+    missing_links,
+    plan_chain,
+    plan_run,
+    stages,
+)
 from qprune.training.checkpoint import load as load_checkpoint
 from qprune.training.checkpoint import save as save_checkpoint
 from qprune.training.claim import check_run, claim_run
@@ -39,6 +48,6 @@ __all__ = [
     "check_run", "choose_device", "choose_spec", "claim_run", "determined", "evaluate", "evaluate_model", "evaluating",
     "get_rng", "init_run", "is_about_images", "is_writer", "joined", "load_checkpoint", "load_model", "make_average",
     "make_lr_schedule", "make_optimizer", "missing_links", "model_file", "open_model", "open_teacher", "plan_chain",
-    "plan_run", "prepare", "runs_root", "save_checkpoint", "save_small", "set_rng", "spec_of", "stages", "start_from_weights",
-    "train",
+    "plan_run", "prepare", "runs_root", "save_checkpoint", "save_small", "set_rng", "spec_of", "stages",
+    "start_from_weights", "train",
 ]  # fmt: skip

@@ -94,8 +94,8 @@ class Progress(Callback):
         if self._live and self._shows:
             every, step = self.trainer.validate_every, self.trainer.step
             length = min(every - step % every, self.trainer.steps - step)
-            self.bar = _Bar(total=length, bar_format=BAR, file=self._file(), leave=False)
-            self.bar.head, self.bar.items = f"Epoch {self._position(step)}", list(self._left())
+            head, items = f"Epoch {self._position(step)}", list(self._left())
+            self.bar = _Bar(head, items, total=length, bar_format=BAR, file=self._file(), leave=False)
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
         """Move the live line on."""
@@ -189,8 +189,10 @@ class _Bar(tqdm):
     """A bar between a head and as many items as there is room for."""
 
     monitor_interval = 0  # no thread: it is moved on at every step
-    head = ""
-    items: Sequence[str] = ()
+
+    def __init__(self, head: str, items: Sequence[str], **options: Any) -> None:
+        self.head, self.items = head, items
+        super().__init__(**options)  # draws it
 
     @property
     def format_dict(self) -> dict[str, Any]:
@@ -233,4 +235,3 @@ def _width(file: TextIO) -> int:
         return os.get_terminal_size(file.fileno()).columns or USUAL
     except (AttributeError, OSError, ValueError):  # no file of the system
         return USUAL
-
