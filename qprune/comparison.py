@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from qprune.costs import told_score
 from qprune.errors import QpruneError
 from qprune.figures import inline_svg, plot_tradeoffs
 from qprune.pages import comparison_page, write_page
+from qprune.readable import SHARES, score_text
 from qprune.run_record import RunRecord, find_runs, unfinished_below
 from qprune.spelling import nearest
 from qprune.tables import as_plain, html_table, short, table
@@ -141,7 +141,7 @@ class Comparison:
         fronts = {TITLES[cost]: [names[run.name] for run in self.front(cost)] for cost in DRAWN}
         scores = {names[run.name]: float(run.score or 0.0) for run in scored}
         drawn = {title: each for title, each in costs.items() if len(each) > 1 or len(scored) == 1}
-        figure = plot_tradeoffs(scores, drawn, fronts, self.metric, shares=self.mode == "max")
+        figure = plot_tradeoffs(scores, drawn, fronts, self.metric, shares=self.metric in SHARES)
         if path is not None:
             figure.savefig(path)
         return figure
@@ -156,10 +156,17 @@ class Comparison:
         stars = {cost: {run.name for run in self.front(cost)} for cost in costs if cost != "params"}
         header = ["run", self.metric, *(_HEADS[cost] for cost in costs)]
         rows = [
-            [name, told_score(run.score, self.mode), *(_told(run, cost, stars) for cost in costs)]
+            [
+                name,
+                "-" if run.score is None else score_text(self.metric, run.score),
+                *(_told(run, cost, stars) for cost in costs),
+            ]
             for name, run in zip(self._short_names(), self.rows, strict=True)
         ]
         return header, rows
+
+    def _told_score(self, run: ComparedRun) -> str:
+        return "-" if run.score is None else score_text(self.metric, run.score)
 
     def _folder(self) -> str:
         """The folder that all names have in front; empty if there is none."""

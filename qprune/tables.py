@@ -11,7 +11,9 @@ from qprune.escaping import visible
 PREFIXES = ("", "k", "M", "G", "T", "P")
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = "", footer: int = 0) -> str:
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = "", footer: int = 0, broken: bool = False
+) -> str:
     """Lines of aligned columns, two spaces apart, with a rule under the header; control characters are written out.
 
     Args:
@@ -19,6 +21,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = 
         rows: the cells, as many as there are columns.
         right: one character per column, ``"r"`` for right-aligned; the rest is left-aligned.
         footer: how many of the last rows (totals) stand under a second rule.
+        broken: whether the names of columns are broken into two lines, at their last space.
 
     Raises:
         ValueError: if a row has another number of cells than the header.
@@ -34,10 +37,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = 
         if len(row) != len(header):
             raise ValueError(f"a row needs one cell per column ({len(header)}); received {len(row)}: {list(row)!r}")
     header, *rows = [[visible(cell) for cell in row] for row in (header, *rows)]
-    widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
-    lines = [_line(row, widths, right) for row in (header, *rows)]
+    heads = [[name.rpartition(" ")[0] for name in header], [name.rpartition(" ")[2] for name in header]]
+    heads = heads if broken else [header]
+    widths = [max(len(cell) for cell in column) for column in zip(*heads, *rows, strict=True)]
+    lines = [_line(row, widths, right) for row in (*heads, *rows)]
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    lines.insert(1, rule)
+    lines.insert(len(heads), rule)
     if footer:
         lines.insert(len(lines) - footer, rule)
     return "\n".join(lines)

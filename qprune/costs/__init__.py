@@ -1,6 +1,6 @@
 """The costs of a network per layer and in total, performance density, and tables of both."""
 
-from qprune.costs.chain import chain_cells, chain_of, chain_table, told_score
+from qprune.costs.chain import chain_cells, chain_of, chain_table
 from qprune.costs.density import merit, performance_density, performance_density_legacy
 from qprune.costs.forecast import carry_out, forecast
 from qprune.costs.layer_cost import LayerCost

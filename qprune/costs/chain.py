@@ -7,14 +7,16 @@ from typing import Any
 
 from qprune.costs.density import merit, performance_density
 from qprune.costs.report_file import UnreadableReportError, read_report
+from qprune.readable import score_text
 from qprune.tables import bits_list, short, table
 
 log = logging.getLogger(__name__)
 
 HEADER = ("parameters kept", "share", "weight bits", "act bits", "packed")
+LEFT_OUT = (7, 3, 4, 3)  # columns, each of those that are left: density, share, bits of activations, of weights
 
 
-def chain_table(rows: Sequence[Mapping[str, Any]]) -> str:
+def chain_table(rows: Sequence[Mapping[str, Any]], width: int | None = None) -> str:
     """Compare runs in a printed table, one line each, in the order given.
 
     The score is the metric by which the last run's task chooses. Performance density is that score, as a share of 1, or
@@ -24,6 +26,8 @@ def chain_table(rows: Sequence[Mapping[str, Any]]) -> str:
     Args:
         rows: for each run what its ``report.json`` holds: ``"name"``, ``"monitor"`` and ``"mode"`` of its task,
             ``"scores"`` (``{"test": {"accuracy": 0.97}}``) and ``"costs"`` (the total of `Summary.to_dict`).
+        width: columns that there are. Where they are too few, the header takes two lines, and then the last columns but
+            the packed size are left out; None is as many as it takes.
 
     Example:
         >>> costs = {"parameters": 80, "parameters_kept": 20, "weight_bits": [4], "activation_bits": [4, 32],
@@ -34,7 +38,17 @@ def chain_table(rows: Sequence[Mapping[str, Any]]) -> str:
         -------------------------------------------------------------------------------------------
         a75        75.00 %               20  25.0 %            4     4, 32    10 B              1.5
     """
-    return table(*chain_cells(rows), right="lrrrrrrr")
+    names, cells = chain_cells(rows)
+    header = list(names)
+    text = table(header, cells, right="lrrrrrrr")
+    for left_out in (None, *LEFT_OUT):
+        if width is None or max(map(len, text.splitlines())) <= width:
+            break
+        if left_out is not None:
+            for line in (header, *cells):
+                del line[left_out]
+        text = table(header, cells, right="l".ljust(len(header), "r"), broken=True)
+    return text
 
 
 def chain_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], list[list[str]]]:
@@ -47,16 +61,6 @@ def chain_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], lis
     monitor, mode = (rows[-1][key] for key in ("monitor", "mode")) if rows else ("accuracy", "max")
     header = ("run", f"test {monitor}", *HEADER, f"{'1 / ' if mode == 'min' else ''}{monitor} per MB")
     return header, [_cells(row, monitor, mode) for row in rows]
-
-
-def told_score(score: float | None, mode: str) -> str:
-    """A score as people write it: a share of 1 in per cent, an error or distance in four digits, ``-`` for none.
-
-    Example:
-        >>> told_score(0.9875, "max"), told_score(8.25, "min"), told_score(None, "max")
-        ('98.75 %', '8.25', '-')
-    """
-    return "-" if score is None else f"{score:.4g}" if mode == "min" else f"{100 * score:.2f} %"
 
 
 def chain_of(name: str, root: Path) -> list[dict[str, Any]]:
@@ -88,11 +92,12 @@ def chain_of(name: str, root: Path) -> list[dict[str, Any]]:
 
 def _cells(row: Mapping[str, Any], monitor: str, mode: str) -> list[str]:
     score, costs = row.get("scores", {}).get("test", {}).get(monitor), row["costs"]
+    shown = "-" if score is None else score_text(monitor, score)
     share, worth = costs["parameters_kept"] / max(1, costs["parameters"]), merit(score, mode)
     density = None if worth is None or not costs["megabytes"] else performance_density(worth, costs["megabytes"])
     return [
         str(row["name"]),
-        told_score(score, mode),
+        shown,
         f"{costs['parameters_kept']:,}",
         f"{share:.1%}".replace("%", " %"),
         *(bits_list(costs[key]) for key in ("weight_bits", "activation_bits")),

@@ -5,8 +5,9 @@ from typing import Any
 
 from attrs import frozen
 
-from qprune.costs import chain_cells, chain_of, told_score
+from qprune.costs import chain_cells, chain_of
 from qprune.errors import QpruneError
+from qprune.readable import score_text
 from qprune.run_record import RunRecord
 from qprune.tables import short
 from qprune.training import History
@@ -38,7 +39,8 @@ def tiles(record: RunRecord) -> Iterator[Tile]:
     costs = record.facts["costs"]
     beside = "less is better" if record.mode == "min" else "more is better"
     told = "not scored on test images" if record.score is None else beside
-    yield Tile(f"{record.monitor} on test", told_score(record.score, record.mode), told)
+    score = "-" if record.score is None else score_text(record.monitor, record.score)
+    yield Tile(f"{record.monitor} on test", score, told)
     yield _share("parameters", costs["parameters"], costs["parameters_kept"], short)
     if "macs_kept" in costs and "macs" in costs:
         yield _share("MACs", costs["macs"], costs["macs_kept"], short)
@@ -98,12 +100,12 @@ def score_facts(record: RunRecord) -> Table:
     """Every score of every split."""
     scores = record.facts["scores"]
     names = dict.fromkeys(name for each in scores.values() for name in each)
-    rows = [[name, *(_score(each.get(name)) for each in scores.values())] for name in names]
+    rows = [[name, *(_score(name, each.get(name)) for each in scores.values())] for name in names]
     return Table(["", *(f"on {split}" for split in scores)], rows, "l" + "r" * len(scores))
 
 
-def _score(value: float | None) -> str:
-    return "-" if value is None or value != value else f"{value:.4f}"
+def _score(name: str, value: float | None) -> str:
+    return "-" if value is None or value != value else score_text(name, value)
 
 
 def cost_facts(record: RunRecord) -> Table:

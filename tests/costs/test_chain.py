@@ -35,7 +35,10 @@ def test_where_less_is_better_the_density_is_one_over_the_score():
     header, _, line = chain_table([row]).splitlines()
     assert "test distance" in header
     assert header.endswith("1 / distance per MB")
-    assert (line.split()[1], line.split()[-1]) == ("8", f"{performance_density(0.125, row['costs']['megabytes']):.4g}")
+    assert (line.split()[1], line.split()[-1]) == (
+        "8.00",
+        f"{performance_density(0.125, row['costs']['megabytes']):.4g}",
+    )
 
 
 def test_a_chain_of_no_runs_is_a_header():
@@ -128,3 +131,21 @@ def test_names_of_a_report_move_no_cursor(tmp_path):
     lines = chain_table(chain_of("net/a", tmp_path)).splitlines()
     assert len(lines) == 3
     assert lines[2].startswith("a\\x1b[2J\\nb\\u202e  ")
+
+
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (None, "test accuracy  parameters kept  share  weight bits  act bits  packed  accuracy per MB"),
+        (100, "accuracy kept share bits bits packed MB"),
+        (80, "accuracy kept share bits bits packed"),
+        (60, "accuracy kept bits packed"),
+        (10, "accuracy kept packed"),
+    ],
+)
+def test_a_table_takes_no_more_columns_than_there_are(width: int | None, columns: str) -> None:
+    lines = chain_table([run("digits/a75_layerwise", 0.9641, 4)], width).splitlines()
+    header = lines[0] if width is None else lines[1]
+    assert header.split() == ["run", *columns.split()]
+    assert width is None or max(map(len, lines)) <= max(width, 50)
+    assert lines[-1].split()[1:3] == ["96.41", "%"]

@@ -17,13 +17,13 @@ PACKAGE = Path(str(qprune.__file__)).parent
 # A room may import from itself and from lower floors; on its own floor only from the rooms named here.
 FLOORS = {
     "errors": 0, "escaping": 0, "regular_files": 0, "functional": 0, "importances": 0,
-    "masking": 0, "numerics": 0, "per_path": 0, "rounding": 0, "schedules": 0, "spelling": 0, "tables": 0, "version": 0,
-    "zoo": 0,
+    "masking": 0, "numerics": 0, "per_path": 0, "readable": 0, "rounding": 0, "schedules": 0, "spelling": 0,
+    "tables": 0, "version": 0, "zoo": 0,
     "layers": 1, "spec": 1,
     "flow": 2, "declared": 2, "selection": 2, "assemble": 2, "dense": 2, "network_plan": 2, "data": 2, "tasks": 2,
-"complete": 2, "coupling": 2, "exact": 2, "sequences": 2, "shrink": 2, "graph": 2,
+"plan_text": 2, "complete": 2, "coupling": 2, "exact": 2, "sequences": 2, "shrink": 2, "graph": 2,
     "training": 3, "costs": 3, "figures": 3, "export": 3, "calibration": 3, "budget": 3, "run_record": 3, "pages": 3,
-    "api": 4, "trained": 4, "searches": 4, "comparison": 4, "reports": 4, "sweeps": 4,
+    "api": 4, "trained": 4, "searches": 4, "comparison": 4, "reports": 4, "sweeps": 4, "shell": 4,
     "cli": 5, "__main__": 6, "__init__": 7,
 }  # fmt: skip
 SAME_FLOOR = {
@@ -40,7 +40,8 @@ SAME_FLOOR = {
     "assemble": {"complete", "coupling", "exact", "flow", "declared", "selection"},
     "dense": {"flow", "assemble", "selection"},
     "sequences": {"flow"},
-    "network_plan": {"complete", "flow", "sequences"},
+    "network_plan": {"complete", "flow", "plan_text", "sequences"},
+    "plan_text": {"network_plan"},
     "shrink": {"flow"},
     "graph": {"flow"},
     "tasks": {"data"},
