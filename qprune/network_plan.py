@@ -13,7 +13,7 @@ from qprune.flow import Flow
 from qprune.functional import kept_channels
 from qprune.importances import IMPORTANCES, Measured
 from qprune.layers import ChannelMask, FakeQuant, Site, sites
-from qprune.plan_text import plan_text
+from qprune.plan_text import plan_head, plan_html, plan_text
 from qprune.schedules import Inherited, Layerwise, Schedule, Stepwise, Timeline
 from qprune.schedules.durations import in_epochs
 from qprune.sequences import Sequences, sequences
@@ -112,6 +112,12 @@ class Plan:
 
     def __str__(self) -> str:
         return self.text()
+
+    def __repr__(self) -> str:
+        return f"Plan({plan_head(self)})"
+
+    def _repr_html_(self) -> str:
+        return plan_html(self)
 
 
 def make_plan(

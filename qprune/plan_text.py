@@ -1,9 +1,12 @@
 """`plan_text`: a plan as lines, a line for each site or for many that go alike."""
 
 from collections.abc import Iterator, Sequence
+from html import escape
 from typing import TYPE_CHECKING
 
+from qprune.escaping import visible
 from qprune.schedules.durations import in_epochs
+from qprune.tables import html_table
 
 if TYPE_CHECKING:
     from qprune.network_plan import Plan, SitePlan
@@ -34,10 +37,31 @@ def plan_text(plan: "Plan", full: bool = False) -> str:
     if len(notes) > SHOWN and not full:
         notes[SHOWN:] = [f"and {len(notes) - SHOWN} more notes"]
     more = [MORE] if len(rows) + len(notes) < len(plan.sites) + len(plan.notes) else []
-    return "\n".join([_head(plan), *rows, *costs, *notes, *more])
+    return "\n".join([plan_head(plan), *rows, *costs, *notes, *more])
 
 
-def _head(plan: "Plan") -> str:
+def plan_html(plan: "Plan") -> str:
+    """The same for a notebook: a table of steps, sites and what happens there, everything in it escaped.
+
+    Example:
+        >>> plan_html(qprune.plan("digits/a75_layerwise")).count("<tr>")
+        7
+    """
+    lines = (line.strip().partition("  ") for line in _rows(plan))
+    rows = [[at, *rest.strip().rpartition(": ")[::2]] for at, _, rest in lines]
+    costs = [f"{name}: {value}" for name, value in plan.cost.items()]
+    notes = [*costs, *(f"note: {note}" for note in plan.notes)]
+    told = "".join(f"<p>{escape(visible(note))}</p>" for note in notes)
+    return f"<p>{escape(plan_head(plan))}</p>{html_table(('step', 'site', 'what'), rows, right='rll')}{told}"
+
+
+def plan_head(plan: "Plan") -> str:
+    """How many masks and quantizers there are, and by when they are finished.
+
+    Example:
+        >>> plan_head(qprune.plan("digits/a75_layerwise"))
+        '6 masks, 0 quantizers, finished by step 185 (9.74 ep) of 285 (15.00 ep)'
+    """
     masks = sum(site.kind == "mask" for site in plan.sites)
     counts = f"{_count(masks, 'mask')}, {_count(len(plan.sites) - masks, 'quantizer')}"
     head = f"{counts}, finished by step {in_epochs(plan.finished_by, plan.steps_per_epoch)}"

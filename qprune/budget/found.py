@@ -12,7 +12,7 @@ from qprune.budget.budgets import COSTS, Budget, told
 from qprune.budget.costs import Choice
 from qprune.budget.groups import Group
 from qprune.budget.rules import Rule, prune_rules, quantize_rules
-from qprune.budget.sensitivity import cut_title, few_digits
+from qprune.budget.sensitivity import cut_title, few_digits, groups_of
 from qprune.errors import SpecError
 from qprune.spec import Spec, read_spec, spec_to_toml
 from qprune.tables import html_table, table
@@ -119,6 +119,9 @@ class Found:
         blocks = [f"Found for {self._asked()}, by {self.method}; channels ranked by {self.importance}."]
         blocks += [table(*self._groups(), right="lrrrr"), table(*self._costs(), right="lrrrr")]
         return "\n\n".join([*blocks, *(fill(note, 80) for note in self.notes)])
+
+    def __repr__(self) -> str:
+        return f"Found({self._asked()}, {groups_of(len(self.choices))})"
 
     def _repr_html_(self) -> str:
         """Tables for a notebook."""

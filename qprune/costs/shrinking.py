@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Sequence
+from html import escape
 from typing import Any
 
 from attrs import frozen
@@ -9,14 +10,16 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from qprune.costs.layer_cost import LayerCost, layer_costs, summed
+from qprune.escaping import visible
 from qprune.flow import Shape, trace
 from qprune.layers import Align, ChannelMask, sites, take_apart
 from qprune.shrink import Shrunk, record
 from qprune.shrink.unused import LeftOut
-from qprune.tables import as_plain, kept, short, table
+from qprune.tables import as_plain, html_table, kept, short, table
 from qprune.zoo import deployed
 
 HEADER = ("layer", "type", "in", "out", "parameters", "MACs", "left", "packed", "left")
+RIGHT = "llrrrrrrr"
 
 
 @frozen
@@ -119,12 +122,26 @@ class ShrinkReport:
         )
         return [(title, lines) for title, lines in titled if lines]
 
+    def __repr__(self) -> str:
+        total = self.total
+        left = f"{total.parameters_left:,} of {total.parameters:,} parameters left"
+        return f"ShrinkReport({left}, {len(self.held)} held, {len(self.masks_left)} masks left)"
+
+    def _repr_html_(self) -> str:
+        rows = [*map(_cells, self.layers), _total_cells(self.total)]
+        facts = "".join(f"<p>{escape(line)}</p>" for line in self.facts())
+        stays = "".join(
+            f"<p>{escape(title)}</p><ul>{''.join(f'<li>{escape(visible(line))}</li>' for line in lines)}</ul>"
+            for title, lines in self.unremoved()
+        )
+        return html_table(HEADER, rows, right=RIGHT) + facts + stays
+
     def __str__(self) -> str:
         rows = [*map(_cells, self.layers), _total_cells(self.total)]
         stays = [
             line for title, lines in self.unremoved() for line in ("", f"{title}:", *(f"  {each}" for each in lines))
         ]
-        return "\n".join([table(HEADER, rows, right="llrrrrrrr", footer=1), "", *self.facts(), *stays])
+        return "\n".join([table(HEADER, rows, right=RIGHT, footer=1), "", *self.facts(), *stays])
 
 
 def report_shrunk(net: nn.Module, shrunk: Shrunk, example: Any) -> ShrinkReport:
