@@ -1,4 +1,5 @@
-"""The command line: `qprune fit | plan | evaluate | predict | sensitivity | search | summary | shrink | export | list`.
+"""The command line: `qprune fit | plan | evaluate | predict | sensitivity | search | summary | shrink | export | list |
+report | compare | sweep`.
 
 The only place that prints.
 """
@@ -17,6 +18,7 @@ from torch import nn
 
 from qprune import api, searches, trained
 from qprune.budget import METHODS
+from qprune.commands import compared
 from qprune.costs import chain_of, chain_table, forward_times, report_shrunk, time_table
 from qprune.data import read_inputs
 from qprune.errors import CheckpointError, DataError, ExportError, PlanError
@@ -447,3 +449,7 @@ def list_(part: str, networks: bool, full: bool) -> None:
     """
     known = [*names(), *library_names()] if networks else []
     _say("\n".join(name for name in known if part in name) if networks else spec_tree(part, full))
+
+
+for each in (compared.report, compared.compare, compared.sweep):
+    main.add_command(each)

@@ -26,7 +26,15 @@ from qprune.training.fitting import train
 from qprune.training.history import History
 from qprune.training.model_checkpoint import ModelCheckpoint
 from qprune.training.nan import TerminateOnNaN
-from qprune.training.opening import Opened, choose_device, evaluate_model, load_model, model_file, open_model
+from qprune.training.opening import (
+    Opened,
+    choose_device,
+    evaluate_model,
+    is_trained,
+    load_model,
+    model_file,
+    open_model,
+)
 from qprune.training.optimizers import make_lr_schedule, make_optimizer
 from qprune.training.pretrained import start_from_weights
 from qprune.training.progress import Progress, Stage
@@ -47,8 +55,9 @@ __all__ = [
     "LearningRateMonitor", "ModelCheckpoint", "Opened", "Overrides", "Progress", "Provided", "Run", "ScheduleDriver",
     "Shrinker", "SpecLike", "Stage", "TensorBoard", "TerminateOnNaN", "Trainer", "Update", "batch_of", "check_images",
     "check_run", "choose_device", "choose_spec", "claim_run", "determined", "evaluate", "evaluate_model", "evaluating",
-    "few_samples", "get_rng", "init_run", "is_about_images", "is_writer", "joined", "load_checkpoint", "load_model",
-    "make_average", "make_lr_schedule", "make_optimizer", "missing_links", "model_file", "open_model", "open_teacher",
-    "place", "plan_chain", "plan_run", "prepare", "runs_root", "save_checkpoint", "save_small", "set_rng", "spec_in",
-    "spec_of", "spread", "stages", "start_from_weights", "to_device", "train", "view_of", "workers_of",
+    "few_samples", "get_rng", "init_run", "is_about_images", "is_trained", "is_writer", "joined", "load_checkpoint",
+    "load_model", "make_average", "make_lr_schedule", "make_optimizer", "missing_links", "model_file", "open_model",
+    "open_teacher", "place", "plan_chain", "plan_run", "prepare", "runs_root", "save_checkpoint", "save_small",
+    "set_rng", "spec_in", "spec_of", "spread", "stages", "start_from_weights", "to_device", "train", "view_of",
+    "workers_of",
 ]  # fmt: skip
