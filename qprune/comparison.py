@@ -1,9 +1,11 @@
 """`compare`: finished runs side by side, what each scores over what it costs."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 from posixpath import commonpath
+from statistics import fmean
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,7 @@ TITLES = {
 }
 DRAWN = ("bytes", "macs", "bops", "latency")
 UNITS = {"bytes": "B"}
+_SEED = re.compile(r"@seed\d+$")
 WIDTH, NARROWEST = 80, 12  # of a printed table, and of its column of names
 
 
@@ -118,6 +121,19 @@ class Comparison:
         """Less is better; None without a score."""
         return None if run.score is None else run.score if self.mode == "min" else -run.score
 
+    def over_seeds(self) -> list[str]:
+        """For each run with several seeds, ``name`` and ``name@seed1``, a sentence with the mean and the extremes."""
+        groups: dict[str, list[float]] = {}
+        for name, run in zip(self._short_names(), self.rows, strict=True):
+            if run.score is not None:
+                groups.setdefault(_SEED.sub("", name), []).append(run.score)
+        return [
+            f"{name}: {self._told(fmean(scores))} over {len(scores)} seeds, "
+            f"from {self._told(min(scores))} to {self._told(max(scores))}"
+            for name, scores in groups.items()
+            if len(scores) > 1
+        ]
+
     def plot(self, path: str | Path | None = None) -> "Figure":
         """Draw the metric over bytes, MACs, bit operations and, where it is known, latency; fronts are joined.
 
@@ -165,8 +181,8 @@ class Comparison:
         ]
         return header, rows
 
-    def _told_score(self, run: ComparedRun) -> str:
-        return "-" if run.score is None else score_text(self.metric, run.score)
+    def _told(self, score: float | None) -> str:
+        return "-" if score is None else score_text(self.metric, score)
 
     def _folder(self) -> str:
         """The folder that all names have in front; empty if there is none."""
@@ -183,7 +199,7 @@ class Comparison:
         most = max(NARROWEST, WIDTH - others)
         rows = [[name if len(name) <= most else f"…{name[1 - most :]}", *rest] for name, *rest in rows]
         lines = [self._heading(), table(header, rows, right=_right(header)), _STAR]
-        return "\n".join([*lines, *(fill(note, WIDTH) for note in self.notes)])
+        return "\n".join([*lines, *(fill(note, WIDTH) for note in (*self.over_seeds(), *self.notes))])
 
     def to_html(self, path: str | Path) -> Path:
         """Write the table and the figure as one HTML file; one that is there is replaced.
@@ -202,7 +218,9 @@ class Comparison:
         scored = any(run.score is not None for run in self.rows)
         plot = inline_svg(self.plot, "trade-offs") if scored else ""
         shown = html_table(header, rows, right=_right(header))
-        return write_page(Path(path), comparison_page(self._heading(), shown, plot, [_STAR, *self.notes]))
+        return write_page(
+            Path(path), comparison_page(self._heading(), shown, plot, [_STAR, *self.over_seeds(), *self.notes])
+        )
 
     def _heading(self) -> str:
         where = f" of {self._folder()}" if self._folder() else ""
@@ -213,7 +231,7 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         header, rows = self.cells()
-        notes = "".join(f"<p>{escape(note)}</p>" for note in (_STAR, *self.notes))
+        notes = "".join(f"<p>{escape(note)}</p>" for note in (_STAR, *self.over_seeds(), *self.notes))
         shown = f"<p>{escape(self._heading())}</p>{html_table(header, rows, right=_right(header))}{notes}"
         try:
             return shown + inline_svg(self.plot, "trade-offs", transparent=False)

@@ -14,7 +14,7 @@ from qprune.errors import CheckpointError, QpruneError
 from qprune.export import Certificate, read_certificate
 from qprune.regular_files import read_regular
 from qprune.spec import Spec
-from qprune.training import History, Run, runs_root, spec_in
+from qprune.training import History, Run, load_checkpoint, runs_root, spec_in
 
 LARGEST = 2**24  # bytes of a history or a spec
 
@@ -104,8 +104,8 @@ class RunRecord:
         """
         history = History(run=self.run.path, scores=self.facts["scores"])
         try:
-            state = self.run.read_last()["history"]
-            history.load_state_dict(state)
+            # not previous.pt, which holds only a part of the training
+            history.load_state_dict(load_checkpoint(self.run.inside(self.run.last))["history"])
             history.events = [event for event in history.events if _is_event(event)]
             return history
         except (CheckpointError, KeyError, TypeError, AttributeError):

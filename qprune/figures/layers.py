@@ -63,7 +63,8 @@ def plot_layers(layers: Sequence[LayerBar]) -> "Figure":
     bars.set_ylabel("output channels")
     calm(bars, "y")
     bars.set_axisbelow(True)
-    _draw_legend(bars, sorted({layer.weight_bits for layer in layers}))
+    drops = any(layer.kept < layer.channels for layer in layers)
+    _draw_legend(bars, sorted({layer.weight_bits for layer in layers}), drops)
     _draw_bits(bits, layers)
     return figure
 
@@ -76,11 +77,12 @@ def _told(bits: int) -> str:
     return "float" if bits == FLOAT else f"{bits} bit"
 
 
-def _draw_legend(axes: "Axes", widths: Sequence[int]) -> None:
+def _draw_legend(axes: "Axes", widths: Sequence[int], drops: bool) -> None:
     from matplotlib.patches import Patch
 
     patches = [Patch(color=_colour(bits), label=f"kept, {_told(bits)}") for bits in widths]
-    patches += [Patch(color=GONE, label="dropped")]
+    if drops:
+        patches += [Patch(color=GONE, label="dropped")]
     axes.legend(handles=patches, fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(patches))
 
 

@@ -27,7 +27,7 @@ def render(template: str, **values: Any) -> str:
         >>> "<h1>a &lt; b</h1>" in page
         True
     """
-    return _environment().get_template(template).render(version=__version__, **values)
+    return environment().get_template(template).render(version=__version__, **values)
 
 
 def as_html(text: str) -> Any:
@@ -40,7 +40,7 @@ def as_html(text: str) -> Any:
         >>> as_html("<b>bold</b>")
         Markup('<b>bold</b>')
     """
-    _environment()
+    environment()
     from markupsafe import Markup
 
     return Markup(text)
@@ -65,7 +65,8 @@ def write_page(path: Path, page: str) -> Path:
 
 
 @cache
-def _environment() -> "Environment":
+def environment() -> "Environment":
+    """The templates, and how they are filled: every text is escaped, control characters are written out."""
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError as error:

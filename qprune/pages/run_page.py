@@ -20,6 +20,7 @@ from qprune.tables import html_table
 from qprune.tasks import Task, make_task
 from qprune.training import History, Opened
 
+ONCE = "The run was validated once, at its end: see its scores."
 NO_NETWORK = "Not known, since the network could not be opened."
 
 
@@ -112,8 +113,10 @@ def _costs(record: RunRecord) -> Section:
 def _training(record: RunRecord) -> Section:
     history = record.history()
     section = Section("training", "The training", list(run_facts.told_events(history)), notes=_about_history(record))
-    if history.history or history.events:
+    if _is_drawn(history):
         section.html, section.captions = [_history_figure(history)], {0: _history_caption(history)}
+    elif len(history) == 1:
+        section.notes.append(ONCE)
     section.more = [_earlier(each) for each in run_facts.earlier(record)]
     return section
 
@@ -122,22 +125,25 @@ def _earlier(record: RunRecord) -> tuple[str, Any]:
     """The training of a run before this one, to be opened."""
     history = record.history()
     parts = [as_html("<p>{}</p>").format(line) for line in (*run_facts.told_events(history), *_about_history(record))]
-    if history.history or history.events:
+    if _is_drawn(history):
         parts.append(_history_figure(history))
     return f"the training of {record.name}", as_html("").join(parts)
 
 
+def _is_drawn(history: History) -> bool:
+    return len(history) > 1 or bool(history.events)  # one point makes no curve
+
+
 def _history_figure(history: History) -> Any:
     label = "losses, metrics and sparsity over steps"
-    once = len(history) < 2 and bool(history.events)  # one point makes no curve
-    columns = {} if once else history.history
+    columns = history.history if len(history) > 1 else {}
     return as_html(inline_svg(lambda: plot_history(columns, history.events), label))
 
 
 def _history_caption(history: History) -> str:
     caption = "Solid on training batches, dashed on validation images."
     if len(history) < 2:
-        caption = "The run was validated once, at its end: see its scores."
+        caption = ONCE
     if any("sparsity" in event for event in history.events):
         caption += " Sparsity: a dot where a mask freezes, a dotted line where quantizers start."
     return caption
