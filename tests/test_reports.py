@@ -229,7 +229,7 @@ def test_a_segmentation_shows_images_with_what_it_tells_and_the_colours_of_its_c
 
 def test_a_translation_shows_the_images_that_it_makes(tmp_path):
     torch.manual_seed(0)
-    pairs = TensorDataset(torch.rand(6, 3, 16, 16) * 2 - 1, torch.rand(6, 3, 16, 16) * 2 - 1)
+    pairs = TensorDataset(torch.rand(6, 3, 32, 32) * 2 - 1, torch.rand(6, 3, 32, 32) * 2 - 1)
     spec = {"name": "gan", "task": {"name": "cyclegan"}, "model": {"arch": "cyclegan", "width": 0.05}}
     train = {"length": "1it", "batch": 2, "optimizer": {"name": "adam", "lr": 0.001}}
     data = {"train": pairs, "test": pairs}
