@@ -60,7 +60,7 @@ def plan_head(plan: "Plan") -> str:
 
     Example:
         >>> plan_head(qprune.plan("digits/a75_layerwise"))
-        '6 masks, 0 quantizers, finished by step 185 (9.74 ep) of 285 (15.00 ep)'
+        '6 masks, 0 quantizers, finished by step 184 (9.68 ep) of 475 (25.00 ep)'
     """
     masks = sum(site.kind == "mask" for site in plan.sites)
     counts = f"{_count(masks, 'mask')}, {_count(len(plan.sites) - masks, 'quantizer')}"

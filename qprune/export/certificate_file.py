@@ -22,8 +22,8 @@ def read_certificate(file: Path) -> Certificate:
         ExportError: if it cannot be read, or holds something else.
 
     Example:
-        >>> read_certificate(Path("model.certificate.json")).exact
-        True
+        >>> read_certificate(Path("model.certificate.json")).outputs[0].name
+        'output'
     """
     try:
         certificate = _certificate(json.loads(read_regular(file, LARGEST)))

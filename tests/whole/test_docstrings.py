@@ -41,13 +41,18 @@ for room in ROOMS:
 # What the tests do not have: whole data sets, hours of training, a process that hangs.
 OF_THE_READER = {
     "qprune.api.fit", "qprune.export.torch_program.TorchProgram", "qprune.export.torch_program.write_program",
-    "qprune.costs.forecast.carry_out", "qprune.costs.forecast.forecast", "qprune.trained.evaluate",
+    "qprune.costs.forecast.carry_out", "qprune.costs.forecast.forecast", "qprune.sweeps.sweep",
+    "qprune.trained.evaluate",
 }  # fmt: skip
 
 
 # What is run with a reader's network, files and run, which `docstring_things` makes.
 WITH_THINGS = {
-    "qprune.assemble.swap", "qprune.calibration.calibrate", "qprune.data.inputs.read_inputs",
+    "qprune.assemble.swap", "qprune.calibration.calibrate", "qprune.comparison.Comparison.plot",
+    "qprune.comparison.Comparison.to_html", "qprune.comparison.compare", "qprune.costs.report_file.read_report",
+    "qprune.data.inputs.read_inputs", "qprune.export.certificate_file.read_certificate", "qprune.reports.report",
+    "qprune.run_record.RunRecord", "qprune.run_record.RunRecord.open", "qprune.run_record.find_runs",
+    "qprune.training.samples.view_of",
     "qprune.data.loaders.eval_loader", "qprune.data.loaders.train_loader", "qprune.data.photo_set.PhotoSet",
     "qprune.data.user_data.Splits",
     "qprune.data.user_data.wrap_data", "qprune.data.user_facts.class_names", "qprune.data.workers.LoaderWatch",
