@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from qprune.errors import QpruneError
-from qprune.figures import inline_svg, plot_tradeoffs
+from qprune.figures import inline_svg, notebook_svg, plot_tradeoffs
 from qprune.pages import comparison_page, write_page
 from qprune.readable import SHARES, score_text
 from qprune.run_record import RunRecord, find_runs, unfinished_below
@@ -233,10 +233,7 @@ class Comparison:
         header, rows = self.cells()
         notes = "".join(f"<p>{escape(note)}</p>" for note in (_STAR, *self.over_seeds(), *self.notes))
         shown = f"<p>{escape(self._heading())}</p>{html_table(header, rows, right=_right(header))}{notes}"
-        try:
-            return shown + inline_svg(self.plot, "trade-offs", transparent=False)
-        except QpruneError:  # without scores or without matplotlib the table is what there is
-            return shown
+        return shown + notebook_svg(self.plot, "trade-offs")
 
 
 def _right(header: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from qprune.budget.groups import Group
 from qprune.budget.rules import Rule, prune_rules, quantize_rules
 from qprune.budget.sensitivity import cut_title, few_digits, groups_of
 from qprune.errors import SpecError
+from qprune.figures import notebook_svg
 from qprune.spec import Spec, read_spec, spec_to_toml
 from qprune.tables import html_table, table
 
@@ -124,10 +125,17 @@ class Found:
         return f"Found({self._asked()}, {groups_of(len(self.choices))})"
 
     def _repr_html_(self) -> str:
-        """Tables for a notebook."""
+        """Tables and the figure for a notebook."""
         heading = f"<p>Found for <b>{escape(self._asked())}</b>, by {escape(self.method)}.</p>"
         notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
-        return heading + html_table(*self._costs(), right="lrrrr") + html_table(*self._groups(), right="lrrrr") + notes
+        figure = notebook_svg(self.plot, "what is kept of each group of channels")
+        return (
+            heading
+            + html_table(*self._costs(), right="lrrrr")
+            + html_table(*self._groups(), right="lrrrr")
+            + notes
+            + figure
+        )
 
     def _groups(self) -> tuple[list[str], list[list[str]]]:
         rows = [

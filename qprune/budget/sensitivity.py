@@ -10,6 +10,7 @@ from attrs import field, frozen
 
 from qprune.budget.groups import Group
 from qprune.escaping import visible
+from qprune.figures import notebook_svg
 from qprune.tables import as_plain, html_table, table
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ class Sensitivity:
         told = [f"{_WHAT[self.compare]}.", _ALONE, self._how()]
         tables = [html_table(header, rows, right=_right(header)) for header, rows in self._tables()]
         paragraphs = [f"<p>{escape(visible(line))}</p>" for line in (*told, *self._problems())]
-        return "".join([*paragraphs[: len(told)], *tables, *paragraphs[len(told) :]])
+        figure = notebook_svg(self.plot, "divergence over ratios and bits")
+        return "".join([*paragraphs[: len(told)], *tables, *paragraphs[len(told) :], figure])
 
     def _how(self) -> str:
         return f"{self.images} images; channels ranked by {self.importance}."

@@ -63,6 +63,19 @@ def inline_svg(draw: "Callable[[], Figure]", label: str, transparent: bool = Tru
     return f'{start} role="img" aria-label="{escape(label)}" class="figure"{rest}'
 
 
+def notebook_svg(draw: "Callable[[], Figure]", label: str) -> str:
+    """A figure for a notebook, below a table that says the same: on white; empty where it cannot be drawn.
+
+    Example:
+        >>> notebook_svg(lambda: empty_figure(rows=1), "nothing")[:4]
+        '<svg'
+    """
+    try:
+        return inline_svg(draw, label, transparent=False)
+    except QpruneError:  # without matplotlib, or with nothing to draw, the table is what there is
+        return ""
+
+
 def calm(axes: "Axes", grid: str = "both") -> None:
     """Leave out the frame's upper and right line, and draw a faint grid."""
     axes.grid(axis=grid, alpha=0.25)  # type: ignore[arg-type]

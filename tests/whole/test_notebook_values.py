@@ -104,6 +104,11 @@ def test_names_of_others_are_text_in_a_notebook(make):
     assert make is shrunk or HOSTILE in "".join(found.text)
 
 
+def test_numbers_on_axes_are_written_out():
+    assert "mathdefault" not in sensitivity()._repr_html_()
+    assert "mathdefault" not in comparison()._repr_html_()
+
+
 @pytest.mark.parametrize("make", VALUES, ids=lambda make: make.__name__)
 def test_a_plain_repr_is_one_short_line(make):
     value = make()
