@@ -44,7 +44,7 @@ def summary():
 
 
 def plan():
-    mask = SitePlan(f"{HOSTILE}.output", "mask", Timeline(refreshes=((5, 0.5),)), 8, 4, "activation-l1")
+    mask = SitePlan(f"{HOSTILE}.output", "mask", Timeline(refreshes=((5, 0.5),), end=5), 8, 4, "activation-l1")
     return Plan((mask,), steps=20, steps_per_epoch=10, notes=(f"{HOSTILE} is a note",), cost={"MACs": "8 k -> 2 k"})
 
 
