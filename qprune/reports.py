@@ -56,4 +56,4 @@ def report(
         return with_data(open_model(record.run.path, runs_root(runs), model), data)
 
     page = run_page(record, opened, task, choose_device(device))
-    return write_page(record.run.path / "report.html" if out is None else Path(out), page)
+    return write_page(record.run.inside(record.run.path / "report.html") if out is None else Path(out), page)

@@ -248,6 +248,15 @@ def test_a_run_that_is_missing_or_not_finished_is_refused(tmp_path):
         qprune.report("net/half", runs=root)
 
 
+def test_a_link_out_of_the_folder_is_not_written_through(tmp_path):
+    root = chain_at(tmp_path)
+    (tmp_path / "mine").write_text("precious")
+    (root / "net/half/report.html").symlink_to(tmp_path / "mine")
+    with pytest.raises(CheckpointError, match="leads out of the run's folder"):
+        qprune.report("net/half", runs=root)
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
 def test_a_page_that_cannot_be_written_is_told_in_a_sentence(tmp_path):
     (tmp_path / "there").mkdir()
     with pytest.raises(QpruneError, match=r"there cannot be written: Is a directory\. Choose another file\."):

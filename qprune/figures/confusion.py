@@ -38,7 +38,7 @@ def plot_confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> "
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     names = [_short(name) for name in classes]
     step = max(1, -(-many // NAMED))
-    axes.set_xticks(range(0, many, step), names[::step], rotation=90, fontsize=8)
+    axes.set_xticks(range(0, many, step), names[::step], rotation=90 if max(map(len, names)) > 2 else 0, fontsize=8)
     axes.set_yticks(range(0, many, step), names[::step], fontsize=8)
     axes.set_xlabel("told by the network")
     axes.set_ylabel("true class")
