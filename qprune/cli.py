@@ -1,5 +1,7 @@
 """The command line: `qprune fit | plan | evaluate | predict | sensitivity | search | summary | shrink | export | list`.
 
+Other commands are in files of their own, `cli_*.py`.
+
 The only place that prints.
 """
 
@@ -17,6 +19,7 @@ from torch import nn
 
 from qprune import api, searches, trained
 from qprune.budget import METHODS
+from qprune.cli_start import doctor, new
 from qprune.data import read_inputs
 from qprune.errors import CheckpointError, DataError, ExportError, PlanError
 from qprune.export import DIALECTS, RUNTIMES, Certificate, OnnxModel, file_model, monitored, open_run, write_network
@@ -446,3 +449,7 @@ def list_(part: str, networks: bool, full: bool) -> None:
     """
     known = [*names(), *library_names()] if networks else []
     _say("\n".join(name for name in known if part in name) if networks else spec_tree(part, full))
+
+
+main.add_command(new)
+main.add_command(doctor)

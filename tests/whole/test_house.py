@@ -23,7 +23,8 @@ FLOORS = {
     "flow": 2, "declared": 2, "selection": 2, "assemble": 2, "dense": 2, "network_plan": 2, "data": 2, "tasks": 2,
 "plan_text": 2, "complete": 2, "coupling": 2, "exact": 2, "sequences": 2, "shrink": 2, "graph": 2,
     "training": 3, "report": 3, "export": 3, "calibration": 3, "budget": 3,
-    "api": 4, "trained": 4, "searches": 4, "shell": 4, "cli": 5, "__main__": 6, "__init__": 7,
+    "api": 4, "trained": 4, "searches": 4, "shell": 4, "starting": 4,
+    "cli_start": 5, "cli": 5, "__main__": 6, "__init__": 7,
 }  # fmt: skip
 SAME_FLOOR = {
     "errors": {"escaping"},
@@ -48,6 +49,7 @@ SAME_FLOOR = {
     "calibration": {"training"},
     "budget": {"calibration", "export", "report", "training"},
     "searches": {"trained"},
+    "cli": {"cli_start"},
 }
 
 
