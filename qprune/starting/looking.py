@@ -125,8 +125,8 @@ def _look_at_pairs(root: Path) -> Looked:
 
 
 def _look(name: str, root: Path, inside: str, counts: tuple[int, ...] = (), paired: bool = True) -> Looked:
-    translate = {"translate": "AtoB", "unpaired": not paired} if name == TRANSLATION else {}
-    info = describe(DataSpec(name, root=str(root), size=32, **translate))
+    translate = "AtoB" if name == TRANSLATION else None
+    info = describe(DataSpec(name, root=str(root), size=32, translate=translate, unpaired=not paired))
     first = root / ("trainA" if has_two_folders(root) else "train")
     folders = [folder for folder in sorted(first.glob(inside)) if folder.is_dir()] if inside else [first]
     stored = tuple(map(read_size, _spread(list(chain.from_iterable(map(_images, folders))))))

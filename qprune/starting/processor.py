@@ -2,7 +2,6 @@
 
 import platform
 import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -59,7 +58,8 @@ def _flags() -> set[str] | None:
 
 
 def _sysctl(*arguments: str) -> str:
-    if sys.platform != "darwin":
+    """What macOS says; empty elsewhere."""
+    if platform.system() != "Darwin":
         return ""
     with suppress(OSError, subprocess.SubprocessError):
         run = subprocess.run(["sysctl", *arguments], capture_output=True, text=True, timeout=5, check=True)

@@ -48,7 +48,8 @@ class Recipe:
                 "A recipe says how many percent of the channels are dropped, and the bits of weights and activations: "
                 f'a75, w8a8 (bits from 2 to 8), a75_w8a8; or it is budget, for a search. Received "{word}".'
             )
-        return cls(*(int(part) if part else None for part in found.groups()))
+        dropped, weights, values = (int(part) if part else None for part in found.groups())
+        return cls(dropped, weights, values)
 
     @property
     def bits(self) -> str:
