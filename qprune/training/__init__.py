@@ -38,6 +38,7 @@ from qprune.training.shrinking import Shrinker
 from qprune.training.small_model import save_small
 from qprune.training.teaching import open_teacher
 from qprune.training.tensorboard import LearningRateMonitor, TensorBoard
+from qprune.training.trackers import check_trackers
 from qprune.training.trainer import Trainer
 from qprune.training.update import Update
 
@@ -45,9 +46,9 @@ __all__ = [
     "CSVLogger", "Callback", "CallbackError", "CallbackList", "EarlyStopping", "History", "LambdaCallback",
     "LearningRateMonitor", "ModelCheckpoint", "Opened", "Overrides", "Progress", "Provided", "Run", "ScheduleDriver",
     "Shrinker", "SpecLike", "Stage", "TensorBoard", "TerminateOnNaN", "Trainer", "Update", "batch_of", "check_images",
-    "check_run", "choose_device", "choose_spec", "claim_run", "determined", "evaluate", "evaluate_model", "evaluating",
-    "get_rng", "init_run", "is_about_images", "is_writer", "joined", "load_checkpoint", "load_model", "make_average",
-    "make_lr_schedule", "make_optimizer", "missing_links", "model_file", "open_model", "open_teacher", "plan_chain",
-    "plan_run", "prepare", "runs_root", "save_checkpoint", "save_small", "set_rng", "spec_of", "stages",
-    "start_from_weights", "train",
+    "check_run", "check_trackers", "choose_device", "choose_spec", "claim_run", "determined", "evaluate",
+    "evaluate_model", "evaluating", "get_rng", "init_run", "is_about_images", "is_writer", "joined", "load_checkpoint",
+    "load_model", "make_average", "make_lr_schedule", "make_optimizer", "missing_links", "model_file", "open_model",
+    "open_teacher", "plan_chain", "plan_run", "prepare", "runs_root", "save_checkpoint", "save_small", "set_rng",
+    "spec_of", "stages", "start_from_weights", "train",
 ]  # fmt: skip
