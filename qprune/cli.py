@@ -1,5 +1,6 @@
-"""The command line: `qprune fit | plan | evaluate | predict | sensitivity | search | summary | shrink | export | list |
-report | compare | sweep`.
+"""The command line: `qprune fit | plan | evaluate | predict | sensitivity | search | summary | shrink | export | list`.
+
+Other commands are in files of their own, `cli_*.py`.
 
 The only place that prints.
 """
@@ -18,7 +19,8 @@ from torch import nn
 
 from qprune import api, searches, trained
 from qprune.budget import METHODS
-from qprune.commands import compared
+from qprune.cli_compare import compare, report, sweep
+from qprune.cli_start import doctor, new
 from qprune.costs import chain_of, chain_table, forward_times, report_shrunk, time_table
 from qprune.data import read_inputs
 from qprune.errors import CheckpointError, DataError, ExportError, PlanError
@@ -451,5 +453,5 @@ def list_(part: str, networks: bool, full: bool) -> None:
     _say("\n".join(name for name in known if part in name) if networks else spec_tree(part, full))
 
 
-for each in (compared.report, compared.compare, compared.sweep):
+for each in (new, doctor, report, compare, sweep):
     main.add_command(each)

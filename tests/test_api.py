@@ -156,7 +156,7 @@ def test_overrides_are_used_and_recorded(runs):
 
 def test_a_progress_line_per_epoch_unless_silent(runs, capsys):
     qprune.fit(spec(), runs=runs, verbose=2, overrides={"train.length": "1ep"})
-    assert [line.split(" - ")[0] for line in capsys.readouterr().out.splitlines()] == ["tiny", "Epoch 1/1"]
+    assert [line.split(" - ")[0] for line in capsys.readouterr().out.splitlines()] == ["tiny/dense", "Epoch 1/1"]
     fit(spec("other"), runs, overrides={"train.length": "1ep"})
     assert capsys.readouterr().out == ""
 

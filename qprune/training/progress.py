@@ -13,10 +13,10 @@ from qprune.escaping import visible
 from qprune.readable import PER_CLASS, duration_text, score_text
 from qprune.training.callbacks import Callback, Logs
 from qprune.training.driver import Event
+from qprune.training.tracker import CLOCK
 
 BAR = "{head} {n_fmt}/{total_fmt} [{bar:10}]{tail}"
 AROUND = len(" / []") + 10  # of that what is not filled in
-CLOCK = ("step", "epoch", "seconds")
 REFRESH = 0.5  # seconds between two looks at the running means: each waits for the device
 USUAL = 80  # columns, where nobody says how many there are
 

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from qprune.training.callbacks import Callback, Logs
 from qprune.training.evaluation import to_device
 from qprune.training.event_log import EventLog
 from qprune.training.samples import few_samples, view_of
+from qprune.training.site_picture import draw_sites
+from qprune.training.tracker import CLOCK, tag_of
 from qprune.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
-CLOCK = ("step", "epoch", "seconds")
 IMAGES = 4  # that are shown at each validation
 
 
@@ -28,7 +29,9 @@ class TensorBoard(Callback):
     """Writes what the history holds for TensorBoard, over optimizer steps.
 
     Tags: ``train/loss`` and ``val/loss``, and so for every metric; ``lr``; ``sparsity/<site>`` for every mask, at the
-    start and at each refresh; ``quantizers/active``, how many quantize; ``pictures/<number>`` at each validation.
+    start and at each refresh; ``sparsity/of_sites``, a picture of all of them at validations after one changed, where
+    matplotlib is installed; ``quantizers/active``, how many quantize; ``scales/<site>``, a histogram of the binary
+    logarithms of a quantizer's step sizes, and ``pictures/<number>``, at each validation.
 
     A checkpoint knows how far the event files went when it was written; a resumed training cuts them back to there, so
     that every point is in them once. Where they cannot be written, say on a full disk, that is logged once, training
@@ -94,13 +97,28 @@ class TensorBoard(Callback):
         """Write the entry, and the driver's events since the one before."""
         for name, value in logs.items():
             if name not in CLOCK:
-                held_out = name.removeprefix("val_")
-                tag = name if name == "lr" else f"train/{name}" if name == held_out else f"val/{held_out}"
-                self.add(tag, value, logs["step"])
-        if self.trainer.writes and self.pictures is not None:
-            for index, picture in enumerate(self.pictures()):
-                self.events.add(f"pictures/{index}", picture, logs["step"])
+                self.add(tag_of(name), value, logs["step"])
+        if self.trainer.writes:
+            for tag, tensor in self._drawn():
+                self.events.add(tag, tensor, logs["step"])
         self._flush()
+
+    def _drawn(self) -> Iterator[tuple[str, Tensor]]:
+        """Pictures, and numbers to count."""
+        for index, picture in enumerate(self.pictures() if self.pictures is not None else ()):
+            yield f"pictures/{index}", picture
+        for site in sites(self.trainer.net):
+            if site.quant is not None and bool(site.quant.active):
+                powers = site.quant.scale.detach().float().log2().flatten().cpu()  # waits for the device
+                if bool(powers.isfinite().all()):  # else there is no histogram
+                    yield f"scales/{site.name}", powers
+        history = self.trainer.history
+        refreshes = [event for event in history.events if "sparsity" in event]
+        since = max(history.history["step"][-2:-1], default=-1)
+        if any(event["step"] > since for event in refreshes):
+            drawn = draw_sites({event["site"]: event["sparsity"] for event in refreshes})
+            if drawn is not None:
+                yield "sparsity/of_sites", drawn
 
     def close(self) -> None:
         """Write what is left."""

@@ -24,7 +24,7 @@ FLOORS = {
 "plan_text": 2, "complete": 2, "coupling": 2, "exact": 2, "sequences": 2, "shrink": 2, "graph": 2,
     "training": 3, "costs": 3, "figures": 3, "export": 3, "calibration": 3, "budget": 3, "run_record": 3, "pages": 3,
     "api": 4, "trained": 4, "searches": 4, "comparison": 4, "reports": 4, "sweeps": 4, "shell": 4,
-    "commands": 5, "cli": 6, "__main__": 7, "__init__": 8,
+    "starting": 4, "cli_compare": 5, "cli_start": 5, "cli": 5, "__main__": 6, "__init__": 7,
 }  # fmt: skip
 SAME_FLOOR = {
     "errors": {"escaping"},
@@ -54,6 +54,7 @@ SAME_FLOOR = {
     "searches": {"trained"},
     "reports": {"trained"},
     "sweeps": {"api", "comparison"},
+    "cli": {"cli_compare", "cli_start"},
 }
 
 
