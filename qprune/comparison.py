@@ -9,7 +9,7 @@ from statistics import fmean
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from qprune.errors import QpruneError
 from qprune.figures import inline_svg, notebook_svg, plot_tradeoffs
@@ -111,11 +111,12 @@ class Comparison:
         """
         _check_word(key, ("name", "score", self.metric, *TITLES))
         if key == "name":
-            return _with_rows(self, sorted(self.rows, key=lambda run: run.name))
+            return evolve(self, rows=tuple(sorted(self.rows, key=lambda run: run.name)))
         values = {
             run.name: self._loss(run) if key in ("score", self.metric) else getattr(run, key) for run in self.rows
         }
-        return _with_rows(self, sorted(self.rows, key=lambda run: (values[run.name] is None, values[run.name] or 0.0)))
+        rows = sorted(self.rows, key=lambda run: (values[run.name] is None, values[run.name] or 0.0))
+        return evolve(self, rows=tuple(rows))
 
     def _loss(self, run: ComparedRun) -> Any:
         """Less is better; None without a score."""
@@ -290,13 +291,12 @@ def _row(record: RunRecord, name: str) -> ComparedRun:
 
 
 def _check_alike(records: Sequence[RunRecord]) -> None:
-    kinds = {record.name: _kind(record) for record in records}
-    first = records[0].name
-    other = next((name for name, kind in kinds.items() if kind != kinds[first]), None)
+    first = records[0]
+    other = next((record for record in records if _kind(record) != _kind(first)), None)
     if other is not None:
+        one, another = (f"{record.name} is {_told_kind(_kind(record))}" for record in (first, other))
         raise QpruneError(
-            f"Only runs of one task, data and metric can be compared: {first} is {_told_kind(kinds[first])}, {other} "
-            f"is {_told_kind(kinds[other])}. Name runs of one kind."
+            f"Only runs of one task, data and metric can be compared: {one}, {another}. Name runs of one kind."
         )
 
 
@@ -321,7 +321,3 @@ def _check_word(word: str, known: Iterable[str]) -> None:
     known = tuple(dict.fromkeys(known))
     if word not in known:
         raise QpruneError(f'There is no "{word}"{nearest(word, known)}; runs are sorted by {", ".join(known)}.')
-
-
-def _with_rows(found: Comparison, rows: Iterable[ComparedRun]) -> Comparison:
-    return Comparison(tuple(rows), found.metric, found.mode, found.notes)

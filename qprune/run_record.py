@@ -28,7 +28,6 @@ class RunRecord:
         root: the folder of all runs, below which the run has its name.
         facts: what its ``report.json`` holds.
         spec: what it was trained by.
-        notes: sentences about what is not at hand; they come as it is asked for.
 
     Example:
         >>> record = RunRecord.open("runs/digits/a75_w4a4")
@@ -40,7 +39,6 @@ class RunRecord:
     root: Path
     facts: dict[str, Any] = field(repr=False)
     spec: Spec = field(repr=False)
-    notes: list[str] = field(factory=list, repr=False)
 
     @classmethod
     def open(cls, run: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> "RunRecord":
@@ -84,42 +82,40 @@ class RunRecord:
     @property
     def milliseconds(self) -> float | None:
         """What one image takes in the exported file, as the newest certificate that was timed says; else None."""
-        times = [each.milliseconds["exported"] for _, each in self.certificates() if "exported" in each.milliseconds]
+        times = [each.milliseconds["exported"] for _, each in self.certificates()[0] if "exported" in each.milliseconds]
         return times[-1] if times else None
 
-    def certificates(self) -> list[tuple[Path, Certificate]]:
-        """The certificates beside the model, oldest first; of one that cannot be read a note tells."""
-        found = []
+    def certificates(self) -> tuple[list[tuple[Path, Certificate]], list[str]]:
+        """The certificates beside the model, oldest first, and for each that cannot be read a sentence."""
+        found, notes = [], []
         for file in sorted(self.run.path.glob("*.certificate.json"), key=lambda path: path.lstat().st_mtime):
             try:
                 found.append((file, read_certificate(self.run.inside(file))))
             except QpruneError as error:
-                self.note(str(error))
-        return found
+                notes.append(str(error))
+        return found, notes
 
-    def history(self) -> History:
-        """Entries and events of the training; entries alone, or nothing, where a file is missing, as a note tells.
+    def history(self) -> tuple[History, list[str]]:
+        """Entries and events of the training, and sentences about what of them is not at hand.
 
-        The events, when masks froze and quantizers started, are in ``last.pt`` only.
+        The events, when masks froze and quantizers started, are in ``last.pt`` only; the entries in ``history.csv``,
+        too.
         """
         history = History(run=self.run.path, scores=self.facts["scores"])
         try:
             # not previous.pt, which holds only a part of the training
             history.load_state_dict(load_checkpoint(self.run.inside(self.run.last))["history"])
             history.events = [event for event in history.events if _is_event(event)]
-            return history
+            if history.history.keys() >= {"step", "epoch"} or not history.history:
+                return history, []
+            raise KeyError("step")
         except (CheckpointError, KeyError, TypeError, AttributeError):
-            self.note(f"{self.run.last.name} is not at hand, so when masks froze and quantizers started is not known.")
+            notes = [f"{self.run.last.name} is not at hand, so when masks froze and quantizers started is not known."]
         try:
             history.history = _columns(read_regular(self.run.inside(self.run.history), LARGEST).decode())
         except (OSError, ValueError, QpruneError):
-            self.note(f"{self.run.history.name} is not at hand, so there are no losses and metrics over steps.")
-        return history
-
-    def note(self, sentence: str) -> None:
-        """Add a note, once."""
-        if sentence not in self.notes:
-            self.notes.append(sentence)
+            notes.append(f"{self.run.history.name} is not at hand, so there are no losses and metrics over steps.")
+        return history, notes
 
 
 def find_runs(where: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> list[Path]:
@@ -177,8 +173,8 @@ def _spec_of(run: Run) -> Spec:
 def _columns(text: str) -> dict[str, list[Any]]:
     header, *rows = csv.reader(io.StringIO(text))
     columns = {name: [float(cell) for cell in column] for name, column in zip(header, _turned(rows), strict=True)}
-    if "step" not in columns:
-        raise ValueError("no column of steps")
+    if not columns.keys() >= {"step", "epoch"}:
+        raise ValueError("no column of steps and epochs")
     return columns
 
 

@@ -29,20 +29,20 @@ def test_a_run_under_another_name_keeps_the_root_it_was_asked_in(tmp_path):
 
 
 def test_the_history_has_entries_and_events():
-    history = RunRecord.open("net/half", chain()).history()
+    history, notes = RunRecord.open("net/half", chain()).history()
+    assert notes == []
     assert len(history) == 2
     assert {event["site"] for event in history.events} == {"act1.output", "act2.output"}
 
 
 def test_without_a_checkpoint_the_entries_come_from_the_table_and_a_note_says_so(tmp_path):
     root = chain_at(tmp_path)
-    whole = RunRecord.open("net/half", root).history()
+    whole, _ = RunRecord.open("net/half", root).history()
     (root / "net/half/last.pt").unlink()
-    record = RunRecord.open("net/half", root)
-    history = record.history()
+    history, notes = RunRecord.open("net/half", root).history()
     assert history.history["val_accuracy"] == whole.history["val_accuracy"]
     assert history.events == []
-    assert record.notes == ["last.pt is not at hand, so when masks froze and quantizers started is not known."]
+    assert notes == ["last.pt is not at hand, so when masks froze and quantizers started is not known."]
 
 
 @pytest.mark.parametrize("content", ["", "step\nx\n", "loss\n0.5\n", "step,loss\n3\n", "\0"])
@@ -50,9 +50,9 @@ def test_a_damaged_table_of_entries_is_said(tmp_path, content):
     root = chain_at(tmp_path)
     (root / "net/half/last.pt").write_bytes(b"nothing")
     (root / "net/half/history.csv").write_text(content)
-    record = RunRecord.open("net/half", root)
-    assert record.history().history == {}
-    assert record.notes[1] == "history.csv is not at hand, so there are no losses and metrics over steps."
+    history, notes = RunRecord.open("net/half", root).history()
+    assert history.history == {}
+    assert notes[1] == "history.csv is not at hand, so there are no losses and metrics over steps."
 
 
 def test_a_run_that_is_not_finished_is_refused(tmp_path):
@@ -81,9 +81,10 @@ def test_a_certificate_that_is_none_is_noted_and_left_out(tmp_path):
     root = chain_at(tmp_path)
     (root / "net/half/model.certificate.json").write_text('{"outputs": 5}')
     record = RunRecord.open("net/half", root)
-    assert record.certificates() == []
+    found, (note,) = record.certificates()
+    assert found == []
     assert record.milliseconds is None
-    assert record.notes[0].endswith("holds no certificate as qprune writes it. Export the run again.")
+    assert note.endswith("holds no certificate as qprune writes it. Export the run again.")
 
 
 def test_a_folder_stands_for_the_finished_runs_below_it(tmp_path):

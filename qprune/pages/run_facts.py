@@ -119,7 +119,7 @@ def cost_facts(record: RunRecord) -> Table:
     rows.append(_line("packed weights", FLOAT_BYTES * costs["parameters"], costs["packed_bytes"], _bytes))
     if {"features", "feature_bytes"} <= costs.keys():
         rows.append(_line("activations", FLOAT_BYTES * costs["features"], costs["feature_bytes"], _bytes))
-    for file, certificate in record.certificates():
+    for file, certificate in record.certificates()[0]:
         name, times = file.name.removesuffix(".certificate.json"), certificate.milliseconds
         if {"dense", "exported"} <= times.keys():
             rows.append(_line(f"time, exported as {name}", times["dense"], times["exported"], _ms))

@@ -111,8 +111,8 @@ def _costs(record: RunRecord) -> Section:
 
 
 def _training(record: RunRecord) -> Section:
-    history = record.history()
-    section = Section("training", "The training", list(run_facts.told_events(history)), notes=_about_history(record))
+    history, notes = record.history()
+    section = Section("training", "The training", list(run_facts.told_events(history)), notes=notes)
     if _is_drawn(history):
         section.html, section.captions = [_history_figure(history)], {0: _history_caption(history)}
     elif len(history) == 1:
@@ -123,8 +123,8 @@ def _training(record: RunRecord) -> Section:
 
 def _earlier(record: RunRecord) -> tuple[str, Any]:
     """The training of a run before this one, to be opened."""
-    history = record.history()
-    parts = [as_html("<p>{}</p>").format(line) for line in (*run_facts.told_events(history), *_about_history(record))]
+    history, notes = record.history()
+    parts = [as_html("<p>{}</p>").format(line) for line in (*run_facts.told_events(history), *notes)]
     if _is_drawn(history):
         parts.append(_history_figure(history))
     return f"the training of {record.name}", as_html("").join(parts)
@@ -147,10 +147,6 @@ def _history_caption(history: History) -> str:
     if any("sparsity" in event for event in history.events):
         caption += " Sparsity: a dot where a mask freezes, a dotted line where quantizers start."
     return caption
-
-
-def _about_history(record: RunRecord) -> list[str]:
-    return [note for note in record.notes if note.startswith(("last.pt", "history.csv"))]
 
 
 def _network(opened: Opened) -> Section:
@@ -192,8 +188,8 @@ def _removed(opened: Opened) -> Section:
 
 def _certificates(record: RunRecord) -> Section:
     section = Section("certificate", "The certificate")
-    section.html = [as_html(certificate._repr_html_()) for _, certificate in record.certificates()]
-    section.notes = [note for note in record.notes if "certificate" in note]
+    found, section.notes = record.certificates()
+    section.html = [as_html(certificate._repr_html_()) for _, certificate in found]
     if not section.html:
         section.notes.append(f"There is none yet: {EXPORT.format(record.name)}")
     return section
