@@ -20,7 +20,7 @@ Columns = Mapping[str, Sequence[Any]]
 Events = Sequence[Mapping[str, Any]]
 
 
-def plot_history(columns: Columns, events: Events, path: str | Path | None = None) -> "Figure":
+def plot_history(columns: Columns, events: Events, path: str | Path | None = None, steps: int = 1) -> "Figure":
     """Draw losses, metrics, learning rate and the sparsity time line, one above the other, over steps.
 
     Training curves are solid, those of the validation split dashed. A site's curve is strong from its first refresh to
@@ -30,6 +30,7 @@ def plot_history(columns: Columns, events: Events, path: str | Path | None = Non
         columns: name -> one value per validation, as in `History.history`.
         events: what the driver did, as in `History.events`.
         path: where to save the figure as well; its suffix is the format.
+        steps: how far the steps go at least.
 
     Returns:
         the figure; it belongs to no window and to no pyplot state.
@@ -42,7 +43,7 @@ def plot_history(columns: Columns, events: Events, path: str | Path | None = Non
     drawings = _drawings(columns, events)
     figure = empty_figure(len(drawings))
     rows = list(figure.subplots(len(drawings), sharex=True, squeeze=False)[:, 0])
-    end = max([*columns.get("step", ()), *(event["step"] for event in events), 1])
+    end = max([*columns.get("step", ()), *(event["step"] for event in events), steps])
     for axes, draw in zip(rows, drawings, strict=True):
         draw(axes, columns, events, end)
         calm(axes)

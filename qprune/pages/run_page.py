@@ -137,7 +137,8 @@ def _is_drawn(history: History) -> bool:
 def _history_figure(history: History) -> Any:
     label = "losses, metrics and sparsity over steps"
     columns = history.history if len(history) > 1 else {}
-    return as_html(inline_svg(lambda: plot_history(columns, history.events), label))
+    steps = history.last().get("step", 1)
+    return as_html(inline_svg(lambda: plot_history(columns, history.events, steps=steps), label))
 
 
 def _history_caption(history: History) -> str:

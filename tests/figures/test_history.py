@@ -129,3 +129,7 @@ def test_missing_matplotlib_is_told_with_the_extra(no_matplotlib: None) -> None:
     with pytest.raises(QpruneError) as error:
         plot_history(DENSE, [])
     assert str(error.value) == 'Plots need matplotlib, which is not installed: pip install "qprune[plots]".'
+
+
+def test_steps_go_as_far_as_they_are_told():
+    assert rows(plot_history({}, EVENTS, steps=500))["sparsity"].get_xlim()[1] > 500
