@@ -117,7 +117,7 @@ def sweep(
         InterruptedSweep: after Ctrl-C or SIGTERM; the run is saved.
 
     Example:
-        >>> found = qprune.sweep("digits/a75_layerwise", {"prune.0.sparsity": [0.25, 0.5, 0.75]}, seeds=3, chain=True)
+        >>> found = qprune.sweep("mine.toml", {"prune.0.sparsity": [0.25, 0.5, 0.75]}, seeds=3, chain=True)
         >>> print(found.sorted_by("bytes"))
     """
     chosen = trials(spec, values, seeds=seeds, data=data, runs=runs)
