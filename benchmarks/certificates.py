@@ -20,8 +20,8 @@ from torch import Tensor
 import qprune
 from qprune.data import load_data
 from qprune.export import Certificate
-from qprune.report import table
 from qprune.spec import read_spec
+from qprune.tables import table
 
 PHOTOS = {"name": "cifar10", "train_images": 2000}
 NETWORKS = {  # folder of the specs, width, data in place of theirs

@@ -33,9 +33,10 @@ from networks import NETWORKS, dense_network, masked_network
 from torch import Tensor, nn
 
 import qprune
+from qprune.costs import forward_times
 from qprune.export import OnnxModel, write_network
-from qprune.report import forward_times, table
 from qprune.spec import read_spec
+from qprune.tables import table
 
 CALIBRATION = 4  # images of which ranges are measured
 OPERATORS = 8  # kinds that --profile shows

@@ -21,8 +21,8 @@ from typing import Any
 import toml
 from attrs import asdict, frozen
 
-from qprune.report import short
 from qprune.spec import Spec, read_spec
+from qprune.tables import short
 
 HERE = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"

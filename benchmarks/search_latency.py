@@ -20,9 +20,9 @@ from torch import Tensor, nn
 import qprune
 from qprune import zoo
 from qprune.budget import Latency, LatencyTable, find_groups
+from qprune.costs.layer_cost import layer_costs
 from qprune.flow import trace
-from qprune.report import table
-from qprune.report.costs import layer_costs
+from qprune.tables import table
 
 NETWORKS = {  # options, size of images
     "mobilenetv2": ({"width": 0.5}, (3, 32, 32)),

@@ -16,8 +16,9 @@ import torch
 from networks import NETWORKS, dense_network, masked_network
 from torch import Tensor, nn
 
-from qprune.report import ShrinkReport, forward_times, report_shrunk, short, table
+from qprune.costs import ShrinkReport, forward_times, report_shrunk
 from qprune.shrink import shrink_with_facts
+from qprune.tables import short, table
 
 ROUNDS = {"unet": 3, "frrn_b": 3}
 BATCHES = (1, 8)

@@ -3,10 +3,13 @@
 from qprune.api import build, fit, plan
 from qprune.assemble import swap
 from qprune.calibration import calibrate
+from qprune.comparison import compare
 from qprune.dense import to_dense
 from qprune.errors import PlanError, QpruneError, SpecError
+from qprune.reports import report
 from qprune.searches import search, sensitivity
 from qprune.shrink import shrink
+from qprune.sweeps import sweep
 from qprune.trained import evaluate, export, load, predict, save, shrink_report, summary
 from qprune.training import ScheduleDriver
 from qprune.version import __version__ as __version__
@@ -18,12 +21,14 @@ __all__ = [
     "SpecError",
     "build",
     "calibrate",
+    "compare",
     "evaluate",
     "export",
     "fit",
     "load",
     "plan",
     "predict",
+    "report",
     "save",
     "search",
     "sensitivity",
@@ -31,6 +36,7 @@ __all__ = [
     "shrink_report",
     "summary",
     "swap",
+    "sweep",
     "to_dense",
 ]
 

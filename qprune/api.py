@@ -12,7 +12,7 @@ from qprune.assemble import assemble
 from qprune.data import describe, with_download, with_presets
 from qprune.exact import make_exact
 from qprune.network_plan import Plan
-from qprune.spec import mistakes_in, read_spec
+from qprune.spec import Spec, mistakes_in, read_spec
 from qprune.tasks import Task
 from qprune.training import (
     Callback,
@@ -23,6 +23,7 @@ from qprune.training import (
     Run,
     SpecLike,
     check_run,
+    check_trackers,
     choose_device,
     choose_spec,
     claim_run,
@@ -37,6 +38,7 @@ from qprune.training import (
     plan_run,
     prepare,
     runs_root,
+    stages,
     start_from_weights,
     train,
 )
@@ -109,28 +111,53 @@ def fit(
     provided = Provided.of(model, data, task, teacher)
     chosen = choose_spec(spec, name=name, seed=seed, overrides=overrides, folder=provided.folder)
     with mistakes_in(spec):
-        chosen = provided.in_place_of(evolve(chosen, data=with_download(chosen.data)) if download else chosen)
-    root, progress = runs_root(runs), Progress(verbose)
+        chosen = provided.in_place_of(_fetched(chosen, download))
+    root, untaught = runs_root(runs), evolve(provided, teacher=None)
     with joined(choose_device(device)), determined(deterministic):
         earlier = missing_links(chosen, root, folder=provided.folder, resume=resume) if chain else []
         if seed is not None and not earlier:
             chosen = evolve(chosen, init=init_run(chosen, root))
         check_run(root, chosen, resume, overwrite)  # refuses before hours of work, not after
-        if earlier:
-            plan_chain([*earlier, chosen], root, provided=provided, sources={chosen.name: spec})
-        for link in earlier:
-            options: dict[str, Any] = {"runs": runs, "resume": resume, "device": device, "download": download}
-            history = fit(link, model=model, data=provided.data, task=task, verbose=verbose, **options)
+        check_trackers([*earlier, chosen])
+        plans = plan_chain([*earlier, chosen], root, provided=provided, sources={chosen.name: spec}) if earlier else []
+        options: dict[str, Any] = {"root": root, "resume": resume, "device": device, "download": download}
+        progresses = [Progress(verbose, stage=stage) for stage in stages([*earlier, chosen], plans)]
+        for link, progress in zip(earlier, progresses, strict=False):
+            with mistakes_in(link):
+                before = untaught.in_place_of(_fetched(link, download))
+            check_run(root, before, resume, overwrite=False)
+            history = _train(before, link, untaught, callbacks=[progress], **options)
             if history.interrupted:
                 return history
-        init = load_model(model_file(chosen.init, root)) if chosen.init else None
-        with mistakes_in(spec):
-            teaches = open_teacher(chosen, root, provided)
-            begins = not (resume and Run(root / chosen.name).resumable)
-            options = {"device": device, "init": init, "teacher": teaches, "begins": begins, "download": download}
-            experiment = prepare(chosen, provided, **options)
-        with claim_run(root, chosen, resume, overwrite) as claim:
-            return train(experiment, claim, callbacks=[progress, *callbacks], resume=resume)
+        options |= {"overwrite": overwrite, "callbacks": [progresses[-1], *callbacks]}
+        return _train(chosen, spec, provided, **options)
+
+
+def _fetched(spec: Spec, download: bool) -> Spec:
+    return evolve(spec, data=with_download(spec.data)) if download else spec
+
+
+def _train(
+    spec: Spec,
+    source: SpecLike,
+    provided: Provided,
+    *,
+    root: Path,
+    callbacks: Sequence[Callback],
+    resume: bool,
+    device: str | None,
+    download: bool,
+    overwrite: bool = False,
+) -> History:
+    """Train one run; what it starts from is there."""
+    init = load_model(model_file(spec.init, root)) if spec.init else None
+    with mistakes_in(source):
+        teacher = open_teacher(spec, root, provided)
+        begins = not (resume and Run(root / spec.name).resumable)
+        options: dict[str, Any] = {"device": device, "init": init, "teacher": teacher, "begins": begins}
+        experiment = prepare(spec, provided, download=download, **options)
+    with claim_run(root, spec, resume, overwrite) as claim:
+        return train(experiment, claim, callbacks=callbacks, resume=resume)
 
 
 def plan(

@@ -1,14 +1,14 @@
 """The command line: `qprune fit | plan | evaluate | predict | sensitivity | search | summary | shrink | export | list`.
 
+Other commands are in files of their own, `cli_*.py`.
+
 The only place that prints.
 """
 
 import csv
 import json
-import logging
 import sys
 from collections.abc import Callable, Sequence
-from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,14 +19,19 @@ from torch import nn
 
 from qprune import api, searches, trained
 from qprune.budget import METHODS
+from qprune.cli_compare import compare, report, sweep
+from qprune.cli_start import doctor, new
+from qprune.costs import chain_of, chain_table, forward_times, report_shrunk, time_table
 from qprune.data import read_inputs
-from qprune.errors import CheckpointError, DataError, ExportError, PlanError, QpruneError
-from qprune.escaping import visible
+from qprune.errors import CheckpointError, DataError, ExportError, PlanError
 from qprune.export import DIALECTS, RUNTIMES, Certificate, OnnxModel, file_model, monitored, open_run, write_network
 from qprune.layers import sites
-from qprune.report import chain_of, chain_table, forward_times, report_shrunk, short, table, time_table
+from qprune.shell import Commands, columns
+from qprune.shell import explaining_errors as _explaining_errors
+from qprune.shell import say as _say
 from qprune.shrink import shrink_with_facts
 from qprune.spec import spec_to_toml, spec_tree
+from qprune.tables import short, table
 from qprune.tasks import to_pixels, write_png
 from qprune.training import Opened, is_writer, load_model, model_file, open_model, runs_root, save_small
 from qprune.zoo import deployed, library_names, names
@@ -49,53 +54,14 @@ IMAGES = click.option(
 RANKED = click.option("--importance", default="activation-l1", show_default=True, help="By which channels are ranked.")
 
 
-def _say(text: object, err: bool = False) -> None:
-    """Print, with the control characters of whatever file the text came from written out."""
-    click.echo(visible(str(text), keep="\n"), err=err)
-
-
-class _Formatter(logging.Formatter):
-    """Log lines, with control characters written out."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return visible(super().format(record), keep="\n\t")
-
-
-def _explaining_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Print errors as sentences without a traceback, with exit code 2; Ctrl-C has exit code 130, SIGTERM 143."""
-
-    @wraps(command)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except QpruneError as error:
-            _say(f"qprune: {error}", err=True)
-            sys.exit(2)
-        except OSError as error:
-            what = error.filename or "A file"
-            _say(
-                f"qprune: {what} cannot be used: {error.strerror or error}. Check the path, and the room there.",
-                err=True,
-            )
-            sys.exit(2)
-        except KeyboardInterrupt:
-            sys.exit(130)
-
-    return run
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="qprune")
-@click.option("-v", "--verbose", is_flag=True, help="Say more about what happens.")
-def main(verbose: bool) -> None:
+def main() -> None:
     """Train convolutional networks into small, low-precision ones.
 
     Start with `qprune list`, then `qprune plan SPEC` and `qprune fit SPEC --chain`. SPEC is a name from the list, a
     part of one, or the path of a TOML file; RUN is a run folder, or its name below ./runs.
     """
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Formatter("%(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.INFO if verbose else logging.WARNING)
 
 
 @main.command()
@@ -125,7 +91,7 @@ def fit(spec: str, chain: bool, overrides: tuple[str, ...], data: Path | None, q
     if not is_writer():
         return
     root = runs_root(options["runs"])
-    _say(f"\n{chain_table(chain_of(run.relative_to(root).as_posix(), root))}\n\nThe run is in {run}")
+    _say(f"\n{chain_table(chain_of(run.relative_to(root).as_posix(), root), columns())}\n\nThe run is in {run}")
 
 
 _GO_ON = "Go on with the same command and --resume (in place of --overwrite)."
@@ -136,16 +102,17 @@ _GO_ON = "Go on with the same command and --resume (in place of --overwrite)."
 @click.option(
     "--steps-per-epoch", type=SOME, help="Optimizer steps of one epoch; by default from the size of the data."
 )
+@click.option("--full", is_flag=True, help="A line for every site and note, also where many go alike.")
 @SET
 @DATA
 @RUNS
 @_explaining_errors
-def plan(spec: str, **options: Any) -> None:
+def plan(spec: str, full: bool, **options: Any) -> None:
     """Show what training SPEC would do, step by step, without training.
 
     What the run that it starts from has pruned counts; if that is not trained yet, it is planned first.
     """
-    _say(api.plan(spec, **options))
+    _say(api.plan(spec, **options).text(full))
 
 
 @main.command()
@@ -474,11 +441,17 @@ def _exported_times(opened: Opened, file: Path, elsewhere: Sequence[str]) -> dic
 @main.command(name="list")
 @click.argument("part", default="")
 @click.option("--networks", is_flag=True, help="List what model.arch may name: networks of the zoo and of libraries.")
+@click.option("--full", is_flag=True, help="Every spec, also of folders with many.")
 @_explaining_errors
-def list_(part: str, networks: bool) -> None:
+def list_(part: str, networks: bool, full: bool) -> None:
     """List the specs, all of them or those with PART in their name.
 
     The last words of a name are enough for the other commands; in brackets stands the published experiment's name.
+    Without PART a folder with many specs is one line.
     """
     known = [*names(), *library_names()] if networks else []
-    _say("\n".join(name for name in known if part in name) if networks else spec_tree(part))
+    _say("\n".join(name for name in known if part in name) if networks else spec_tree(part, full))
+
+
+for each in (new, doctor, report, compare, sweep):
+    main.add_command(each)

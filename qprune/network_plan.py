@@ -13,6 +13,7 @@ from qprune.flow import Flow
 from qprune.functional import kept_channels
 from qprune.importances import IMPORTANCES, Measured
 from qprune.layers import ChannelMask, FakeQuant, Site, sites
+from qprune.plan_text import plan_head, plan_html, plan_text
 from qprune.schedules import Inherited, Layerwise, Schedule, Stepwise, Timeline
 from qprune.schedules.durations import in_epochs
 from qprune.sequences import Sequences, sequences
@@ -101,19 +102,22 @@ class Plan:
         """Plain data, for JSON."""
         return attrs.asdict(self)
 
+    def text(self, full: bool = False) -> str:
+        """The plan as printed, in which many sites that go alike share a line.
+
+        Args:
+            full: a line for every site and every note.
+        """
+        return plan_text(self, full)
+
     def __str__(self) -> str:
-        masks = sum(s.kind == "mask" for s in self.sites)
-        head = f"{_count(masks, 'mask')}, {_count(len(self.sites) - masks, 'quantizer')}, finished by step "
-        head += in_epochs(self.finished_by, self.steps_per_epoch)
-        if self.steps is not None:
-            head += f" of {in_epochs(self.steps, self.steps_per_epoch)}"
-        rows = [site.line(self.steps_per_epoch) for site in self.sites]
-        costs = [f"{name}: {value}" for name, value in self.cost.items()]
-        return "\n".join([head, *rows, *costs, *(f"note: {note}" for note in self.notes)])
+        return self.text()
 
+    def __repr__(self) -> str:
+        return f"Plan({plan_head(self)})"
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
+    def _repr_html_(self) -> str:
+        return plan_html(self)
 
 
 def make_plan(

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import qprune
 from qprune import zoo
+from qprune.comparison import ComparedRun, Comparison
 from qprune.data import load_data
 from qprune.spec import DataSpec, read_spec
 from qprune.tasks import Classification
@@ -64,7 +65,8 @@ def fill(folder: Path) -> None:
         report = json.loads((run / "report.json").read_text()) | {"name": f"digits/{name}", "init": f"digits/{init}"}
         (copied / "report.json").write_text(json.dumps(report))
     shutil.copy(run / "model.pt", folder / "model.pt")
-    qprune.export(run, folder / "model.onnx")
+    certificate = qprune.export(run, folder / "model.onnx")
+    (folder / "model.certificate.json").write_text(certificate.to_json())
     (folder / "runs/mine").mkdir()
     (folder / "runs/mine-kept-1").mkdir()
     for name in ("base", "digits"):
@@ -104,6 +106,7 @@ def things() -> dict[str, Any]:
         spec=read_spec(read_spec("digits/baseline").to_dict() | {"name": "mine"}),
         paths=[Path("a.png"), Path("b.png"), Path("a.png")],
         trainer=Trainer(net, task, train=loader, optimizer=sgd, steps=2),
+        comparison=Comparison((ComparedRun("net/a75", 0.8, 90, 600, 900, 45),), "accuracy", "max"),
     )  # fmt: skip
     found["logger"] = found.watched(CSVLogger("history.csv"))
     found["checkpoint"] = found.watched(ModelCheckpoint("runs/mine"))

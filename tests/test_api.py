@@ -21,10 +21,10 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import qprune
 from qprune import api
+from qprune.costs import chain_of
 from qprune.data import load_data
 from qprune.errors import CheckpointError, DataError, PlanError, QpruneError, SpecError
 from qprune.layers import Aligned, ChannelMask, FakeQuant, PrunedConv2d, sites
-from qprune.report import chain_of
 from qprune.schedules import OneShot
 from qprune.spec import DataSpec, read_spec, spec_to_toml
 from qprune.training import Callback, LambdaCallback, load_checkpoint, planning, shrinking
@@ -156,7 +156,7 @@ def test_overrides_are_used_and_recorded(runs):
 
 def test_a_progress_line_per_epoch_unless_silent(runs, capsys):
     qprune.fit(spec(), runs=runs, verbose=2, overrides={"train.length": "1ep"})
-    assert capsys.readouterr().out.startswith("Epoch 1/1")
+    assert [line.split(" - ")[0] for line in capsys.readouterr().out.splitlines()] == ["tiny/dense", "Epoch 1/1"]
     fit(spec("other"), runs, overrides={"train.length": "1ep"})
     assert capsys.readouterr().out == ""
 

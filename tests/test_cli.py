@@ -17,10 +17,10 @@ from torch import nn
 
 from qprune import cli
 from qprune.cli import main
+from qprune.costs import timing
 from qprune.data import load_data
 from qprune.errors import ExportError
 from qprune.export import Certificate
-from qprune.report import timing
 from qprune.spec import DataSpec, list_specs
 from qprune.trained import save
 from qprune.training import load_model
@@ -148,10 +148,30 @@ def test_help_says_what_to_do_next(qprune, command, words):
 
 
 def test_list_shows_every_spec_with_a_line_about_it(qprune):
-    lines = [line for line in qprune("list").splitlines() if "  " in line.lstrip()]  # not the folders
+    lines = [line for line in qprune("list", "--full").splitlines() if "  " in line.lstrip()]  # not the folders
     specs = list_specs()
     assert [line.split()[0] for line in lines] == [spec.name.split("/")[-1] for spec in specs]
     assert all(spec.about in line for line, spec in zip(lines, specs, strict=True))
+
+
+def test_list_shows_a_folder_with_many_specs_in_one_line(qprune):
+    lines = qprune("list").splitlines()
+    assert lines[lines.index("cifar100") + 1] == "  densenet121  23 specs"
+    assert len(lines) < 70
+    told = f"{len(list_specs())} specs. Those of a part: qprune list PART. All of them: qprune list --full."
+    assert lines[-2:] == ["", told]
+    assert len(qprune("list", "cifar100/densenet121").splitlines()) == 2 + 23
+    assert qprune("list", "--full").splitlines() == qprune("list", "/").splitlines()
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_more_is_said_with_v_before_and_after_the_command(folder, place):
+    spec = write("specs/tiny/dense.toml")
+    command = ["fit", spec, "--quiet", "--set", "train.length=1it"]
+    program = [sys.executable, "-m", "qprune", *(["-v", *command], [*command, "-v"])[place]]
+    told = subprocess.run(program, cwd=folder, capture_output=True, text=True, check=True)
+    assert re.search(r"^Step 1: .* waiting for data", told.stderr, re.MULTILINE)
+    assert subprocess.run([sys.executable, "-m", "qprune", *command, "--overwrite"], capture_output=True).stderr == b""
 
 
 def test_list_shows_a_part(qprune):
@@ -185,6 +205,19 @@ def test_plan_prints_the_time_line_and_trains_nothing(qprune, folder):
     assert [path.name for path in folder.iterdir()] == ["tiny.toml"]
 
 
+def test_plan_of_a_large_network_fits_a_screen_and_full_shows_every_site(qprune):
+    lines = qprune("plan", "digits/joint_single_run", "--full").splitlines()
+    assert lines == qprune("plan", "digits/joint_single_run").splitlines()  # no more than eight go alike
+    assert len(lines) == 1 + 19 + 4
+    lines = qprune("plan", "cifar100/mobilenetv2/a75_w4a4").splitlines()
+    assert len(lines) < 24
+    assert "  stem.act.output and 52 more: masks taken over" in lines[1]
+    assert lines[-1].startswith("Sites that go alike share a line; all of them: qprune plan --full")
+    full = qprune("plan", "cifar100/mobilenetv2/a75_w4a4", "--full").splitlines()
+    assert len([line for line in full if line.endswith("mask taken over")]) == 53
+    assert lines[0] == full[0]
+
+
 def test_plan_takes_another_epoch_and_overrides(qprune):
     spec = write("tiny.toml", tail=PRUNE)
     text = qprune("plan", spec, "--steps-per-epoch", 50, "--set", "prune.0.sparsity=0.9")
@@ -196,7 +229,11 @@ def test_fit_prints_its_epochs_and_ends_with_a_table_of_the_chain(qprune):
     write("specs/tiny/dense.toml")
     write("specs/tiny/small.toml", 'init = "tiny/dense"', PRUNE)
     lines = qprune("fit", "tiny/small", "--chain").splitlines()
-    assert [line.split(" - ")[0] for line in lines[:4]] == ["Epoch 1/2", "Epoch 2/2"] * 2
+    assert [line.split(" - ")[0] for line in lines[:8]] == [
+        "tiny/dense (1 of 2)", "Epoch 1/2", "Epoch 2/2", "",
+        "tiny/small (2 of 2)", "  step 5: froze 1 of 1", "Epoch 1/2", "Epoch 2/2",
+    ]  # fmt: skip
+    assert " left - val_accuracy: " in lines[2]  # of the chain, as the run is at its end
     assert lines[-6].startswith("run ") and "test accuracy" in lines[-6]  # noqa: PT018
     assert [line.split()[0] for line in lines[-4:-2]] == ["tiny/dense", "tiny/small"]
     assert lines[-1] == "The run is in runs/tiny/small"
@@ -684,7 +721,8 @@ def test_ctrl_c_saves_everything_and_resume_goes_on(folder, qprune):
     command = [sys.executable, "-m", "qprune", "fit", spec, "--set", "train.length=100ep"]
     program = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert program.stdout is not None
-    assert program.stdout.readline().startswith("Epoch 1/100")
+    assert program.stdout.readline() == "tiny\n"
+    assert program.stdout.readline().startswith("Epoch   1/100")
     program.send_signal(signal.SIGINT)
     _, told = program.communicate()
     assert program.returncode == 130
@@ -698,6 +736,7 @@ def test_ctrl_c_saves_everything_and_resume_goes_on(folder, qprune):
     }
     assert not (folder / "runs/tiny/model.pt").exists()
     lines = qprune(*command[3:], "--resume").splitlines()
-    assert not lines[0].startswith("Epoch 1/")
+    assert re.match(r"tiny, from step \d+$", lines[0])
+    assert not lines[1].startswith("Epoch   1/")
     assert [line for line in lines if line.startswith("Epoch 100/100")]
     assert lines[-1] == "The run is in runs/tiny"

@@ -2,8 +2,8 @@ import pytest
 
 from qprune.errors import CheckpointError, SpecError, as_lines
 from qprune.escaping import visible
-from qprune.report import table
 from qprune.spec.values import shown
+from qprune.tables import table
 
 
 @pytest.mark.parametrize(

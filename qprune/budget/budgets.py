@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from attrs import field, frozen
 
 from qprune.errors import PlanError
-from qprune.report import short
 from qprune.spelling import nearest
+from qprune.tables import short
 
 _THOUSANDS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 

@@ -10,11 +10,11 @@ from attrs import field, frozen
 from torch import Tensor, nn
 
 from qprune.budget.groups import Group
+from qprune.costs import LayerCost, summarize
+from qprune.costs.bits import FLOAT, WEIGHTED
+from qprune.costs.layer_cost import layer_costs, scale_bytes
 from qprune.flow import trace
 from qprune.layers import follow_sources, sites
-from qprune.report import LayerCost, summarize
-from qprune.report.bits import FLOAT, WEIGHTED
-from qprune.report.costs import layer_costs, scale_bytes
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

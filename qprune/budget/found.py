@@ -12,10 +12,11 @@ from qprune.budget.budgets import COSTS, Budget, told
 from qprune.budget.costs import Choice
 from qprune.budget.groups import Group
 from qprune.budget.rules import Rule, prune_rules, quantize_rules
-from qprune.budget.sensitivity import cut_title, few_digits
+from qprune.budget.sensitivity import cut_title, few_digits, groups_of
 from qprune.errors import SpecError
-from qprune.report import html_table, table
+from qprune.figures import notebook_svg
 from qprune.spec import Spec, read_spec, spec_to_toml
+from qprune.tables import html_table, table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -120,11 +121,21 @@ class Found:
         blocks += [table(*self._groups(), right="lrrrr"), table(*self._costs(), right="lrrrr")]
         return "\n\n".join([*blocks, *(fill(note, 80) for note in self.notes)])
 
+    def __repr__(self) -> str:
+        return f"Found({self._asked()}, {groups_of(len(self.choices))})"
+
     def _repr_html_(self) -> str:
-        """Tables for a notebook."""
+        """Tables and the figure for a notebook."""
         heading = f"<p>Found for <b>{escape(self._asked())}</b>, by {escape(self.method)}.</p>"
         notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
-        return heading + html_table(*self._costs(), right="lrrrr") + html_table(*self._groups(), right="lrrrr") + notes
+        figure = notebook_svg(self.plot, "what is kept of each group of channels")
+        return (
+            heading
+            + html_table(*self._costs(), right="lrrrr")
+            + html_table(*self._groups(), right="lrrrr")
+            + notes
+            + figure
+        )
 
     def _groups(self) -> tuple[list[str], list[list[str]]]:
         rows = [

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from qprune.budget.quiet import quiet
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -40,9 +42,9 @@ def choose_one_each(
         each = np.concatenate(costs[kind])
         scale = max(abs(each).max(), abs(limit), 1e-30)  # solvers have absolute tolerances
         constraints.append(LinearConstraint(csr_array(each[None] / scale), -np.inf, limit / scale))
-    found = milp(
-        np.concatenate(values), integrality=1, bounds=Bounds(0, 1), constraints=constraints, options={"mip_rel_gap": 0}
-    )
+    problem: dict[str, Any] = {"integrality": 1, "bounds": Bounds(0, 1), "constraints": constraints}
+    with quiet():
+        found = milp(np.concatenate(values), **problem, options={"mip_rel_gap": 0})
     if found.x is None:
         return None
     return [int(part.argmax()) for part in np.split(found.x, ends[:-1])]

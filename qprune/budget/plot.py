@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from qprune.budget.found import Found
 from qprune.budget.sensitivity import Sensitivity, cut_title
-from qprune.report.plot import NAMED, empty_figure
+from qprune.figures import empty_figure
+from qprune.figures.history import NAMED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,6 +72,7 @@ def _draw(axes: "Axes", found: Sensitivity, kind: str) -> None:
             values = [max(SMALLEST, points[level]) for level in levels]
             axes.plot(levels, values, marker=".", color=color, label=_label(curve.group.title, number, last + 1))
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")  # its own writes formulas, which figures in pages do not have
     axes.set_ylabel("KL divergence" if found.compare == "classes" else "mean squared difference")
     axes.set_xlabel("share of channels dropped" if kind == "ratios" else "bits of weights and values")
     if kind == "bits":

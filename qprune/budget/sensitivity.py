@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
 from qprune.budget.groups import Group
-from qprune.report import table
-from qprune.report.tables import as_plain
+from qprune.escaping import visible
+from qprune.figures import notebook_svg
+from qprune.tables import as_plain, html_table, table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,14 +78,28 @@ class Sensitivity:
     measured: int
 
     def __str__(self) -> str:
-        blocks = [f"{_WHAT[self.compare]}.\n{_ALONE}\n{self._how()}", *self._tables()]
-        problems = [f"{curve.group.title} is not pruned: {curve.problem}" for curve in self.curves if curve.problem]
-        return "\n\n".join([*blocks, *problems])
+        tables = [table(header, rows, right=_right(header)) for header, rows in self._tables()]
+        blocks = [f"{_WHAT[self.compare]}.\n{_ALONE}\n{self._how()}", *tables]
+        return "\n\n".join([*blocks, *self._problems()])
+
+    def __repr__(self) -> str:
+        return f"Sensitivity({groups_of(len(self.curves))}, {self.images} images)"
+
+    def _repr_html_(self) -> str:
+        told = [f"{_WHAT[self.compare]}.", _ALONE, self._how()]
+        tables = [html_table(header, rows, right=_right(header)) for header, rows in self._tables()]
+        paragraphs = [f"<p>{escape(visible(line))}</p>" for line in (*told, *self._problems())]
+        figure = notebook_svg(self.plot, "divergence over ratios and bits")
+        return "".join([*paragraphs[: len(told)], *tables, *paragraphs[len(told) :], figure])
 
     def _how(self) -> str:
         return f"{self.images} images; channels ranked by {self.importance}."
 
-    def _tables(self) -> list[str]:
+    def _problems(self) -> list[str]:
+        return [f"{curve.group.title} is not pruned: {curve.problem}" for curve in self.curves if curve.problem]
+
+    def _tables(self) -> list[tuple[list[str], list[list[str]]]]:
+        """Header and lines of the table of ratios and of that of bits, as far as they were measured."""
         tables = []
         if ratios := _columns([curve.ratios for curve in self.curves]):
             rows = [
@@ -95,16 +111,14 @@ class Sensitivity:
                 for curve in self.curves
                 if curve.ratios
             ]
-            header = ["channels dropped", "of", *(f"{100 * ratio:.3g} %" for ratio in ratios)]
-            tables.append(table(header, rows, right="l" + "r" * (len(header) - 1)))
+            tables.append((["channels dropped", "of", *(f"{100 * ratio:.3g} %" for ratio in ratios)], rows))
         if bits := _columns([curve.bits for curve in self.curves]):
             rows = [
                 [cut_title(curve.group.title), *(few_digits(curve.bits[b]) for b in bits)]
                 for curve in self.curves
                 if curve.bits
             ]
-            header = ["bits of weights and values", *map(str, bits)]
-            tables.append(table(header, rows, right="l" + "r" * len(bits)))
+            tables.append((["bits of weights and values", *map(str, bits)], rows))
         return tables
 
     def to_dict(self) -> dict[str, Any]:
@@ -184,3 +198,17 @@ def _plain(curve: Curve) -> dict[str, Any]:
     plain["ratios"] = [[ratio, value] for ratio, value in sorted(curve.ratios.items())]
     plain["bits"] = [[width, value] for width, value in sorted(curve.bits.items())]
     return plain | ({"problem": curve.problem} if curve.problem else {})
+
+
+def groups_of(count: int) -> str:
+    """So many groups, in words.
+
+    Example:
+        >>> groups_of(1)
+        '1 group of channels'
+    """
+    return f"{count} {'group' if count == 1 else 'groups'} of channels"
+
+
+def _right(header: Sequence[str]) -> str:
+    return "l" + "r" * (len(header) - 1)

@@ -1,6 +1,7 @@
 """A trained network leaves for other runtimes: as an ONNX file, with a certificate of how equal it is."""
 
 from qprune.export.certificate import Agreement, Certificate, Elsewhere, Environment
+from qprune.export.certificate_file import read_certificate
 from qprune.export.exporting import RUNTIMES, export_network
 from qprune.export.file_format import Format, Made
 from qprune.export.formats import DIALECTS, FORMATS, file_model

@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from html import escape
 from typing import Any
 
 from attrs import field, frozen
 
+from qprune.escaping import visible
 from qprune.export.running import Operators
-from qprune.report import short, table
-from qprune.report.tables import as_plain
+from qprune.tables import as_plain, html_table, short, table
 
 STEPS = 255  # an output's range is divided into so many steps
+HEADER = ("output", "equal", f"within 1/{STEPS}", "largest difference", "of")
+RIGHT = "lrrrr"
 
 
 @frozen
@@ -153,30 +156,51 @@ class Certificate:
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
+        yield from self._heading()
+        yield ""
+        yield table(HEADER, list(map(_row, self.outputs)), right=RIGHT)
+        yield ""
+        yield from self._quantizer_lines()
+        yield from self._agreement_lines()
+        yield from map(self._score_line, self.scores)
+        yield from self._operator_lines()
+        if self.milliseconds:
+            yield "one image: " + ", ".join(f"{name} {value:.3f} ms" for name, value in self.milliseconds.items())
+
+    def _heading(self) -> Iterator[str]:
         place = self.environment
         size = "" if self.packed_bytes is None else f"; weights packed to their bits {short(self.packed_bytes, 'B')}"
         yield f"{self.file}: {short(self.bytes, 'B')}{size}"
         sums = "can saturate here" if place.saturates else "do not saturate"
         yield f"{place.runtime}, {place.optimization}; {place.processor}, integer sums {sums}; torch {place.torch}"
         yield f"compared on {', '.join(f'{count} {name}' for name, count in self.inputs.items())}"
-        yield ""
-        yield table(
-            ("output", "equal", f"within 1/{STEPS}", "largest difference", "of"),
-            list(map(_row, self.outputs)),
-            right="lrrrr",
-        )
-        yield ""
-        yield from self._quantizer_lines()
+
+    def _agreement_lines(self) -> Iterator[str]:
         if self.predictions is not None:
             yield f"same class: {_percent(self.predictions)}"
         if self.iou is not None:
             yield f"mean IoU between the two: {_percent(self.iou)}"
-        yield from map(self._score_line, self.scores)
+
+    def _operator_lines(self) -> Iterator[str]:
         yield f"operators that ran: {self.operators}"
         yield from (f"in real numbers: {path}, because {reason}" for path, reason in self.real_layers.items())
         yield from map(str, self.elsewhere.values())
-        if self.milliseconds:
-            yield "one image: " + ", ".join(f"{name} {value:.3f} ms" for name, value in self.milliseconds.items())
+
+    def __repr__(self) -> str:
+        equal = "equal to the bit" if self.exact else "not equal to the bit"
+        return f"Certificate({self.file}, {short(self.bytes, 'B')}, {equal})"
+
+    def _repr_html_(self) -> str:
+        scores = [
+            [name, f"{trained:.4f}", f"{exported:.4f}", f"{self.noise(name):.4f}" if self.noise(name) else ""]
+            for name, (trained, exported) in self.scores.items()
+        ]
+        times = [[name, f"{value:.3f} ms"] for name, value in self.milliseconds.items()]
+        tables = [html_table(HEADER, list(map(_row, self.outputs)), right=RIGHT)]
+        tables += [html_table(("score", "trained", "exported", "by chance"), scores, right="lrrr")] if scores else []
+        tables += [html_table(("one image", "time"), times, right="lr")] if times else []
+        rest = [*self._quantizer_lines(), *self._agreement_lines(), *self._operator_lines()]
+        return "".join([*map(_paragraph, self._heading()), *tables, *map(_paragraph, rest)])
 
     def _score_line(self, name: str) -> str:
         trained, exported = self.scores[name]
@@ -195,6 +219,10 @@ class Certificate:
         worst = sorted(self.quantizers, key=lambda each: each.equal)[:3]
         for each in worst if unequal else ():
             yield f"  {each.name}: {_percent(each.equal)} equal, at most {each.largest:.0f} steps apart"
+
+
+def _paragraph(line: str) -> str:
+    return f"<p>{escape(visible(line))}</p>"
 
 
 def _row(each: Agreement) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qprune.costs import summarize
 from qprune.errors import ExportError
 from qprune.export.certificate import Certificate, Elsewhere
 from qprune.export.comparing import Comparison, Inputs, inputs_like
@@ -16,7 +17,6 @@ from qprune.export.formats import format_to_write
 from qprune.export.openvino_model import OpenVinoModel
 from qprune.export.replacing import replace_file
 from qprune.export.writing import STORAGES
-from qprune.report import summarize
 from qprune.shrink import evaluating
 from qprune.zoo import deployed
 

@@ -271,6 +271,13 @@ class LrSpec:
             raise SpecError('A multistep schedule needs "milestones", such as ["60ep", "120ep"]')
 
 
+LOGS = ("tensorboard", "mlflow", "wandb")
+_LOGS = must(
+    lambda v: isinstance(v, tuple) and all(word in LOGS for word in v) and len(set(v)) == len(v),
+    'a list of "tensorboard", "mlflow" and "wandb", none of them twice',
+)
+
+
 @frozen(kw_only=True)
 class TrainSpec:
     """The ``[train]`` table.
@@ -292,6 +299,8 @@ class TrainSpec:
         checkpoint_every: write ``last.pt`` between validations too, ``"500it"``, ``"0.5ep"`` or ``"10min"``.
         shrink: when channels of frozen masks leave the network: ``"as-frozen"``, while pruning goes on;
             ``"after-pruning"``, once; ``"never"``, so that masks stay.
+        log: where the history is written to beside ``history.csv``: any of ``"tensorboard"`` (the default),
+            ``"mlflow"`` and ``"wandb"``.
         teacher: a trained network to learn from, see `TeacherSpec`; by default there is none.
 
     Raises:
@@ -315,6 +324,7 @@ class TrainSpec:
     compile: bool = field(default=False, validator=SWITCH)
     checkpoint_every: Duration | None = field(default=None, validator=validators.optional(_MINUTES))
     shrink: str = field(default="never", validator=one_of("never", "as-frozen", "after-pruning"))
+    log: tuple[str, ...] = field(default=("tensorboard",), converter=as_tuple, validator=_LOGS)
     teacher: TeacherSpec | None = field(
         default=None, validator=validators.optional(must(lambda v: isinstance(v, TeacherSpec), "a table"))
     )

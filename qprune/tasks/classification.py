@@ -7,6 +7,7 @@ from attrs import field, frozen
 from torch import Tensor, nn
 
 from qprune.tasks.checks import check_labels, is_classes
+from qprune.tasks.counting import count_pairs
 from qprune.tasks.distilled import softened_divergence
 
 
@@ -75,6 +76,10 @@ class Classification:
         """
         if len(output) != 2 or output[1] != self.classes:
             raise ValueError(f"output must have shape (N, {self.classes}), one value per class; received {output}")
+
+    def confusions(self, output: Tensor, target: Tensor) -> Tensor:
+        """How often each class, by rows, was told to be each class, by columns: int64 (classes, classes)."""
+        return count_pairs(target.long(), output.argmax(1), self.classes)
 
     def metrics(self) -> Any:
         """``accuracy``, and ``top5`` where there are more than 5 classes: shares of the images, in [0, 1]."""

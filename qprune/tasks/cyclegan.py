@@ -57,6 +57,7 @@ class CycleGAN:
     """
 
     generators: ClassVar[tuple[str, ...]] = ("generator_ab", "generator_ba")
+    columns: ClassVar[tuple[str, ...]] = ("the image", "its translation", "that translated back")
 
     cycle: float = field(default=10.0, validator=is_weight)
     identity: float = field(default=0.5, validator=is_weight)

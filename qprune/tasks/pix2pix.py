@@ -47,6 +47,7 @@ class Pix2Pix:
     """
 
     generators: ClassVar[tuple[str, ...]] = ("generator",)
+    columns: ClassVar[tuple[str, ...]] = ("the image", "its translation", "the truth")
 
     l1: float = field(default=100.0, validator=is_weight)
     monitor: str = field(factory=distance_name, init=False)

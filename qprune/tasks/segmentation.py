@@ -1,7 +1,7 @@
 """Semantic segmentation: bootstrapped cross-entropy, mean intersection over union."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +9,7 @@ from attrs import field, frozen
 from torch import Tensor, nn
 
 from qprune.tasks.checks import can_weigh, check_labels, is_classes, is_share
+from qprune.tasks.counting import count_pairs
 from qprune.tasks.distilled import softened_divergence
 from qprune.tasks.pictures import View, overlay, side_by_side, to_pixels
 
@@ -62,6 +63,8 @@ class Segmentation:
         >>> Segmentation(classes=5).loss(torch.zeros(2, 5, 3, 4), torch.zeros(2, 3, 4, dtype=torch.int64))
         tensor(1.6094)
     """
+
+    columns: ClassVar[tuple[str, ...]] = ("the image", "the truth", "what the network tells")
 
     classes: int = field(validator=is_classes)
     hardest: float = field(default=1.0, validator=is_share)
@@ -118,6 +121,10 @@ class Segmentation:
                 f"output must have shape (N, {self.classes}, H, W), one value per class and pixel, for images of "
                 f"{images[1]}x{images[2]}; received {output}"
             )
+
+    def confusions(self, output: Tensor, target: Tensor) -> Tensor:
+        """How many pixels of each class, by rows, were told to be of each class, by columns: int64."""
+        return count_pairs(target.long(), output.argmax(1), self.classes)
 
     def metrics(self) -> Any:
         """``miou``, ``accuracy`` and, with names, ``iou_<class>``, in [0, 1] and over all pixels that have a class.

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 class Task(Protocol):
     """A loss, a step and the metrics of one kind of problem.
 
-    A task may have more: ``state_dict`` and ``load_state_dict``, if its steps depend on earlier ones,
-    ``panels(net, batch, view)``, pictures of what the network makes of a batch, and ``check_target(target)`` and
+    A task may have more: ``state_dict`` and ``load_state_dict``, if its steps depend on earlier ones;
+    ``panels(net, batch, view)``, pictures of what the network makes of a batch, side by side what ``columns`` names;
+    ``confusions(output, target)``, counts of which class was taken for which; and ``check_target(target)`` and
     ``check_output(output_shape, images_shape)``, which raise a ValueError with the rule that labels of a batch, on the
     host, or the output of the network do not keep.
 

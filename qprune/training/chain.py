@@ -13,6 +13,7 @@ from qprune.network_plan import Plan
 from qprune.spec import Spec, mistakes_in, read_spec
 from qprune.training.opening import is_trained, load_model, model_file
 from qprune.training.planning import Keeps, plan_spec
+from qprune.training.progress import Stage
 from qprune.training.provided import NOTHING, Provided
 from qprune.training.ranks import is_writer
 from qprune.training.teaching import open_teacher
@@ -97,7 +98,7 @@ def plan_chain(
     provided: Provided = NOTHING,
     sources: Mapping[str, SpecLike] | None = None,
     steps_per_epoch: int | None = None,
-) -> Plan:
+) -> list[Plan]:
     """Plan runs that are to be trained one after the other, each with the masks that the one before will leave it.
 
     Args:
@@ -108,27 +109,44 @@ def plan_chain(
         steps_per_epoch: optimizer steps of an epoch; by default from the size of the data set.
 
     Returns:
-        the plan of the last.
+        their plans; what its network costs is told by that of the last.
 
     Raises:
         PlanError: for rules that cannot work.
         CheckpointError: if the run that the first one starts from does not fit it, or that of a teacher is not trained.
 
     Example:
-        >>> plan_chain([read_spec("digits/baseline"), read_spec("digits/a75_layerwise")], Path("runs")).cost
+        >>> plan_chain([read_spec("digits/baseline"), read_spec("digits/a75_layerwise")], Path("runs"))[-1].cost
         {'parameters': '83,434 -> 5,506', 'MACs': '2.215 M -> 142 k', 'packed': '333.7 kB -> 22.02 kB'}
     """
     first = links[0].init
     init = load_model(model_file(first, root)) if first and is_trained(first, root) else None
     keeps: Keeps | None = None
+    plans: list[Plan] = []
     for number, link in enumerate(links):
         with mistakes_in((sources or {}).get(link.name, link.name)):
             link = provided.with_presets(link)
             open_teacher(link, root, provided, to_come=links[:number])
             planned = plan_spec(link, steps_per_epoch, provided=provided, init=init, keeps=keeps)
-            plan = planned.with_cost() if link is links[-1] else planned.plan
+            plans.append(planned.with_cost() if link is links[-1] else planned.plan)
         init, keeps = None, planned.keeps
-    return plan
+    return plans
+
+
+def stages(links: Sequence[Spec], plans: Sequence[Plan]) -> list[Stage]:
+    """The place of each run among those that are trained one after the other.
+
+    Args:
+        links: their specs, the first one first.
+        plans: their plans, where there are several.
+
+    Example:
+        >>> [str(stage) for stage in stages([read_spec("digits/baseline")], [])]
+        ['digits/baseline']
+    """
+    steps = [plan.steps or 0 for plan in plans]
+    numbered = enumerate(links, 1)
+    return [Stage(link.name, number, len(links), sum(steps[number:])) for number, link in numbered]
 
 
 def plan_run(
@@ -161,7 +179,7 @@ def plan_run(
     except UnknownSpecError as error:  # there is no such run, and no spec from which it could be planned
         earlier, notes = [], [f"what {spec.init} prunes is not known and does not count: {error}"]
     planning: dict[str, Any] = {"provided": provided, "sources": {spec.name: source}}
-    plan = plan_chain([*earlier, spec], root, steps_per_epoch=steps_per_epoch, **planning)
+    plan = plan_chain([*earlier, spec], root, steps_per_epoch=steps_per_epoch, **planning)[-1]
     return evolve(plan, notes=(*plan.notes, *notes))
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 log = logging.getLogger(__name__)
 
 SUFFIX = ".qprune"  # tells these files from those of other writers in the same folder
-Point = tuple[str, float | Tensor, int, float]  # tag, number or picture, step, time
+BINS = 30  # of a histogram; numbers that are far apart would get thousands otherwise
+Point = tuple[str, float | Tensor, int, float]  # tag; number, picture or numbers to count; step; time
 
 
 class EventLog:
@@ -44,7 +45,7 @@ class EventLog:
             self._warn(error)
 
     def add(self, tag: str, value: float | Tensor, step: int) -> None:
-        """Note a point: a number, or a picture as uint8 (3, H, W)."""
+        """Note a point: a number, a picture as uint8 (3, H, W), or (N) numbers, of which a histogram is shown."""
         self.pending.append((tag, value, step, time()))
 
     def flush(self) -> None:
@@ -111,10 +112,13 @@ def _write_head(file: IO[bytes], start: int | None) -> None:
 
 def _write_point(file: IO[bytes], point: Point) -> None:
     from tensorboard.compat.proto.event_pb2 import Event
-    from torch.utils.tensorboard.summary import image, scalar  # takes a second to import
+    from torch.utils.tensorboard.summary import histogram, image, scalar  # takes a second to import
 
     tag, value, step, when = point
-    summary = image(tag, value, dataformats="CHW") if isinstance(value, Tensor) else scalar(tag, value)
+    if isinstance(value, Tensor):
+        summary = image(tag, value, dataformats="CHW") if value.dim() == 3 else histogram(tag, value, bins=BINS)
+    else:
+        summary = scalar(tag, value)
     _write(file, Event(wall_time=when, step=step, summary=summary))
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from qprune.costs import merit, summarize
 from qprune.data import eval_loader
 from qprune.layers import sites
-from qprune.report import merit, summarize
 from qprune.schedules import to_steps
 from qprune.shrink import rebuild, restore_masks
 from qprune.spec import Spec, minutes, spec_to_toml
@@ -29,9 +29,12 @@ from qprune.training.nan import TerminateOnNaN
 from qprune.training.opening import load_model
 from qprune.training.rescue import Rescue
 from qprune.training.tensorboard import TensorBoard, panels_of
+from qprune.training.trackers import TENSORBOARD, make_trackers
 from qprune.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
+
+TOLD = ("spec.toml", "history.csv", "report.json", "report.html")  # files of a run that trackers are given
 
 
 def train(experiment: Experiment, claim: Claim, *, callbacks: Sequence[Callback] = (), resume: bool = False) -> History:
@@ -55,9 +58,11 @@ def train(experiment: Experiment, claim: Claim, *, callbacks: Sequence[Callback]
     checkpoint = ModelCheckpoint(
         run.path, spec=spec_toml, **_interval(trainer, spec), **facts, example=experiment.example
     )
-    rows, points = CSVLogger(run.history), TensorBoard(run.tensorboard, panels_of(trainer, experiment.splits))
-    rescue = Rescue(claim, spec_toml, [rows, points, checkpoint])
-    trainer.use([rescue, TerminateOnNaN(), rows, points, *callbacks, rescue, checkpoint])  # callbacks may take long
+    rows, trackers = CSVLogger(run.history), make_trackers(spec)
+    points = [TensorBoard(run.tensorboard, panels_of(trainer, experiment.splits))] * (TENSORBOARD in spec.train.log)
+    rescue = Rescue(claim, spec_toml, [rows, *points, checkpoint])
+    watching = [TerminateOnNaN(), rows, *points, *trackers, *callbacks]
+    trainer.use([rescue, *watching, rescue, checkpoint])  # callbacks may take long
     trainer.history.run = run.path
     if resume and run.resumable:
         trainer.resume_from(run.read_last(spec_toml))
@@ -70,6 +75,8 @@ def train(experiment: Experiment, claim: Claim, *, callbacks: Sequence[Callback]
     if not history.interrupted:
         ranks.wait_for_all()  # the writer may still be at model.pt
         _report(experiment, rescue, _environment(trainer.device) | graphs)
+        for tracker in trackers:
+            tracker.finish(history.scores, [run.path / name for name in TOLD])
     ranks.wait_for_all()
     return history
 

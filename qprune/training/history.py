@@ -1,10 +1,13 @@
 """`History`: what happened, as lists."""
 
 import copy
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
+
+from qprune.errors import QpruneError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,9 +82,22 @@ class History:
         Example:
             >>> history.plot("runs/mine/history.png")
         """
-        from qprune.report.plot import plot_history
+        from qprune.figures.history import plot_history
 
         return plot_history(self.history, self.events, path)
+
+    def __repr__(self) -> str:
+        counts = f"{_count(len(self), 'entry', 'entries')}, {_count(len(self.events), 'event', 'events')}"
+        return f"History({counts})" if self.run is None else f"History({counts}, {self.run})"
+
+    def _repr_html_(self) -> str:
+        """The figure; where there is none, a sentence."""
+        from qprune.figures.svg import inline_svg
+
+        try:
+            return inline_svg(self.plot, "losses, metrics and sparsity over steps", transparent=False)
+        except QpruneError as error:
+            return f"<p>{escape(str(error))}</p>"
 
     def state_dict(self) -> dict[str, Any]:
         """Entries and events, as plain data."""
@@ -98,3 +114,7 @@ class History:
         if len(set(map(len, columns))) > 1 or not numbers:
             raise TypeError("entries of a history must be numbers, as many of each name")
         self.history, self.events = copy.deepcopy(state["history"]), copy.deepcopy(state["events"])
+
+
+def _count(number: int, one: str, more: str) -> str:
+    return f"{number} {one if number == 1 else more}"

@@ -82,11 +82,18 @@ class Opened:
         Raises:
             DataError: if the data is not here, or has no such split.
         """
-        splits = load_data(without_download(self.spec.data), self.spec.seed) if self.data is None else self.data
-        part = getattr(splits, name)
+        part = getattr(self.splits(), name)
         if part is None:
             raise DataError(f'The data has no "{name}" split.')
         return part
+
+    def splits(self) -> Splits:
+        """All parts of the data, whosever it is.
+
+        Raises:
+            DataError: if the data is not here.
+        """
+        return load_data(without_download(self.spec.data), self.spec.seed) if self.data is None else self.data
 
     def dense(self) -> nn.Module | None:
         """The network without masks and quantizers, in its first size, for comparison; its weights mean nothing.

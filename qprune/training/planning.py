@@ -9,12 +9,12 @@ from attrs import evolve, frozen
 from torch import Tensor, nn
 
 from qprune.assemble import assemble
+from qprune.costs import carry_out, forecast
 from qprune.data import EpochSampler, weights_of
 from qprune.exact import make_exact
 from qprune.flow import Shape, trace
 from qprune.layers import sites
 from qprune.network_plan import Plan, make_plan
-from qprune.report import carry_out, forecast
 from qprune.schedules import to_steps
 from qprune.shrink import restore_masks
 from qprune.spec import Spec

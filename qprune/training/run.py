@@ -20,11 +20,13 @@ from qprune.training.writing import explaining_write_errors, remove_parts, repla
 log = logging.getLogger(__name__)
 
 FILES = ("spec.toml", "history.csv", "report.json", "last.pt", "previous.pt", "best.pt", "model.pt")
-# what a resumed run may have otherwise: how it is called, where its data lies, how it is loaded, how often it is saved
+# what a resumed run may have otherwise: how it is called, where its data lies, how it is loaded, how often it is saved,
+# who is told
 FREE = (
     *("name", "about", "published", "aka"),
     *("data.root", "data.download", "data.workers", "data.prefetch"),
     "train.checkpoint_every",
+    "train.log",
 )
 SHOWN = 3  # differences in a sentence
 

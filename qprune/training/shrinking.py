@@ -13,9 +13,9 @@ from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
+from qprune.costs.layer_cost import connections, positions
 from qprune.errors import PlanError, ShrinkError
 from qprune.flow import Flow, trace, unhooked_copy
-from qprune.report.costs import connections, positions
 from qprune.shrink import Analysis, Cut, Mode, analyse, apply_cuts, cut_dead, rebuild, record
 from qprune.shrink.equality import assert_same
 from qprune.shrink.weights import WEIGHTED, input_count, output_count

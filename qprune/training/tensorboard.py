@@ -2,27 +2,26 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
-from torch.utils.data import DataLoader, Dataset, Subset
 
-from qprune.data import Splits, eval_loader
+from qprune.data import Splits
 from qprune.layers import sites
 from qprune.shrink import evaluating
-from qprune.tasks import View
 from qprune.training.callbacks import Callback, Logs
 from qprune.training.evaluation import to_device
 from qprune.training.event_log import EventLog
+from qprune.training.samples import few_samples, view_of
+from qprune.training.site_picture import draw_sites
+from qprune.training.tracker import CLOCK, tag_of
 from qprune.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
-CLOCK = ("step", "epoch", "seconds")
 IMAGES = 4  # that are shown at each validation
 
 
@@ -30,7 +29,9 @@ class TensorBoard(Callback):
     """Writes what the history holds for TensorBoard, over optimizer steps.
 
     Tags: ``train/loss`` and ``val/loss``, and so for every metric; ``lr``; ``sparsity/<site>`` for every mask, at the
-    start and at each refresh; ``quantizers/active``, how many quantize; ``pictures/<number>`` at each validation.
+    start and at each refresh; ``sparsity/of_sites``, a picture of all of them at validations after one changed, where
+    matplotlib is installed; ``quantizers/active``, how many quantize; ``scales/<site>``, a histogram of the binary
+    logarithms of a quantizer's step sizes, and ``pictures/<number>``, at each validation.
 
     A checkpoint knows how far the event files went when it was written; a resumed training cuts them back to there, so
     that every point is in them once. Where they cannot be written, say on a full disk, that is logged once, training
@@ -96,13 +97,28 @@ class TensorBoard(Callback):
         """Write the entry, and the driver's events since the one before."""
         for name, value in logs.items():
             if name not in CLOCK:
-                held_out = name.removeprefix("val_")
-                tag = name if name == "lr" else f"train/{name}" if name == held_out else f"val/{held_out}"
-                self.add(tag, value, logs["step"])
-        if self.trainer.writes and self.pictures is not None:
-            for index, picture in enumerate(self.pictures()):
-                self.events.add(f"pictures/{index}", picture, logs["step"])
+                self.add(tag_of(name), value, logs["step"])
+        if self.trainer.writes:
+            for tag, tensor in self._drawn():
+                self.events.add(tag, tensor, logs["step"])
         self._flush()
+
+    def _drawn(self) -> Iterator[tuple[str, Tensor]]:
+        """Pictures, and numbers to count."""
+        for index, picture in enumerate(self.pictures() if self.pictures is not None else ()):
+            yield f"pictures/{index}", picture
+        for site in sites(self.trainer.net):
+            if site.quant is not None and bool(site.quant.active):
+                powers = site.quant.scale.detach().float().log2().flatten().cpu()  # waits for the device
+                if bool(powers.isfinite().all()):  # else there is no histogram
+                    yield f"scales/{site.name}", powers
+        history = self.trainer.history
+        refreshes = [event for event in history.events if "sparsity" in event]
+        since = max(history.history["step"][-2:-1], default=-1)
+        if any(event["step"] > since for event in refreshes):
+            drawn = draw_sites({event["site"]: event["sparsity"] for event in refreshes})
+            if drawn is not None:
+                yield "sparsity/of_sites", drawn
 
     def close(self) -> None:
         """Write what is left."""
@@ -180,9 +196,7 @@ def panels_of(trainer: Trainer, splits: Splits) -> Callable[[], list[Tensor]] | 
     part = splits.val if splits.val is not None else splits.test
     if part is None or not hasattr(task, "panels"):
         return None
-    info = splits.info
-    view = View(info.mean, info.std, info.palette) if info else View()
-    batch = tree_map_only(Tensor, lambda images: images[:IMAGES], next(iter(eval_loader(_spread(part), batch=IMAGES))))
+    view, batch = view_of(splits), few_samples(part, IMAGES)
 
     def draw() -> list[Tensor]:
         with evaluating(trainer.net), torch.no_grad():
@@ -190,10 +204,3 @@ def panels_of(trainer: Trainer, splits: Splits) -> Callable[[], list[Tensor]] | 
             return [picture.cpu() for picture in task.panels(trainer.net, placed, view)]
 
     return draw
-
-
-def _spread(part: Dataset[Any] | DataLoader[Any]) -> Any:
-    if isinstance(part, DataLoader):
-        return part
-    size: int = len(part)  # type: ignore[arg-type]  # a map-style dataset has a length
-    return Subset(part, [index * size // IMAGES for index in range(IMAGES)])

@@ -1,5 +1,7 @@
 """One option per group: the optimum that trying all combinations finds."""
 
+import subprocess
+import sys
 from itertools import product
 
 import numpy as np
@@ -44,3 +46,19 @@ def test_where_nothing_fits_there_is_no_choice():
 def test_a_share_of_a_huge_cost_is_as_exact_as_one_of_a_small_one():
     values, costs = [np.array([0.0, 1.0]), np.array([0.0, 0.5])], [np.array([0.0, -1e12]), np.array([0.0, -2e12])]
     assert choose_one_each(values, {"bops": costs}, {"bops": -1.5e12}) == [0, 1]
+
+
+def test_the_solver_prints_nothing():
+    program = """
+import numpy as np
+from qprune.budget.knapsack import choose_one_each
+drawn = np.random.default_rng(33)  # of these, HiGHS 1.12 printed a line of its own
+sizes = drawn.integers(1, 9, size=12)
+values = [np.sort(drawn.random(size)) for size in sizes]
+costs = [np.sort(drawn.random(size))[::-1] for size in sizes]
+print("before")
+assert choose_one_each(values, {"macs": costs}, {"macs": 1.5 * sum(each.min() for each in costs)})
+print("after")
+"""
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert told.stdout == "before\nafter\n"

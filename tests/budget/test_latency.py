@@ -11,9 +11,9 @@ from torch import nn
 
 import qprune
 from qprune.budget import Latency, LatencyTable, LayerShape, Overhead, latency
+from qprune.costs.layer_cost import layer_costs
 from qprune.errors import CheckpointError, ExportError
 from qprune.flow import trace
-from qprune.report.costs import layer_costs
 
 LINEAR = LayerShape("Linear", size=())
 DEPTHWISE = LayerShape("Conv2d", (6, 9), (("kernel_size", (3, 3)),), groups=0, outputs_per_input=2)

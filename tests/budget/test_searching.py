@@ -16,9 +16,9 @@ from qprune.budget.changing import masked, pruned, renormalized
 from qprune.budget.costs import counted
 from qprune.budget.divergence import divergence, outputs_of
 from qprune.budget.searching import search_network
+from qprune.costs import summarize
 from qprune.errors import ExportError, PlanError
 from qprune.layers import sites
-from qprune.report import summarize
 
 RATIOS = (0.25, 0.5, 0.75)
 

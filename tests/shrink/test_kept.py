@@ -9,9 +9,9 @@ from masked_nets import KEEP, SIX, conv, masked, sandwich
 from random_nets import RECIPES, random_net
 from torch import nn
 
+from qprune.costs import summarize
+from qprune.costs.layer_cost import connections
 from qprune.flow import trace
-from qprune.report import summarize
-from qprune.report.costs import connections
 from qprune.shrink import Mode, analyse, apply_cuts, kept_by_masks
 from qprune.shrink.weights import WEIGHTED
 

@@ -3,6 +3,7 @@ import logging
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from qprune.layers import sites
 from qprune.training import Callback, CSVLogger, ModelCheckpoint, TensorBoard, Trainer, event_log
 from qprune.training.checkpoint import load
 from qprune.training.event_log import EventLog
@@ -21,9 +23,14 @@ MakeTrainer = Callable[..., Trainer]
 
 def read(folder: Path) -> dict[str, list[Any]]:
     """What TensorBoard reads: for each tag the steps, with the numbers or the pictures."""
-    events = EventAccumulator(str(folder), {"scalars": 0, "images": 0}, purge_orphaned_data=True).Reload()
+    sizes = {"scalars": 0, "images": 0, "histograms": 0}
+    events = EventAccumulator(str(folder), sizes, purge_orphaned_data=True).Reload()
     scalars = {tag: [(s.step, s.value) for s in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-    return scalars | {tag: [(s.step, s.encoded_image_string) for s in events.Images(tag)] for tag in images_of(events)}
+    counted = {
+        tag: [(s.step, s.histogram_value) for s in events.Histograms(tag)] for tag in events.Tags()["histograms"]
+    }
+    images = {tag: [(s.step, s.encoded_image_string) for s in events.Images(tag)] for tag in images_of(events)}
+    return scalars | counted | images
 
 
 def images_of(events: EventAccumulator) -> list[str]:
@@ -95,6 +102,37 @@ def test_events_hold_every_sites_sparsity_and_the_active_quantizers(
     assert scalars["quantizers/active"] == [(0, 0), (17, 1), (17, 2)]
 
 
+def test_step_sizes_of_active_quantizers_are_counted_at_each_validation(
+    make_joint_trainer: MakeTrainer, tmp_path: Path
+) -> None:
+    trainer = make_joint_trainer(callbacks=[TensorBoard(tmp_path)])
+    trainer.fit()
+    told = read(tmp_path)
+    for site in (site for site in sites(trainer.net) if site.quant is not None):
+        assert [step for step, _ in told[f"scales/{site.name}"]] == [20, 25]  # they start at step 17
+        last = told[f"scales/{site.name}"][-1][1]
+        powers = site.quant.scale.log2()
+        assert (last.num, last.min) == (powers.numel(), pytest.approx(float(powers.min())))
+
+
+def test_sites_are_drawn_at_validations_after_one_of_them_changed(
+    make_joint_trainer: MakeTrainer, tmp_path: Path
+) -> None:
+    history = make_joint_trainer(callbacks=[TensorBoard(tmp_path)]).fit()
+    refreshed = {-(-event["step"] // 5) * 5 for event in history.events if "sparsity" in event}
+    assert [step for step, _ in read(tmp_path)["sparsity/of_sites"]] == sorted(refreshed)
+    assert refreshed < {5, 10, 15, 20, 25}
+
+
+def test_without_matplotlib_sites_are_not_drawn(
+    make_joint_trainer: MakeTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    make_joint_trainer(callbacks=[TensorBoard(tmp_path)]).fit()
+    assert "sparsity/of_sites" not in read(tmp_path)
+    assert "sparsity/3.output" in read(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("hook", "step", "resumed_at"),
     [
@@ -117,7 +155,8 @@ def test_killed_training_goes_on_without_a_doubled_or_missing_point(
     resumed.fit()
     whole = read(tmp_path / "whole/tensorboard")
     assert read(tmp_path / "killed/tensorboard") == whole
-    assert {"pictures/0", "lr/0", "sparsity/3.output", "quantizers/active"} <= whole.keys()
+    drawn = {"pictures/0", "sparsity/of_sites", "scales/3.weight"}
+    assert drawn | {"lr/0", "sparsity/3.output", "quantizers/active"} <= whole.keys()
     assert rows(tmp_path / "killed/history.csv") == rows(tmp_path / "whole/history.csv")
 
 

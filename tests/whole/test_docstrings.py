@@ -41,13 +41,18 @@ for room in ROOMS:
 # What the tests do not have: whole data sets, hours of training, a process that hangs.
 OF_THE_READER = {
     "qprune.api.fit", "qprune.export.torch_program.TorchProgram", "qprune.export.torch_program.write_program",
-    "qprune.report.forecast.carry_out", "qprune.report.forecast.forecast", "qprune.trained.evaluate",
+    "qprune.costs.forecast.carry_out", "qprune.costs.forecast.forecast", "qprune.sweeps.sweep",
+    "qprune.trained.evaluate",
 }  # fmt: skip
 
 
 # What is run with a reader's network, files and run, which `docstring_things` makes.
 WITH_THINGS = {
-    "qprune.assemble.swap", "qprune.calibration.calibrate", "qprune.data.inputs.read_inputs",
+    "qprune.assemble.swap", "qprune.calibration.calibrate", "qprune.comparison.Comparison.plot",
+    "qprune.comparison.Comparison.to_html", "qprune.comparison.compare", "qprune.costs.report_file.read_report",
+    "qprune.data.inputs.read_inputs", "qprune.export.certificate_file.read_certificate", "qprune.reports.report",
+    "qprune.run_record.RunRecord", "qprune.run_record.RunRecord.open", "qprune.run_record.find_runs",
+    "qprune.training.samples.view_of",
     "qprune.data.loaders.eval_loader", "qprune.data.loaders.train_loader", "qprune.data.photo_set.PhotoSet",
     "qprune.data.user_data.Splits",
     "qprune.data.user_data.wrap_data", "qprune.data.user_facts.class_names", "qprune.data.workers.LoaderWatch",
@@ -55,7 +60,7 @@ WITH_THINGS = {
     "qprune.exact.settle_biases", "qprune.export.formats.file_model", "qprune.export.openvino_model.OpenVinoModel",
     "qprune.export.qonnx.write_qonnx",
     "qprune.export.run.export_run", "qprune.export.run.open_run", "qprune.export.running.OnnxModel",
-    "qprune.regular_files.read_regular", "qprune.report.chain.chain_of", "qprune.report.shrinking.report_shrunk",
+    "qprune.regular_files.read_regular", "qprune.costs.chain.chain_of", "qprune.costs.shrinking.report_shrunk",
     "qprune.shrink.shrink.shrink", "qprune.tasks.cyclegan.CycleGAN", "qprune.tasks.pix2pix.Pix2Pix",
     "qprune.trained.export", "qprune.trained.load", "qprune.trained.predict", "qprune.searches.search",
     "qprune.searches.sensitivity", "qprune.trained.save", "qprune.trained.shrink_report", "qprune.trained.summary",

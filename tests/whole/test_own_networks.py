@@ -15,9 +15,9 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
 import qprune
+from qprune.costs import chain_of
 from qprune.errors import CheckpointError, DataError, QpruneError, SpecError
 from qprune.layers import PrunedConv2d, sites
-from qprune.report import chain_of
 from qprune.schedules import OneShot
 from qprune.spec import read_spec, spec_to_toml
 from qprune.tasks import write_png

@@ -1,0 +1,61 @@
+"""Forecasts the costs of a network after its plan is carried out."""
+
+import copy
+
+import torch
+from torch import nn
+
+from qprune.costs.summary import summarize
+from qprune.flow import Shape
+from qprune.layers import follow_sources, sites
+from qprune.network_plan import Plan
+from qprune.tables import short
+
+
+@torch.no_grad()
+def carry_out(net: nn.Module, plan: Plan) -> nn.Module:
+    """A copy of a network as it will be when every mask is frozen and every quantizer active.
+
+    Which channels will be dropped is not known yet, so the first ones are taken to stay. Inherited masks are as they
+    are in ``net``.
+
+    Args:
+        net: the network at step 0; it is not changed.
+        plan: its plan.
+
+    Example:
+        >>> carry_out(net, make_plan(net)).conv2.output_mask.sparsity
+        0.75
+    """
+    later = copy.deepcopy(net)
+    kept = {entry.site: entry.kept for entry in plan.sites if entry.kind == "mask" and not entry.inherited}
+    found = list(sites(later))
+    for site in found:
+        if site.mask is not None and site.name in kept:
+            site.mask.keep.copy_(torch.arange(site.mask.channels) < kept[site.name])
+        if site.quant is not None:
+            site.quant.active.fill_(True)
+    follow_sources({site.name: site.mask for site in found if site.mask is not None})
+    return later
+
+
+def forecast(now: nn.Module, later: nn.Module, input_size: Shape) -> dict[str, str]:
+    """Parameters, MACs and packed bytes of a network before and after its plan, as text.
+
+    Where tensors are summed or concatenated, the true figures depend on how far masks agree that are yet to be chosen.
+
+    Args:
+        now: the network at step 0, with all of its channels.
+        later: what `carry_out` made of it.
+        input_size: shape of one image, ``(C, H, W)``.
+
+    Example:
+        >>> forecast(net, carry_out(net, make_plan(net)), (1, 8, 8))["parameters"]
+        '83,434 -> 9,120'
+    """
+    before, after = summarize(now, input_size).total, summarize(later, input_size).total
+    return {
+        "parameters": f"{before.parameters:,} -> {after.parameters_kept:,}",
+        "MACs": f"{short(before.macs)} -> {short(after.macs_kept)}",
+        "packed": f"{short(before.packed_bytes, 'B')} -> {short(after.packed_bytes, 'B')}",
+    }

@@ -1,0 +1,52 @@
+import torch
+from torch import nn
+
+from qprune.costs import carry_out, forecast
+from qprune.flow import trace
+from qprune.layers import PrunedConv2d, QuantConv2d
+from qprune.network_plan import make_plan
+from qprune.schedules import Inherited, OneShot, QuantizeFrom
+
+
+def foretold(net: nn.Module) -> dict[str, str]:
+    example = torch.zeros(2, 3, 5, 7)
+    plan = make_plan(net, trace(net, example), steps=10)
+    return forecast(net, carry_out(net, plan), (3, 5, 7))
+
+
+def two(schedule: OneShot | Inherited) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), PrunedConv2d(8, 4, 1, schedule=schedule))
+
+
+def test_parameters_and_macs_before_and_after():
+    cost = foretold(two(OneShot(sparsity=0.75, at=3)))
+    assert cost["parameters"] == f"{8 * 3 + 8 + 4 * 8 + 4} -> {2 * 3 + 2 + 4 * 2 + 4}"
+    assert cost["MACs"] == f"{(24 + 32) * 35 / 1000:.2f} k -> {(6 + 8) * 35}"
+
+
+def test_inherited_masks_count_as_they_are():
+    net = two(Inherited())
+    net[2].input_mask.keep[[1, 5, 6]] = False
+    assert foretold(net)["parameters"] == f"68 -> {5 * 3 + 5 + 4 * 5 + 4}"
+
+
+def test_quantizers_count_as_if_they_acted():
+    net = nn.Sequential(QuantConv2d(3, 8, 1, bias=False, weight_bits=4, act_bits=None, schedule=QuantizeFrom(5)))
+    assert foretold(net)["packed"] == f"{24 * 4} B -> {24 // 2 + 8 * 4} B"
+
+
+def test_normalizations_tied_to_a_weight_mask_shrink_with_it():
+    import qprune
+
+    net = nn.Sequential(nn.Conv2d(3, 8, 1, bias=False), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1, bias=False))
+    sites = [{"paths": ["0"], "at": "weight"}]
+    rule = {"sites": sites, "sparsity": 0.5, "importance": "weight-l1", "schedule": {"kind": "one-shot", "at": 3}}
+    swapped = qprune.swap(net, torch.zeros(2, 3, 5, 7), prune=[rule])
+    assert foretold(swapped)["parameters"] == f"{24 + 16 + 32} -> {12 + 8 + 16}"
+
+
+def test_the_network_is_not_changed():
+    net = two(OneShot(sparsity=0.75, at=3))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    foretold(net)
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
