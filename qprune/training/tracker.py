@@ -1,7 +1,7 @@
 """`Tracker`: tells an experiment tracker of a training; base class of those that are named in ``train.log``."""
 
 import logging
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +16,7 @@ CLOCK = ("step", "epoch", "seconds")
 Point = tuple[str, float, int]  # tag, number, step
 
 
-class Tracker(Callback):
+class Tracker(Callback, ABC):
     """Hands the history on: parameters once, numbers and events at each validation, files at the end.
 
     The history is what is told, so nothing is lost where a tracker cannot be reached: a warning says so, once, training
