@@ -1,6 +1,8 @@
 """From a spec to a trained network; what is done with that one is in `qprune.trained`."""
 
+import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,10 @@ from torch import nn
 
 from qprune.assemble import assemble
 from qprune.data import describe, with_download, with_presets
+from qprune.errors import QpruneError
 from qprune.exact import make_exact
 from qprune.network_plan import Plan
+from qprune.reports import report
 from qprune.spec import Spec, mistakes_in, read_spec
 from qprune.tasks import Task
 from qprune.training import (
@@ -42,6 +46,8 @@ from qprune.training import (
     start_from_weights,
     train,
 )
+
+log = logging.getLogger(__name__)
 
 
 def fit(
@@ -157,7 +163,16 @@ def _train(
         options: dict[str, Any] = {"device": device, "init": init, "teacher": teacher, "begins": begins}
         experiment = prepare(spec, provided, download=download, **options)
     with claim_run(root, spec, resume, overwrite) as claim:
-        return train(experiment, claim, callbacks=callbacks, resume=resume)
+        page = partial(_write_page, provided=provided, runs=root, device=device)
+        return train(experiment, claim, callbacks=callbacks, resume=resume, page=page)
+
+
+def _write_page(run: Path, provided: Provided, runs: Path, device: str | None) -> None:
+    try:
+        data = provided.folder if provided.data is None else provided.data
+        report(run, model=provided.model, data=data, task=provided.task, runs=runs, device=device)
+    except QpruneError as error:
+        log.warning("There is no page about %s for trackers: %s", run, error)
 
 
 def plan(

@@ -3,7 +3,8 @@
 import json
 import logging
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,7 +38,14 @@ log = logging.getLogger(__name__)
 TOLD = ("spec.toml", "history.csv", "report.json", "report.html")  # files of a run that trackers are given
 
 
-def train(experiment: Experiment, claim: Claim, *, callbacks: Sequence[Callback] = (), resume: bool = False) -> History:
+def train(
+    experiment: Experiment,
+    claim: Claim,
+    *,
+    callbacks: Sequence[Callback] = (),
+    resume: bool = False,
+    page: Callable[[Path], object] = Path,
+) -> History:
     """Train to the end and leave the run folder complete: model, history, scores of every split, costs.
 
     Args:
@@ -45,6 +53,7 @@ def train(experiment: Experiment, claim: Claim, *, callbacks: Sequence[Callback]
         claim: the folder.
         callbacks: called after the built-in ones, before the checkpoint is written.
         resume: go on from ``last.pt``, if it is there.
+        page: writes a page into the folder of the finished run, for trackers that are given it; by default nothing.
 
     Returns:
         the history, with `History.scores` of the model in ``model.pt`` and `History.run`.
@@ -75,6 +84,8 @@ def train(experiment: Experiment, claim: Claim, *, callbacks: Sequence[Callback]
     if not history.interrupted:
         ranks.wait_for_all()  # the writer may still be at model.pt
         _report(experiment, rescue, _environment(trainer.device) | graphs)
+        if trackers and trainer.writes:
+            page(run.path)
         for tracker in trackers:
             tracker.finish(history.scores, [run.path / name for name in TOLD])
     ranks.wait_for_all()

@@ -51,6 +51,7 @@ SAME_FLOOR = {
     "budget": {"calibration", "costs", "export", "figures", "training"},
     "run_record": {"costs", "export", "training"},
     "pages": {"costs", "figures", "run_record", "training"},
+    "api": {"reports"},
     "searches": {"trained"},
     "reports": {"trained"},
     "sweeps": {"api", "comparison"},
