@@ -123,15 +123,18 @@ def _write_scores(scores: Scores) -> None:
 
 def _block(table: Mapping[str, Any], specs: Mapping[str, Spec], scores: Scores) -> str:
     dense = next(iter(scores[table["dense"]].values()))
+    folder = f"{table['rows'][0]['spec'].rpartition('/')[0]}/"
     lines = [
         f"## {table['title']}",
         "",
-        "| network | MACs | packed | steps in all | test images | seeds | minutes | spec |",
+        f"Specs without a folder are in `{folder}`.",
+        "",
+        "| network | MACs | packed | steps | test | seeds | min. | spec |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     rows = [{"spec": table["dense"], "label": "dense"}, *table["rows"]]
-    lines += [_line(row, _steps(row["spec"], specs, scores), scores[row["spec"]], dense) for row in rows
-              if scores[row["spec"]]]  # fmt: skip
+    ran = [{**row, "file": row["spec"].removeprefix(folder)} for row in rows if scores[row["spec"]]]
+    lines += [_line(row, _steps(row["spec"], specs, scores), scores[row["spec"]], dense) for row in ran]
     return "\n".join([*lines, "", *([table["note"], ""] if "note" in table else [])])
 
 
@@ -153,7 +156,7 @@ def _line(row: Mapping[str, Any], steps: int, seeds: Mapping[str, Score], dense:
         f"{mean(values):.1f}{spread}",
         str(len(values)),
         f"{mean(each.minutes for each in found):.0f}",
-        f"`{row['spec']}`",
+        f"`{row['file']}`",
     ]
     return f"| {' | '.join(cells)} |"
 
