@@ -26,9 +26,7 @@ from qprune.data import read_inputs
 from qprune.errors import CheckpointError, DataError, ExportError, PlanError
 from qprune.export import DIALECTS, RUNTIMES, Certificate, OnnxModel, file_model, monitored, open_run, write_network
 from qprune.layers import sites
-from qprune.shell import Commands, columns
-from qprune.shell import explaining_errors as _explaining_errors
-from qprune.shell import say as _say
+from qprune.shell import Commands, columns, explaining_errors, say
 from qprune.shrink import shrink_with_facts
 from qprune.spec import spec_to_toml, spec_tree
 from qprune.tables import short, table
@@ -78,7 +76,7 @@ def main() -> None:
 @DATA
 @RUNS
 @DEVICE
-@_explaining_errors
+@explaining_errors
 def fit(spec: str, chain: bool, overrides: tuple[str, ...], data: Path | None, quiet: bool, **options: Any) -> None:
     """Train SPEC and leave a run folder with its model, history and report."""
     options["verbose"] = 0 if quiet else "auto"
@@ -86,12 +84,12 @@ def fit(spec: str, chain: bool, overrides: tuple[str, ...], data: Path | None, q
     run = history.run
     if history.interrupted or run is None:
         if is_writer():
-            _say(f"Interrupted; everything is saved in {run}. {_GO_ON}", err=True)
+            say(f"Interrupted; everything is saved in {run}. {_GO_ON}", err=True)
         sys.exit(143 if history.preempted else 130)  # as a shell reports SIGTERM and SIGINT
     if not is_writer():
         return
     root = runs_root(options["runs"])
-    _say(f"\n{chain_table(chain_of(run.relative_to(root).as_posix(), root), columns())}\n\nThe run is in {run}")
+    say(f"\n{chain_table(chain_of(run.relative_to(root).as_posix(), root), columns())}\n\nThe run is in {run}")
 
 
 _GO_ON = "Go on with the same command and --resume (in place of --overwrite)."
@@ -106,13 +104,13 @@ _GO_ON = "Go on with the same command and --resume (in place of --overwrite)."
 @SET
 @DATA
 @RUNS
-@_explaining_errors
+@explaining_errors
 def plan(spec: str, full: bool, **options: Any) -> None:
     """Show what training SPEC would do, step by step, without training.
 
     What the run that it starts from has pruned counts; if that is not trained yet, it is planned first.
     """
-    _say(api.plan(spec, **options).text(full))
+    say(api.plan(spec, **options).text(full))
 
 
 @main.command()
@@ -126,10 +124,10 @@ def plan(spec: str, full: bool, **options: Any) -> None:
 @DATA
 @RUNS
 @DEVICE
-@_explaining_errors
+@explaining_errors
 def evaluate(run: str, split: str, data: Path | None, **options: Any) -> None:
     """Score RUN, or a file that was exported from one, on its data; prints JSON."""
-    _say(json.dumps(trained.evaluate(run, split=split, data=data, **options), indent=2))
+    say(json.dumps(trained.evaluate(run, split=split, data=data, **options), indent=2))
 
 
 @main.command()
@@ -138,7 +136,7 @@ def evaluate(run: str, split: str, data: Path | None, **options: Any) -> None:
 @click.option("--out", type=PATH, help="Folder for the results: a PNG for each image, or a CSV.")
 @TRUSTED
 @RUNS
-@_explaining_errors
+@explaining_errors
 def predict(run: str, images: tuple[Path, ...], out: Path | None, trusted: bool, runs: Path | None) -> None:
     """Show what RUN, or a file that was exported from one, makes of image files.
 
@@ -167,7 +165,7 @@ def _classify(opened: Opened, images: tuple[Path, ...], out: Path | None) -> Non
         (str(path), opened.classes[int(p.argmax())], float(p.max())) for path, p in zip(images, shares, strict=True)
     ]
     header = ("image", "class", "confidence")
-    _say(table(header, [(path, name, f"{share:.1%}") for path, name, share in rows], right="llr"))
+    say(table(header, [(path, name, f"{share:.1%}") for path, name, share in rows], right="llr"))
     if out is not None:
         with _new_file(out, "predictions.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([header, *rows])
@@ -188,7 +186,7 @@ def _draw(opened: Opened, images: tuple[Path, ...], out: Path | None) -> None:
             write_png(file, output.argmax(0), opened.palette)
         else:
             write_png(file, to_pixels(output, mean=(0.5,), std=(0.5,)))
-        _say(file)
+        say(file)
 
 
 def _new_file(folder: Path, name: str) -> Path:
@@ -210,7 +208,7 @@ def _new_file(folder: Path, name: str) -> Path:
 @DATA
 @RUNS
 @DEVICE
-@_explaining_errors
+@explaining_errors
 def sensitivity(
     run: str, ratios: str | None, bits: str | None, out: Path | None, quiet: bool, runs: Path | None, **options: Any
 ) -> None:
@@ -228,9 +226,9 @@ def sensitivity(
     beside = model_file(run, runs_root(runs)).with_name("sensitivity.png")
     picture = beside if out is None else _new_file(out.parent, out.name)
     found = searches.sensitivity(run, runs=runs, verbose=0 if quiet else "auto", **grid, **options)
-    _say(found)
+    say(found)
     found.plot(picture)
-    _say(f"\nThe curves are in {picture}")
+    say(f"\nThe curves are in {picture}")
 
 
 @main.command()
@@ -253,7 +251,7 @@ def sensitivity(
 @DATA
 @RUNS
 @DEVICE
-@_explaining_errors
+@explaining_errors
 def search(
     run: str,
     budgets: tuple[str, ...],
@@ -274,13 +272,13 @@ def search(
     grid: dict[str, Any] = {} if ratios is None else {"ratios": _numbers(ratios, float, "--ratios")}
     widths = () if bits is None else _numbers(bits, int, "--bits")
     found = searches.search(run, budgets, bits=widths, runs=runs, verbose=0 if quiet else "auto", **grid, **options)
-    _say(found)
+    say(found)
     spec = found.spec(name)
     file = out or model_file(run, runs_root(runs)).with_name(f"{spec.name.rpartition('/')[2]}.toml")
     text = spec_to_toml(spec)
     if not file.is_file() or file.read_text(encoding="utf-8") != text:  # the same search finds the same
         _new_file(file.parent, file.name).write_text(text, encoding="utf-8")
-    _say(f"\nThe spec is in {file}\n\n  qprune plan {file}\n  qprune fit {file}")
+    say(f"\nThe spec is in {file}\n\n  qprune plan {file}\n  qprune fit {file}")
 
 
 def _numbers(text: str, kind: Callable[[str], N], option: str) -> tuple[N, ...]:
@@ -293,10 +291,10 @@ def _numbers(text: str, kind: Callable[[str], N], option: str) -> tuple[N, ...]:
 @main.command()
 @click.argument("run")
 @RUNS
-@_explaining_errors
+@explaining_errors
 def summary(run: str, runs: Path | None) -> None:
     """Show what RUN's network costs, per layer and in total."""
-    _say(trained.summary(run, runs=runs))
+    say(trained.summary(run, runs=runs))
 
 
 @main.command()
@@ -304,7 +302,7 @@ def summary(run: str, runs: Path | None) -> None:
 @click.option("--fold", is_flag=True, help="Also make normalizations a part of the convolutions beside them.")
 @click.option("--out", type=PATH, help="The file to write; by default small.pt in the folder of RUN.")
 @RUNS
-@_explaining_errors
+@explaining_errors
 def shrink(run: str, fold: bool, out: Path | None, runs: Path | None) -> None:
     """Take dropped channels out of RUN's network, and write the smaller one, which computes the same.
 
@@ -318,11 +316,11 @@ def shrink(run: str, fold: bool, out: Path | None, runs: Path | None) -> None:
     file = _new_file(out.parent, out.name)
     example = torch.rand(1, *opened.shape, generator=torch.Generator().manual_seed(0))
     shrunk = shrink_with_facts(opened.net, example, fold=fold)
-    _say(report_shrunk(opened.net, shrunk, example))
+    say(report_shrunk(opened.net, shrunk, example))
     save_small(file, load_model(source), opened.net, shrunk.net)
-    _say(f"\n{_times(opened, shrunk.net, layout)}")
+    say(f"\n{_times(opened, shrunk.net, layout)}")
     size = short(file.stat().st_size, "B")
-    _say(f"\nThe smaller network is in {file} ({size}); qprune.load opens it as it does a run.")
+    say(f"\nThe smaller network is in {file} ({size}); qprune.load opens it as it does a run.")
 
 
 def _times(opened: Opened, small: nn.Module, layout: torch.memory_format) -> str:
@@ -361,7 +359,7 @@ _NO_DENSE = "(the network was handed over and has been cut, so what it was befor
               help="Another runtime that runs the file and is compared and timed, too.")  # fmt: skip
 @DATA
 @RUNS
-@_explaining_errors
+@explaining_errors
 def export(
     run: str, out: Path | None, require: str | None, storage: str, dialect: str, also: tuple[str, ...],
     data: Path | None, runs: Path | None,
@@ -385,9 +383,9 @@ def export(
     times = _exported_times(opened, file, run_elsewhere)
     certificate = evolve(certificate, milliseconds={name: 1000 * time for name, time in times[1].items()})
     record.write_text(certificate.to_json(), encoding="utf-8")
-    _say(f"{certificate}\n\n{time_table(times)}")
+    say(f"{certificate}\n\n{time_table(times)}")
     held = _check_certificate(certificate, monitored(opened), require, allowed, opened.spec.data.is_own)
-    _say(f"\n{held}")
+    say(f"\n{held}")
 
 
 _POINTS = 0.1
@@ -442,7 +440,7 @@ def _exported_times(opened: Opened, file: Path, elsewhere: Sequence[str]) -> dic
 @click.argument("part", default="")
 @click.option("--networks", is_flag=True, help="List what model.arch may name: networks of the zoo and of libraries.")
 @click.option("--full", is_flag=True, help="Every spec, also of folders with many.")
-@_explaining_errors
+@explaining_errors
 def list_(part: str, networks: bool, full: bool) -> None:
     """List the specs, all of them or those with PART in their name.
 
@@ -450,7 +448,7 @@ def list_(part: str, networks: bool, full: bool) -> None:
     Without PART a folder with many specs is one line.
     """
     known = [*names(), *library_names()] if networks else []
-    _say("\n".join(name for name in known if part in name) if networks else spec_tree(part, full))
+    say("\n".join(name for name in known if part in name) if networks else spec_tree(part, full))
 
 
 for each in (new, doctor, report, compare, sweep):
