@@ -20,7 +20,7 @@ TOP = [
     "pyproject.toml",
 ]  # fmt: skip
 FOLDERS = ["benchmarks", "docs", "examples", "specs", "tests"]
-FILES = {".md", ".png", ".py", ".c", ".toml", ".npz", ".css"}
+FILES = {".md", ".png", ".py", ".c", ".toml", ".npz", ".css", ".html", ".ipynb"}
 
 pytestmark = pytest.mark.slow
 
@@ -90,7 +90,7 @@ def test_it_is_the_wheel_that_runs(made):
 
 def test_specs_and_digits_come_with_it(made):
     python, _, _, folder = made
-    listed = run(python.with_name("qprune"), "list", folder=folder)
+    listed = run(python.with_name("qprune"), "list", "--full", folder=folder)
     assert "a75_w4a4" in listed
     assert len(listed.splitlines()) > 100
     found = run(python, "-c", "from qprune.spec import list_specs; print(len(list_specs()))", folder=folder)
@@ -107,6 +107,9 @@ WITHOUT = {
     "plots": ("matplotlib", "qprune.training.History({'loss': [1.0], 'step': [1]}).plot()"),
     "qonnx": ("onnx", "qprune.export(net, 'mine.onnx', example, dialect='qonnx')"),
     "openvino": ("openvino", "qprune.export(net, 'mine.onnx', example, also=['openvino'])"),
+    "report": ("jinja2", "qprune.fit(DIGITS, overwrite=True, verbose=0); qprune.report('digits/short')"),
+    "mlflow": ("mlflow", "qprune.fit(DIGITS, overwrite=True, overrides=['train.log=[\"mlflow\"]'])"),
+    "wandb": ("wandb", "qprune.fit(DIGITS, overwrite=True, overrides=['train.log=[\"wandb\"]'])"),
     "timm": ("timm", "qprune.build({'data': {'name': 'digits'}, 'model': {'arch': 'timm/resnet18'}, 'train': TRAIN})"),
 }
 
@@ -120,6 +123,7 @@ import sys
 sys.modules[{package!r}] = None
 import torch, qprune
 TRAIN = {{"length": 1, "batch": 8, "optimizer": {{"name": "sgd", "lr": 0.1}}}}
+DIGITS = {{"name": "digits/short", "data": {{"name": "digits"}}, "model": {{"arch": "resnet20"}}, "train": TRAIN}}
 net, example = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)), torch.rand(1, 3, 8, 8)
 try:
     {call}
