@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,14 +36,22 @@ class Stop(Callback):
 
 
 def records(folder: Path) -> Iterator[Any]:
-    """What is in the files of all runs below a folder."""
+    """What the logs hold, once all of them are closed: a process of W&B's own writes them, a moment later."""
+    files = sorted({file.resolve() for file in folder.rglob("*.wandb")})
+    for _ in range(100):
+        logs = [[parsed(content) for content in contents(file.read_bytes())] for file in files]
+        if all(any(record.WhichOneof("record_type") == "exit" for record in log) for log in logs):
+            break
+        time.sleep(0.2)
+    return (record for log in logs for record in log)
+
+
+def parsed(content: bytes) -> Any:
     from wandb.proto import wandb_internal_pb2
 
-    for file in sorted(folder.rglob("*.wandb")):
-        for content in contents(file.read_bytes()):
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(content)
-            yield record
+    record = wandb_internal_pb2.Record()
+    record.ParseFromString(content)
+    return record
 
 
 def contents(data: bytes, block: int = 2**15) -> Iterator[bytes]:
