@@ -287,3 +287,17 @@ def test_programs_drawn_by_chance_compute_the_same_without_memory() -> None:
         made = WithoutMemory(graph).run(x.clone())
         for one, other in zip(made, net(x.clone()), strict=True):
             torch.testing.assert_close(one, other, msg=f"seed {seed}")
+
+
+class Halves(nn.Module):
+    """Keeps the upper half of an image, rounded up."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :, : -(-x.shape[2] // 2)] * 2
+
+
+def test_a_negative_side_is_divided_downwards_as_in_python() -> None:
+    model = OnnxModel(write_network(Halves(), torch.zeros(2, 3, 8, 6)).model.SerializeToString())
+    for height in (8, 9, 11):
+        x = torch.randn(2, 3, height, 6)
+        torch.testing.assert_close(model(x), Halves()(x))
