@@ -93,8 +93,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "full_like": m.filled, "flatten": m.flattened, "view": m.viewed, "_unsafe_view": m.viewed, "expand": m.expanded,
     "permute": m.permuted, "transpose": m.transposed, "t": m.transposed, "unsqueeze": m.unsqueezed,
     "squeeze": m.squeezed, "constant_pad_nd": m.padded, "interpolate": m.resized,
-    **{f"reflection_pad{n}d": partial(m.padded, mode="reflect") for n in (1, 2, 3)},
-    **{f"replication_pad{n}d": partial(m.padded, mode="replicate") for n in (1, 2, 3)},
+    "pad": m.padded_as_told,
     "pixel_shuffle": m.shuffled, "native_channel_shuffle": m.channels_shuffled,
     **dict.fromkeys(("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout"), _dropped),
     **dict.fromkeys(

@@ -171,6 +171,13 @@ def padded(
     return low.moved("Pad", x, name, inputs, mode={"replicate": "edge", "circular": "wrap"}.get(mode, mode))
 
 
+def padded_as_told(
+    low: Lowering, name: str, shape: Shape, x: Value, pad: Sequence[Any], mode: str, value: float | None = None
+) -> Value:
+    """`F.pad`, whose arguments stand in another order than those of the operation."""
+    return padded(low, name, shape, x, pad, value or 0, mode=mode)
+
+
 def resized(
     low: Lowering, name: str, shape: Shape, value: Value, size: Any = None, scale_factor: Any = None,
     mode: str = "nearest", align_corners: bool | None = None, recompute_scale_factor: Any = None,

@@ -235,7 +235,7 @@ class _Run(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         get_current_meta()["custom"] = {"path": self.inside[-1] if self.inside else "", "line": _running_line()}
-        if func in WHOLE_FUNCTIONS:
+        if func in WHOLE_FUNCTIONS or (func is F.pad and _pads_with_what_is_there(*args, **(kwargs or {}))):
             return self._keep(func, func, func, args, kwargs or {})
         return func(*args, **(kwargs or {}))
 
@@ -272,6 +272,11 @@ class _Run(TorchFunctionMode):
         if not inspect.isfunction(target):  # one of torch's core, which has no signature
             return False
         return bool(inspect.signature(target).bind(*arguments, **options).arguments.get("inplace", False))
+
+
+def _pads_with_what_is_there(input: Tensor, pad: Any, mode: str = "constant", value: float | None = None) -> bool:
+    """Whether `F.pad` would be taken apart into copies of parts; with a constant it is one operation."""
+    return mode != "constant"
 
 
 def _running_line() -> tuple[str, int] | None:

@@ -65,7 +65,7 @@ _ATEN = """
     upsample_nearest3d upsample_trilinear3d var var_mean view where zeros zeros_like
 """
 _WHOLE = """
-    dropout dropout1d dropout2d dropout3d alpha_dropout interpolate linear scaled_dot_product_attention
+    dropout dropout1d dropout2d dropout3d alpha_dropout interpolate linear pad scaled_dot_product_attention
 """
 _ARITHMETIC = "add sub mul truediv floordiv mod neg pow getitem lt le gt ge eq ne and_ or_"
 _OF_SIZES = "sym_max sym_min sym_float sym_int sym_not sym_sqrt"

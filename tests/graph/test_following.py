@@ -301,3 +301,25 @@ def test_a_negative_side_is_divided_downwards_as_in_python() -> None:
     for height in (8, 9, 11):
         x = torch.randn(2, 3, height, 6)
         torch.testing.assert_close(model(x), Halves()(x))
+
+
+class Padded(nn.Module):
+    """Pads by a function, before a convolution."""
+
+    def __init__(self, mode: str) -> None:
+        super().__init__()
+        self.conv, self.mode = nn.Conv2d(3, 4, 3), mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (1, 1, 2, 1), mode=self.mode))
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect", "replicate", "circular"])
+@torch.no_grad()
+def test_padding_by_a_function_is_saved_and_exported_in_every_mode(mode: str, tmp_path: Path) -> None:
+    net, x, other = Padded(mode).eval(), torch.randn(2, 3, 9, 8), torch.randn(3, 3, 7, 11)
+    qprune.save(net, tmp_path / "net.pt", x)
+    qprune.export(net, tmp_path / "net.onnx", x)
+    opened, exported = qprune.load(tmp_path / "net.pt"), OnnxModel(tmp_path / "net.onnx")
+    assert torch.equal(opened(other), net(other))
+    torch.testing.assert_close(exported(other), net(other))
