@@ -232,7 +232,7 @@ def _near(problem: Problem, group: Group, present: Choice, radius: float) -> Ite
 
 
 def _filled(problem: Problem, point: dict[Group, Choice]) -> dict[Group, Choice]:
-    """Give back single channels, or steps of them, while there is room, where most harm goes for the share of a budget that they take."""
+    """Give back the fewest channels while there is room, where most harm goes for the share of a budget it takes."""
     while True:
         present = problem.costs(point)
         gains = {}
