@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from PIL import Image
 from torch import nn
 
-from qprune import api
+from qprune import api, cli_export
 from qprune.cli import main
 from qprune.costs import timing
 from qprune.data import load_data
@@ -481,7 +481,7 @@ def certified(trained, exported, error):
 
 
 def held(certificate, metric="accuracy", require=None, **facts):
-    return cli._check_certificate(certificate, metric, require, cli._allowed(require), **facts)
+    return cli_export._check_certificate(certificate, metric, require, cli_export._allowed(require), **facts)
 
 
 def test_files_that_differ_too_much_or_cannot_be_scored_are_refused():
