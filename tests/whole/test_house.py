@@ -18,11 +18,11 @@ PACKAGE = Path(str(qprune.__file__)).parent
 # A room may import from itself and from lower floors; on its own floor only from the rooms named here.
 FLOORS = {
     "errors": 0, "escaping": 0, "regular_files": 0, "functional": 0, "importances": 0,
-    "masking": 0, "numerics": 0, "per_path": 0, "readable": 0, "rounding": 0, "schedules": 0, "spelling": 0,
-    "tables": 0, "version": 0, "zoo": 0,
+    "masking": 0, "numerics": 0, "per_path": 0, "processor": 0, "readable": 0, "rounding": 0, "schedules": 0,
+    "spelling": 0, "tables": 0, "version": 0, "zoo": 0,
     "layers": 1, "spec": 1,
     "flow": 2, "declared": 2, "selection": 2, "assemble": 2, "dense": 2, "network_plan": 2, "data": 2, "tasks": 2,
-"plan_text": 2, "complete": 2, "coupling": 2, "exact": 2, "grouping": 2, "sequences": 2, "shrink": 2, "graph": 2,
+    "plan_text": 2, "complete": 2, "coupling": 2, "exact": 2, "grouping": 2, "sequences": 2, "shrink": 2, "graph": 2,
     "training": 3, "costs": 3, "figures": 3, "export": 3, "calibration": 3, "budget": 3, "run_record": 3, "pages": 3,
     "api": 4, "trained": 4, "searches": 4, "comparison": 4, "reports": 4, "sweeps": 4, "shell": 4,
     "starting": 4, "cli_compare": 5, "cli_export": 5, "cli_list": 5, "cli_search": 5, "cli_start": 5, "cli_train": 5,
