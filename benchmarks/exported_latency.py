@@ -10,7 +10,7 @@ For each network of the zoo, at the paper's input size:
   ONNX Runtime's own tool (static, QDQ, per channel).
 
 With --couple also `coupled`: as `exported`, but the masks agree where their channels meet (`couple = true`), so that
-nothing is gathered. Not for densenet121, where none meet.
+nothing is gathered.
 
 They take turns within one run, so that a drifting machine slows all of them alike. The last columns count the operators
 of the exported file that ONNX Runtime executed on integers, on real numbers, and between the two. With --profile a
@@ -43,8 +43,10 @@ OPERATORS = 8  # kinds that --profile shows
 PROFILE = ("network", "operator (reads)", "how many", "ms", "share")
 RATIOS = (("exported", "quarter"), ("eager", "exported"), ("dense", "exported"))
 COUPLED = (("coupled", "exported"), ("coupled", "quarter"))
-# nothing meets in sums there: what each layer adds to the concatenation is dropped where it is made, for all readers
-COUPLING = {
+# where nothing meets in sums: masks agree by themselves in the U-Net; in DenseNet what each layer adds to the
+# concatenation is dropped where it is made, for all readers
+COUPLING: dict[str, list[str]] = {
+    "unet": [],
     "densenet121": [
         'prune.0.sites=[{paths = ["stem", "*.conv2", "transition*.conv"], types = ["Conv2d"], at = "output"}, '
         '{paths = ["*.act2"], types = ["ReLU"], at = "output"}]'
