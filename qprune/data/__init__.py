@@ -6,8 +6,8 @@ from qprune.data.info import IGNORE, NAMED, DataInfo, usual_statistics
 from qprune.data.inputs import read_inputs
 from qprune.data.loaders import EpochSampler, eval_loader, train_loader
 from qprune.data.opening import with_download
-from qprune.data.pair_set import PairSet
 from qprune.data.painting import colour
+from qprune.data.pair_set import PairSet
 from qprune.data.presets import weights_of, with_presets
 from qprune.data.seeds import mix
 from qprune.data.splits import describe, load_data

@@ -86,7 +86,7 @@ class Augment:
 def stacked(drawn: Sequence[Sequence["Numbers"]]) -> list[Tensor]:
     """What each sample drew for each transform, as a tensor of all samples for each transform."""
     columns = zip(*drawn, strict=True)
-    return [torch.stack(c) if isinstance(c[0], Tensor) else torch.tensor(c) for c in columns]  # type: ignore[arg-type]
+    return [torch.stack(c) if isinstance(c[0], Tensor) else torch.tensor(c) for c in columns]
 
 
 def transformed(transforms: Sequence[Any], pictures: Sequence[Tensor]) -> tuple[Tensor, ...]:

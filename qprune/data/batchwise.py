@@ -54,9 +54,14 @@ class _Flip(Batchwise):
     """Some samples are mirrored."""
 
     dim: int
+    p: float  # rounded to float32, in which torchvision compares
 
     def draw(self, picture: Tensor) -> Numbers:
-        return (int(torch.rand(1).item() < np.float32(self.transform.p)),)  # torchvision compares in float32 too
+        return (int(torch.rand(1).item() < self.p),)
+
+    @classmethod
+    def along(cls, dim: int) -> Callable[[Any], "_Flip"]:
+        return lambda transform: cls(transform, dim, float(np.float32(transform.p)))
 
     def apply(self, pictures: Tensor, drawn: Tensor) -> Tensor:
         # torch.where takes seven times as long, a boolean index waits for the device
@@ -82,16 +87,31 @@ class _Window(Batchwise):
         height, width = self.size_after((pictures.shape[2], pictures.shape[3]))
         if any(self.padding):
             pictures = functional.pad(pictures, list(self.padding), **border)
-        return pictures.unfold(2, height, 1).unfold(3, width, 1)[_places(pictures), :, drawn[:, 0], drawn[:, 1]]
+        return (copied if pictures.device.type == "cpu" else indexed)(pictures, drawn, height, width)
 
     def size_after(self, size: Size) -> Size:
         return self.size or size
 
 
+def copied(pictures: Tensor, places: Tensor, height: int, width: int) -> Tensor:
+    """Windows of images (N, C, H, W) at ``places`` (N, 2), row and column: a copy for each, as a CPU likes it."""
+    pairs = zip(pictures.unbind(), places.tolist(), strict=True)
+    return torch.stack([picture[:, top : top + height, left : left + width] for picture, (top, left) in pairs])
+
+
+def indexed(pictures: Tensor, places: Tensor, height: int, width: int) -> Tensor:
+    """The same in one operation, which reads no place back from the device; on a CPU it copies byte by byte."""
+    return pictures.unfold(2, height, 1).unfold(3, width, 1)[_places(pictures), :, places[:, 0], places[:, 1]]
+
+
 class _Crop(_Window):
     def draw(self, picture: Tensor) -> Numbers:
-        drawn = self.transform.make_params([picture])
-        return drawn["top"], drawn["left"]
+        (height, width), (left, top, right, bottom) = self.size_after((0, 0)), self.padding
+        down, across = picture.shape[-2] + top + bottom - height, picture.shape[-1] + left + right - width
+        if down < 0 or across < 0:
+            self.transform.make_params([picture])  # says what is wrong
+        # what make_params draws, in a third of its time
+        return [int(torch.randint(0, room + 1, ())) if room else 0 for room in (down, across)]
 
     @classmethod
     def of(cls, transform: Any) -> "_Crop | None":
@@ -135,8 +155,8 @@ def _fill(fill: Any, kind: type) -> Any:
 
 
 _KINDS: dict[type, Callable[[Any], Batchwise | None]] = {
-    v2.RandomHorizontalFlip: lambda transform: _Flip(transform, -1),
-    v2.RandomVerticalFlip: lambda transform: _Flip(transform, -2),
+    v2.RandomHorizontalFlip: _Flip.along(-1),
+    v2.RandomVerticalFlip: _Flip.along(-2),
     v2.RandomCrop: _Crop.of,
     v2.RandomInvert: _Curve,
     v2.RandomPosterize: _Curve,

@@ -15,7 +15,8 @@ from qprune.data.augment import Augment
 from qprune.data.decode import Photos
 from qprune.data.seeds import AUGMENT, mix
 from qprune.data.source import Images
-from qprune.data.stored import Fetched, Key, StoredSet, begin, gather, split_keys, torch_state_kept
+from qprune.data.stored import Fetched, Key, StoredSet, begin, gather, size_of, split_keys, torch_state_kept
+
 
 @define(eq=False)
 class ImageSet(StoredSet):
@@ -25,8 +26,8 @@ class ImageSet(StoredSet):
     an item is drawn from a generator seeded by (seed, epoch, index) alone; torch's global generator is left as it was.
 
     Args:
-        images: uint8 (N, C, H, W); or files, decoded when indexed. `Photos` are augmented as they are stored, and brought
-            to the size of all afterwards: RandomResizedCrop so sees the whole photo, in its own resolution.
+        images: uint8 (N, C, H, W); or files, decoded when indexed. `Photos` are augmented as they are stored, and
+            brought to the size of all afterwards: RandomResizedCrop so sees the whole photo, in its own resolution.
         labels: int64 (N,).
         mean: per channel, of pixels in [0, 1].
         std: per channel.
@@ -51,7 +52,7 @@ class ImageSet(StoredSet):
     @property
     def in_memory(self) -> bool:
         """Whether the images are a tensor, or were decoded before."""
-        return isinstance(self.images, Tensor) or (isinstance(self.images, Photos) and bool(self.images.decoded))
+        return bool(self.images.decoded) if isinstance(self.images, Photos) else isinstance(self.images, Tensor)
 
     def fetch(self, keys: Sequence[Key]) -> Fetched:
         """The images of a batch and their labels, and what each drew."""
@@ -66,12 +67,16 @@ class ImageSet(StoredSet):
         else:
             images = self._read(indices)
             (side,) = begin(self.augment, ([(image,)] for image in images.unbind()), seeds)
-            images, drawn = gather(side, self.augment, images.shape[-2:], lambda image: image)
+            images, drawn = gather(side, self.augment, size_of(images), lambda image: image)
         return Fetched(images, labels, (drawn, ()))
 
     def _read(self, indices: list[int]) -> Tensor:
         # index_select takes a twentieth of the time of an index that is a list
-        return self.images.index_select(0, torch.tensor(indices)) if isinstance(self.images, Tensor) else self.images[indices]
+        return (
+            self.images.index_select(0, torch.tensor(indices))
+            if isinstance(self.images, Tensor)
+            else self.images[indices]
+        )
 
 
 @define(eq=False)

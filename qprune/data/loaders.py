@@ -185,8 +185,8 @@ def _loader(
     device: torch.device | str,
     sampler: Sampler[Any] | Sequence[int],
 ) -> DataLoader[Any]:
-    stored = isinstance(items, StoredSet)
-    workers = choose_workers(not stored or items.in_memory) if workers is None else workers
+    if workers is None:
+        workers = choose_workers(in_memory=items.in_memory if isinstance(items, StoredSet) else True)
     options: dict[str, Any] = {
         "batch_size": batch,
         "sampler": sampler,
@@ -197,7 +197,9 @@ def _loader(
         "worker_init_fn": heed_only_the_parent,
         "generator": torch.Generator(),  # else every pass would draw its workers' seed from the global generator
     }
-    return StoredLoader(items, device, **options) if stored else DataLoader(items, **options)
+    if isinstance(items, StoredSet):
+        return StoredLoader(items, device, **options)
+    return DataLoader(items, **options)
 
 
 class StoredLoader(DataLoader[Any]):
@@ -224,5 +226,5 @@ class _Fetching(Dataset[Fetched]):
         return self.items.fetch(keys)
 
 
-def _fetched(batch: Fetched) -> Fetched:
+def _fetched(batch: Any) -> Any:
     return batch

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from qprune.data.augment import Augment
 from qprune.data.palettes import Colour
+from qprune.data.pictures import Chosen
 from qprune.data.resizing import fit
 from qprune.data.seeds import AUGMENT, PARTNER, mix
 from qprune.data.source import Pictures
@@ -56,7 +57,7 @@ class PairSet(StoredSet):
     @property
     def in_memory(self) -> bool:
         """Whether the pictures were decoded before."""
-        return isinstance(self.inputs, list) and isinstance(self.targets, list)
+        return not isinstance(self.inputs, Chosen)
 
     def fetch(self, keys: Sequence[Key]) -> Fetched:
         """The pictures of a batch, and what each drew."""
@@ -64,11 +65,14 @@ class PairSet(StoredSet):
         partners = self._partners(epochs, indices)
         pairs = [(self.inputs[index], self.targets[partner]) for index, partner in zip(indices, partners, strict=True)]
         if self.augment is None or epochs is None:
-            return Fetched(*(torch.stack([self._fit(picture) for picture in side]) for side in zip(*pairs, strict=True)))
-        samples = ([(first,), (second,)] if self.unpaired else [(first, second)] for first, second in pairs)
+            inputs, targets = (
+                torch.stack([self._fit(picture) for picture in side]) for side in zip(*pairs, strict=True)
+            )
+            return Fetched(inputs, targets)
+        samples = ([(one,), (other,)] if self.unpaired else [(one, other)] for one, other in pairs)
         sides = begin(self.augment, samples, mix(AUGMENT, self.seed, epochs, indices).tolist())
-        inputs, targets = (gather(side, self.augment, self.size, self._fit) for side in sides)
-        return Fetched(inputs[0], targets[0], (inputs[1], targets[1]))
+        (inputs, first), (targets, second) = (gather(side, self.augment, self.size, self._fit) for side in sides)
+        return Fetched(inputs, targets, (first, second))
 
     def _partners(self, epochs: Sequence[int] | None, indices: Sequence[int]) -> Sequence[int]:
         if self.unpaired and epochs is not None:

@@ -115,10 +115,9 @@ class Finisher:
 
 def split_keys(keys: Sequence[Key]) -> tuple[list[int] | None, list[int]]:
     """Epochs (None for plain items) and indices of a batch of keys."""
-    if isinstance(keys[0], tuple):
-        epochs, indices = zip(*keys, strict=True)
-        return list(epochs), list(indices)
-    return None, [int(key) for key in keys]
+    pairs = [key if isinstance(key, tuple) else (None, int(key)) for key in keys]
+    epochs = [epoch for epoch, _ in pairs if epoch is not None]
+    return epochs or None, [index for _, index in pairs]
 
 
 def begin(
@@ -151,11 +150,17 @@ def gather(
     Those are applied here already, and nothing is left of what was drawn, where the pictures differ in size or come to
     ``size``, that of all, only by ``fit`` afterwards.
     """
-    sizes = {picture.shape[-2:] for picture, _ in side}
-    if len(sizes) == 1 and augment.size_after(tuple(sizes.pop())) == tuple(size):
+    sizes = {size_of(picture) for picture, _ in side}
+    if len(sizes) == 1 and augment.size_after(sizes.pop()) == size:
         pictures, drawn = zip(*side, strict=True)
         return torch.stack(pictures), stacked(drawn)
     return torch.stack([fit(augment.alone(*begun)) for begun in side]), ()
+
+
+def size_of(picture: Tensor) -> tuple[int, int]:
+    """(height, width)."""
+    height, width = picture.shape[-2:]
+    return height, width
 
 
 @contextmanager
