@@ -57,7 +57,7 @@ class ImageSet(StoredSet):
     def fetch(self, keys: Sequence[Key]) -> Fetched:
         """The images of a batch and their labels, and what each drew."""
         epochs, indices = split_keys(keys)
-        labels = self.labels[indices]
+        labels = self.labels.index_select(0, torch.tensor(indices))
         if self.augment is None or epochs is None:
             return Fetched(self._read(indices), labels)
         seeds = mix(AUGMENT, self.seed, epochs, indices).tolist()
