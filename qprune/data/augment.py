@@ -67,8 +67,11 @@ class Augment:
         return pictures, [transform.draw(pictures[0]) for transform in self.rest]
 
     def finish(self, pictures: Tensor, drawn: Sequence[Tensor]) -> Tensor:
-        """Images (N, C, H, W), or label maps (N, H, W), after the ``rest``, by numbers ``(N, ...)`` for each of it."""
-        for transform, numbers in zip(self.rest, drawn, strict=False):
+        """Images (N, C, H, W), or label maps (N, H, W), after the ``rest``, by numbers ``(N, ...)`` for each of it.
+
+        Without any numbers they stay as they are.
+        """
+        for transform, numbers in zip(self.rest if drawn else (), drawn, strict=True):
             pictures = transform.apply(pictures, numbers)
         return pictures
 

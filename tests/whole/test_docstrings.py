@@ -53,7 +53,7 @@ WITH_THINGS = {
     "qprune.data.inputs.read_inputs", "qprune.export.certificate_file.read_certificate", "qprune.reports.report",
     "qprune.run_record.RunRecord", "qprune.run_record.RunRecord.open", "qprune.run_record.find_runs",
     "qprune.training.samples.view_of",
-    "qprune.data.loaders.eval_loader", "qprune.data.loaders.train_loader", "qprune.data.photo_set.PhotoSet",
+    "qprune.data.loaders.eval_loader", "qprune.data.loaders.train_loader",
     "qprune.data.user_data.Splits",
     "qprune.data.user_data.wrap_data", "qprune.data.user_facts.class_names", "qprune.data.workers.LoaderWatch",
     "qprune.data.workers.explaining_lost_loaders", "qprune.exact.bias_grids", "qprune.exact.make_exact",
