@@ -1,17 +1,21 @@
-"""Augmentation: torchvision's v2 transforms by name, applied to one training image at a time."""
+"""Augmentation: torchvision's v2 transforms by name, of images and of what belongs to them."""
 
 import inspect
 import re
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Any
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
 
 import torch
-from attrs import frozen
+from attrs import field, frozen
 from torch import Tensor
 
 from qprune.errors import DataError
 from qprune.spelling import nearest
+
+if TYPE_CHECKING:  # imports torchvision
+    from qprune.data.batchwise import Batchwise, Numbers
 
 # Containers, which a table cannot hold; batch transforms; conversions, which are done anyway; what needs boxes.
 _UNFIT = """
@@ -31,15 +35,73 @@ _PYTHON = re.compile(
 
 @frozen(eq=False)
 class Augment:
-    """Transforms applied one after the other to a uint8 image (C, H, W), drawing from torch's global generator."""
+    """Transforms of pictures of bytes, drawn once for all that are given together, from torch's global generator.
+
+    Labels are never interpolated, and padded with void. The last transforms may be such that take whole batches; those
+    before them are given the pictures of one sample at a time. Both ways give the same pictures.
+    """
 
     transforms: tuple[Any, ...]
+    rest: tuple["Batchwise", ...] = field(init=False)  # the last ones, which take whole batches
+    first: tuple[Any, ...] = field(init=False)  # those before them
 
-    def __call__(self, image: Tensor) -> Tensor:
-        """Augment one image."""
-        for transform in self.transforms:
-            image = transform(image)
-        return image
+    @rest.default
+    def _find_rest(self) -> tuple["Batchwise", ...]:
+        from qprune.data.batchwise import batchwise
+
+        found = takewhile(lambda each: each is not None, map(batchwise, reversed(self.transforms)))
+        return tuple(each for each in found if each)[::-1]
+
+    @first.default
+    def _find_first(self) -> tuple[Any, ...]:
+        return self.transforms[: len(self.transforms) - len(self.rest)]
+
+    def __call__(self, *pictures: Tensor) -> tuple[Tensor, ...]:
+        """Augment the images (C, H, W) and label maps (H, W) of one sample alike."""
+        pictures, drawn = self.begin(*pictures)
+        return tuple(self.alone(picture, drawn) for picture in pictures)
+
+    def begin(self, *pictures: Tensor) -> tuple[tuple[Tensor, ...], list["Numbers"]]:
+        """The pictures of one sample after the ``first`` transforms, and the numbers that it draws for the ``rest``."""
+        pictures = transformed(self.first, pictures)
+        return pictures, [transform.draw(pictures[0]) for transform in self.rest]
+
+    def finish(self, pictures: Tensor, drawn: Sequence[Tensor]) -> Tensor:
+        """Images (N, C, H, W), or label maps (N, H, W), after the ``rest``, by numbers ``(N, ...)`` for each of it.
+
+        Without any numbers they stay as they are.
+        """
+        for transform, numbers in zip(self.rest if drawn else (), drawn, strict=True):
+            pictures = transform.apply(pictures, numbers)
+        return pictures
+
+    def alone(self, picture: Tensor, drawn: Sequence["Numbers"]) -> Tensor:
+        """One picture after the ``rest``, by the numbers that `begin` drew."""
+        return self.finish(picture.unsqueeze(0), stacked([drawn]))[0]
+
+    def size_after(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) that the ``rest`` makes of pictures of a size."""
+        for transform in self.rest:
+            size = transform.size_after(size)
+        return size
+
+
+def stacked(drawn: Sequence[Sequence["Numbers"]]) -> list[Tensor]:
+    """What each sample drew for each transform, as a tensor of all samples for each transform."""
+    columns = zip(*drawn, strict=True)
+    return [torch.stack(c) if isinstance(c[0], Tensor) else torch.tensor(c) for c in columns]
+
+
+def transformed(transforms: Sequence[Any], pictures: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The images and label maps of one sample after transforms of torchvision."""
+    from torchvision import tv_tensors
+
+    if not transforms:
+        return tuple(pictures)
+    typed: list[Any] = [tv_tensors.Mask(p) if p.ndim == 2 else tv_tensors.Image(p) for p in pictures]
+    for transform in transforms:
+        typed = [transform(*typed)] if len(typed) == 1 else transform(*typed)
+    return tuple(picture.as_subclass(Tensor) for picture in typed)
 
 
 def build_augment(

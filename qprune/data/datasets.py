@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,21 +12,22 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from qprune.data.augment import Augment
+from qprune.data.decode import Photos
 from qprune.data.seeds import AUGMENT, mix
 from qprune.data.source import Images
-
-Key: TypeAlias = int | tuple[int, int]
+from qprune.data.stored import Fetched, Key, StoredSet, begin, gather, size_of, split_keys, torch_state_kept
 
 
 @define(eq=False)
-class ImageSet(Dataset[tuple[Tensor, int]]):
+class ImageSet(StoredSet):
     """Images and labels; augmented where the key is a pair (epoch, index), plain where it is an index.
 
     An item is ``(image, label)``: float32 (C, H, W), ``(pixel / 255 - mean) / std``, and an int. The augmentation of
     an item is drawn from a generator seeded by (seed, epoch, index) alone; torch's global generator is left as it was.
 
     Args:
-        images: uint8 (N, C, H, W), or files that are decoded when indexed.
+        images: uint8 (N, C, H, W); or files, decoded when indexed. `Photos` are augmented as they are stored, and
+            brought to the size of all afterwards: RandomResizedCrop so sees the whole photo, in its own resolution.
         labels: int64 (N,).
         mean: per channel, of pixels in [0, 1].
         std: per channel.
@@ -48,33 +49,34 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, int]:
-        return self.__getitems__([key])[0]
+    @property
+    def in_memory(self) -> bool:
+        """Whether the images are a tensor, or were decoded before."""
+        return bool(self.images.decoded) if isinstance(self.images, Photos) else isinstance(self.images, Tensor)
 
-    def __getitems__(self, keys: Sequence[Key]) -> list[tuple[Tensor, int]]:
-        # DataLoader hands over a whole batch: one lookup, one normalization, and still a list for any collate.
-        pairs = [key if isinstance(key, tuple) else (None, int(key)) for key in keys]
-        indices = [index for _, index in pairs]
-        images = self.images[indices]
-        if self.augment is not None:
-            self._augment(images, pairs)
-        return list(zip(normalized(images, self.mean, self.std).unbind(), self.labels[indices].tolist(), strict=True))
-
-    def _augment(self, images: Tensor, pairs: Sequence[tuple[int | None, int]]) -> None:
-        assert self.augment is not None
-        epochs, indices = zip(*((epoch or 0, index) for epoch, index in pairs), strict=True)
+    def fetch(self, keys: Sequence[Key]) -> Fetched:
+        """The images of a batch and their labels, and what each drew."""
+        epochs, indices = split_keys(keys)
+        labels = self.labels.index_select(0, torch.tensor(indices))
+        if self.augment is None or epochs is None:
+            return Fetched(self._read(indices), labels)
         seeds = mix(AUGMENT, self.seed, epochs, indices).tolist()
-        with torch_state_kept():
-            for place, (epoch, _) in enumerate(pairs):
-                if epoch is not None:
-                    torch.default_generator.manual_seed(seeds[place])
-                    images[place] = self.augment(images[place])
+        if isinstance(self.images, Photos):
+            (side,) = begin(self.augment, ([(self.images.stored(index),)] for index in indices), seeds)
+            images, drawn = gather(side, self.augment, self.images.frame.size, self.images.fitted)
+        else:
+            images = self._read(indices)
+            (side,) = begin(self.augment, ([(image,)] for image in images.unbind()), seeds)
+            images, drawn = gather(side, self.augment, size_of(images), lambda image: image)
+        return Fetched(images, labels, (drawn, ()))
 
-
-def normalized(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Images ``(..., C, H, W)`` of bytes as a network reads them: ``(pixel / 255 - mean) / std``."""
-    shift, scale = (torch.tensor(numbers).view(-1, 1, 1) for numbers in (mean, std))
-    return pixels.float().div_(255).sub_(shift).div_(scale)
+    def _read(self, indices: list[int]) -> Tensor:
+        # index_select takes a twentieth of the time of an index that is a list
+        return (
+            self.images.index_select(0, torch.tensor(indices))
+            if isinstance(self.images, Tensor)
+            else self.images[indices]
+        )
 
 
 @define(eq=False)
@@ -108,17 +110,6 @@ class SeededSet(Dataset[Any]):
             random.seed(seed)
             np.random.seed(seed % 2**32)  # all that it takes
             return self.dataset[index]
-
-
-@contextmanager
-def torch_state_kept() -> Iterator[None]:
-    """Give the global generator its state back on leaving."""
-    # torch.manual_seed and fork_rng also visit every accelerator, which takes 80 times as long; pixels are on the CPU.
-    state = torch.default_generator.get_state()
-    try:
-        yield
-    finally:
-        torch.default_generator.set_state(state)
 
 
 @contextmanager

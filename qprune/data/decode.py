@@ -129,20 +129,21 @@ class ImageFiles:
 
 @frozen(eq=False)
 class Photos:
-    """Image files of any size, decoded when indexed: as they are stored, and in the size of all."""
+    """Image files of any size: as they are stored, and in the size of all."""
 
     paths: Sequence[Path]
     frame: Frame
+    decoded: Sequence[Tensor] = ()  # all of them as they are stored, where they were decoded before
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, indices: list[int]) -> Tensor:
-        return torch.stack([_channels_first(read_image(self.paths[index], self.frame)) for index in indices])
+        return torch.stack([self.fitted(self.stored(index)) for index in indices])
 
     def stored(self, index: int) -> Tensor:
         """One image as it is stored: uint8 (3, H, W)."""
-        return _channels_first(read_image(self.paths[index]))
+        return self.decoded[index] if self.decoded else _channels_first(read_image(self.paths[index]))
 
     def fitted(self, image: Tensor) -> Tensor:
         """An image in the size of all, after it was augmented."""

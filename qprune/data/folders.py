@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,8 @@ def folder_source(root: Path, spec: DataSpec = _PLAIN) -> Source:
 
     def photos(split: str, indices: np.ndarray) -> Photos:
         assert frame is not None
-        return Photos(paths(split, indices), frame)
+        files = Photos(paths(split, indices), frame)
+        return evolve(files, decoded=[files.stored(i) for i in range(len(files))]) if _fits(files.paths) else files
 
     labels = {name: split.labels for name, split in splits.items()}
     source = Source(classes=classes, shape=(3, height, width), labels=labels, read=read)
@@ -118,3 +120,9 @@ def _read(paths: Sequence[Path], height: int, width: int, frame: Frame | None) -
         for path in paths:
             check_size(path, read_size(path), (height, width))
     return ImageFiles(paths, height, width, frame)
+
+
+def _fits(paths: Sequence[Path]) -> bool:
+    """Whether images as they are stored stay below the limit; of a set that does not, few headers are read."""
+    taken = accumulate(3 * height * width for height, width in map(read_size, paths))
+    return all(taken_so_far < MEMORY_LIMIT for taken_so_far in taken)

@@ -5,38 +5,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from attrs import frozen
 from torch import Tensor
 
-from qprune.data.augment import build_transform, find_transform, reason
+from qprune.data.augment import Augment, build_transform, find_transform, reason, transformed
 from qprune.data.info import IGNORE
 from qprune.errors import DataError
 
 
-@frozen(eq=False)
-class JointAugment:
-    """Transforms that are drawn once for all pictures given; labels are never interpolated, and padded with void."""
-
-    transforms: tuple[Any, ...]
-
-    def __call__(self, *pictures: Tensor) -> tuple[Tensor, ...]:
-        """Augment uint8 images (3, H, W) and label maps (H, W) alike."""
-        typed = _typed(pictures)
-        for transform in self.transforms:
-            typed = [transform(*typed)] if len(typed) == 1 else transform(*typed)
-        return tuple(picture.as_subclass(Tensor) for picture in typed)
-
-
 def build_joint_augment(
     tables: Sequence[Mapping[str, Any]], together: Sequence[Sequence[Tensor]], fixed: bool = True
-) -> JointAugment | None:
+) -> Augment | None:
     """Make the transforms of ``data.augment`` for pairs, and try them on blank pictures."""
     if not tables:
         return None
     transforms = tuple(_build(table, f"data.augment[{i}]") for i, table in enumerate(tables))
     for pictures in together:
         _try(transforms, pictures, fixed)
-    return JointAugment(transforms)
+    return Augment(transforms)
 
 
 def _build(table: Mapping[str, Any], path: str) -> Any:
@@ -46,12 +31,6 @@ def _build(table: Mapping[str, Any], path: str) -> Any:
     if fill is not None:
         table = {**table, "fill": {tv_tensors.Image: table.get("fill", fill.default), tv_tensors.Mask: IGNORE}}
     return build_transform(table, path)
-
-
-def _typed(pictures: Sequence[Tensor]) -> list[Any]:
-    from torchvision import tv_tensors
-
-    return [tv_tensors.Mask(p) if p.ndim == 2 else tv_tensors.Image(p) for p in pictures]
 
 
 def _try(transforms: Sequence[Any], pictures: Sequence[Tensor], fixed: bool) -> None:
@@ -71,7 +50,7 @@ def _try(transforms: Sequence[Any], pictures: Sequence[Tensor], fixed: bool) -> 
 def _tried(transform: Any, pictures: tuple[Tensor, ...], path: str) -> tuple[Tensor, ...]:
     name, shapes = type(transform).__name__, " and ".join(str(tuple(p.shape)) for p in pictures)
     try:
-        made = JointAugment((transform,))(*pictures)
+        made = transformed((transform,), pictures)
     except Exception as error:  # whatever torchvision meets first: a crop that is too large, labels it cannot take
         raise DataError(f"{path}: {name} fails on pictures of shape {shapes}: {reason(error)}") from error
     for before, after in zip(pictures, made, strict=True):

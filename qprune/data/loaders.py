@@ -1,16 +1,16 @@
 """Loaders: the order of training samples is a function of (seed, epoch), whatever the number of workers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from attrs import define
-from torch.utils.data import DataLoader, Dataset, Sampler, Subset
+from attrs import define, frozen
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from qprune.data.datasets import ImageSet, SeededSet
-from qprune.data.pair_set import PairSet
+from qprune.data.datasets import SeededSet
 from qprune.data.seeds import ORDER, permutation
-from qprune.data.workers import heed_only_the_parent
+from qprune.data.stored import Fetched, Key, StoredSet
+from qprune.data.workers import choose_workers, heed_only_the_parent
 from qprune.errors import DataError
 
 Shard = tuple[int, int]  # the number of this process, and how many share the samples
@@ -105,7 +105,7 @@ def train_loader(
     *,
     batch: int,
     seed: int = 0,
-    workers: int = 0,
+    workers: int | None = None,
     prefetch: int = 2,
     device: torch.device | str = "cpu",
     shard: Shard = WHOLE,
@@ -120,9 +120,11 @@ def train_loader(
         dataset: map-style, or a loader of your own.
         batch: samples per batch, of all processes together.
         seed: seeds the order, and the items of foreign datasets.
-        workers: worker processes, kept from epoch to epoch; 0 loads in this process.
+        workers: worker processes, kept from epoch to epoch; 0 loads in this process. By default as many as
+            `choose_workers` says.
         prefetch: batches that each worker keeps ready.
-        device: where batches will go; memory is pinned for cuda.
+        device: where batches will go; memory is pinned for cuda. An `ImageSet` or `PairSet` is augmented and normalized
+            there, and its batches are there.
         shard: the number of this process, and how many share the samples; a loader of your own has to know by itself.
 
     Raises:
@@ -144,7 +146,7 @@ def eval_loader(
     dataset: Dataset[Any] | DataLoader[Any],
     *,
     batch: int,
-    workers: int = 0,
+    workers: int | None = None,
     prefetch: int = 2,
     device: torch.device | str = "cpu",
     shard: Shard = WHOLE,
@@ -156,9 +158,9 @@ def eval_loader(
     Args:
         dataset: map-style, or a loader of your own.
         batch: samples per batch; the short last one is kept.
-        workers: worker processes; 0 loads in this process.
+        workers: as for `train_loader`.
         prefetch: batches that each worker keeps ready.
-        device: where batches will go; memory is pinned for cuda.
+        device: as for `train_loader`.
         shard: as for `train_loader`; every sample goes to one process.
 
     Example:
@@ -168,30 +170,61 @@ def eval_loader(
     if isinstance(dataset, DataLoader):
         return dataset
     items = _seeded(dataset)
-    part = items if shard == WHOLE else Subset(items, range(shard[0], len(items), shard[1]))
-    return _loader(part, batch, workers, prefetch, device, None)
+    return _loader(items, batch, workers, prefetch, device, range(shard[0], len(items), shard[1]))
 
 
-def _seeded(dataset: Dataset[Any], seed: int = 0) -> ImageSet | PairSet | SeededSet:
-    return dataset if isinstance(dataset, ImageSet | PairSet | SeededSet) else SeededSet(dataset, seed)
+def _seeded(dataset: Dataset[Any], seed: int = 0) -> StoredSet | SeededSet:
+    return dataset if isinstance(dataset, StoredSet | SeededSet) else SeededSet(dataset, seed)
 
 
 def _loader(
-    dataset: Dataset[Any],
+    items: StoredSet | SeededSet,
     batch: int,
-    workers: int,
+    workers: int | None,
     prefetch: int,
     device: torch.device | str,
-    sampler: Sampler[Any] | None,
+    sampler: Sampler[Any] | Sequence[int],
 ) -> DataLoader[Any]:
-    return DataLoader(
-        dataset,
-        batch_size=batch,
-        sampler=sampler,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        prefetch_factor=prefetch if workers else None,
-        pin_memory=torch.device(device).type == "cuda",
-        worker_init_fn=heed_only_the_parent,
-        generator=torch.Generator(),  # else every pass would draw its workers' seed from the global generator
-    )
+    if workers is None:
+        workers = choose_workers(in_memory=items.in_memory if isinstance(items, StoredSet) else True)
+    options: dict[str, Any] = {
+        "batch_size": batch,
+        "sampler": sampler,
+        "num_workers": workers,
+        "persistent_workers": workers > 0,
+        "prefetch_factor": prefetch if workers else None,
+        "pin_memory": torch.device(device).type == "cuda",
+        "worker_init_fn": heed_only_the_parent,
+        "generator": torch.Generator(),  # else every pass would draw its workers' seed from the global generator
+    }
+    if isinstance(items, StoredSet):
+        return StoredLoader(items, device, **options)
+    return DataLoader(items, **options)
+
+
+class StoredLoader(DataLoader[Any]):
+    """Fetches bytes, in processes of its own if it has some, and finishes each batch in this one, on a device."""
+
+    def __init__(self, items: StoredSet, device: torch.device | str, **options: Any) -> None:
+        super().__init__(_Fetching(items), collate_fn=_fetched, **options)
+        self.items, self.device = items, device
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names its own iterators
+        return map(self.items.finisher(self.device), super().__iter__())
+
+
+@frozen(eq=False)
+class _Fetching(Dataset[Fetched]):
+    """What a loader's process does of a dataset."""
+
+    items: StoredSet
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitems__(self, keys: Sequence[Key]) -> Fetched:
+        return self.items.fetch(keys)
+
+
+def _fetched(batch: Any) -> Any:
+    return batch

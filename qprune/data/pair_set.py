@@ -5,19 +5,18 @@ from collections.abc import Sequence
 import torch
 from attrs import define
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from qprune.data.datasets import Key, normalized, torch_state_kept
-from qprune.data.info import IGNORE
-from qprune.data.joint import JointAugment
+from qprune.data.augment import Augment
 from qprune.data.palettes import Colour
+from qprune.data.pictures import Chosen
 from qprune.data.resizing import fit
 from qprune.data.seeds import AUGMENT, PARTNER, mix
 from qprune.data.source import Pictures
+from qprune.data.stored import Fetched, Key, StoredSet, begin, gather, split_keys
 
 
 @define(eq=False)
-class PairSet(Dataset[tuple[Tensor, Tensor]]):
+class PairSet(StoredSet):
     """Pairs of pictures; augmented where the key is a pair (epoch, index), plain where it is an index.
 
     An item is ``(input, target)``. Images become float32 (3, H, W), ``(pixel / 255 - mean) / std``; label maps become
@@ -48,54 +47,37 @@ class PairSet(Dataset[tuple[Tensor, Tensor]]):
     mean: Sequence[float]
     std: Sequence[float]
     palette: Sequence[Colour] = ()
-    augment: JointAugment | None = None
+    augment: Augment | None = None
     seed: int = 0
     unpaired: bool = False
 
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, Tensor]:
-        if isinstance(key, tuple):
-            first, second = self._augmented(*key)
-        else:
-            first, second = self.inputs[int(key)], self.targets[int(key) % len(self.targets)]
-        return self._finish(first), self._finish(second)
+    @property
+    def in_memory(self) -> bool:
+        """Whether the pictures were decoded before."""
+        return not isinstance(self.inputs, Chosen)
 
-    def _augmented(self, epoch: int, index: int) -> tuple[Tensor, ...]:
-        partner = index
-        if self.unpaired:
-            partner = int(mix(PARTNER, self.seed, epoch, index)[0]) % len(self.targets)
-        pair = self.inputs[index], self.targets[partner]
-        if self.augment is None:
-            return pair
-        with torch_state_kept():
-            torch.default_generator.manual_seed(int(mix(AUGMENT, self.seed, epoch, index)[0]))
-            return self.augment(pair[0]) + self.augment(pair[1]) if self.unpaired else self.augment(*pair)
+    def fetch(self, keys: Sequence[Key]) -> Fetched:
+        """The pictures of a batch, and what each drew."""
+        epochs, indices = split_keys(keys)
+        partners = self._partners(epochs, indices)
+        pairs = [(self.inputs[index], self.targets[partner]) for index, partner in zip(indices, partners, strict=True)]
+        if self.augment is None or epochs is None:
+            inputs, targets = (
+                torch.stack([self._fit(picture) for picture in side]) for side in zip(*pairs, strict=True)
+            )
+            return Fetched(inputs, targets)
+        samples = ([(one,), (other,)] if self.unpaired else [(one, other)] for one, other in pairs)
+        sides = begin(self.augment, samples, mix(AUGMENT, self.seed, epochs, indices).tolist())
+        (inputs, first), (targets, second) = (gather(side, self.augment, self.size, self._fit) for side in sides)
+        return Fetched(inputs, targets, (first, second))
 
-    def _finish(self, picture: Tensor) -> Tensor:
-        picture = fit(picture, self.size)
-        if picture.ndim == 2:
-            if not self.palette:
-                return picture.long()
-            picture = colour(picture, self.palette)
-        return normalized(picture, self.mean, self.std)
+    def _partners(self, epochs: Sequence[int] | None, indices: Sequence[int]) -> Sequence[int]:
+        if self.unpaired and epochs is not None:
+            return [number % len(self.targets) for number in mix(PARTNER, self.seed, epochs, indices).tolist()]
+        return [index % len(self.targets) for index in indices]
 
-
-def colour(labels: Tensor, palette: Sequence[Colour]) -> Tensor:
-    """Paint a label map in the colours of its classes, void black.
-
-    Args:
-        labels: whole numbers, (H, W) or (N, H, W); void is 255.
-        palette: one (red, green, blue) per class.
-
-    Returns:
-        uint8, (3, H, W) or (N, 3, H, W).
-
-    Example:
-        >>> colour(torch.tensor([[1, 255]]), [(1, 2, 3), (4, 5, 6)])[:, 0, 0].tolist()
-        [4, 5, 6]
-    """
-    table = torch.zeros(IGNORE + 1, 3, dtype=torch.uint8, device=labels.device)
-    table[: len(palette)] = torch.tensor(palette, dtype=torch.uint8)
-    return table[labels.long()].movedim(-1, -3).contiguous()
+    def _fit(self, picture: Tensor) -> Tensor:
+        return fit(picture, self.size)

@@ -10,7 +10,6 @@ from qprune.data.info import NAMED, DataInfo, usual_statistics
 from qprune.data.opening import is_paired, open_folder, open_named
 from qprune.data.pairs import describe_pairs, load_pairs
 from qprune.data.partition import as_used, pick
-from qprune.data.photo_set import PhotoSet
 from qprune.data.resizing import fit
 from qprune.data.seeds import SPLIT, stratified_order
 from qprune.data.source import Source
@@ -65,7 +64,7 @@ def load_data(spec: DataSpec, seed: int = 0) -> Splits:
         split, indices = picked[part]
         labels = torch.from_numpy(source.labels[split][indices])
         if source.photos is not None and options.get("augment") is not None:
-            return PhotoSet(source.photos(split, indices), labels, info.mean, info.std, **options)
+            return ImageSet(source.photos(split, indices), labels, info.mean, info.std, **options)
         images = source.read(split, indices)
         if isinstance(images, torch.Tensor):  # files are resized as they are decoded
             images = fit(images, info.shape[1:])

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from qprune.data.datasets import SeededSet, torch_state_kept
+from qprune.data.datasets import SeededSet
 from qprune.data.info import IGNORE
+from qprune.data.stored import torch_state_kept
 from qprune.errors import DataError
 
 

@@ -1,5 +1,6 @@
 """Loader processes: how they handle SIGTERM, and the error that a training raises when one is killed."""
 
+import multiprocessing
 import os
 import re
 import signal
@@ -146,6 +147,27 @@ class LoaderWatch:
             self._before(signal.SIGCHLD, None)
         finally:
             self._telling = False
+
+
+def choose_workers(in_memory: bool) -> int:
+    """How many processes load data, where nobody says: none for data in memory, for files one fewer than cores.
+
+    At most 8, and of the processes of one training (torchrun) each counts its share of the machine's cores. None where
+    the system starts processes anew (macOS, Windows), since a script must be written for that.
+
+    Args:
+        in_memory: whether nothing is decoded when items are asked for.
+
+    Example:
+        >>> choose_workers(in_memory=True)
+        0
+    """
+    begins = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+    if in_memory or begins != "fork":
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    sharing = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(0, min(cores // (int(sharing) if sharing.isdecimal() and int(sharing) else 1) - 1, 8))
 
 
 def heed_only_the_parent(worker: int) -> None:

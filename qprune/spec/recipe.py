@@ -116,7 +116,8 @@ class DataSpec:
         validation: share of the training images kept for choosing the best epoch, in [0, 1); 0 keeps none. Not used
             where the data set has a validation split of its own.
         train_images: use only this many training images, drawn evenly from the classes; by default all.
-        workers: processes that load images; 0 loads in the training process.
+        workers: processes that load images; 0 loads in the training process. By default 0 where images are in memory,
+            and for files that are decoded as they are used one fewer than there are cores, at most 8.
         prefetch: batches that each of them keeps ready.
         download: fetch a named data set that is not there yet.
 
@@ -137,7 +138,7 @@ class DataSpec:
     std: tuple[float, ...] | None = field(default=None, converter=as_float, validator=_STDS)
     validation: float = field(default=0.1, converter=as_float, validator=SHARE)
     train_images: int | None = field(default=None, validator=validators.optional(whole(1)))
-    workers: int = field(default=0, validator=whole(0))
+    workers: int | None = field(default=None, validator=validators.optional(whole(0)))
     download: bool = field(default=False, validator=SWITCH)
     translate: str | None = field(default=None, validator=validators.optional(one_of("AtoB", "BtoA")))
     unpaired: bool = field(default=False, validator=SWITCH)

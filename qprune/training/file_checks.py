@@ -146,9 +146,9 @@ def batch_of(spec: Spec, shape: Sequence[int]) -> int:
     return min(spec.train.batch, BATCH, max(1, BATCH_VALUES // max(1, prod(shape))))
 
 
-def workers_of(spec: Spec) -> int:
+def workers_of(spec: Spec) -> int | None:
     """Processes that a file may have images loaded by: its ``data.workers``, at most one for each core."""
-    return min(spec.data.workers, os.cpu_count() or 1)
+    return None if spec.data.workers is None else min(spec.data.workers, os.cpu_count() or 1)
 
 
 def without_download(data: DataSpec) -> DataSpec:

@@ -23,7 +23,7 @@ def test_transforms_apply_in_their_order():
         [{"name": "RandomInvert", "p": 1.0}, {"name": "Pad", "padding": 0}, {**FLIP, "p": 1}], (1, 2, 3)
     )
     image = torch.tensor([[[1, 2, 3], [4, 5, 6]]], dtype=torch.uint8)
-    assert torch.equal(augment(image), 255 - image.flip(-1))
+    assert torch.equal(augment(image)[0], 255 - image.flip(-1))
 
 
 def test_enums_are_given_by_value():
@@ -38,7 +38,7 @@ def test_enums_are_given_by_value():
 
 def test_our_own_transforms_take_single_images_too():
     augment = build_augment([{"name": "RandomTranslate", "pixels": [2, 1]}, {"name": "RandomGamma", "gamma": [1, 1.5]}])
-    assert augment(torch.full((3, 32, 32), 255, dtype=torch.uint8)).tolist() == [[[255] * 32] * 32] * 3
+    assert augment(torch.full((3, 32, 32), 255, dtype=torch.uint8))[0].tolist() == [[[255] * 32] * 32] * 3
 
 
 def test_building_leaves_the_global_generator_alone():
@@ -132,7 +132,7 @@ def test_conversions_batch_transforms_and_containers_are_refused(name):
 
 def test_of_images_as_they_are_stored_only_channels_must_stay():
     crop = {"name": "RandomResizedCrop", "size": 4}
-    made = build_augment([crop, FLIP], (3, 5, 7), fixed=False)(torch.zeros(3, 9, 6, dtype=torch.uint8))
+    (made,) = build_augment([crop, FLIP], (3, 5, 7), fixed=False)(torch.zeros(3, 9, 6, dtype=torch.uint8))
     assert made.shape == (3, 4, 4)
     with pytest.raises(DataError) as caught:
         build_augment([crop, {"name": "Grayscale"}], (3, 5, 7), fixed=False)

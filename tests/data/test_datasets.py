@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from qprune.data import ImageSet, SeededSet, build_augment
+from qprune.data.augment import Augment
 
 MEAN, STD = (0.1, 0.5, 0.7), (0.2, 0.3, 0.9)
 TABLES = [{"name": "RandomCrop", "size": [5, 7], "padding": 2}, {"name": "RandomHorizontalFlip"}]
@@ -71,11 +72,10 @@ def test_augmentation_leaves_the_global_generators_alone():
 
 
 def test_the_generator_is_restored_where_a_transform_fails():
-    class Broken:
-        def __call__(self, image):
-            raise RuntimeError("broken")
+    def broken(image):
+        raise RuntimeError("broken")
 
-    data = ImageSet(pixels(), torch.zeros(11, dtype=torch.int64), MEAN, STD, augment=Broken())
+    data = ImageSet(pixels(), torch.zeros(11, dtype=torch.int64), MEAN, STD, augment=Augment((broken,)))
     state = torch.get_rng_state()
     with pytest.raises(RuntimeError, match="broken"):
         data[(0, 0)]

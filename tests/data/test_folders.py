@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from qprune.data import describe, folders, load_data, train_loader
+from qprune.data import describe, eval_loader, folders, load_data, loaders, train_loader
 from qprune.data.decode import ImageFiles
 from qprune.errors import DataError
 from qprune.spec import DataSpec
@@ -221,3 +221,41 @@ def test_files_that_are_no_images_are_counted_in_the_log(root, caplog):
 
 def test_statistics_need_one_number_per_channel(root):
     assert message(root, mean=(0.5,), std=(0.5,)) == ("data.mean must have one number per channel, 3; received [0.5].")
+
+
+def test_photos_of_a_small_set_are_decoded_once_and_kept(root, monkeypatch):
+    """32 x 7 of 10 images: 3 x 32 x 7 bytes each."""
+    for number, path in enumerate(sorted(root.glob("*/*/*.png"))):
+        write(path, number, (32, 7))
+    options = {"size": 4, "resize": 5, "augment": [{"name": "RandomResizedCrop", "size": 4}]}
+    kept = load_data(spec(root, **options)).train
+    monkeypatch.setattr(folders, "MEMORY_LIMIT", 10 * 3 * 32 * 7)
+    asked = load_data(spec(root, **options)).train
+    assert (kept.in_memory, asked.in_memory) == (True, False)
+    keys = [*range(10), *((1, index) for index in range(10))]
+    expected = [kept[key][0] for key in keys]
+    for key, image in zip(keys, expected, strict=True):
+        assert torch.equal(asked[key][0], image)
+    for path in root.glob("train/*/*.png"):
+        path.unlink()
+    assert all(torch.equal(kept[key][0], image) for key, image in zip(keys, expected, strict=True))
+
+
+def test_of_a_large_set_few_headers_are_read(root, monkeypatch):
+    read, really = [], folders.read_size
+    monkeypatch.setattr(folders, "read_size", lambda path: read.append(path) or really(path))
+    monkeypatch.setattr(folders, "MEMORY_LIMIT", 2 * 3 * 5 * 7)
+    augment = [{"name": "RandomResizedCrop", "size": 4}]
+    assert not load_data(spec(root, size=4, resize=5, augment=augment)).train.in_memory
+    assert len([path for path in read if "train" in path.parts]) <= 4
+
+
+def test_files_that_are_decoded_as_they_are_used_get_loader_processes(root, monkeypatch):
+    monkeypatch.setattr(loaders, "choose_workers", lambda in_memory: 0 if in_memory else 1)
+    splits = load_data(spec(root))
+    assert [make(splits.train, batch=5).num_workers for make in (train_loader, eval_loader)] == [0, 0]
+    monkeypatch.setattr(folders, "MEMORY_LIMIT", 1)
+    splits = load_data(spec(root))
+    assert [make(splits.train, batch=5).num_workers for make in (train_loader, eval_loader)] == [1, 1]
+    assert train_loader(splits.train, batch=5, workers=0).num_workers == 0
+    assert train_loader([(torch.zeros(3, 5, 7), 1)], batch=1).num_workers == 0  # not ours to send to a process

@@ -97,6 +97,7 @@ def test_a_large_set_is_decoded_as_it_is_used(scenes, monkeypatch):
     large = load_data(spec(scenes, augment=[FLIP]))
     assert isinstance(large.train.inputs, Chosen)
     assert isinstance(small.train.inputs, list)
+    assert (small.train.in_memory, large.train.in_memory) == (True, False)
     for ours, theirs in zip(train_loader(small.train, batch=4), train_loader(large.train, batch=4), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 

@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset, get_worker_info
 
 from qprune.data import LoaderError, LoaderWatch, explaining_lost_loaders, train_loader
+from qprune.data.workers import choose_workers
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a thread who sent a signal")
@@ -97,3 +99,32 @@ def test_where_a_loader_begins_within_the_step_of_another_its_processes_are_watc
     inner = DataLoader(Ending("SIGKILL"), batch_size=2, num_workers=1, prefetch_factor=1)
     with pytest.raises(LoaderError, match="killed by signal: Killed"), watch.installed():
         [list(watch.batches(inner)) for _ in watch.batches(outer)]
+
+
+@pytest.mark.parametrize(
+    ("cores", "sharing", "begins", "expected"),
+    [
+        (1, None, "fork", 0),
+        (2, None, "fork", 1),
+        (6, None, "fork", 5),
+        (64, None, "fork", 8),
+        (64, "16", "fork", 3),
+        (4, "8", "fork", 0),
+        (6, "none", "fork", 5),
+        (64, None, "spawn", 0),
+        (64, None, "forkserver", 0),
+    ],
+)
+def test_files_are_decoded_by_a_process_for_each_core_but_one(monkeypatch, cores, sharing, begins, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda allow_none: begins)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if sharing is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", sharing)
+    assert choose_workers(in_memory=False) == expected
+    assert choose_workers(in_memory=True) == 0
+
+
+def test_choosing_leaves_open_how_processes_are_started():
+    code = "import qprune.data.workers as w, multiprocessing as m; w.choose_workers(False); m.set_start_method('spawn')"
+    subprocess.run([sys.executable, "-c", code], check=True)
