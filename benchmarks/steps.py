@@ -160,24 +160,31 @@ def _rules(work: Work, way: Way) -> dict[str, Any]:
 
 
 def interleaved(
-    steps: Mapping[str, Step], rounds: int, *, count: int = 1, first: int = 0, clock: Callable[[], float] = perf_counter
+    steps: Mapping[str, Step],
+    rounds: int,
+    *,
+    count: int = 1,
+    first: int = 0,
+    warm: int = 3,
+    clock: Callable[[], float] = perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds per step of every variant, in turns, so that a machine that slows down slows all of them alike.
 
     Args:
         steps: by name.
-        rounds: turns that are counted; three come before, in which masks and quantizers begin.
+        rounds: turns that are counted.
         count: steps of one turn.
         first: untimed steps before these. A step right after another network's finds caches and allocator in that
             one's state, which costs networks differently; with one the steady state of a training by itself is timed.
+        warm: turns before them; in the first two masks and quantizers begin.
         clock: what tells the time; `time.process_time` where others use the machine.
     """
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(rounds + 3):
+    for turn in range(rounds + warm):
         for name, step in steps.items():
             step.take(first)
             began = clock()
             step.take(count)
-            if turn >= 3:
+            if turn >= warm:
                 times[name].append((clock() - began) / count)
     return times

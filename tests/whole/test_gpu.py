@@ -11,10 +11,22 @@ from torch import nn
 
 import qprune
 from qprune.layers import ChannelMask, FakeQuant
+from qprune.spec import read_spec
 from qprune.training import Callback, evaluating, load_checkpoint
 
 pytestmark = pytest.mark.gpu
 SHORT = {"data.train_images": 135, "train.length": "4ep"}
+
+
+def joint() -> dict[str, Any]:
+    """The net of the digits, from scratch: masks in step 3, quantizers from step 8 on."""
+    relus = [{"types": ["ReLU"], "at": "output"}]
+    schedule = {"kind": "one-shot", "at": 3, "measure": 2}
+    return read_spec("digits/baseline", SHORT).to_dict() | {
+        "name": "joint",
+        "prune": [{"sites": relus, "sparsity": 0.5, "schedule": schedule}],
+        "quantize": [{"sites": relus, "bits": 4, "start": 8}],
+    }
 
 
 class Stop(Callback):
@@ -43,12 +55,12 @@ def test_a_training_that_was_interrupted_ends_with_the_bits_of_one_that_was_not(
     tmp_path: Path, switches: dict[str, Any]
 ) -> None:
     options: dict[str, Any] = {"runs": tmp_path, "device": "cuda", "deterministic": True, "verbose": 0}
-    options["overrides"] = SHORT | switches
-    qprune.fit("digits/a75_oneshot", chain=True, **options)
-    whole = load_checkpoint(tmp_path / "digits/a75_oneshot/model.pt")["state"]
-    qprune.fit("digits/a75_oneshot", overwrite=True, callbacks=[Stop()], **options)
-    qprune.fit("digits/a75_oneshot", resume=True, **options)
-    assert same(load_checkpoint(tmp_path / "digits/a75_oneshot/model.pt")["state"], whole)
+    options["overrides"] = switches
+    qprune.fit(joint(), **options)
+    whole = load_checkpoint(tmp_path / "joint/model.pt")["state"]
+    assert qprune.fit(joint(), overwrite=True, callbacks=[Stop()], **options).interrupted
+    qprune.fit(joint(), resume=True, **options)
+    assert same(load_checkpoint(tmp_path / "joint/model.pt")["state"], whole)
 
 
 def test_evaluation_is_in_float32_where_torch_would_round_to_tf32() -> None:
