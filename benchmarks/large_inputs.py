@@ -9,9 +9,9 @@ tensors of a step hold at once, with gradients, without weights and moments, and
 itself. Both are counted by a dispatch mode on the meta device, where tensors have sizes and no values, so they are the
 same on every machine and cost nothing. With ``--list`` those that are kept are listed, by what made them.
 
-With ``--run`` the steps are taken, too. "CPU time" is the median of steps in turns within one run, in seconds of the
-process, which other processes disturb less than the clock; "resident" is what steps add to the resident memory of a
-process of its own, as the system counts it.
+With ``--run`` dense and joint steps are taken, too. "CPU time" is the median of steps in turns within one run, in
+seconds of the process, which other processes disturb less than the clock; "resident" is what steps add to the resident
+memory of a process of its own, as the system counts it.
 """
 
 import argparse
@@ -40,6 +40,7 @@ WAYS = {
     "joint": Way(prune=True, quantize=True),
 }
 HEADER = ("network", "step", "kept", "peak", "CPU time", "resident")
+TIMED = ("dense", "joint")  # of which a step takes many seconds
 SMALL = (2, 3, 64, 64)  # images by which masks and quantizers begin
 
 
@@ -90,15 +91,13 @@ def rows_of(name: str, rounds: int, listing: bool) -> list[list[str]]:
                 print(f"  {size / 2**20:9.1f} MB  {maker} {shape} {dtype}")
     print(f"{name}, dense: {found['dense'][0] / 2**20:,.0f} MB kept, {found['dense'][1] / 2**20:,.0f} MB at the peak")
     if rounds:
-        times = interleaved({way: make(name, way) for way in WAYS}, rounds, warm=1, clock=time.process_time)
-        for way in WAYS:
+        times = interleaved({way: make(name, way) for way in TIMED}, rounds, warm=1, clock=time.process_time)
+        for way in TIMED:
             found[way] += [statistics.median(times[way]), resident(name, way)]
         print(f"{name}, dense: {found['dense'][2]:.1f} s, {found['dense'][3] / 2**20:,.0f} MB resident")
-    empty = [""] * (0 if rounds else 2)
-    return [
-        [name, way, *(f"{mine / theirs:.2f}" for mine, theirs in zip(sizes, found["dense"], strict=True)), *empty]
-        for way, sizes in found.items()
-    ]
+    ratios = {way: [f"{mine / theirs:.2f}" for mine, theirs in zip(own, found["dense"], strict=False)]
+              for way, own in found.items()}  # fmt: skip
+    return [[name, way, *own, *[""] * (4 - len(own))] for way, own in ratios.items()]
 
 
 def main() -> None:
