@@ -233,7 +233,8 @@ def measure_steps(setting: Setting, name: str, ways: dict[str, Way]) -> None:
             alike = Step(copy.deepcopy(net), work, way.dense, images)
             step = Step(copy.deepcopy(net), work, way, images)
             turns = {"dense": dense, "alike": alike, "step": step}
-            times = interleaved(turns, 2 if setting.quick else 10, first=0 if setting.quick else 1, count=1)
+            often: dict[str, int] = {"rounds": 1, "warm": 2} if setting.quick else {"rounds": 10, "first": 1}
+            times = interleaved(turns, **often)
             taken = {turn: statistics.median(seconds) for turn, seconds in times.items()}
             found: dict[str, Any] = {
                 "of": round(taken["step"] / taken["dense"], 3),
