@@ -9,13 +9,13 @@ from torch import nn
 
 from qprune.float32 import float32_math
 
-needs_places = pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="torch before 2.9")
-PLACES = [
-    torch.backends.cuda.matmul,
-    torch.backends.cudnn.conv,
-    torch.backends.mkldnn.matmul,
-    torch.backends.mkldnn.conv,
-]
+HAS_PLACES = hasattr(torch.backends, "fp32_precision")
+needs_places = pytest.mark.skipif(not HAS_PLACES, reason="torch before 2.9")
+PLACES: list[Any] = (
+    [torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv]
+    if HAS_PLACES
+    else []
+)
 
 
 def _for_all(precision: str) -> None:
@@ -51,7 +51,7 @@ def _as_it_was() -> Iterator[None]:
     _for_all("none")
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = True
-    for place, precision in zip(PLACES, ["none", "tf32", "none", "none"], strict=True):
+    for place, precision in zip(PLACES, ["none", "tf32", "none", "none"], strict=False):
         place.fp32_precision = precision
 
 
