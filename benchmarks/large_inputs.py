@@ -11,16 +11,16 @@ same on every machine and cost nothing. With ``--list`` those that are kept are 
 
 With ``--run`` dense and joint steps are taken, too. "CPU time" is the median of steps in turns within one run, in
 seconds of the process, which other processes disturb less than the clock; "resident" is what steps add to the resident
-memory of a process of its own, as the system counts it.
+memory of a process of its own, as Linux counts it.
 """
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import torch
 from attrs import evolve
@@ -74,9 +74,15 @@ def resident(name: str, way: str) -> int:
 def alone(name: str, way: str) -> int:
     """What `resident` runs in the other process."""
     step = make(name, way)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _status("VmRSS")
     step.take(2)
-    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    return _status("VmHWM") - before
+
+
+def _status(field: str) -> int:
+    # not getrusage, whose maximum a process inherits from the one that started it
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
 def rows_of(name: str, rounds: int, listing: bool) -> list[list[str]]:
