@@ -42,7 +42,14 @@ CALIBRATION = 4  # images of which ranges are measured
 OPERATORS = 8  # kinds that --profile shows
 PROFILE = ("network", "operator (reads)", "how many", "ms", "share")
 RATIOS = (("exported", "quarter"), ("eager", "exported"), ("dense", "exported"))
-COUPLED = ("coupled", "exported")
+COUPLED = (("coupled", "exported"), ("coupled", "quarter"))
+# nothing meets in sums there: what each layer adds to the concatenation is dropped where it is made, for all readers
+COUPLING = {
+    "densenet121": [
+        'prune.0.sites=[{paths = ["stem", "*.conv2", "transition*.conv"], types = ["Conv2d"], at = "output"}, '
+        '{paths = ["*.act2"], types = ["ReLU"], at = "output"}]'
+    ]
+}
 COUNTS = ("integer", "float", "between")
 
 
@@ -60,7 +67,7 @@ def networks(name: str, couple: bool) -> dict[str, nn.Module]:
         "exported": joint(),
         "quarter": dense_network(read_spec(f"{folder}/baseline", ["model.width=0.25"])),
     }
-    return nets | {"coupled": joint("prune.0.couple=true")} if couple else nets
+    return nets | {"coupled": joint(*COUPLING.get(name, ["prune.0.couple=true"]))} if couple else nets
 
 
 def write(nets: dict[str, nn.Module], size: tuple[int, ...], folder: Path) -> dict[str, Path]:
@@ -146,7 +153,7 @@ def measure(
 
 def ratios(couple: bool) -> tuple[tuple[str, str], ...]:
     """Which times are divided by which."""
-    return (*RATIOS, COUPLED) if couple else RATIOS
+    return (*RATIOS, *COUPLED) if couple else RATIOS
 
 
 def header(couple: bool) -> tuple[str, ...]:

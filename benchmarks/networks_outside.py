@@ -219,9 +219,8 @@ def with_masks(net: nn.Module, x: Tensor, place: str) -> nn.Module:
     masked = swapped(net, x, "prune", found, {"at": side}, sparsity=0.5, schedule={"kind": "one-shot", "at": 1})
     masked.load_state_dict(net.state_dict(), strict=True)  # which sets masks back
     for site in sites(masked):
-        keep = site.mask.keep
-        order = torch.randperm(len(keep), generator=torch.Generator().manual_seed(zlib.crc32(site.name.encode())))
-        keep[order[: len(keep) // 2]] = False
+        generator = torch.Generator().manual_seed(zlib.crc32(site.name.encode()))
+        site.mask.refresh(0.5, torch.randperm(site.mask.channels, generator=generator).argsort().float())
     return masked.eval()
 
 

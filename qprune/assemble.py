@@ -14,6 +14,7 @@ from qprune.declared import build_declared
 from qprune.errors import PlanError, SpecError, as_lines
 from qprune.exact import make_exact
 from qprune.flow import Flow, hooked_copy, trace
+from qprune.grouping import divide_masks
 from qprune.layers import ChannelMask, Compressed, sites, take_apart
 from qprune.numerics import numerics_of
 from qprune.selection import Filling, choose, fill, not_a_host
@@ -200,6 +201,7 @@ def compress(
     mistakes = couple(net, flow, fillings, origin)
     if mistakes:
         raise PlanError(as_lines(mistakes))
+    divide_masks(net, flow)
 
 
 def tie_norms(net: nn.Module, flow: Flow) -> None:

@@ -201,7 +201,7 @@ def _entry(site: Site, kind: str, timeline: Timeline) -> SitePlan:
     mask = site.mask
     assert mask is not None
     final = timeline.refreshes[-1][1] if timeline.refreshes else 0.0
-    kept = kept_channels(mask.channels, final, mask.multiple_of)
+    kept = kept_channels(mask.channels, final, mask.multiple_of, mask.groups)
     inherited = isinstance(mask.schedule, Inherited)
     shape = (mask.channels, kept, mask.importance)
     return SitePlan(site.name, kind, timeline, *shape, inherited=inherited, coupled=mask.coupled)

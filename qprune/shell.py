@@ -4,13 +4,25 @@ import logging
 import shutil
 import sys
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import cached_property, partial, wraps
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
 
-from qprune.errors import QpruneError
+from qprune.errors import DataError, QpruneError
 from qprune.escaping import visible
+
+PATH, SOME = click.Path(path_type=Path), click.IntRange(min=1)
+SET = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
+                   help="Replace a value of the spec, such as train.batch=32 or prune.0.sparsity=0.5. May be repeated."
+                   )  # fmt: skip
+RUNS = click.option("--runs", type=PATH, help="Folder of the runs; else QPRUNE_RUNS, else ./runs.")
+DATA = click.option("--data", type=PATH, help="Folder of the data; else QPRUNE_DATA.")
+TRUSTED = click.option("--trusted", is_flag=True, help="Open RUN even if it is a .pt2 file, which runs the code in it.")
+DEVICE = click.option("--device", help='Where to compute: "cpu", "cuda", ...; a GPU if there is one.')
+QUIET = click.option("--quiet", is_flag=True, help="No progress.")
 
 
 def say(text: object, err: bool = False) -> None:
@@ -31,6 +43,23 @@ def columns() -> int | None:
         True
     """
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def new_file(folder: Path, name: str) -> Path:
+    """A file to write, in a folder that is made if need be.
+
+    Raises:
+        DataError: if the file is there already.
+
+    Example:
+        >>> str(new_file(Path("drawn"), "a.png"))
+        'drawn/a.png'
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / name
+    if file.exists():
+        raise DataError(f"{file} is there already. Move it away, or choose another --out.")
+    return file
 
 
 def explaining_errors(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -101,3 +130,31 @@ class Commands(click.Group):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params.append(_verbose())
+
+
+class Later(click.Command):
+    """A command that is imported when it is used, not when the program starts: most need torch, which takes seconds.
+
+    Args:
+        name: of the command, and of its function.
+        module: where it is.
+        about: the first sentence of its help.
+
+    Example:
+        >>> Later("list", "qprune.cli_list", "List the specs.").real.name
+        'list'
+    """
+
+    def __init__(self, name: str, module: str, about: str) -> None:
+        super().__init__(name, short_help=about)
+        self.module = module
+
+    @cached_property
+    def real(self) -> click.Command:
+        """The command itself."""
+        found: click.Command = getattr(import_module(self.module), str(self.name))
+        return found
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """That of the command itself, which runs in place of this one."""
+        return self.real.make_context(*args, **kwargs)

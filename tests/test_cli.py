@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from PIL import Image
 from torch import nn
 
-from qprune import cli
+from qprune import api, cli_export
 from qprune.cli import main
 from qprune.costs import timing
 from qprune.data import load_data
@@ -481,7 +481,7 @@ def certified(trained, exported, error):
 
 
 def held(certificate, metric="accuracy", require=None, **facts):
-    return cli._check_certificate(certificate, metric, require, cli._allowed(require), **facts)
+    return cli_export._check_certificate(certificate, metric, require, cli_export._allowed(require), **facts)
 
 
 def test_files_that_differ_too_much_or_cannot_be_scored_are_refused():
@@ -670,7 +670,7 @@ def test_what_the_system_refuses_is_one_sentence(refused, monkeypatch, error, se
     def refuse(*_, **__):
         raise error
 
-    monkeypatch.setattr(cli.api, "plan", refuse)
+    monkeypatch.setattr(api, "plan", refuse)
     assert refused("plan", "digits/baseline") == [f"qprune: {sentence} Check the path, and the room there."]
 
 
@@ -740,3 +740,10 @@ def test_ctrl_c_saves_everything_and_resume_goes_on(folder, qprune):
     assert not lines[1].startswith("Epoch   1/")
     assert [line for line in lines if line.startswith("Epoch 100/100")]
     assert lines[-1] == "The run is in runs/tiny"
+
+
+@pytest.mark.parametrize("name", main.commands)
+def test_the_help_of_the_program_has_the_first_sentence_of_each_command(name):
+    later = main.commands[name]
+    assert later.get_short_help_str(1000) == later.real.get_short_help_str(1000)
+    assert later.real.name == name

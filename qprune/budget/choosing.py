@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import floor
 from random import Random
 from typing import Any
 
@@ -48,12 +47,14 @@ class Problem:
 
     def most_dropped(self, group: Group) -> int:
         """How many channels a group can lose: one stays."""
-        return min(floor((1 - self.least) * group.channels), group.channels - 1) if group in self.prunable else 0
+        if group not in self.prunable:
+            return 0
+        return group.whole_steps(min((1 - self.least) * group.channels, group.channels - group.step))
 
     def options(self, group: Group) -> list[Choice]:
         """All that may be chosen of a group, in rising order of dropped channels."""
         most = self.most_dropped(group)
-        counts = sorted({round(count) for count in np.linspace(0, most, min(most + 1, LEVELS))})
+        counts = sorted({group.whole_steps(round(count)) for count in np.linspace(0, most, min(most + 1, LEVELS))})
         return [Choice(count, width) for count in counts for width in self.widths]
 
     def harm(self, group: Group, choice: Choice) -> float:
@@ -73,7 +74,7 @@ class Problem:
     def evenly(self, ratio: float, width: int | None) -> dict[Group, Choice]:
         """The same share of the channels of each group, as far as it can."""
         return {
-            group: Choice(min(floor(ratio * group.channels + 1e-9), self.most_dropped(group)), width)
+            group: Choice(min(group.whole_steps(ratio * group.channels), self.most_dropped(group)), width)
             for group in self.groups
         }
 
@@ -152,7 +153,7 @@ class ByChance(Method):
     @staticmethod
     def _scaled(problem: Problem, drawn: Mapping[Group, Any], scale: float) -> dict[Group, Choice]:
         return {
-            group: Choice(min(floor(scale * share * group.channels), problem.most_dropped(group)), width)
+            group: Choice(min(group.whole_steps(scale * share * group.channels), problem.most_dropped(group)), width)
             for group, (share, width) in drawn.items()
         }
 
@@ -226,18 +227,18 @@ def _changes(problem: Problem, point: Point, near: Mapping[Group, Sequence[Choic
 
 def _near(problem: Problem, group: Group, present: Choice, radius: float) -> Iterator[Choice]:
     for option in problem.options(group):
-        if option != present and abs(option.dropped - present.dropped) <= max(1, radius * group.channels):
+        if option != present and abs(option.dropped - present.dropped) <= max(group.step, radius * group.channels):
             yield option
 
 
 def _filled(problem: Problem, point: dict[Group, Choice]) -> dict[Group, Choice]:
-    """Give back single channels while there is room, where most harm goes for the share of a budget that they take."""
+    """Give back the fewest channels while there is room, where most harm goes for the share of a budget it takes."""
     while True:
         present = problem.costs(point)
         gains = {}
         for group, choice in point.items():
             if choice.dropped:
-                more = Choice(choice.dropped - 1, choice.bits)
+                more = Choice(choice.dropped - group.step, choice.bits)
                 costs = problem.costs({**point, group: more})
                 if all(costs[kind] <= limit for kind, limit in problem.limits.items()):
                     share = max((costs[kind] - present[kind]) / limit for kind, limit in problem.limits.items())
@@ -245,7 +246,7 @@ def _filled(problem: Problem, point: dict[Group, Choice]) -> dict[Group, Choice]
         if not gains:
             return point
         group = max(gains, key=lambda group: gains[group])
-        point = {**point, group: Choice(point[group].dropped - 1, point[group].bits)}
+        point = {**point, group: Choice(point[group].dropped - group.step, point[group].bits)}
 
 
 def check_limits(

@@ -14,7 +14,7 @@ from qprune.costs import LayerCost, summarize
 from qprune.costs.bits import FLOAT, WEIGHTED
 from qprune.costs.layer_cost import layer_costs, scale_bytes
 from qprune.flow import trace
-from qprune.layers import follow_sources, sites
+from qprune.layers import ChannelMask, follow_sources, sites
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -127,13 +127,17 @@ def carried_out(fitted: nn.Module, point: Point) -> nn.Module:
         for name in _names(group.members, "output"):
             mask = found[name].mask
             if mask is not None:
-                mask.keep.copy_(torch.arange(mask.channels) < mask.channels - choice.dropped)
+                _drop_last(mask, choice.dropped)
         for name in [*_names(group.members, "output"), *_names(group.weights, "weight")]:
             quant: Any = found[name].quant
             quant.active.fill_(choice.bits is not None)
             quant.bits = choice.bits or quant.bits
     follow_sources({name: site.mask for name, site in found.items() if site.mask is not None})
     return net
+
+
+def _drop_last(mask: ChannelMask, count: int) -> None:
+    mask.refresh(count / mask.channels, -torch.arange(float(mask.channels)))
 
 
 def _names(paths: Sequence[str], side: str) -> list[str]:
@@ -195,11 +199,11 @@ class _Probe:
         """Of each row how many input and output channels go with one of the group."""
         masks = {name: site.mask for name, site in self.sites.items() if site.mask is not None}
         own = [masks[name] for name in _names(group.members, "output") if name in masks]
-        if not own or group.channels < 2:
+        count = group.whole_steps(group.channels // 2)
+        if not own or count == 0:
             return [0.0] * len(dense), [0.0] * len(dense)
-        count = group.channels // 2
         for mask in own:
-            mask.keep[-count:] = False
+            _drop_last(mask, count)
         follow_sources(masks)
         rows = self.rows()
         for mask in masks.values():
@@ -222,6 +226,6 @@ def _dense_of(net: nn.Module, rows: Sequence[LayerCost]) -> _Dense:
         weights=weights,
         others=np.array([row.parameters for row in rows], dtype=float) - weights,
         uses=np.divide(macs, weights, out=np.zeros_like(macs), where=weights > 0),
-        depthwise=np.array([getattr(module, "groups", 1) > 1 for module in modules]),
+        depthwise=np.array([1 < getattr(module, "groups", 1) == module.in_channels for module in modules]),
         scales=np.array([scale_bytes(module, 1) if w else 0 for module, w in zip(modules, weighted, strict=True)]),
     )

@@ -1,6 +1,7 @@
 """`find_groups`: the channels of a network that can be pruned together, and the layers whose weights make them."""
 
 from collections.abc import Iterator, Sequence
+from math import floor
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 from qprune.coupling import Streams, streams
 from qprune.flow import Call, Flow, trace
+from qprune.grouping import stream_groups
 from qprune.selection import host_of, not_a_host
 
 RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU)
@@ -27,6 +29,7 @@ class Group:
         weights: the layers that make the channels. Each layer with weights is in one group of its network.
         channels: how many there are.
         coupled: whether it takes one mask for all of the places where they are, see `qprune.coupling`.
+        step: they are dropped so many at once: one of each group of the convolutions of groups that read or make them.
 
     Example:
         >>> Group("act.output", members=("act",), weights=("conv",), channels=16).coupled
@@ -38,6 +41,16 @@ class Group:
     weights: tuple[str, ...]
     channels: int
     coupled: bool = False
+    step: int = 1
+
+    def whole_steps(self, count: float) -> int:
+        """The largest number of channels, at most ``count``, that can be dropped.
+
+        Example:
+            >>> Group("a.output", members=("a",), weights=(), channels=16, step=4).whole_steps(11.5)
+            8
+        """
+        return floor(count / self.step + 1e-9) * self.step
 
     @property
     def title(self) -> str:
@@ -75,13 +88,15 @@ def find_groups(net: nn.Module, example: Any) -> tuple[Group, ...]:
         ('act', 'stage1.0.act2', 'stage1.1.act2', 'stage1.2.act2')
     """
     flow = trace(net, example)
-    return tuple(_Network(flow, streams(net, flow)).groups())
+    found = streams(net, flow)
+    return tuple(_Network(flow, found, stream_groups(net, flow, found)).groups())
 
 
 @frozen(eq=False)
 class _Network:
     flow: Flow
     streams: Streams
+    steps: dict[int, int]  # of the streams that convolutions of groups read or make
     calls: dict[int, list[Call]] = field(init=False)  # of each stream
     readers: dict[int, list[Call]] = field(init=False)  # of each call
     unmasked: set[int] = field(init=False)  # streams of the network's own outputs
@@ -116,7 +131,8 @@ class _Network:
             members = _paths(places)
             if members:
                 coupled = len(members) > 1 or stream in self.streams.meeting
-                yield Group(f"{members[0]}.output".lstrip("."), members, weights, places[0].shape[1], coupled)
+                shape = (places[0].shape[1], coupled, self.steps.get(stream, 1))
+                yield Group(f"{members[0]}.output".lstrip("."), members, weights, *shape)
             elif weights:
                 made = next(call for call in calls if call.path == weights[0])
                 yield Group(f"{weights[0]}.weight".lstrip("."), (), weights, made.shape[1])

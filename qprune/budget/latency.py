@@ -17,9 +17,9 @@ from qprune.budget.layer_shapes import Counts, LayerShape, Numbers, shape_of
 from qprune.budget.layer_times import Overhead, measure_overhead, time_layers, time_network
 from qprune.budget.showing import Shown
 from qprune.costs.bits import FLOAT, arriving_bits, slot_bits, stored_bits
-from qprune.export.comparing import processor
 from qprune.export.packages import import_onnx, import_runtime
 from qprune.flow import Flow, trace
+from qprune.processor import processor_name
 from qprune.shrink.weights import WEIGHTED, input_count, output_count
 
 BITS = 8  # of integer kernels: fewer bits take as long
@@ -140,7 +140,7 @@ def machine(threads: int) -> str:
         True
     """
     several = "" if threads == 1 else "s"
-    return f"{processor()}, onnxruntime {import_runtime().__version__}, {threads} thread{several}"
+    return f"{processor_name()}, onnxruntime {import_runtime().__version__}, {threads} thread{several}"
 
 
 def _setting(shape: LayerShape, counts: Counts) -> Setting:

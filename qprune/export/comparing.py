@@ -1,10 +1,8 @@
 """Runs a network and the file that was made of it on the same inputs, and counts what is equal."""
 
-import platform
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +18,7 @@ from qprune.export.running import OnnxModel
 from qprune.export.writing import Written
 from qprune.flow import shapes
 from qprune.layers import sites
+from qprune.processor import processor_name
 
 RANDOM = 8
 TOLERANCE = 1e-4  # of the largest number of an output: rounding stays far below, another computation far above
@@ -265,18 +264,8 @@ def environment() -> Environment:
     runtime = import_runtime()
     return Environment(
         runtime=f"onnxruntime {runtime.__version__}",
-        processor=processor(),
+        processor=processor_name(),
         optimization="all graph optimizations",
         saturates=saturates(),
         torch=torch.__version__,
     )
-
-
-def processor() -> str:
-    """The name of this machine's processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
-    return named or platform.processor() or platform.machine()

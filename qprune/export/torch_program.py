@@ -16,10 +16,11 @@ from torch.utils._pytree import tree_leaves
 from qprune.errors import ExportError, ShrinkError
 from qprune.export.about import ABOUT, parse_about
 from qprune.export.certificate import Environment
-from qprune.export.comparing import Inputs, processor
+from qprune.export.comparing import Inputs
 from qprune.export.file_format import Format, Made
 from qprune.export.replacing import replace_file
 from qprune.export.running import Operators
+from qprune.processor import processor_name
 from qprune.regular_files import open_regular
 from qprune.shrink import shrink_with_facts
 
@@ -112,7 +113,7 @@ class TorchProgram(nn.Module):
         """The environment in which it runs."""
         return Environment(
             runtime="a program of torch.export",
-            processor=processor(),
+            processor=processor_name(),
             optimization="its operators as they are",
             saturates=False,
             torch=torch.__version__,

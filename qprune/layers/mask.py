@@ -38,6 +38,8 @@ class ChannelMask(Compressor):
             forwards saw, in every process.
         seen: how many steps it holds.
         coupled: the sites, its own among them, whose masks choose together and are the same; empty if it chooses alone.
+        groups: into how many equal parts the channels fall, of each of which as many are kept; more than 1 where a
+            convolution of groups reads or makes them, which must be of equal size.
 
     Raises:
         ValueError: if ``channels`` or ``multiple_of`` is below 1 or ``importance`` is unknown.
@@ -57,6 +59,7 @@ class ChannelMask(Compressor):
     pending_score: Tensor
     pending_count: Tensor
     coupled: tuple[str, ...] = ()
+    groups: int = 1
 
     def __init__(
         self,
@@ -139,6 +142,10 @@ class ChannelMask(Compressor):
         for name in ("keep", "score", "pending_score"):
             buffer = getattr(self, name)
             setattr(self, name, buffer[channels.to(buffer.device)])
+        if self.groups > 1:
+            left = (channels // (self.channels // self.groups)).bincount(minlength=self.groups)
+            left = left[left > 0]
+            self.groups = len(left) if (left == left[0]).all() else 1
         self.channels = len(channels)
 
     @torch.no_grad()
@@ -149,7 +156,7 @@ class ChannelMask(Compressor):
             sparsity: share of channels to drop.
             score: by which to choose; by default the mask's own.
         """
-        self.keep.copy_(keep_top(self.score if score is None else score, sparsity, self.multiple_of))
+        self.keep.copy_(keep_top(self.score if score is None else score, sparsity, self.multiple_of, self.groups))
 
     @property
     def sparsity(self) -> float:

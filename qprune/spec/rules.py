@@ -85,7 +85,8 @@ _BITS = Requirement("a whole number from 2 to 8, or a table of them", _check_bit
 class PruneRule:
     """A ``[[prune]]`` table: drop channels at these sites.
 
-    In TOML the schedule's ``sparsity``, ``start`` and ``finish`` may stand on the rule itself.
+    In TOML the schedule's ``sparsity``, ``start`` and ``finish`` may stand on the rule itself. Where a convolution of
+    groups reads or makes the channels, as many are kept of each group.
 
     Attributes:
         sites: the selectors, see `Selector`, whose matches are united.

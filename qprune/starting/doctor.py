@@ -16,8 +16,8 @@ from torch import nn
 
 from qprune import zoo
 from qprune.assemble import swap
+from qprune.processor import integer_kernels, processor_name
 from qprune.readable import number_text
-from qprune.starting.processor import integer_kernels, processor_name
 from qprune.training import ScheduleDriver, choose_device, runs_root
 from qprune.version import __version__
 

@@ -13,6 +13,7 @@ from torch import nn
 from qprune.costs import merit, summarize
 from qprune.data import eval_loader
 from qprune.layers import sites
+from qprune.processor import processor_name
 from qprune.schedules import to_steps
 from qprune.shrink import rebuild, restore_masks
 from qprune.spec import Spec, minutes, spec_to_toml
@@ -148,9 +149,7 @@ def _masked(experiment: Experiment, content: dict[str, Any]) -> nn.Module:
 
 
 def _environment(device: torch.device) -> dict[str, Any]:
-    processor = (
-        torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    )
+    processor = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
     versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
     where = {"device": str(device), "processor": processor, "processes": ranks.world()}
     return where | {"threads": torch.get_num_threads()} | versions

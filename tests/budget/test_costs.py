@@ -5,6 +5,7 @@ import random
 import pytest
 import torch
 import torchvision
+from torchvision.models.regnet import BlockParams, RegNet
 
 from qprune import shrink, swap, zoo
 from qprune.budget.changing import drop, fitted
@@ -12,11 +13,18 @@ from qprune.budget.costs import Choice, carried_out, counted, model_costs
 from qprune.budget.groups import find_groups
 from qprune.budget.rules import prune_rules
 
+
+def small_regnet():
+    shape = BlockParams.from_init_params(depth=4, w_0=16, w_a=20, w_m=2.5, group_width=8, se_ratio=0.25)
+    return RegNet(shape, num_classes=7)
+
+
 NETS = {
     "resnet20": (lambda: zoo.create("resnet20", width=0.5), 32),
     "mobilenetv2": (lambda: zoo.create("mobilenetv2", width=0.25), 32),
     "unet": (lambda: zoo.create("unet", width=0.125), 32),
     "torchvision's resnet18": (lambda: torchvision.models.resnet18(num_classes=7), 64),
+    "torchvision's RegNet": (lambda: small_regnet(), 32),
     "torchvision's mobilenet_v3_small": (lambda: torchvision.models.mobilenet_v3_small(num_classes=7), 64),
 }
 
@@ -33,7 +41,7 @@ def case(request):
 
 def drawn(groups, seed, widths=(None, 2, 4, 8)):
     chance = random.Random(seed)
-    dropped = {group: chance.randrange(group.channels) if group.members else 0 for group in groups}
+    dropped = {g: g.whole_steps(chance.randrange(g.channels + 1 - g.step)) if g.members else 0 for g in groups}
     return {group: Choice(dropped[group], chance.choice(widths)) for group in groups}
 
 

@@ -116,3 +116,8 @@ def test_parts_of_a_concatenation_are_groups_unless_it_is_normalized():
 def test_titles_say_how_many_more_sites_there_are():
     assert Group("a.output", ("a", "b"), ("c",), 4).title == "a.output +1"
     assert Group("c.weight", (), ("c",), 4).title == "c.weight"
+
+
+def test_channels_around_a_convolution_of_groups_are_dropped_in_steps():
+    net = nn.Sequential(nn.Conv2d(3, 12, 3), nn.ReLU(), nn.Conv2d(12, 18, 3, groups=3), nn.ReLU(), nn.Conv2d(18, 7, 1))
+    assert [(group.channels, group.step) for group in find_groups(net, X)] == [(12, 3), (18, 3), (7, 1)]

@@ -79,7 +79,7 @@ def test_a_table_of_another_machine_is_not_used_and_stays_in_the_file(timed, mon
     file = tmp_path / "latency.json"
     LatencyTable(file).measure(POINTS, verbose=0)
     if what == "processor":
-        monkeypatch.setattr(latency, "processor", lambda: "Another Processor")
+        monkeypatch.setattr(latency, "processor_name", lambda: "Another Processor")
     if what == "runtime":
         monkeypatch.setattr(latency.import_runtime(), "__version__", "0.0.1")
     other = LatencyTable(file, threads=2 if what == "threads" else 1)

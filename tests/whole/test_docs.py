@@ -72,7 +72,7 @@ def test_commands_and_their_options_exist(page):
     text = page.read_text(encoding="utf-8").replace("`qprune.", "`")
     for command, rest in re.findall(r"(?<![\w./-])qprune ([a-z]+)\b([^`|\n]*)", " ".join(re.findall(r"`[^`]+`", text))):
         assert command in main.commands, f"qprune {command}"
-        options = {option for parameter in main.commands[command].params for option in parameter.opts}
+        options = {option for parameter in main.commands[command].real.params for option in parameter.opts}
         assert set(re.findall(r"--[a-z-]+", rest)) <= options, f"qprune {command}{rest}"
 
 

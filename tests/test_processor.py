@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from qprune.starting import processor
+from qprune import processor
 
 
 @pytest.mark.parametrize(
