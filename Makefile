@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-all check docs pictures bench bench-export clean
+.PHONY: quickstart test test-all check docs pictures bench bench-export bench-gpu clean
 
 quickstart: $(BIN)/.installed  ## install, then train the chain dense -> pruned -> quantized on real digits
 	$(BIN)/qprune fit digits/a75_w4a4 --chain --resume
@@ -29,6 +29,9 @@ bench: $(BIN)/.installed  ## time of a training step, and of a forward pass of s
 
 bench-export: $(BIN)/.installed-dev  ## latency of exported networks beside dense ones and a quarter-width yardstick
 	$(BIN)/python benchmarks/exported_latency.py
+
+bench-gpu: $(BIN)/.installed-dev  ## what qprune does on a GPU, in one table, in ten minutes; needs one
+	$(BIN)/python benchmarks/gpu.py
 
 clean:
 	rm -rf .venv build dist docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -27,6 +27,7 @@ from qprune.training import (
     Run,
     SpecLike,
     check_run,
+    check_switches,
     check_trackers,
     choose_device,
     choose_spec,
@@ -125,6 +126,7 @@ def fit(
             chosen = evolve(chosen, init=init_run(chosen, root))
         check_run(root, chosen, resume, overwrite)  # refuses before hours of work, not after
         check_trackers([*earlier, chosen])
+        check_switches([*earlier, chosen], deterministic)
         plans = plan_chain([*earlier, chosen], root, provided=provided, sources={chosen.name: spec}) if earlier else []
         options: dict[str, Any] = {"root": root, "resume": resume, "device": device, "download": download}
         progresses = [Progress(verbose, stage=stage) for stage in stages([*earlier, chosen], plans)]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qprune.float32 import float32_math
 from qprune.flow import leaves
 from qprune.layers import sites
 
@@ -68,7 +69,9 @@ def trail_of(net: nn.Module) -> Iterator[list[str]]:
 
 @contextmanager
 def evaluating(net: nn.Module) -> Iterator[None]:
-    """Eval mode meanwhile; then each layer gets its own mode back.
+    """Eval mode and float32 meanwhile; then each layer gets its own mode back, and torch its settings.
+
+    Float32 is that of the deployed network: also where training lets processors round factors to fewer bits.
 
     Example:
         >>> with evaluating(net):
@@ -77,7 +80,8 @@ def evaluating(net: nn.Module) -> Iterator[None]:
     modes = {module: module.training for module in net.modules()}
     net.eval()
     try:
-        yield
+        with float32_math():
+            yield
     finally:
         for module, training in modes.items():  # each its own: some normalizations may be frozen
             module.training = training

@@ -204,6 +204,7 @@ class OptimizerSpec:
         weight_decay: how strongly weights are pulled to 0, at least 0.
         nesterov: of sgd with momentum: Nesterov's form of it.
         betas: of adam and adamw: the decay of both running means, each in [0, 1).
+        fused: change all weights in one operation, which is faster on a GPU; results differ by rounding.
 
     Raises:
         SpecError: for a wrong type, a value out of range, or an option that the optimizer does not have.
@@ -219,6 +220,7 @@ class OptimizerSpec:
     weight_decay: float = field(default=0.0, converter=as_float, validator=NOT_NEGATIVE)
     nesterov: bool = field(default=False, validator=SWITCH)
     betas: tuple[float, float] = field(default=(0.9, 0.999), converter=as_float, validator=_BETAS)
+    fused: bool = field(default=False, validator=SWITCH)
 
     def __attrs_post_init__(self) -> None:
         _refuse_unused(self, ("betas",) if self.name == "sgd" else ("momentum", "nesterov"))
@@ -279,6 +281,10 @@ _LOGS = must(
 )
 
 
+REDUCE_OVERHEAD = "reduce-overhead"
+_COMPILE = must(lambda v: isinstance(v, bool) or v == REDUCE_OVERHEAD, f'true, false or "{REDUCE_OVERHEAD}"')
+
+
 @frozen(kw_only=True)
 class TrainSpec:
     """The ``[train]`` table.
@@ -296,16 +302,21 @@ class TrainSpec:
         clip_norm: scale gradients down to this norm; by default they stay as they are.
         ema: keep an exponential moving average of the weights with this decay, in (0, 1), such as 0.999, and make it
             the model; by default there is none.
-        compile: compile the training steps with torch.compile: faster after minutes of preparation.
+        compile: compile the training steps with torch.compile: faster after minutes of preparation. With
+            ``"reduce-overhead"`` a GPU records each compiled step once and replays it; on a CPU it is ``true``.
         checkpoint_every: write ``last.pt`` between validations too, ``"500it"``, ``"0.5ep"`` or ``"10min"``.
         shrink: when channels of frozen masks leave the network: ``"as-frozen"``, while pruning goes on;
             ``"after-pruning"``, once; ``"never"``, so that masks stay.
         log: where the history is written to beside ``history.csv``: any of ``"tensorboard"`` (the default),
             ``"mlflow"`` and ``"wandb"``.
         teacher: a trained network to learn from, see `TeacherSpec`; by default there is none.
+        tf32: let GPUs round the factors of float32 products to TF32 while training, which is faster; validation is in
+            float32 always. Results differ by more than rounding. Without it training is in float32 too.
+        cudnn_benchmark: let cuDNN choose among its convolutions by timing them, which is faster where shapes stay;
+            results may differ from run to run.
 
     Raises:
-        SpecError: for a wrong type or a value out of range.
+        SpecError: for a wrong type, a value out of range, or ``"reduce-overhead"`` beside ``accumulate``.
 
     Example:
         >>> TrainSpec(length="15ep", batch=128, optimizer=OptimizerSpec("sgd", lr=0.1)).validate_every
@@ -322,10 +333,19 @@ class TrainSpec:
     accumulate: int = field(default=1, validator=whole(1))
     clip_norm: float | None = field(default=None, converter=as_float, validator=validators.optional(POSITIVE))
     ema: float | None = field(default=None, converter=as_float, validator=validators.optional(_DECAY))
-    compile: bool = field(default=False, validator=SWITCH)
+    compile: bool | str = field(default=False, validator=_COMPILE)
     checkpoint_every: Duration | None = field(default=None, validator=validators.optional(_MINUTES))
     shrink: str = field(default="never", validator=one_of("never", "as-frozen", "after-pruning"))
     log: tuple[str, ...] = field(default=("tensorboard",), converter=as_tuple, validator=_LOGS)
     teacher: TeacherSpec | None = field(
         default=None, validator=validators.optional(must(lambda v: isinstance(v, TeacherSpec), "a table"))
     )
+    tf32: bool = field(default=False, validator=SWITCH)
+    cudnn_benchmark: bool = field(default=False, validator=SWITCH)
+
+    def __attrs_post_init__(self) -> None:
+        if self.compile == REDUCE_OVERHEAD and self.accumulate > 1:
+            raise SpecError(
+                f'compile = "{REDUCE_OVERHEAD}" replays a recorded step, which would overwrite the gradients that '
+                f"accumulate adds up: use compile = true, or accumulate = 1; received accumulate = {self.accumulate}"
+            )

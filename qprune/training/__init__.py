@@ -45,6 +45,7 @@ from qprune.training.run import Run, runs_root
 from qprune.training.samples import few_samples, spread, view_of
 from qprune.training.shrinking import Shrinker
 from qprune.training.small_model import save_small
+from qprune.training.switches import check_switches
 from qprune.training.teaching import open_teacher
 from qprune.training.tensorboard import LearningRateMonitor, TensorBoard
 from qprune.training.trackers import check_trackers
@@ -55,10 +56,10 @@ __all__ = [
     "CSVLogger", "Callback", "CallbackError", "CallbackList", "EarlyStopping", "History", "LambdaCallback",
     "LearningRateMonitor", "ModelCheckpoint", "Opened", "Overrides", "Progress", "Provided", "Run", "ScheduleDriver",
     "Shrinker", "SpecLike", "Stage", "TensorBoard", "TerminateOnNaN", "Trainer", "Update", "batch_of", "check_images",
-    "check_run", "check_trackers", "choose_device", "choose_spec", "claim_run", "determined", "evaluate",
-    "evaluate_model", "evaluating", "few_samples", "get_rng", "init_run", "is_about_images", "is_trained", "is_writer",
-    "joined", "load_checkpoint", "load_model", "make_average", "make_lr_schedule", "make_optimizer", "missing_links",
-    "model_file", "open_model", "open_teacher", "place", "plan_chain", "plan_run", "prepare", "runs_root",
-    "save_checkpoint", "save_small", "set_rng", "spec_in", "spec_of", "spread", "stages", "start_from_weights",
-    "to_device", "train", "view_of", "workers_of",
+    "check_run", "check_switches", "check_trackers", "choose_device", "choose_spec", "claim_run", "determined",
+    "evaluate", "evaluate_model", "evaluating", "few_samples", "get_rng", "init_run", "is_about_images", "is_trained",
+    "is_writer", "joined", "load_checkpoint", "load_model", "make_average", "make_lr_schedule", "make_optimizer",
+    "missing_links", "model_file", "open_model", "open_teacher", "place", "plan_chain", "plan_run", "prepare",
+    "runs_root", "save_checkpoint", "save_small", "set_rng", "spec_in", "spec_of", "spread", "stages",
+    "start_from_weights", "to_device", "train", "view_of", "workers_of",
 ]  # fmt: skip

@@ -29,6 +29,7 @@ from qprune.training.pretrained import start_from_weights
 from qprune.training.provided import NOTHING, Provided, loader_length
 from qprune.training.reproducibility import seed_generators
 from qprune.training.shrinking import Shrinker
+from qprune.training.switches import tell_switches
 from qprune.training.teaching import check_layers, taught
 from qprune.training.trainer import Trainer
 
@@ -148,6 +149,8 @@ def _trainer(
     spec: Spec, net: nn.Module, task: Task, splits: Splits, shape: tuple[int, ...], device: torch.device
 ) -> Trainer:
     train, loading = spec.train, loading_options(spec, device)
+    if ranks.is_writer():
+        tell_switches(train, device)
     check_labels(splits, task)
     loader = train_loader(splits.train, seed=spec.seed, **loading)
     val = None if splits.val is None else eval_loader(splits.val, **loading)
@@ -160,11 +163,11 @@ def _trainer(
     check_output(task, flow, shape, splits.facts.name or "your own")
     both: dict[str, Any] = {"steps": steps, "average": average and average.module}
     driver = ScheduleDriver(
-        net, example, per_epoch, optimizer=optimizer, seed=spec.seed, measure_all=train.compile, **both
+        net, example, per_epoch, optimizer=optimizer, seed=spec.seed, measure_all=bool(train.compile), **both
     )
     shrinker = None
     if train.shrink != "never" and not spec.arithmetic.remakes:  # else masks were cut at the start
-        options: dict[str, Any] = {"when": train.shrink, "compiled": train.compile, **both}
+        options: dict[str, Any] = {"when": train.shrink, "compiled": bool(train.compile), **both}
         shrinker = Shrinker(net, driver, optimizer, example=example, channels_last=train.channels_last, **options)
     return Trainer(
         net,
@@ -186,6 +189,9 @@ def _trainer(
         part_size=_part_size(flow, loader),
         clip_norm=train.clip_norm,
         compile="inductor" if train.compile else None,
+        compile_mode=train.compile if isinstance(train.compile, str) else None,
+        tf32=train.tf32,
+        cudnn_benchmark=train.cudnn_benchmark,
     )
 
 

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import torch
 from torch import nn, optim
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -21,7 +22,11 @@ def make_optimizer(spec: OptimizerSpec, net: nn.Module) -> optim.Optimizer:
 
     Args:
         spec: which one, and its options.
-        net: the network, with its compressors in place (masks and measured ranges are buffers, and not trained).
+        net: the network, with its compressors in place (masks and measured ranges are buffers, and not trained); where
+            fused steps are asked for, on the device on which it is trained.
+
+    Raises:
+        PlanError: for fused steps of parameters that torch has none for.
 
     Example:
         >>> type(make_optimizer(OptimizerSpec("adam", lr=0.001), nn.Linear(2, 3))).__name__
@@ -32,10 +37,28 @@ def make_optimizer(spec: OptimizerSpec, net: nn.Module) -> optim.Optimizer:
     parameters: list[dict[str, Any]] = [{"params": [each for each in trainable if each not in learned]}]
     if learned:
         parameters.append({"params": [each for each in trainable if each in learned], "weight_decay": 0.0})
+    options: dict[str, Any] = {"lr": spec.lr, "weight_decay": spec.weight_decay}
+    if spec.fused:  # else torch chooses, and need not be told of it
+        _check_fused(trainable)
+        options["fused"] = True
     if spec.name == "sgd":
-        return optim.SGD(parameters, spec.lr, spec.momentum, weight_decay=spec.weight_decay, nesterov=spec.nesterov)
+        return optim.SGD(parameters, momentum=spec.momentum, nesterov=spec.nesterov, **options)
     kind = {"adam": optim.Adam, "adamw": optim.AdamW}[spec.name]
-    return kind(parameters, spec.lr, spec.betas, weight_decay=spec.weight_decay)
+    return kind(parameters, betas=spec.betas, **options)
+
+
+def _check_fused(parameters: list[nn.Parameter]) -> None:
+    """Refuse fused steps where torch has none, which torch itself says in the first step only."""
+    for dtype, device in dict.fromkeys((parameter.dtype, parameter.device) for parameter in parameters):
+        tried = nn.Parameter(torch.zeros(1, dtype=dtype, device=device))
+        tried.grad = torch.zeros_like(tried)
+        try:
+            optim.SGD([tried], fused=True).step()
+        except RuntimeError:
+            raise PlanError(
+                "train.optimizer.fused changes parameters of floating point on devices that torch has fused steps for, "
+                f"and this network has {str(dtype).removeprefix('torch.')} on {device}. Leave fused out."
+            ) from None
 
 
 def make_lr_schedule(spec: LrSpec, optimizer: optim.Optimizer, steps: int, steps_per_epoch: int) -> LambdaLR:

@@ -17,7 +17,7 @@ from qprune.tasks import Task
 from qprune.training import ranks
 from qprune.training.batches import check_target, explaining_single_values
 from qprune.training.callbacks import Callback, CallbackList
-from qprune.training.compiling import compiled
+from qprune.training.compiling import begin_step, compiled
 from qprune.training.driver import Event, ScheduleDriver
 from qprune.training.evaluation import evaluate, place, to_device
 from qprune.training.feed import Feed
@@ -27,6 +27,7 @@ from qprune.training.meter import Meter
 from qprune.training.reproducibility import set_rng
 from qprune.training.resuming import explaining_misfit, take_up, training_state
 from qprune.training.shrinking import Shrinker
+from qprune.training.switches import switched
 from qprune.training.update import Update
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,9 @@ class Trainer:
         part_size: see `Update`.
         clip_norm: largest norm of the gradients.
         compile: backend of torch.compile for the training steps; None runs them as they are.
+        compile_mode: its mode; ``"reduce-overhead"`` records steps on a GPU and replays them.
+        tf32: let GPUs round the factors of float32 products to TF32 while training; validation is in float32.
+        cudnn_benchmark: let cuDNN choose its convolutions by timing them.
 
     Attributes:
         history: the `History` so far.
@@ -102,6 +106,9 @@ class Trainer:
         part_size: int = 1,
         clip_norm: float | None = None,
         compile: str | None = None,
+        compile_mode: str | None = None,
+        tf32: bool = False,
+        cudnn_benchmark: bool = False,
     ) -> None:
         self.net, self.task, self.train, self.val = net, task, train, val
         self.optimizer, self.lr_schedule, self.driver, self.average = optimizer, lr_schedule, driver, average
@@ -111,7 +118,9 @@ class Trainer:
         self.validate_every = validate_every or self.steps_per_epoch
         self.device, self.channels_last = torch.device(device), channels_last
         place(net, self.device, channels_last)
-        view = compiled(net, compile) if compile else net
+        view = compiled(net, compile, compile_mode) if compile else net
+        self.replays = compile_mode is not None and self.device.type == "cuda"
+        self.switches = {"tf32": tf32, "cudnn_benchmark": cudnn_benchmark}
         options: dict[str, Any] = {"accumulate": accumulate, "part_size": part_size, "clip_norm": clip_norm}
         self.update = Update(view, task, optimizer, device=self.device, precision=precision, **options)
         self.history, self.meter = History(), Meter(task, self.device)
@@ -141,6 +150,7 @@ class Trainer:
             DataError: if a loader gives no batch, or one of its processes is gone.
         """
         with (
+            switched(**self.switches),
             self.interruption.noted(),
             self.feed.watching(),
             self.callbacks.closing(),
@@ -215,6 +225,8 @@ class Trainer:
         check_target(self.task, batch[1], where)  # here, because on a GPU it would have to be read back
         self._whole = False
         self.batch = to_device(batch, self.device, self.channels_last)
+        if self.replays:
+            begin_step()
         with explaining_single_values(where):
             self.loss = self.update.backward(self.batch, self.feed.share(number), self.meter.update)
         self.callbacks.on_before_optimizer_step()

@@ -49,13 +49,14 @@ def make_trainer() -> MakeTrainer:
         val: bool = True,
         lr: float = 0.05,
         schedule: LrSpec | None = None,
+        fused: bool = False,
         **options: Any,
     ) -> Trainer:
         torch.manual_seed(3)
         net, compile = net or dense_net(), options.get("compile") is not None
         data = load_data(DataSpec("digits", augment=[CROP], train_images=150), seed=1)
         train = train_loader(data.train, batch=32, seed=1)
-        optimizer = make_optimizer(OptimizerSpec("sgd", lr=lr, momentum=0.9, weight_decay=5e-4), net)
+        optimizer = make_optimizer(OptimizerSpec("sgd", lr=lr, momentum=0.9, weight_decay=5e-4, fused=fused), net)
         return Trainer(
             net,
             Classification(classes=10, label_smoothing=0.1),

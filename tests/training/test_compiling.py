@@ -13,6 +13,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 import qprune
+from qprune.errors import PlanError
 from qprune.layers import PrunedConv2d, PrunedQuantConv2d, sites
 from qprune.schedules import Layerwise, QuantizeFrom
 from qprune.spec import read_spec
@@ -180,6 +181,40 @@ def test_report_and_log_count_the_graphs(tmp_path: Path, caplog: pytest.LogCaptu
     report = json.loads((history.run / "report.json").read_text())
     assert report["environment"]["graphs"] == graphs_compiled() > 0
     assert f"{graphs_compiled()} graphs were compiled." in caplog.messages
+
+
+def test_steps_are_compiled_in_the_mode_that_the_spec_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: list[Any] = []
+    monkeypatch.setattr(torch, "compile", lambda net, mode, **options: modes.append(mode) or net)
+    small = {"data.train_images": 135, "train.length": "1ep"}
+    trainers = [
+        prepare(read_spec("digits/baseline", small | {"train.compile": value}), device="cpu").trainer
+        for value in (True, "reduce-overhead", False)
+    ]
+    assert modes == [None, "reduce-overhead"]
+    assert all(trainer.driver is not None for trainer in trainers)
+    assert [trainer.driver.measure_all for trainer in trainers if trainer.driver] == [True, True, False]
+    assert not any(trainer.replays for trainer in trainers)  # which is for GPUs
+
+
+def test_networks_that_run_several_times_in_a_step_are_not_replayed() -> None:
+    with pytest.raises(PlanError) as error:
+        prepare(read_spec("streets/cyclegan/baseline", [*GAN, "train.compile=reduce-overhead"]), device="cpu")
+    assert str(error.value) == (
+        'train.compile = "reduce-overhead" replays recorded steps, which would overwrite gradients that several runs '
+        "of a generator or discriminator add up in one step: use train.compile = true."
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # of torch's compiler
+def test_on_a_processor_replayed_steps_are_compiled_ones_to_the_bit(make_trainer: MakeTrainer) -> None:
+    plain, replayed = (
+        make_trainer(net_with_quiet_steps(dropout=0), steps=25, compile="inductor", compile_mode=mode)
+        for mode in (None, "reduce-overhead")
+    )
+    assert same(plain.fit().history, replayed.fit().history)
+    assert same(plain.net.state_dict(), replayed.net.state_dict())
 
 
 @pytest.mark.slow

@@ -28,6 +28,33 @@ def test_optimizers_are_torchs_with_the_specs_options() -> None:
     assert [adamw.defaults[name] for name in ("lr", "weight_decay")] == [0.3, 0.05]
 
 
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_fused_steps_are_torchs_and_differ_by_rounding(name: str) -> None:
+    momentum = {"momentum": 0.9, "nesterov": True} if name == "sgd" else {}
+    images, nets = torch.randn(7, 5), []
+    for fused in (False, True):
+        torch.manual_seed(1)
+        nets.append(net := nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)))
+        optimizer = make_optimizer(OptimizerSpec(name, lr=0.01, weight_decay=0.01, fused=fused, **momentum), net)
+        assert bool(optimizer.defaults["fused"]) is fused
+        for _ in range(5):
+            optimizer.zero_grad()
+            net(images).square().sum().backward()
+            optimizer.step()
+    for one, other in zip(*(net.parameters() for net in nets), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_fused_steps_of_parameters_that_torch_has_none_for_are_refused() -> None:
+    net = nn.Linear(2, 3, dtype=torch.complex64)
+    with pytest.raises(PlanError) as error:
+        make_optimizer(OptimizerSpec("adam", lr=0.1, fused=True), net)
+    assert str(error.value) == (
+        "train.optimizer.fused changes parameters of floating point on devices that torch has fused steps for, and "
+        "this network has complex64 on cpu. Leave fused out."
+    )
+
+
 def test_parameters_that_are_not_trained_are_left_out() -> None:
     net = nn.Linear(3, 2)
     net.bias.requires_grad_(False)

@@ -3,6 +3,7 @@ import os
 import random
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,13 @@ def unbroken(make: MakeTrainer, folder: Path, **options: Any) -> dict[str, Any]:
     return load(folder / "last.pt")
 
 
-@pytest.mark.parametrize("stop", [1, 4, 5, 8, 10, 17, 23])
+@pytest.mark.parametrize(
+    ("stop", "options"), [(stop, {}) for stop in (1, 4, 5, 8, 10, 17, 23)] + [(10, {"fused": True, "tf32": True})]
+)
 def test_resumed_training_equals_the_unbroken_one_to_the_bit(
-    make_joint_trainer: MakeTrainer, tmp_path: Path, stop: int
+    make_joint_trainer: MakeTrainer, tmp_path: Path, stop: int, options: dict[str, Any]
 ) -> None:
+    make_joint_trainer = partial(make_joint_trainer, **options)
     (tmp_path / "whole").mkdir()
     whole = unbroken(make_joint_trainer, tmp_path / "whole")
 

@@ -115,10 +115,11 @@ def test_scores_and_ranges_are_measured_in_float32(precision):
     assert all(quant.active for quant in quants)
 
 
-def test_overflowing_gradients_skip_the_update_but_not_the_step():
+@pytest.mark.parametrize("fused", [False, True])
+def test_overflowing_gradients_skip_the_update_but_not_the_step(fused):
     net = norm_free()
     before = copy.deepcopy(net.state_dict())
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, fused=fused)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
     update = Update(net, TASK, optimizer, device=CPU, precision="float16")
     scale = update.scaler.get_scale()

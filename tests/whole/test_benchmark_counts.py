@@ -1,0 +1,59 @@
+"""What benchmarks count is what a person would count, and what large images keep does not grow."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Imports a file of the benchmarks, with those that it imports, and forgets them afterwards."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(str(FOLDER))
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if getattr(sys.modules[name], "__file__", None) and Path(str(sys.modules[name].__file__)).parent == FOLDER:
+            del sys.modules[name]
+
+
+def test_live_bytes_are_those_of_each_storage_once(bench: Any) -> None:
+    x = torch.ones(10)
+    with bench("counting").LiveBytes() as live:
+        y = x + 1  # 40 bytes
+        z = y.view(2, 5).relu_()  # the same storage
+        more = torch.cat([y, z.flatten(), y])  # 120
+        assert (live.now, live.peak) == (160, 160)
+        del more
+        assert (live.now, live.peak) == (40, 160)
+        assert live.listed() == {("add", (10,), "float32"): 40}
+
+
+def test_live_bytes_hold_what_a_backward_needs_and_nothing_else(bench: Any) -> None:
+    weight = torch.randn(4, 3, requires_grad=True)
+    with bench("counting").LiveBytes() as live:
+        loss = F.linear(torch.randn(5, 3), weight).relu().sum()
+        assert live.now == 4 * (5 * 3 + 5 * 4 + 1)  # the input, what the ReLU gave, the loss
+        loss.backward()
+        del loss
+        assert live.now == 4 * 4 * 3  # the gradient
+
+
+def test_views_and_allocations_are_no_launches(bench: Any) -> None:
+    with bench("counting").Launches() as launches:
+        x = torch.empty(6).fill_(1.0).view(2, 3).t()
+        torch._foreach_mul_([x, torch.empty(3)], 2.0)
+    assert launches.counts == {"fill_": 1, "_foreach_mul_": 1}
+
+
+@pytest.mark.parametrize(("net", "most"), [("unet", 1.42), ("resnet50", 1.56)])
+def test_a_joint_step_keeps_no_more_of_large_images_than_it_did(bench: Any, net: str, most: float) -> None:
+    large = bench("large_inputs")
+    (dense, *_), (joint, *_) = (large.memory(large.make(net, way)) for way in ("dense", "joint"))
+    assert joint / dense < most
