@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-
 NOT_NUMBERS = "scores hold NaN: the network's values are no longer numbers; lower the learning rate"
 
 

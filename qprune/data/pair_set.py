@@ -1,6 +1,7 @@
 """A dataset of pairs: an image and its labels, or an image and the one that it is to become."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from attrs import define
@@ -14,6 +15,7 @@ from qprune.data.palettes import Colour
 from qprune.data.resizing import fit
 from qprune.data.seeds import AUGMENT, PARTNER, mix
 from qprune.data.source import Pictures
+from qprune.host import constant
 
 
 @define(eq=False)
@@ -97,5 +99,5 @@ def colour(labels: Tensor, palette: Sequence[Colour]) -> Tensor:
         [4, 5, 6]
     """
     table = torch.zeros(IGNORE + 1, 3, dtype=torch.uint8, device=labels.device)
-    table[: len(palette)] = torch.tensor(palette, dtype=torch.uint8)
+    table[: len(palette)] = constant(tuple(chain.from_iterable(palette)), labels.device).view(-1, 3)
     return table[labels.long()].movedim(-1, -3).contiguous()
