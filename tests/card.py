@@ -30,7 +30,6 @@ aten = torch.ops.aten
 READING = {
     aten._local_scalar_dense, aten.equal, aten.nonzero, aten.masked_select, aten.bincount, aten._unique2,
     aten.unique_dim, aten.unique_consecutive, aten.linalg_eigvals, aten._linalg_eigvals, aten.linalg_eig,
-    aten._assert_async if False else aten.is_nonzero,
 }  # fmt: skip
 INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index_put}
 COPYING = {aten._to_copy, aten.copy_}
