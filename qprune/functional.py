@@ -9,9 +9,7 @@ from torch import Tensor
 NOT_NUMBERS = "scores hold NaN: the network's values are no longer numbers; lower the learning rate"
 
 
-def keep_top(
-    score: Tensor, sparsity: float, multiple_of: int = 1, groups: int = 1, *, checked: bool = False
-) -> Tensor:
+def keep_top(score: Tensor, sparsity: float, multiple_of: int = 1, groups: int = 1, *, checked: bool = False) -> Tensor:
     """Choose the channels to keep: all but the ``floor(sparsity * C + 1e-9)`` lowest scores, and always at least one.
 
     Of equal scores the lower index is kept.

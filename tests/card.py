@@ -120,7 +120,12 @@ def _waits(func: Any, args: Any, kwargs: Any) -> bool:
         if packet is aten.copy_:
             return there != _on_card(args[1]) and not (there and (kwargs.get("non_blocking") or args[2:3] == (True,)))
         to = kwargs.get("device")
-        return to is not None and to.type != "meta" and (to.type == "card") != there and not (kwargs.get("non_blocking") and not there)
+        return (
+            to is not None
+            and to.type != "meta"
+            and (to.type == "card") != there
+            and not (kwargs.get("non_blocking") and not there)
+        )
     if not any(map(_on_card, leaves)):
         return False
     if packet in INDEXING:

@@ -16,7 +16,7 @@ class Scores(JointCommit):
     """The running means of many masks' channel scores, folded together; every step counts the same.
 
     Args:
-        parts: masks on one device.
+        masks: on one device.
 
     Example:
         >>> scores = Scores([ChannelMask(2), ChannelMask(3)])
@@ -24,7 +24,10 @@ class Scores(JointCommit):
     """
 
     watched: ClassVar[str] = "score"
-    parts: "Sequence[ChannelMask]"
+
+    def __init__(self, masks: "Sequence[ChannelMask]") -> None:
+        super().__init__(masks)
+        self.masks = masks
 
     def _lay_out(self) -> None:
         scores = self.buffers("score")
@@ -34,7 +37,7 @@ class Scores(JointCommit):
         self._score, self._pending_score = self._scores.values
         self._seen, self._count = self._counts.values
         self.strips = self._scores, self._counts
-        self._powers = [part.ranking.gradient_power for part in self.parts]
+        self._powers = [mask.ranking.gradient_power for mask in self.masks]
         self._own: Tensor | None = None
 
     def _merge(self, exchange: Exchange) -> None:

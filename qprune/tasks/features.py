@@ -32,6 +32,7 @@ class FixedFeatures(nn.Module):
     """
 
     num_features = 44
+    sobel: Tensor
 
     def __init__(self) -> None:
         super().__init__()
