@@ -50,7 +50,7 @@ COUPLING: dict[str, list[str]] = {
     "densenet121": [
         'prune.0.sites=[{paths = ["stem", "*.conv2", "transition*.conv"], types = ["Conv2d"], at = "output"}, '
         '{paths = ["*.act2"], types = ["ReLU"], at = "output"}]'
-    ]
+    ],
 }
 COUNTS = ("integer", "float", "between")
 

@@ -150,12 +150,18 @@ def settle_biases(grids: Sequence[tuple[Any, FakeQuant]]) -> None:
         >>> settle_biases(list(bias_grids(trace(net, images[:1]))))
     """
     for layer, source in grids:
-        weight = layer.weight_quant
-        learned = isinstance(source, LearnedQuant) or isinstance(weight, LearnedQuant)
-        if not (source.active and weight.active) or (layer.bias_quant.active and not learned):
+        weight, bias_quant = layer.weight_quant, layer.bias_quant
+        if not (_is_active(source) and _is_active(weight)):
             continue
+        learned = isinstance(source, LearnedQuant) or isinstance(weight, LearnedQuant)
+        # decided where the values lie: to ask whether a bias has its grid would wait for a GPU
+        settled = torch.zeros_like(bias_quant.active) if learned else bias_quant.active.clone()
         if layer.bias is not None:
             needed = layer.bias.abs() / (source.scale * (LARGEST / 2))
             needed = needed if weight.channels is not None else needed.max()
-            weight.widen(power_of_two(needed.clamp(min=SMALLEST_STEP)))
-        layer.bias_quant.settle((source.scale * weight.scale).expand_as(layer.bias_quant.scale))
+            weight.widen(torch.where(settled, 0, power_of_two(needed.clamp(min=SMALLEST_STEP))))
+        bias_quant.settle(torch.where(settled, bias_quant.scale, source.scale * weight.scale))
+
+
+def _is_active(quant: FakeQuant) -> bool:
+    return bool(quant.active) if quant.told_active is None else quant.told_active

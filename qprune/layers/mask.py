@@ -149,14 +149,16 @@ class ChannelMask(Compressor):
         self.channels = len(channels)
 
     @torch.no_grad()
-    def refresh(self, sparsity: float, score: Tensor | None = None) -> None:
+    def refresh(self, sparsity: float, score: Tensor | None = None, *, checked: bool = False) -> None:
         """Choose anew which channels to keep; see `qprune.functional.keep_top`.
 
         Args:
             sparsity: share of channels to drop.
             score: by which to choose; by default the mask's own.
+            checked: the scores hold no NaN, as somebody has seen.
         """
-        self.keep.copy_(keep_top(self.score if score is None else score, sparsity, self.multiple_of, self.groups))
+        score = self.score if score is None else score
+        self.keep.copy_(keep_top(score, sparsity, self.multiple_of, self.groups, checked=checked))
 
     @property
     def sparsity(self) -> float:

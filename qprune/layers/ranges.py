@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from qprune.layers.strips import JointCommit, Strip, owners
+from qprune.layers.strips import Exchange, JointCommit, Strip, owners
 from qprune.numerics import RANGES
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Ranges(JointCommit):
         self._pending, self._range, (scale,) = self._floats.values.split([2, 2, 1])
         self._low, self._high = self._pending
         self._zero_points, self._seen = Strip(zero_points), Strip(self.buffers("seen"))
+        self.strips = self._floats, self._zero_points, self._seen
         self._active = Strip(self.buffers("active"))
         sizes = [each.numel() for each in scales]
         self._owner = owners(sizes, scale.device)  # the quantizer of each entry
@@ -51,18 +52,19 @@ class Ranges(JointCommit):
             self.quants, sizes, *self._pending, *self._range, self._measured, scale, *self._zero_points.values
         )
 
+    def _merge(self, exchange: Exchange) -> None:
+        """Widen the ranges to the values of all processes."""
+        low, negated_high = exchange.lowest(torch.stack([self._low, -self._high]))
+        self._low.copy_(low)
+        torch.neg(negated_high, out=self._high)
+
     def _fold(self) -> None:
-        strips = self._floats, self._zero_points, self._seen
-        for strip in strips:
-            strip.read()
         self._look()
         self._average()
         for grid in self._grids:
             grid.follow()
         self._low.fill_(torch.inf)
         self._high.fill_(-torch.inf)
-        for strip in strips:
-            strip.write()
 
     def _look(self) -> None:
         """Find which entries measured something that counts."""

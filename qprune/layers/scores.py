@@ -1,17 +1,22 @@
 """`Scores`: the running channel scores of many masks, folded together."""
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
+from torch import Tensor
 
-from qprune.layers.strips import JointCommit, Strip, owners
+from qprune.layers.strips import Exchange, JointCommit, Strip, owners
+
+if TYPE_CHECKING:
+    from qprune.layers.mask import ChannelMask
 
 
 class Scores(JointCommit):
     """The running means of many masks' channel scores, folded together; every step counts the same.
 
     Args:
-        parts: masks on one device.
+        masks: on one device.
 
     Example:
         >>> scores = Scores([ChannelMask(2), ChannelMask(3)])
@@ -20,6 +25,10 @@ class Scores(JointCommit):
 
     watched: ClassVar[str] = "score"
 
+    def __init__(self, masks: "Sequence[ChannelMask]") -> None:
+        super().__init__(masks)
+        self.masks = masks
+
     def _lay_out(self) -> None:
         scores = self.buffers("score")
         self._scores = Strip(scores + self.buffers("pending_score"), rows=2)
@@ -27,10 +36,22 @@ class Scores(JointCommit):
         self._owner = owners([score.numel() for score in scores], scores[0].device)  # the mask of each channel
         self._score, self._pending_score = self._scores.values
         self._seen, self._count = self._counts.values
+        self.strips = self._scores, self._counts
+        self._powers = [mask.ranking.gradient_power for mask in self.masks]
+        self._own: Tensor | None = None
+
+    def _merge(self, exchange: Exchange) -> None:
+        """Average the scores over the values of all processes, as if one had computed the whole batch."""
+        if self._own is None:
+            # a process's loss is the mean over its own samples: its gradients are those of the whole batch, times these
+            factors = torch.tensor([float(exchange.world() ** power) for power in self._powers])
+            self._own = factors.to(self._owner.device, non_blocking=True)[self._owner]
+        weighted = self._pending_score.double() * self._count[self._owner]
+        totals, counts = exchange.summed(torch.cat([weighted, self._count])).split([len(weighted), len(self._count)])
+        self._pending_score.copy_(totals / counts[self._owner].clamp(min=1) / self._own)
+        self._count.copy_(counts)
 
     def _fold(self) -> None:
-        self._scores.read()
-        self._counts.read()
         seen, count = self._counts.values.index_select(1, self._owner).unbind()
         measured = count > 0
         mean = (self._score * seen + self._pending_score) / (seen + measured)
@@ -39,5 +60,3 @@ class Scores(JointCommit):
         self._seen.add_(self._count > 0)
         self._pending_score.zero_()
         self._count.zero_()
-        self._scores.write()
-        self._counts.write()

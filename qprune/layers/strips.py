@@ -3,12 +3,25 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from operator import is_
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from qprune.layers.compressor import Compressor
+
+
+class Exchange(Protocol):
+    """What processes that train together tell each other; every one of them must ask, for tensors of one size."""
+
+    def world(self) -> int:
+        """How many they are."""
+
+    def summed(self, values: Tensor) -> Tensor:
+        """The sums over all processes, in float64."""
+
+    def lowest(self, values: Tensor) -> Tensor:
+        """The smallest values of all processes, place by place, in float32."""
 
 
 class JointCommit(ABC):
@@ -19,13 +32,18 @@ class JointCommit(ABC):
     """
 
     watched: ClassVar[str]
+    strips: "Sequence[Strip]"
 
     def __init__(self, parts: Sequence[Compressor]) -> None:
         self.parts = list(parts)
         self._known: list[Tensor] = []
 
-    def commit(self) -> None:
-        """Fold what each measured since the last commit into its running means."""
+    def commit(self, exchange: Exchange | None = None) -> None:
+        """Fold what each measured since the last commit into its running means.
+
+        Args:
+            exchange: with the processes that train together, which then all fold in what all of them measured.
+        """
         if not self.parts:
             return
         present = self.buffers(self.watched)
@@ -33,7 +51,13 @@ class JointCommit(ABC):
             self._lay_out()
             self._known = present
         with torch.inference_mode():
+            for strip in self.strips:
+                strip.read()
+            if exchange is not None:
+                self._merge(exchange)
             self._fold()
+            for strip in self.strips:
+                strip.write()
 
     def buffers(self, name: str) -> list[Tensor]:
         """One buffer of each; not by attribute, which for many modules takes as long as what is done with them."""
@@ -41,11 +65,15 @@ class JointCommit(ABC):
 
     @abstractmethod
     def _lay_out(self) -> None:
-        """Make long tensors with room for all buffers."""
+        """Make `strips`, long tensors with room for all buffers."""
+
+    @abstractmethod
+    def _merge(self, exchange: Exchange) -> None:
+        """Have the processes exchange what was measured, in one long tensor."""
 
     @abstractmethod
     def _fold(self) -> None:
-        """Read the buffers, compute on the long tensors, write the buffers."""
+        """Compute on the long tensors."""
 
 
 class Strip:
@@ -82,4 +110,4 @@ class Strip:
 
 def owners(sizes: Sequence[int], device: torch.device) -> Tensor:
     """For each entry of one long tensor, the number of the part that it belongs to."""
-    return torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)).to(device)
+    return torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)).to(device, non_blocking=True)

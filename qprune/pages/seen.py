@@ -51,7 +51,7 @@ def look(opened: Opened, task: Any, device: torch.device) -> Seen:
                 counts = task.confusions(output, batch[1])
                 confusions = counts if confusions is None else confusions + counts
                 images += len(batch[1])
-    return Seen(tuple(map(_as_address, pictures)), confusions, images)
+    return Seen(tuple(map(_as_address, pictures)), None if confusions is None else confusions.cpu(), images)
 
 
 def mistaken(confusions: Tensor, classes: Sequence[str]) -> list[list[str]]:

@@ -32,15 +32,18 @@ class FixedFeatures(nn.Module):
     """
 
     num_features = 44
+    sobel: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(0)
         shapes = ((16, 3, 3, 3), (32, 16, 3, 3), (32, 32, 3, 3))
-        self.weights = [torch.randn(shape, generator=generator) * (2 / (shape[1] * 9)) ** 0.5 for shape in shapes]
-        self.weights[0] -= self.weights[0].mean((2, 3), keepdim=True)
+        weights = [torch.randn(shape, generator=generator) * (2 / (shape[1] * 9)) ** 0.5 for shape in shapes]
+        weights[0] -= weights[0].mean((2, 3), keepdim=True)
         slope = torch.tensor([[1.0, 2.0, 1.0], [0.0, 0.0, 0.0], [-1.0, -2.0, -1.0]]) / 8
-        self.sobel = torch.stack([slope, slope.t()])[:, None]
+        # buffers, which move with the module: to bring them along at each batch would wait for a GPU
+        self.textures = nn.ParameterList(nn.Parameter(weight, requires_grad=False) for weight in weights)
+        self.register_buffer("sobel", torch.stack([slope, slope.t()])[:, None])
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Features of uint8 images."""
@@ -53,12 +56,12 @@ class FixedFeatures(nn.Module):
     def _edges(self, grey: Tensor) -> list[Tensor]:
         strengths = []
         for _ in range(3):
-            slopes = F.conv2d(F.pad(grey, (1, 1, 1, 1), "replicate"), self.sobel.to(grey.device))
+            slopes = F.conv2d(F.pad(grey, (1, 1, 1, 1), "replicate"), self.sobel)
             strengths.append(slopes.abs().mean((2, 3)))
             grey = F.avg_pool2d(grey, 2, ceil_mode=True)
         return strengths
 
     def _texture(self, x: Tensor) -> Tensor:
-        for weight in self.weights:
-            x = F.conv2d(x, weight.to(x.device), stride=2, padding=1).relu()
+        for weight in self.textures:
+            x = F.conv2d(x, weight, stride=2, padding=1).relu()
         return x.mean((2, 3))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
 
+from qprune.host import on_host
 from qprune.tasks.features import FixedFeatures, inception_weights
 from qprune.tasks.pictures import to_pixels
 from qprune.tasks.translation import Translated
@@ -34,9 +35,10 @@ class FrechetDistance(FrechetInceptionDistance):
 
     def compute(self) -> Any:
         """The distance, at least 0 but for rounding."""
-        if self.fake_features_num_samples == 0:
+        fake, real = on_host([self.fake_features_num_samples, self.real_features_num_samples])
+        if fake == 0:
             return {}
-        if min(self.fake_features_num_samples, self.real_features_num_samples) < 2:
+        if min(fake, real) < 2:
             return torch.full((), torch.nan)
         return super().compute()
 
@@ -65,7 +67,8 @@ class PartMeans(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """``{"<part>": mean}``."""
-        return dict(zip(self.names, self.total / self.count, strict=True)) if self.count else {}
+        total, count = on_host([self.total, self.count])
+        return dict(zip(self.names, total / count, strict=True)) if count else {}
 
 
 class _Apart(nn.Module):

@@ -8,6 +8,7 @@ from attrs import field, frozen
 from torch import Tensor
 
 from qprune.data import colour
+from qprune.host import constant
 
 Palette = Sequence[tuple[int, int, int]]
 
@@ -48,7 +49,7 @@ def to_pixels(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
                 [  0, 128, 255],
                 [  0, 128, 255]], dtype=torch.uint8)
     """
-    shift, scale = (torch.tensor(values, dtype=torch.float32, device=x.device).view(-1, 1, 1) for values in (mean, std))
+    shift, scale = (constant(tuple(values), x.device).view(-1, 1, 1) for values in (mean, std))
     pixels = ((x.float() * scale + shift) * 255).round().clamp(0, 255).to(torch.uint8)
     return pixels.expand(*pixels.shape[:-3], 3, -1, -1)
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from attrs import field, frozen
 from torch import Tensor, nn
 
+from qprune.host import constant
 from qprune.tasks.checks import can_weigh, check_labels, is_classes, is_share
 from qprune.tasks.counting import count_pairs
 from qprune.tasks.distilled import softened_divergence
@@ -162,7 +163,7 @@ class Segmentation:
         labelled = target.ne(self.ignore)
         if not self.class_weights:
             return labelled.float()
-        weights = torch.tensor(self.class_weights, device=target.device)
+        weights = constant(self.class_weights, target.device)
         return weights[target.where(labelled, 0).long()] * labelled
 
     def _pixel_losses(self, output: Tensor, target: Tensor) -> Tensor:

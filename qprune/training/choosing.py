@@ -1,9 +1,11 @@
-"""Which channels a group of sites keeps, chosen by their scores when it is due."""
+"""Which channels the masks keep that are due at a step, chosen by their scores."""
 
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from qprune.errors import PlanError, TrainingError
-from qprune.functional import joint_score
+from qprune.functional import NOT_NUMBERS, joint_score, kept_channels
 from qprune.importances import Measured, Scored
 from qprune.layers import ChannelMask, Site
 
@@ -17,23 +19,55 @@ def coupled_groups(sites: Sequence[Site]) -> dict[tuple[str, ...], list[Site]]:
     return groups
 
 
-def choose(group: Sequence[Site], sparsity: float, step: int, seed: int) -> None:
-    """Refresh coupled masks with one choice for all of them; most are a group of one."""
-    masks = [site.mask for site in group if site.mask is not None]
-    for site, mask in zip(group, masks, strict=True):
-        _score(site, mask, step, seed)
-    score = joint_score([mask.score for mask in masks]) if len(masks) > 1 else None
-    try:
-        for mask in masks:
-            mask.refresh(sparsity, score)
-    except ValueError as error:
-        wrong = next((site for site, mask in zip(group, masks, strict=True) if mask.score.isnan().any()), group[0])
-        raise TrainingError(f"{wrong.name}, step {step}: {error}") from error
+class Choice:
+    """What coupled masks that are due at a step are to keep; most masks are a group of one.
+
+    It is made in three parts, because to look at numbers waits for the device: all choices of a step are begun, then
+    their `facts` are looked at together, then each is checked and made.
+
+    Args:
+        group: sites whose masks choose together.
+        sparsity: share of channels to drop.
+        seed: of the training; the importance ``"random"`` wants it.
+
+    Attributes:
+        facts: what `check` wants to know, still on the device: whether scores hold NaN, those of each mask and then
+            the joint ones, and how many steps each mask measured.
+    """
+
+    def __init__(self, group: Sequence[Site], sparsity: float, seed: int) -> None:
+        self.group, self.sparsity = group, sparsity
+        self._masks = [site.mask for site in group if site.mask is not None]
+        for site, mask in zip(group, self._masks, strict=True):
+            if isinstance(mask.ranking, Scored):
+                mask.score.copy_(mask.ranking.score(site, seed), non_blocking=True)
+        scores = [mask.score for mask in self._masks]
+        self._joint = joint_score(scores) if len(group) > 1 else None
+        scores += [] if self._joint is None else [self._joint]
+        self.facts = [*(score.isnan().any() for score in scores), *(mask.seen for mask in self._masks)]
+
+    def check(self, known: Sequence[Tensor], step: int) -> None:
+        """Refuse a choice that cannot be made.
+
+        Args:
+            known: `facts`, on the host.
+            step: of the training.
+        """
+        count = len(self.group)
+        broken, seen = known[:-count], known[-count:]
+        for site, mask, times in zip(self.group, self._masks, seen, strict=True):
+            if isinstance(mask.ranking, Measured) and times == 0:
+                raise PlanError(f"{site.name} is due at step {step}, but {mask.ranking.unreached}.")
+        if any(broken):
+            wrong = next((site for site, bad in zip(self.group, broken, strict=False) if bad), self.group[0])
+            raise TrainingError(f"{wrong.name}, step {step}: {NOT_NUMBERS}")
+
+    def make(self) -> None:
+        """Refresh the masks."""
+        for mask in self._masks:
+            mask.refresh(self.sparsity, self._joint, checked=True)
 
 
-def _score(site: Site, mask: ChannelMask, step: int, seed: int) -> None:
-    ranking = mask.ranking
-    if isinstance(ranking, Scored):
-        mask.score.copy_(ranking.score(site, seed))
-    elif isinstance(ranking, Measured) and mask.seen == 0:
-        raise PlanError(f"{site.name} is due at step {step}, but {ranking.unreached}.")
+def sparsity_of(mask: ChannelMask, sparsity: float) -> float:
+    """The share of channels that a mask drops where it is to drop ``sparsity``; without a look at the mask."""
+    return 1 - kept_channels(mask.channels, sparsity, mask.multiple_of, mask.groups) / mask.channels

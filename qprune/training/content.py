@@ -21,8 +21,11 @@ def plain(value: Any, place: str, depth: int = 1) -> Any:
         raise CheckpointError(f"A checkpoint is nested at most {DEPTH} deep; {place[:60]} ... goes deeper. Flatten it.")
     if type(value) in _PLAIN:
         return value
-    if isinstance(value, Tensor) and _is_dense(value.detach()):
-        return value.detach().contiguous() if _repeats(value) else value.detach()
+    if isinstance(value, Tensor):
+        # brought to the host here: the checksum and the file would each bring it there
+        value = value.detach() if value.is_meta else value.detach().cpu()
+    if isinstance(value, Tensor) and _is_dense(value):
+        return value.contiguous() if _repeats(value) else value
     if isinstance(value, Mapping):
         odd = next((key for key in value if type(key) not in _PLAIN), None)
         if odd is not None:

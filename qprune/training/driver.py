@@ -1,7 +1,7 @@
 """`ScheduleDriver`: asks the schedules and tells the compressors, between steps and nowhere else."""
 
-from collections.abc import Iterator
-from itertools import count
+from collections.abc import Iterator, Sequence
+from itertools import count, islice
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,12 +10,13 @@ from torch.optim import Optimizer
 from qprune.errors import PlanError
 from qprune.exact import bias_grids, settle_biases
 from qprune.flow import trace
+from qprune.host import on_host
 from qprune.layers import ChannelMask, Site, follow_sources, learned_parameters, sites
 from qprune.network_plan import make_plan
 from qprune.schedules import Timeline
 from qprune.training import ranks
 from qprune.training.averaging import check_average
-from qprune.training.choosing import choose, coupled_groups
+from qprune.training.choosing import Choice, coupled_groups, sparsity_of
 from qprune.training.driving_checks import (
     check_biases,
     check_coupled,
@@ -105,8 +106,7 @@ class ScheduleDriver:
     def _start(self) -> list[Event]:
         check_optimizer(self.optimizer, self.net)
         check_inherited(self.sites, self.plan)
-        for group in self._groups.values():
-            check_coupled(group)
+        check_coupled(self._groups.values())
         events = self._apply()
         self.zero_dropped()
         return events
@@ -151,55 +151,77 @@ class ScheduleDriver:
         return events
 
     def _apply(self) -> list[Event]:
-        events = [event for site in self.sites for event in self._act(site)]
+        choices = [
+            Choice(group, sparsity, self.seed)
+            for site in self.sites
+            if (sparsity := self._due(site)) is not None and site is (group := self._group(site))[0]
+        ]  # the others of a group are due at the same steps
+        starting = [site for site in self.sites if self._starts(site)]
+        self._look(choices, starting)
+        for choice in choices:
+            choice.make()
+        for site in starting:
+            self._activate(site)
         settle_biases(self._bias_grids)
         # a source that is none of them was frozen, and cut out, and had been followed
         follow_sources({site.name: site.mask for site in self.sites if site.mask is not None})
         self._set_modes()
-        return events
-
-    def _act(self, site: Site) -> list[Event]:
-        events: list[Event] = []
-        for at, sparsity in self._timeline(site, "mask").refreshes:
-            if at == self.steps_done:
-                events.append(self._refresh(site, sparsity))
-        if self._timeline(site, "quant").activate == self.steps_done:
-            events.append(self._activate(site))
-        return events
+        return [event for site in self.sites for event in self._events(site)]
 
     def _timeline(self, site: Site, kind: str) -> Timeline:
         return self.timelines.get((site.name, kind), Timeline())
 
-    def _refresh(self, site: Site, sparsity: float) -> Event:
-        mask = site.mask
-        assert mask is not None
-        group = self._groups.get(mask.coupled, [site])
-        if site is group[0]:  # the others are due at the same steps
-            choose(group, sparsity, self.steps_done, self.seed)
-        frozen = self._timeline(site, "mask").freeze == self.steps_done
-        return {"step": self.steps_done, "site": site.name, "sparsity": mask.sparsity, "frozen": frozen}
+    def _due(self, site: Site) -> float | None:
+        """What a site's mask is to drop from now on; None if it stays as it is."""
+        return dict(self._timeline(site, "mask").refreshes).get(self.steps_done)
 
-    def _activate(self, site: Site) -> Event:
+    def _starts(self, site: Site) -> bool:
+        return self._timeline(site, "quant").activate == self.steps_done
+
+    def _group(self, site: Site) -> list[Site]:
+        return [site] if site.mask is None else self._groups.get(site.mask.coupled, [site])
+
+    def _look(self, choices: Sequence[Choice] = (), starting: Sequence[Site] = ()) -> None:
+        """Check what is due, and find out which quantizers are active: here, and only here, a step waits for a GPU."""
+        quants = [site.quant for site in self.sites if site.quant is not None]
+        facts = [fact for choice in choices for fact in choice.facts]
+        seen = [site.quant.seen for site in starting if site.quant is not None]
+        known = iter(on_host([*facts, *seen, *(quant.active for quant in quants)]))
+        for choice in choices:
+            choice.check(list(islice(known, len(choice.facts))), self.steps_done)
+        for site, times in zip(starting, islice(known, len(seen)), strict=True):
+            if times == 0:
+                raise PlanError(
+                    f"{site.name} is due at step {self.steps_done}, but no training forward has reached it yet."
+                )
+        for quant, active in zip(quants, known, strict=True):
+            quant.told_active = bool(active)
+
+    def _activate(self, site: Site) -> None:
         quant = site.quant
         assert quant is not None
-        if quant.seen == 0:
-            raise PlanError(
-                f"{site.name} is due at step {self.steps_done}, but no training forward has reached it yet."
-            )
         quant.active.fill_(True)
+        quant.told_active = True
         self._companions.restart_averages(quant)  # of learned steps, which were of other ranges
-        return {"step": self.steps_done, "site": site.name, "bits": quant.bits}
+
+    def _events(self, site: Site) -> Iterator[Event]:
+        due, mask, quant = self._due(site), site.mask, site.quant
+        if due is not None and mask is not None:
+            frozen = self._timeline(site, "mask").freeze == self.steps_done
+            yield {
+                "step": self.steps_done, "site": site.name, "sparsity": sparsity_of(mask, due), "frozen": frozen
+            }  # fmt: skip
+        if self._starts(site) and quant is not None:
+            yield {"step": self.steps_done, "site": site.name, "bits": quant.bits}
 
     def _set_modes(self) -> None:
         parts = [(site, kind, part) for site in self.sites for kind, part in _parts(site)]
         due = [self._timeline(site, kind).measuring(self.steps_done) for site, kind, _ in parts]
         self._measurements = Measurements(part for (*_, part), now in zip(parts, due, strict=True) if now)
-        for (site, _, part), now in zip(parts, due, strict=True):
+        for (*_, part), now in zip(parts, due, strict=True):
             part.measuring = now or (self.measure_all and any(due))
             if self.measure_all:
                 part.forget()  # what it measured because others did
-            if site.quant is not None:
-                site.quant.told_active = bool(site.quant.active)
 
     def _choices(self) -> list[Tensor]:
         masks = [site.mask.keep for site in self.sites if site.mask is not None]
@@ -227,6 +249,7 @@ class ScheduleDriver:
         self.sites = list(sites(self.net))
         self._take_over()
         self._standstill = Standstill(self.net, told=self._standstill.told)
+        self._look()
         self._set_modes()
 
     def state_dict(self) -> dict[str, Any]:
@@ -246,6 +269,7 @@ class ScheduleDriver:
         own = self.state_dict()["plan"]
         check_same_plan(state.get("plan", own), own)  # some files know no plan
         self.steps_done = int(state["steps_done"])
+        self._look()
         self._set_modes()
 
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from qprune.errors import CheckpointError, PlanError, TrainingError
 from qprune.flow import Flow
+from qprune.host import on_host
 from qprune.layers import BiasQuant, Site
 from qprune.network_plan import Plan
 from qprune.training.measurements import Part
@@ -33,21 +33,23 @@ def check_optimizer(optimizer: Optimizer | None, net: nn.Module) -> None:
 def check_inherited(sites: Iterable[Site], plan: Plan) -> None:
     """Refuse inherited masks that were never chosen."""
     inherited = {entry.site for entry in plan.sites if entry.inherited}
-    for site in sites:
-        # scores tell a mask that was chosen, and has too few channels to drop one, from one that never was
-        mask = site.mask if site.name in inherited else None
-        if mask is not None and mask.keep.all() and not mask.score.any():
+    masked = [(site, site.mask) for site in sites if site.mask is not None and site.name in inherited]
+    # scores tell a mask that was chosen, and has too few channels to drop one, from one that never was
+    fresh = on_host([mask.keep.all() & ~mask.score.any() for _, mask in masked])
+    for (site, _), never_chosen in zip(masked, fresh, strict=True):
+        if never_chosen:
             raise PlanError(
                 f"{site.name} inherits its mask, but the mask drops nothing: load a pruned network first "
                 "(init in a spec, load_state_dict in a loop), or give it another schedule."
             )
 
 
-def check_coupled(group: Sequence[Site]) -> None:
+def check_coupled(groups: Iterable[Sequence[Site]]) -> None:
     """Refuse coupled masks that differ."""
-    first, *others = group
-    for site in others:
-        if not torch.equal(first.mask.keep, site.mask.keep):  # type: ignore[union-attr]
+    pairs = [(group[0], other) for group in groups for other in group[1:]]
+    same = on_host([(first.mask.keep == other.mask.keep).all() for first, other in pairs])  # type: ignore[union-attr]
+    for (first, site), alike in zip(pairs, same, strict=True):
+        if not alike:
             raise PlanError(
                 f"{first.name} and {site.name} are coupled and inherit masks that differ: leave couple out of "
                 "their rule, or start from a network whose masks were coupled."

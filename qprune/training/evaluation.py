@@ -54,7 +54,7 @@ def evaluate(
 
 def place(net: nn.Module, device: torch.device | str, channels_last: bool) -> None:
     """Move a network to its device and memory layout, in place."""
-    net.to(device)
+    net.to(device, non_blocking=True)
     if channels_last:
         net.to(memory_format=torch.channels_last)
 

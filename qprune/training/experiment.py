@@ -101,7 +101,7 @@ def prepare(
     check_layers(spec, net)
     followed = _followed(spec, net, shape)
     chosen = choose_device(device)
-    net.to(chosen)
+    net.to(chosen, non_blocking=True)
     if teacher is not None:
         place(teacher, chosen, spec.train.channels_last)
     trainer = _trainer(spec, net, taught(task, teacher, spec.train.teacher), splits, shape, chosen)

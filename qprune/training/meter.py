@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from qprune.host import on_host
 from qprune.tasks import Task
 from qprune.training import ranks
 
@@ -17,7 +18,7 @@ class Meter:
     """Adds up a loss and a task's metrics where the batches are; nothing is read back before `result`."""
 
     def __init__(self, task: Task, device: torch.device | str) -> None:
-        self.metrics = task.metrics().to(device)
+        self.metrics = task.metrics().to(device, non_blocking=True)
         self.metrics.persistent(True)
         for metric in self.metrics.values():
             metric.distributed_available_fn = _never  # processes are merged where all of them ask, in `result`
@@ -98,7 +99,9 @@ def _never() -> bool:
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in values.items()}  # waits for the device
+    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    read = dict(zip(tensors, on_host(list(tensors.values())), strict=True))  # waits for the device, once for all
+    return {name: float(read.get(name, value)) for name, value in values.items()}
 
 
 def _batch_size(target: Any) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from qprune.errors import TrainingError
+from qprune.host import on_host
 from qprune.layers import ChannelMask, FakeQuant
 from qprune.training.callbacks import Callback, Logs
 
@@ -65,8 +66,8 @@ class TerminateOnNaN(Callback):
         return {}
 
     def _read(self) -> None:
-        bad = (step for step, loss in self._losses.items() if not math.isfinite(loss))  # waits for the device
-        step = next(bad, None)
+        losses = zip(self._losses, on_host(list(self._losses.values())), strict=True)  # waits for the device
+        step = next((step for step, loss in losses if not math.isfinite(loss)), None)
         if step is not None:
             raise TrainingError(
                 f"The loss is not finite at step {step}: {find_offender(self.trainer)}. Lower the learning rate, "

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from qprune.errors import QpruneError, TrainingError
-from qprune.layers.strips import Strip
+from qprune.host import on_host
 from qprune.training.roll_call import LostError, RollCall
 
 _MEETING = 300.0  # seconds in which all must have been started, at least; as torch has it
@@ -182,13 +182,12 @@ def lowest(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _reduced(tensors: Sequence[Tensor], dtype: torch.dtype, operation: str) -> list[Tensor]:
-    reduced = [tensor.detach().to(dtype, copy=True).contiguous() for tensor in tensors]
+    flat = torch.cat([tensor.detach().reshape(-1).to(dtype) for tensor in tensors])
     if world() > 1:
-        strip = Strip(reduced)
         with _exchanging():
-            dist.all_reduce(strip.values, getattr(dist.ReduceOp, operation))
-        strip.write()
-    return reduced
+            dist.all_reduce(flat, getattr(dist.ReduceOp, operation))
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 @torch.no_grad()
@@ -199,8 +198,8 @@ def average_statistics(net: nn.Module) -> None:
     norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
     buffers = [b for norm in norms for b in (norm.running_mean, norm.running_var) if b is not None]
     if buffers:
-        for buffer, total in zip(buffers, summed(buffers), strict=True):
-            buffer.copy_(total / world())
+        (total,) = summed([torch.cat(buffers)])
+        torch._foreach_copy_(buffers, total.div_(world()).split([len(buffer) for buffer in buffers]))
 
 
 def check_alike(tensors: Callable[[], Sequence[Tensor]], what: str) -> None:
@@ -219,8 +218,8 @@ def check_alike(tensors: Callable[[], Sequence[Tensor]], what: str) -> None:
 def digest(tensors: Sequence[Tensor]) -> str:
     """A checksum of the bits of tensors."""
     sha = hashlib.sha256()
-    for tensor in tensors:
-        sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    for tensor in on_host(tensors):
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from qprune.data import Splits
+from qprune.host import on_host
 from qprune.layers import sites
 from qprune.shrink import evaluating
 from qprune.training.callbacks import Callback, Logs
@@ -72,11 +73,13 @@ class TensorBoard(Callback):
     def _note_start(self) -> None:
         self.begun = self.trainer.step
         found = list(sites(self.trainer.net))
-        for site in found:
-            if site.mask is not None:
-                self.add(f"sparsity/{site.name}", site.mask.sparsity, self.begun)
-        self.active = sum(bool(site.quant.active) for site in found if site.quant is not None)
-        if any(site.quant is not None for site in found):
+        masks = {site.name: site.mask.keep for site in found if site.mask is not None}
+        active = [site.quant.active for site in found if site.quant is not None]
+        read = on_host([*masks.values(), *active])  # waits for the device
+        for name, keep in zip(masks, read, strict=False):
+            self.add(f"sparsity/{name}", 1 - int(keep.sum()) / len(keep), self.begun)
+        self.active = sum(map(bool, read[len(masks) :]))
+        if active:
             self.add("quantizers/active", self.active, self.begun)
 
     def add(self, tag: str, value: float, step: int) -> None:
@@ -107,11 +110,12 @@ class TensorBoard(Callback):
         """Pictures, and numbers to count."""
         for index, picture in enumerate(self.pictures() if self.pictures is not None else ()):
             yield f"pictures/{index}", picture
-        for site in sites(self.trainer.net):
-            if site.quant is not None and bool(site.quant.active):
-                powers = site.quant.scale.detach().float().log2().flatten().cpu()  # waits for the device
-                if bool(powers.isfinite().all()):  # else there is no histogram
-                    yield f"scales/{site.name}", powers
+        quants = {site.name: site.quant for site in sites(self.trainer.net) if site.quant is not None}
+        read = on_host([tensor for each in quants.values() for tensor in (each.active, each.scale)])
+        for name, active, scale in zip(quants, read[::2], read[1::2], strict=True):
+            powers = scale.float().log2().flatten()
+            if active and powers.isfinite().all():  # else there is no histogram
+                yield f"scales/{name}", powers
         history = self.trainer.history
         refreshes = [event for event in history.events if "sparsity" in event]
         since = max(history.history["step"][-2:-1], default=-1)
@@ -201,6 +205,6 @@ def panels_of(trainer: Trainer, splits: Splits) -> Callable[[], list[Tensor]] | 
     def draw() -> list[Tensor]:
         with evaluating(trainer.net), torch.no_grad():
             placed = to_device(batch, trainer.device, trainer.channels_last)
-            return [picture.cpu() for picture in task.panels(trainer.net, placed, view)]
+            return on_host(task.panels(trainer.net, placed, view))
 
     return draw

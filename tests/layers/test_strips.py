@@ -43,9 +43,9 @@ def laid_out(monkeypatch):
     found = []
     commit = JointCommit.commit
 
-    def watched(together):
+    def watched(together, *exchange):
         known = together._known
-        commit(together)
+        commit(together, *exchange)
         if together._known is not known:
             found.append(together)
 

@@ -764,6 +764,17 @@ def test_scores_of_a_coupled_mask_that_are_no_numbers_name_its_site():
         train(net, driver)
 
 
+def test_infinite_scores_of_coupled_masks_name_the_first_and_change_no_mask():
+    net = residual(OneShot(sparsity=0.5, at=1))
+    driver = ScheduleDriver(net)
+    net(batch())
+    for part in (net.act_a, net.act_b, net.act_c):
+        part.output_mask.pending_score.fill_(torch.inf)  # whose shares of their sum are no numbers
+    with pytest.raises(TrainingError, match=r"^act_a.output, step 1: scores hold NaN"):
+        driver.step()
+    assert net.act_a.output_mask.keep.all()
+
+
 def test_coupled_masks_that_are_inherited_must_agree():
     net = residual(Inherited())
     for number, mask in enumerate((net.act_a.output_mask, net.act_b.output_mask, net.act_c.output_mask)):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from counting import Operations
 from torch import nn
 
 from qprune.errors import QpruneError, TrainingError
@@ -32,6 +33,21 @@ def test_statistics_of_one_process_stay_as_they_are():
     norm.running_mean.copy_(torch.tensor([1.0, 2.0, 3.0]))
     ranks.average_statistics(norm)
     assert norm.running_mean.tolist() == [1, 2, 3]
+
+
+def test_statistics_of_many_norms_travel_together(monkeypatch):
+    totals = []
+    monkeypatch.setattr(ranks, "world", lambda: 2)
+    monkeypatch.setattr(ranks.dist, "all_reduce", lambda values, _: values.mul_(3))  # another one has twice as much
+    for count in (2, 40):
+        norms = nn.Sequential(*(nn.BatchNorm2d(3 + number % 4) for number in range(count)))
+        norms[1].running_mean.copy_(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+        with Operations() as operations:
+            ranks.average_statistics(norms)
+        assert norms[1].running_mean.tolist() == [1.5, 3, 4.5, 6]
+        assert norms[0].running_var.tolist() == [1.5] * 3
+        totals.append(operations.total)
+    assert totals[0] == totals[1] <= 10
 
 
 def test_a_digest_tells_bits_apart():
