@@ -1,14 +1,13 @@
 """Label maps in the colours of their classes."""
 
 from collections.abc import Sequence
-from itertools import chain
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from qprune.data.info import IGNORE
 from qprune.data.palettes import Colour
-from qprune.host import constant
 
 
 def colour(labels: Tensor, palette: Sequence[Colour]) -> Tensor:
@@ -25,7 +24,7 @@ def colour(labels: Tensor, palette: Sequence[Colour]) -> Tensor:
         >>> colour(torch.tensor([[1, 255]]), [(1, 2, 3), (4, 5, 6)])[:, 0, 0].tolist()
         [4, 5, 6]
     """
-    return painted(labels, colour_table(palette, labels.device))
+    return painted(labels, _table_on(tuple(palette), labels.device))
 
 
 def painted(labels: Tensor, table: Tensor) -> Tensor:
@@ -33,8 +32,13 @@ def painted(labels: Tensor, table: Tensor) -> Tensor:
     return table[labels.long()].movedim(-1, -3).contiguous()
 
 
-def colour_table(palette: Sequence[Colour], device: torch.device) -> Tensor:
+@cache
+def _table_on(palette: tuple[Colour, ...], device: torch.device) -> Tensor:
+    return colour_table(palette).to(device)  # once, since that waits for a GPU
+
+
+def colour_table(palette: Sequence[Colour]) -> Tensor:
     """The colour of each label as bytes (256, 3), black where there is no class."""
-    table = torch.zeros(IGNORE + 1, 3, dtype=torch.uint8, device=device)
-    table[: len(palette)] = constant(tuple(chain.from_iterable(palette)), device).view(-1, 3)
+    table = torch.zeros(IGNORE + 1, 3, dtype=torch.uint8)
+    table[: len(palette)] = torch.tensor(palette, dtype=torch.uint8)
     return table

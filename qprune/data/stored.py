@@ -13,7 +13,6 @@ from torch.utils.data import Dataset
 from qprune.data.augment import Augment, stacked
 from qprune.data.painting import colour_table, painted
 from qprune.data.palettes import Colour
-from qprune.host import constant
 
 Key: TypeAlias = int | tuple[int, int]
 Begun: TypeAlias = tuple[Tensor, Sequence[Any]]  # a picture, and what it drew for each transform of whole batches
@@ -86,10 +85,9 @@ class Finisher:
     @classmethod
     def on(cls, device: torch.device | str, data: StoredSet) -> "Finisher":
         """For a dataset, on a device."""
-        device = torch.device(device)
-        largest, mean, std = (constant(tuple(numbers), device) for numbers in ((255.0,), data.mean, data.std))
-        table = colour_table(data.palette, device) if data.palette else None
-        return cls(device, data.augment, largest, mean.view(-1, 1, 1), std.view(-1, 1, 1), table)
+        mean, std = (torch.tensor(numbers).view(-1, 1, 1).to(device) for numbers in (data.mean, data.std))
+        table = colour_table(data.palette).to(device) if data.palette else None
+        return cls(torch.device(device), data.augment, torch.tensor(255.0).to(device), mean, std, table)
 
     def __call__(self, fetched: Fetched) -> tuple[Tensor, Tensor]:
         """The batch, as of the items of the dataset."""

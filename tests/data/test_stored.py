@@ -165,7 +165,7 @@ def test_an_index_counts_from_the_end_as_of_a_list():
 
 
 def test_labels_without_a_class_are_black():
-    table = colour_table(PALETTE, torch.device("cpu"))
+    table = colour_table(PALETTE)
     assert (table.shape, table[1].tolist(), int(table[3:].sum())) == ((256, 3), [70, 130, 180], 0)
     assert table.dtype == torch.uint8
     assert np.array_equal(table[:3], PALETTE)
