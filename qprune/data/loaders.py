@@ -1,6 +1,7 @@
 """Loaders: the order of training samples is a function of (seed, epoch), whatever the number of workers."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from qprune.data.datasets import SeededSet
 from qprune.data.seeds import ORDER, permutation
-from qprune.data.stored import Fetched, Key, StoredSet
+from qprune.data.stored import Fetched, Finisher, Key, StoredSet
 from qprune.data.workers import choose_workers, heed_only_the_parent
 from qprune.errors import DataError
 
@@ -209,8 +210,12 @@ class StoredLoader(DataLoader[Any]):
         super().__init__(_Fetching(items), collate_fn=_fetched, **options)
         self.items, self.device = items, device
 
+    @cached_property
+    def _finisher(self) -> Finisher:
+        return self.items.finisher(self.device)  # once, since bringing its constants there waits for the device
+
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names its own iterators
-        return map(self.items.finisher(self.device), super().__iter__())
+        return map(self._finisher, super().__iter__())
 
 
 @frozen(eq=False)
