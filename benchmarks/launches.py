@@ -37,7 +37,10 @@ VARIANTS = {  # whether it prunes, and whether it quantizes
     "quantized W4A4": (False, True),
     "pruned 75 % and W4A4": (True, True),
 }
-ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
+NO_LAUNCH = {
+    "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided",
+    "_record_function_enter_new", "_record_function_exit",
+}  # fmt: skip
 
 
 class Launches(TorchDispatchMode):
@@ -54,7 +57,7 @@ class Launches(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, returned = func._schema.name.split("::")[1], func._schema.returns
         views = bool(returned) and all(each.alias_info and not each.alias_info.is_write for each in returned)
-        if not views and name not in ALLOCATIONS:
+        if not views and name not in NO_LAUNCH:
             self.counts[name] += 1
         return func(*args, **(kwargs or {}))
 

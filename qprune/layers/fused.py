@@ -228,7 +228,7 @@ class _Passed(torch.autograd.Function):
 
 # Defined by schema, not by torch.library.custom_op: that one adds 15 microseconds of Python to every call. Results are
 # written into tensors that the caller makes, so that whoever traces has nothing to know about shapes.
-_library = torch.library.Library("qprune", "DEF")
+_library = torch.library.Library("qprune", "FRAGMENT")  # other rooms have operations there, too
 _library.define(
     "compress_site(Tensor x, Tensor(a!)? y, Tensor(b!)? passed, int axis, float? ceiling, Tensor? keep, "
     "Tensor(c!)? score, Tensor(d!)? count, Tensor(e!)? low, Tensor(f!)? high, bool range_masked, bool nonnegative, "

@@ -17,9 +17,11 @@ from torch import Tensor
 
 TILE = 1024
 PROGRAMS = 4096  # where something is measured: enough to fill a GPU; more would wait for each other at one maximum
+# not compiled for anew: what is read and written fast depends on how channels lie alone
+COUNTS = ("rows", "repeats", "programs", "first", "last")
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=COUNTS)  # type: ignore[untyped-decorator]
 def _compress(  # type: ignore[no-untyped-def]  # for the compiler these would be types of its own
     x, y, passed, keep, sums, count, low, high, scale, zero_point, active,
     rows, channels, inner, repeats, ceiling, first, last,
@@ -92,14 +94,14 @@ def _compress(  # type: ignore[no-untyped-def]  # for the compiler these would b
             tl.store(count, tl.load(count) + rows)
     if high is not None:
         if PER_CHANNEL:
-            tl.atomic_max(high + channel, largest, mask=known)
-            tl.atomic_min(low + channel, smallest, mask=known)
+            tl.atomic_max(high + channel, largest, mask=known, sem="relaxed")
+            tl.atomic_min(low + channel, smallest, mask=known, sem="relaxed")
         else:
-            tl.atomic_max(high, tl.max(largest))
-            tl.atomic_min(low, 0.0 if NONNEGATIVE else tl.min(smallest))
+            tl.atomic_max(high, tl.max(largest), sem="relaxed")
+            tl.atomic_min(low, 0.0 if NONNEGATIVE else tl.min(smallest), sem="relaxed")
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=COUNTS)  # type: ignore[untyped-decorator]
 def _add_scores(  # type: ignore[no-untyped-def]
     sums, score, count, rows, channels, programs, ROWS: tl.constexpr, CHANNELS: tl.constexpr
 ):
@@ -118,7 +120,7 @@ def _add_scores(  # type: ignore[no-untyped-def]
     tl.store(score + channel, tl.where(weight < 0.5, near_first, near_last), mask=known)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=COUNTS)  # type: ignore[untyped-decorator]
 def _pass(  # type: ignore[no-untyped-def]
     gradient, out, values, passed, keep, rows, channels, inner, ceiling,
     CEILED: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
