@@ -73,7 +73,7 @@ def _has_triton(device: torch.device) -> bool:
 def _fuses_mask(x: Tensor, mask: ChannelMask) -> bool:
     return (
         _as_made(mask, ChannelMask)
-        and mask.keep.device == x.device
+        and _device_of(mask, "keep") == x.device
         and mask.channels == x.shape[mask.axis % x.dim()]
         and (not mask.watching or mask.ranking.by_magnitude)
     )
@@ -82,7 +82,7 @@ def _fuses_mask(x: Tensor, mask: ChannelMask) -> bool:
 def _fuses_quant(x: Tensor, quant: FakeQuant) -> bool:
     return (
         _as_made(quant, FakeQuant)  # and no subclass, as where steps are learned
-        and quant.scale.device == x.device
+        and _device_of(quant, "scale") == x.device
         and quant.channels in (None, x.shape[quant.axis % x.dim()])
         and quant.arithmetic.from_zero
     )
@@ -90,6 +90,12 @@ def _fuses_quant(x: Tensor, quant: FakeQuant) -> bool:
 
 def _as_made(part: ChannelMask | FakeQuant, kind: type) -> bool:
     return type(part) is kind and not part.hooked and "forward" not in vars(part)
+
+
+def _device_of(part: ChannelMask | FakeQuant, name: str) -> torch.device:
+    buffer = part._buffers[name]
+    assert buffer is not None
+    return buffer.device
 
 
 def _one_axis(x: Tensor, mask: ChannelMask | None, quant: FakeQuant | None) -> bool:
@@ -122,51 +128,50 @@ def fused(x: Tensor, mask: ChannelMask | None, quant: FakeQuant | None, ceiling:
 
 
 def _work(x: Tensor, mask: ChannelMask | None, quant: FakeQuant | None, ceiling: float | None) -> "_Work":
-    work = _Work(ceiling=ceiling)
-    watching = mask is not None and mask.watching
+    # buffers not by attribute: that takes half a microsecond each, for which a GPU waits
+    axis, watching = 0, mask is not None and mask.watching
+    keep = score = count = low = high = scale = zero_point = active = None
+    per_channel, clips, first, last = False, False, 0, 0
     if mask is not None:
-        work = work._replace(axis=mask.axis % x.dim(), keep=mask.keep)
-    if watching:
-        work = work._replace(score=mask.pending_score, count=mask.pending_count)
-    if quant is None:
-        return work
-    if quant.channels is not None:
-        work = work._replace(axis=quant.axis % x.dim())
-    if quant.training and quant.measuring:
-        # what a rectifier hands over is masked already, unless its mask watches
-        handed_over = ceiling is not None and not watching
-        work = work._replace(
-            low=quant.pending_low, high=quant.pending_high,
-            range_masked=handed_over or quant.channels is None, nonnegative=handed_over,
-        )  # fmt: skip
-    known = quant.known_active
-    if known is not False:
-        first, last = quant.code_bounds
-        work = work._replace(
-            scale=quant.scale, zero_point=None if quant.symmetric else quant.zero_point,
-            active=None if known else quant.active, first=first, last=last, clips=quant.gradient == "clipped",
-        )  # fmt: skip
-    return work
+        axis, keep = mask.axis, mask._buffers["keep"]
+    if mask is not None and watching:
+        score, count = mask._buffers["pending_score"], mask._buffers["pending_count"]
+    if quant is not None:
+        buffers, per_channel = quant._buffers, quant.channels is not None
+        axis = quant.axis if per_channel else axis
+        if quant.training and quant.measuring:
+            low, high = buffers["pending_low"], buffers["pending_high"]
+        known = quant.known_active
+        if known is not False:
+            scale, zero_point = buffers["scale"], None if quant.symmetric else buffers["zero_point"]
+            active, clips = None if known else buffers["active"], quant.gradient == "clipped"
+            first, last = quant.code_bounds
+    # what a rectifier hands over is masked already, unless its mask watches
+    handed_over = ceiling is not None and not watching
+    return _Work(
+        axis % x.dim(), ceiling, keep, score, count, low, high, handed_over or not per_channel, handed_over,
+        scale, zero_point, active, first, last, clips,
+    )  # fmt: skip
 
 
 class _Work(NamedTuple):
     """What is to be done to values, with the tensors that it takes; fields as of the operation."""
 
-    axis: int = 0
-    ceiling: float | None = None
-    keep: Tensor | None = None
-    score: Tensor | None = None
-    count: Tensor | None = None
-    low: Tensor | None = None
-    high: Tensor | None = None
-    range_masked: bool = True
-    nonnegative: bool = False
-    scale: Tensor | None = None
-    zero_point: Tensor | None = None
-    active: Tensor | None = None
-    first: int = 0
-    last: int = 0
-    clips: bool = False
+    axis: int
+    ceiling: float | None
+    keep: Tensor | None
+    score: Tensor | None
+    counted: Tensor | None
+    low: Tensor | None
+    high: Tensor | None
+    range_masked: bool
+    nonnegative: bool
+    scale: Tensor | None
+    zero_point: Tensor | None
+    active: Tensor | None
+    first: int
+    last: int
+    clips: bool
 
     @property
     def makes_values(self) -> bool:
@@ -215,7 +220,7 @@ class _Passed(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         ctx.save_for_backward(values, passed, keep)  # type: ignore[arg-type]  # None is allowed
         ctx.axis, ctx.ceiling = axis, ceiling  # type: ignore[attr-defined]
-        like = grad if values is None and passed is None else values if passed is None else passed
+        like = next((each for each in (values, passed) if each is not None), grad)
         out = torch.empty_like(like, dtype=grad.dtype)
         torch.ops.qprune.pass_gradient.default(grad, out, axis, ceiling, values, passed, keep)
         return out

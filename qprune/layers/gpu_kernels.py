@@ -7,8 +7,9 @@ and smallest values are the same in any order, and sums are written down and add
 """
 
 import contextlib
+import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -21,7 +22,7 @@ PROGRAMS = 4096  # where something is measured: enough to fill a GPU; more would
 COUNTS = ("rows", "repeats", "programs", "first", "last")
 
 
-@triton.jit(do_not_specialize=COUNTS)  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=COUNTS)
 def _compress(  # type: ignore[no-untyped-def]  # for the compiler these would be types of its own
     x, y, passed, keep, sums, count, low, high, scale, zero_point, active,
     rows, channels, inner, repeats, ceiling, first, last,
@@ -101,7 +102,7 @@ def _compress(  # type: ignore[no-untyped-def]  # for the compiler these would b
             tl.atomic_min(low, 0.0 if NONNEGATIVE else tl.min(smallest), sem="relaxed")
 
 
-@triton.jit(do_not_specialize=COUNTS)  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=COUNTS)
 def _add_scores(  # type: ignore[no-untyped-def]
     sums, score, count, rows, channels, programs, ROWS: tl.constexpr, CHANNELS: tl.constexpr
 ):
@@ -120,7 +121,7 @@ def _add_scores(  # type: ignore[no-untyped-def]
     tl.store(score + channel, tl.where(weight < 0.5, near_first, near_last), mask=known)
 
 
-@triton.jit(do_not_specialize=COUNTS)  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=COUNTS)
 def _pass(  # type: ignore[no-untyped-def]
     gradient, out, values, passed, keep, rows, channels, inner, ceiling,
     CEILED: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
@@ -168,7 +169,7 @@ def compress(
     grid = scale if scale is not None else low
     per_channel = grid is not None and grid.dim() > 0
     by_channel = per_channel or keep is not None or score is not None
-    tiles = _Tiles(x, axis, by_channel, measured=score is not None or high is not None)
+    tiles = _tiles(x, axis, by_channel, measured=score is not None or high is not None)
     sums = None if score is None else torch.empty(tiles.programs, tiles.channels, device=x.device)
     with _on_device_of(x):
         _compress[tiles.grid](
@@ -194,7 +195,7 @@ def pass_gradient(
 ) -> None:
     """The operation ``qprune::pass_gradient``; see `qprune.layers.fused`."""
     gradient = _laid_out_like(gradient, out)
-    tiles = _Tiles(out, axis, by_channel=keep is not None)
+    tiles = _tiles(out, axis, by_channel=keep is not None)
     with _on_device_of(out):
         _pass[tiles.grid](
             gradient, out, values, passed, keep, tiles.rows, tiles.channels, tiles.inner, ceiling or math.inf,
@@ -202,27 +203,42 @@ def pass_gradient(
         )  # fmt: skip
 
 
-class _Tiles:
-    """How a tensor's memory is cut; one channel for all where nothing is asked of single ones.
+class _Tiles(NamedTuple):
+    """How a tensor's memory is cut: ``programs`` share the rows of a channel, each in so many ``repeats``."""
 
-    ``programs`` share the rows of a channel, each in so many ``repeats``.
-    """
+    rows: int
+    channels: int
+    inner: int
+    tile_rows: int
+    tile_channels: int
+    repeats: int
+    programs: int
+    grid: tuple[int, int]
 
-    def __init__(self, x: Tensor, axis: int, by_channel: bool, measured: bool = False) -> None:
-        self.channels = x.shape[axis] if by_channel else 1
-        # a dimension of one entry may have any stride
-        self.inner = x.stride(axis) if self.channels > 1 else 1
-        self.rows = x.numel() // self.channels
-        # neighbours in memory are neighbours in a tile: along the channels where those are closer
-        wide = 64 if self.inner < 64 else 1
-        self.tile_channels = min(triton.next_power_of_2(self.channels), wide)
-        self.tile_rows = min(triton.next_power_of_2(self.rows), TILE // self.tile_channels)
-        if self.tile_rows * self.tile_channels < TILE:  # as for the weight of a depthwise convolution
-            self.tile_channels = min(triton.next_power_of_2(self.channels), TILE // self.tile_rows)
-        tiles, beside = triton.cdiv(self.rows, self.tile_rows), triton.cdiv(self.channels, self.tile_channels)
-        self.repeats = triton.cdiv(tiles, max(1, PROGRAMS // beside)) if measured else 1
-        self.programs = triton.cdiv(tiles, self.repeats)
-        self.grid = self.programs, beside
+
+def _tiles(x: Tensor, axis: int, by_channel: bool, measured: bool = False) -> _Tiles:
+    """The tiles of ``x``; with one channel for all where nothing is asked of single ones."""
+    channels = x.shape[axis] if by_channel else 1
+    # a dimension of one entry may have any stride
+    return _cut(x.numel() // channels, channels, x.stride(axis) if channels > 1 else 1, PROGRAMS if measured else None)
+
+
+@functools.lru_cache(maxsize=4096)  # a network has its shapes again at every step
+def _cut(rows: int, channels: int, inner: int, most: int | None) -> _Tiles:
+    # neighbours in memory are neighbours in a tile: along the channels where those are closer
+    tile_channels = min(_power_of_two(channels), 64 if inner < 64 else 1)
+    tile_rows = min(_power_of_two(rows), TILE // tile_channels)
+    if tile_rows * tile_channels < TILE:  # as for the weight of a depthwise convolution
+        tile_channels = min(_power_of_two(channels), TILE // tile_rows)
+    tiles, beside = triton.cdiv(rows, tile_rows), triton.cdiv(channels, tile_channels)
+    repeats = 1 if most is None else triton.cdiv(tiles, max(1, most // beside))
+    programs = triton.cdiv(tiles, repeats)
+    return _Tiles(rows, channels, inner, tile_rows, tile_channels, repeats, programs, (programs, beside))
+
+
+def _power_of_two(number: int) -> int:
+    """The smallest power of two that is not below ``number``."""
+    return 1 << (number - 1).bit_length()
 
 
 def _is_dense(x: Tensor) -> bool:

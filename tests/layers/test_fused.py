@@ -53,9 +53,7 @@ def run(layer, *inputs):
     inputs = [x.clone().requires_grad_() for x in inputs]
     results = [layer(x * 1) for x in inputs]
     sum((y * torch.linspace(-1, 1, y.numel()).view_as(y)).sum() for y in results).backward()
-    return [y.detach() for y in results] + [x.grad for x in inputs] + list(layer.state_dict(keep_vars=True).values()) + [
-        buffer for buffer in layer.buffers()
-    ]  # fmt: skip
+    return [*(y.detach() for y in results), *(x.grad for x in inputs), *layer.parameters(), *layer.buffers()]
 
 
 # ---- one operation, the same values
@@ -229,7 +227,9 @@ def test_on_the_cpu_there_is_no_such_operation():
     assert calls.own == {}
 
 
-@pytest.mark.parametrize("transform", [lambda f: torch.func.vmap(lambda x: f(x[None])), lambda f: torch.func.grad(lambda x: f(x).sum())])
+@pytest.mark.parametrize(
+    "transform", [lambda f: torch.func.vmap(lambda x: f(x[None])), lambda f: torch.func.grad(lambda x: f(x).sum())]
+)
 def test_torch_func_meets_many_operations(transform):
     layer, x = make("relu6", measuring=False), values()
     with as_on_gpu(), Calls() as calls:
