@@ -1,19 +1,22 @@
-"""Kernels that a training step launches on a GPU, counted without one: forward, backward, optimizer and driver.
+"""Operations that a training step launches on a GPU, counted without one: forward, backward, optimizer and driver.
 
 A dispatch mode counts the operations of a step on the CPU, in which the sites are told to do what they do on a GPU.
-Views and allocations launch nothing; an operation on many tensors at once is one. Sparsity 75 %, W4A4, the published
-sites.
+Views and allocations launch nothing; an operation on many tensors at once is one. What autograd keeps for the backward
+is added up too, by one operation per site as on a GPU, and by several as on the CPU. Sparsity 75 %, W4A4, the
+published sites.
 
     python benchmarks/launches.py [--net mobilenetv2] [--each]
 """
 
 import argparse
 from collections import Counter
+from contextlib import nullcontext
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import qprune
@@ -73,24 +76,54 @@ def rules(name: str, prunes: bool, quantizes: bool, at: int) -> dict[str, Any]:
     }
 
 
-def count(name: str, prunes: bool, quantizes: bool, at: int) -> Counter[str]:
-    """Launches of the third step, by operation: the first ones are not like those that follow."""
+def as_on_gpu() -> Any:
+    """Within it, sites take every tensor for one on a GPU; their operation computes by plain functions then."""
+    return patch("qprune.layers.fused.on_gpu", lambda x: isinstance(x, Tensor))
+
+
+def make(name: str, prunes: bool, quantizes: bool, at: int, images: Tensor, width: float) -> nn.Module:
+    """The network, compressed unless it is to be dense."""
     torch.manual_seed(0)
-    images, labels = torch.randn(2, 3, 32, 32), torch.randint(0, 100, (2,))
-    net: nn.Module = zoo.create(name, width=0.1)
+    net: nn.Module = zoo.create(name, width=width)
     if prunes or quantizes:
         net = qprune.swap(net, images, **rules(name, prunes, quantizes, at))
-    net.train()
+    return net.train()
+
+
+def count(name: str, prunes: bool, quantizes: bool, at: int) -> Counter[str]:
+    """Launches of the third step, by operation: the first ones are not like those that follow."""
+    images, labels = torch.randn(2, 3, 32, 32), torch.randint(0, 100, (2,))
+    net = make(name, prunes, quantizes, at, images, width=0.1)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, foreach=True)  # as on a GPU
     driver = qprune.ScheduleDriver(net, images, optimizer=optimizer) if prunes or quantizes else None
     for _ in range(3):
-        with Launches() as launches, patch("qprune.layers.fused.on_gpu", lambda x: isinstance(x, Tensor)):
+        with Launches() as launches, as_on_gpu():
             optimizer.zero_grad()
             nn.functional.cross_entropy(net(images), labels).backward()
             optimizer.step()
             if driver is not None:
                 driver.step()
     return launches.counts
+
+
+def remembered(name: str, prunes: bool, quantizes: bool, sites: Any) -> int:
+    """Bytes that autograd keeps for the backward of a step with frozen masks and active quantizers."""
+    images = torch.randn(16, 3, 32, 32)
+    net = make(name, prunes, quantizes, 1, images, width=1.0)
+    if prunes or quantizes:
+        driver = qprune.ScheduleDriver(net, images)
+        net(images).sum().backward()
+        driver.step()
+    kept: dict[int, tuple[int, Tensor]] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes(), tensor
+        return tensor
+
+    with sites, saved_tensors_hooks(note, lambda tensor: tensor):
+        net(images)
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*net.parameters(), *net.buffers())}
+    return sum(size for at, (size, _) in kept.items() if at not in own)
 
 
 def main() -> None:
@@ -110,6 +143,9 @@ def main() -> None:
             if options.each:
                 for operation, counted in both[1].most_common():
                     print(f"      {operation:<32}{both[0][operation]:>8}{counted:>24}")
+        base = remembered(name, False, False, nullcontext())
+        one, several = (remembered(name, True, True, sites) / base for sites in (as_on_gpu(), nullcontext()))
+        print(f"  kept for the backward, to the dense step's: {one:.2f}, by several operations {several:.2f}")
 
 
 if __name__ == "__main__":
