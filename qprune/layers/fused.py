@@ -41,6 +41,7 @@ def fuses(x: Tensor, mask: ChannelMask | None, quant: FakeQuant | None) -> bool:
     """
     return (
         on_gpu(x)
+        and not torch.jit.is_tracing()  # first: within it sizes are tensors
         and x.dtype in DTYPES
         and x.dim() > 0
         and 0 < x.numel() < 2**31

@@ -166,6 +166,8 @@ def compress(
 ) -> None:
     """The operation ``qprune::compress_site``; see `qprune.layers.fused`."""
     x = _laid_out_like(x, y if y is not None else x if _is_dense(x) else torch.empty_like(x))
+    # what a state was loaded from need not be dense; accumulators are the layers' own
+    keep, scale, zero_point = (each if each is None else each.contiguous() for each in (keep, scale, zero_point))
     grid = scale if scale is not None else low
     per_channel = grid is not None and grid.dim() > 0
     by_channel = per_channel or keep is not None or score is not None

@@ -62,6 +62,8 @@ def state(channels, o, seed):
     score, count = torch.rand(channels), torch.tensor(7 * began)
     low, high = torch.full(ends, -0.1 if began else math.inf), torch.full(ends, 0.2 if began else -math.inf)
     scale, zero = torch.full(grid, 0.5) if seed % 2 else torch.rand(grid) + 0.1, torch.randint(0, 16, grid).int()
+    if seed % 5 == 0:
+        scale = torch.stack([scale, scale], -1)[..., 0]  # as a state may hold it that was assigned
     measured = (score, count) if o["scored"] else (None, None)
     measured += (low, high) if o["range"] else (None, None)
     if o["grid"] is None:

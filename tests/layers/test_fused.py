@@ -255,6 +255,15 @@ def test_compiled_and_exported_code_holds_plain_operations_alone():
     torch._dynamo.reset()
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning", "ignore:.torch.jit:FutureWarning")
+def test_traced_code_holds_plain_operations_alone():
+    layer, x = make("norm", masked=False, measuring=False).eval(), values()  # torch cannot trace masks
+    with as_on_gpu(), torch.no_grad():
+        traced = torch.jit.trace(layer, x, check_trace=False)
+        assert torch.equal(traced(x), layer(x))
+    assert "compress_site" not in str(traced.inlined_graph)
+
+
 # ---- the operation itself, to whoever traces
 
 
