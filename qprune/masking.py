@@ -56,6 +56,18 @@ def rectify_channels(
     return result
 
 
+def rectified_gradient(grad: Tensor, values: Tensor, ceiling: float = math.inf) -> Tensor:
+    """The gradient of ReLU, or of ReLU6 with a ceiling of 6, by what goes in; ``values`` are that or what comes out.
+
+    Example:
+        >>> rectified_gradient(torch.ones(3), torch.tensor([-1.0, 2.0, 9.0]), ceiling=6.0)
+        tensor([0., 1., 0.])
+    """
+    if ceiling == math.inf:
+        return torch.ops.aten.threshold_backward(grad, values, 0.0)
+    return torch.ops.aten.hardtanh_backward(grad, values, 0.0, ceiling)
+
+
 def in_torch_func() -> bool:
     """Whether this runs within one of the transforms of `torch.func`.
 
@@ -110,10 +122,7 @@ class _RectifiedGradient(torch.autograd.Function):
     def forward(ctx: FunctionCtx, grad: Tensor, values: Tensor, keep: Tensor | None, ceiling: float) -> Tensor:
         ctx.save_for_backward(values, keep)  # type: ignore[arg-type]  # None is allowed
         ctx.ceiling = ceiling  # type: ignore[attr-defined]
-        if ceiling == math.inf:
-            passed = torch.ops.aten.threshold_backward(grad, values, 0.0)
-        else:
-            passed = torch.ops.aten.hardtanh_backward(grad, values, 0.0, ceiling)
+        passed = rectified_gradient(grad, values, ceiling)
         return passed if keep is None else _keep_bits(passed, keep, out=passed)
 
     @staticmethod

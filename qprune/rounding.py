@@ -78,9 +78,26 @@ def fake_quantize(
 
 def _passing_inside(x: Tensor, scale: Tensor, least: Any, most: Any) -> Tensor:
     """A copy of ``x`` through which gradients pass where it is not clamped."""
-    steps = x.detach().div(scale).round_()
-    inside = steps <= most if least is None else (steps >= least) & (steps <= most)
-    return torch.where(inside, x, x.detach())
+    return torch.where(_between(x.detach(), scale, least, most), x, x.detach())
+
+
+def _between(x: Tensor, scale: Tensor, least: Any, most: Any) -> Tensor:
+    steps = x.div(scale).round_()
+    return steps <= most if least is None else (steps >= least) & (steps <= most)
+
+
+def is_inside(
+    x: Tensor, scale: Tensor, zero_point: Tensor | None, low: int, high: int, *, axis: int | None = None
+) -> Tensor:
+    """Which values `fake_quantize` does not clamp, as bools; arguments as there.
+
+    Example:
+        >>> is_inside(torch.tensor([-9.0, 0.1, 9.0]), torch.tensor(0.5), None, -7, 7)
+        tensor([False,  True, False])
+    """
+    if axis is not None:
+        scale, zero_point = along(scale, x, axis), zero_point if zero_point is None else along(zero_point, x, axis)
+    return _between(x.float(), scale, steps_to(low, zero_point), steps_to(high, zero_point))
 
 
 def clamp_steps_(steps: Tensor, least: Any, most: Any) -> Tensor:

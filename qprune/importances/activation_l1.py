@@ -24,6 +24,7 @@ class ActivationL1(Measured):
     """
 
     sides: ClassVar[tuple[str, ...]] = ("input", "output")
+    by_magnitude: ClassVar[bool] = True
 
     def measure(self, x: Tensor, axis: int = 1, gradient: Tensor | None = None) -> Tensor:
         """The mean of ``abs(x)`` of each channel; see `Measured.measure`."""

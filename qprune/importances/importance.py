@@ -18,6 +18,7 @@ class Importance:
         unrectified: the importance that it falls back to where no ReLU made the values; empty if it does not matter.
         gradient_power: by which power of it a score grows if the loss does, and with it its gradients; 0 if it is
             measured without them, else the backward measures it.
+        by_magnitude: whether the score is the mean magnitude of a channel's values.
     """
 
     __slots__ = ()
@@ -25,6 +26,7 @@ class Importance:
     follows: ClassVar[bool] = False
     unrectified: ClassVar[str] = ""
     gradient_power: ClassVar[int] = 0
+    by_magnitude: ClassVar[bool] = False
 
     def problem(self, layer: Any) -> str:
         """Why channels of ``layer`` cannot be ranked so, to be read after the layer's name; empty if they can.

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qprune.layers.fused import fused, fuses
 from qprune.layers.mask import ChannelMask
 from qprune.layers.quantizer import FakeQuant
 from qprune.layers.slots import Compressed, WeightSlots
@@ -22,6 +23,10 @@ torch.fx.wrap("rectify_channels")  # one operation to symbolic tracing, which ca
 
 def compress(x: Tensor, mask: ChannelMask | None, quant: FakeQuant | None) -> Tensor:
     """Mask, then quantizer; empty slots pass through."""
+    if mask is None and quant is None:
+        return x
+    if fuses(x, mask, quant):
+        return fused(x, mask, quant)
     if mask is None:
         return x if quant is None else quant(x)
     return mask(x) if quant is None else quant(mask(x), mask, raw=x, owned=True)
@@ -116,6 +121,8 @@ class _Rectifier(CompressedOutput):
     def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]  # one, and under torch's name
         """The torch layer, then the output's mask and quantizer."""
         mask, quant = self.output_mask, self.output_quant
+        if not self.inplace and (mask is not None or quant is not None) and fuses(input, mask, quant):
+            return fused(input, mask, quant, self.ceiling)
         if self.inplace or (mask is None and quant is None) or (mask is not None and (mask.watching or mask.hooked)):
             return super().forward(input)
         keep, axis = (None, 1) if mask is None else (mask.keep, mask.axis)

@@ -128,10 +128,8 @@ class ChannelMask(Compressor):
 
     @torch.no_grad()
     def _add(self, ranking: Measured, x: Tensor, gradient: Tensor | None = None) -> None:
-        count = x.numel() // self.channels
-        self.pending_count += count
-        # a mean, not a sum: what one forward measured stays as it is, to the bit
-        self.pending_score.lerp_(ranking.measure(x, self.axis, gradient), count / self.pending_count)
+        measured = ranking.measure(x, self.axis, gradient)
+        add_scores(self.pending_score, self.pending_count, measured, x.numel() // self.channels)
 
     def commit(self) -> None:
         """Move what the step's forwards measured into the running mean; every step counts the same."""
@@ -168,6 +166,26 @@ class ChannelMask(Compressor):
     def extra_repr(self) -> str:
         """Channels, importance and schedule."""
         return f"{self.channels}, importance={self.importance!r}, schedule={self.schedule}"
+
+
+def add_scores(score: Tensor, count: Tensor, measured: Tensor, values: int) -> None:
+    """Add what a forward measured to the accumulators of a step.
+
+    Args:
+        score: float32 ``(C,)``, the mean so far.
+        count: int64, of so many values per channel.
+        measured: float32 ``(C,)``, the mean of the forward.
+        values: of so many values per channel.
+
+    Example:
+        >>> score, count = torch.tensor([2.0]), torch.tensor(1)
+        >>> add_scores(score, count, torch.tensor([6.0]), 3)
+        >>> score, count
+        (tensor([5.]), tensor(4))
+    """
+    count += values
+    # a mean, not a sum: what one forward measured stays as it is, to the bit
+    score.lerp_(measured, values / count)
 
 
 def commit_masks(masks: Sequence[ChannelMask]) -> None:

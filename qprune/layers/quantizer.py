@@ -136,7 +136,7 @@ class FakeQuant(Compressor):
             nonnegative: ``x`` comes from a rectifier.
         """
         self.observe(x, mask, raw, nonnegative=nonnegative)
-        known = self._known_now()
+        known = self.known_active
         if known is None:
             return torch.where(self.active, self._quantized(x, mask), x)
         return self._quantized(x, mask, owned, nonnegative) if known else x
@@ -146,8 +146,12 @@ class FakeQuant(Compressor):
         """The rules of ranges and grids: the object that the word ``numerics`` stands for."""
         return NUMERICS[self.numerics]
 
-    def _known_now(self) -> bool | None:
-        # The driver's word spares eager training a pass over memory; compiled code and eval always ask the buffer.
+    @property
+    def known_active(self) -> bool | None:
+        """Whether it quantizes now, if that is known without the buffer; None if not.
+
+        The driver's word spares eager training a pass over memory; compiled code and eval always ask the buffer.
+        """
         return self.told_active if self.training and not torch.compiler.is_compiling() else None
 
     def _quantized(self, x: Tensor, mask: ChannelMask | None, owned: bool = False, nonnegative: bool = False) -> Tensor:
@@ -179,9 +183,7 @@ class FakeQuant(Compressor):
 
     @torch.no_grad()
     def _observe(self, x: Tensor, mask: ChannelMask | None, nonnegative: bool) -> None:
-        low, high = self._extremes(x.float(), mask, nonnegative)
-        self.pending_low.clamp_max_(low)
-        self.pending_high.clamp_min_(high)
+        widen_range(self.pending_low, self.pending_high, *self._extremes(x.float(), mask, nonnegative))
 
     def _extremes(
         self, x: Tensor, mask: ChannelMask | None = None, nonnegative: bool = False
@@ -280,6 +282,19 @@ class FakeQuant(Compressor):
         """Bits, granularity and schedule."""
         per = "tensor" if self.channels is None else "channel"
         return f"bits={self.bits}, per={per!r}, symmetric={self.symmetric}, schedule={self.schedule}"
+
+
+def widen_range(low: Tensor, high: Tensor, seen_low: Any, seen_high: Any) -> None:
+    """Add the smallest and largest values of a forward, tensors or plain numbers, to the accumulators of a step.
+
+    Example:
+        >>> low, high = torch.tensor(torch.inf), torch.tensor(-torch.inf)
+        >>> widen_range(low, high, 0.0, torch.tensor(3.0))
+        >>> low, high
+        (tensor(0.), tensor(3.))
+    """
+    low.clamp_max_(seen_low)
+    high.clamp_min_(seen_high)
 
 
 def commit_all(quants: Sequence[FakeQuant]) -> None:

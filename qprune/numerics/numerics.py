@@ -19,6 +19,7 @@ class Numerics(ABC):
         by_magnitude: whether the upper end of a symmetric range is the mean of the steps' largest magnitudes.
         learnable: whether step sizes may be learned, see `qprune.layers.LearnedQuant`.
         keeps_grid: whether a quantizer's grid stays as it is from when the quantizer is active.
+        from_zero: whether training counts steps from 0, and one range of a whole tensor is that of all its values.
         remakes: whether a run begins by giving its network another form, see `qprune.exact.make_exact`: normalizations
             are folded and the masks are final. Neither the spec nor the network before it can make that form again.
     """
@@ -28,6 +29,7 @@ class Numerics(ABC):
     by_magnitude: ClassVar[bool] = False
     learnable: ClassVar[bool] = True
     keeps_grid: ClassVar[bool] = False
+    from_zero: ClassVar[bool] = True
     remakes: ClassVar[bool] = False
 
     def code_bounds(self, bits: int, symmetric: bool) -> tuple[int, int]:

@@ -29,6 +29,7 @@ class Paper(Numerics):
     least: ClassVar[float] = 0.0
     by_magnitude: ClassVar[bool] = True
     learnable: ClassVar[bool] = False
+    from_zero: ClassVar[bool] = False
 
     def code_bounds(self, bits: int, symmetric: bool) -> tuple[int, int]:
         """All 2^b integers, also of weights; see `Numerics.code_bounds`."""
