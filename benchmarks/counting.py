@@ -28,10 +28,18 @@ class Launches(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, returned = func._schema.name.split("::")[1], func._schema.returns
+        result = func(*args, **(kwargs or {}))
         views = bool(returned) and all(each.alias_info and not each.alias_info.is_write for each in returned)
+        if views:  # unless it had to be a copy, as of a reshape, or in another dtype
+            views = storages(result) <= storages((args, kwargs))
         if not views and name not in NO_LAUNCH:
             self.counts[name] += 1
-        return func(*args, **(kwargs or {}))
+        return result
+
+
+def storages(tree: Any) -> set[int]:
+    """Which memory the tensors in it have."""
+    return {each.untyped_storage()._cdata for each in tree_leaves(tree) if isinstance(each, Tensor)}
 
 
 class LiveBytes(TorchDispatchMode):
@@ -50,7 +58,7 @@ class LiveBytes(TorchDispatchMode):
         self._held: dict[int, tuple[Any, int, Made]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        known = {each.untyped_storage()._cdata for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)}
+        known = storages((args, kwargs))
         result = func(*args, **(kwargs or {}))
         for each in tree_leaves(result):
             if isinstance(each, Tensor) and each.untyped_storage()._cdata not in known:

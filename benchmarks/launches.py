@@ -15,64 +15,32 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from counting import Launches
+from steps import WORKS
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import qprune
-from qprune import zoo
 
 NEVER = 1_000_000
-SITES = {
-    "mobilenetv2": [
-        {"types": ["ReLU6"], "at": "output"},
-        {"types": ["BatchNorm2d"], "paths": ["*.post_residual.*"], "at": "output"},
-    ],
-    "densenet121": [
-        {"types": ["ReLU"], "at": "output"},
-        {"types": ["BatchNorm2d"], "paths": ["*transition*"], "at": "output"},
-    ],
-}
-WEIGHTS = {"mobilenetv2": ["Conv2d"], "densenet121": ["Conv2d", "Linear"]}
+NETS = ("mobilenetv2", "densenet121")
 VARIANTS = {  # whether it prunes, and whether it quantizes
     "dense": (False, False),
     "pruned 75 %": (True, False),
     "quantized W4A4": (False, True),
     "pruned 75 % and W4A4": (True, True),
 }
-NO_LAUNCH = {
-    "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided",
-    "_record_function_enter_new", "_record_function_exit",
-}  # fmt: skip
-
-
-class Launches(TorchDispatchMode):
-    """Counts the operations that launch a kernel, by name.
-
-    Attributes:
-        counts: how often each was called.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name, returned = func._schema.name.split("::")[1], func._schema.returns
-        views = bool(returned) and all(each.alias_info and not each.alias_info.is_write for each in returned)
-        if not views and name not in NO_LAUNCH:
-            self.counts[name] += 1
-        return func(*args, **(kwargs or {}))
 
 
 def rules(name: str, prunes: bool, quantizes: bool, at: int) -> dict[str, Any]:
     """Masks that are chosen at step ``at`` and 4-bit quantizers that start there; both measure until then."""
     schedule = {"kind": "one-shot", "at": at, "measure": at}
     start = {"bits": 4, "schedule": {"kind": "quantize-from", "start": at, "measure": at}}
-    weights = {"sites": [{"types": WEIGHTS[name], "at": "weight"}], "per": "channel"}
+    work = WORKS[name]
+    weights = {"sites": [{"types": list(work.weights), "at": "weight"}], "per": "channel"}
     return {
-        "prune": [{"sites": SITES[name], "sparsity": 0.75, "schedule": schedule}] if prunes else [],
-        "quantize": [weights | start, {"sites": SITES[name]} | start] if quantizes else [],
+        "prune": [{"sites": list(work.masks), "sparsity": 0.75, "schedule": schedule}] if prunes else [],
+        "quantize": [weights | start, {"sites": list(work.acts)} | start] if quantizes else [],
     }
 
 
@@ -83,8 +51,7 @@ def as_on_gpu() -> Any:
 
 def make(name: str, prunes: bool, quantizes: bool, at: int, images: Tensor, width: float) -> nn.Module:
     """The network, compressed unless it is to be dense."""
-    torch.manual_seed(0)
-    net: nn.Module = zoo.create(name, width=width)
+    net = WORKS[name].make(width)
     if prunes or quantizes:
         net = qprune.swap(net, images, **rules(name, prunes, quantizes, at))
     return net.train()
@@ -129,10 +96,10 @@ def remembered(name: str, prunes: bool, quantizes: bool, sites: Any) -> int:
 def main() -> None:
     """Print one table per network."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--net", choices=sorted(SITES), action="append", help="default: both")
+    parser.add_argument("--net", choices=NETS, action="append", help="default: both")
     parser.add_argument("--each", action="store_true", help="list every operation")
     options = parser.parse_args()
-    for name in options.net or sorted(SITES, reverse=True):
+    for name in options.net or NETS:
         print(f"\n{name}, torch {torch.__version__}")
         dense = count(name, False, False, 1).total()
         print(f"  {'':<24}{'measuring':>18}{'masked and quantized':>24}")

@@ -1,3 +1,4 @@
+import importlib
 import sys
 from pathlib import Path
 
@@ -5,6 +6,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(Path(__file__).parent))  # for what several tests share
 
 # the same examples everywhere, no deadline on a busy machine, no files beside the code
@@ -22,3 +24,15 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    """Imports a file of the benchmarks, with those that it imports, and forgets them afterwards."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file and Path(file).parent == BENCHMARKS:
+            del sys.modules[name]

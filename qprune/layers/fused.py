@@ -7,6 +7,7 @@ operation does not reach, sites compute by the functions of `qprune.masking` and
 
 import functools
 import importlib.util
+import os
 from typing import Any, NamedTuple
 
 import torch
@@ -65,7 +66,7 @@ def on_gpu(x: Any) -> bool:
 
 @functools.cache
 def _has_triton(device: torch.device) -> bool:
-    if importlib.util.find_spec("triton") is None:
+    if os.environ.get("QPRUNE_TRITON") == "0" or importlib.util.find_spec("triton") is None:
         return False
     # without a GPU there are fake tensors alone, for which no kernel runs
     return not torch.cuda.is_available() or torch.cuda.get_device_capability(device) >= (7, 0)

@@ -22,6 +22,7 @@ from qprune.layers import (
     PrunedQuantConv2d,
     PrunedQuantLinear,
 )
+from qprune.layers import fused as fused_room
 from qprune.layers.fused import fused, fuses
 
 HOSTS = {"relu": CompressedReLU, "relu6": CompressedReLU6, "norm": lambda: CompressedBatchNorm2d(3)}
@@ -328,3 +329,13 @@ def test_training_on_the_cpu_never_imports_triton():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "qprune.layers.fused" in result.stdout.split()
     assert not {"triton", "qprune.layers.gpu_kernels"} & set(result.stdout.split())
+
+
+def test_the_environment_can_forbid_the_kernels(monkeypatch):
+    gpu = torch.device("cuda:0")
+    has_triton = fused_room._has_triton.__wrapped__  # not what is remembered of the device
+    monkeypatch.setattr(fused_room.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert has_triton(gpu)
+    monkeypatch.setenv("QPRUNE_TRITON", "0")
+    assert not has_triton(gpu)

@@ -1,26 +1,10 @@
 """What benchmarks count is what a person would count, and what large images keep does not grow."""
 
-import importlib
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Imports a file of the benchmarks, with those that it imports, and forgets them afterwards."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if getattr(sys.modules[name], "__file__", None) and Path(str(sys.modules[name].__file__)).parent == FOLDER:
-            del sys.modules[name]
 
 
 def test_live_bytes_are_those_of_each_storage_once(bench: Any) -> None:
@@ -57,3 +41,13 @@ def test_a_joint_step_keeps_no_more_of_large_images_than_it_did(bench: Any, net:
     large = bench("large_inputs")
     (dense, *_), (joint, *_) = (large.memory(large.make(net, way)) for way in ("dense", "joint"))
     assert joint / dense < most
+
+
+def test_a_copy_that_may_have_been_a_view_is_a_launch(bench: Any) -> None:
+    with bench("counting").Launches() as launches, torch.inference_mode():
+        x = torch.ones(2, 3)
+        x.to(torch.float32)
+        x.reshape(6)
+        x.t().reshape(6)
+        x.to(torch.int32)
+    assert launches.counts.total() == 3  # ones, a transposed reshape, another dtype
