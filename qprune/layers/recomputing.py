@@ -202,11 +202,15 @@ def _origin(
     rows: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> _Origin | None:  # fmt: skip
     """None where what is made depends on more than is known here."""
-    if not (mask is None or as_made(mask, ChannelMask)) or not (quant is None or as_made(quant, FakeQuant, LearnedQuant)):
+    if not (mask is None or as_made(mask, ChannelMask)) or not (
+        quant is None or as_made(quant, FakeQuant, LearnedQuant)
+    ):
         return None
     state = tuple((tensor, tensor._version) for tensor in _read(mask, quant))
     training, active = (False, None) if quant is None else (quant.training, quant.known_active)
-    return _Origin(type(layer).__name__, _kept(type(layer).__name__, source), mask, quant, rows, state, training, active)
+    return _Origin(
+        type(layer).__name__, _kept(type(layer).__name__, source), mask, quant, rows, state, training, active
+    )
 
 
 @frozen(eq=False)
