@@ -71,8 +71,9 @@ def recomputes(layer: Any, x: Tensor) -> bool:
 
 def _hooks_are_free() -> bool:
     # private, but what torch's own checkpointing and compiler ask
-    autograd = torch._C._autograd
-    return autograd._saved_tensors_hooks_is_enabled() and autograd._top_saved_tensors_default_hooks(False) is None
+    autograd: Any = torch._C._autograd
+    enabled: bool = autograd._saved_tensors_hooks_is_enabled()
+    return enabled and autograd._top_saved_tensors_default_hooks(False) is None
 
 
 def recomputed(layer: WeightSlots, compute: Callable[..., Tensor], x: Tensor, *operands: Tensor | None) -> Tensor:
@@ -236,7 +237,7 @@ class _View:
     recipe: _Recipe
     shape: torch.Size
     stride: tuple[int, ...]
-    offset: int
+    offset: Any  # torch declares that it may be symbolic
 
     def tensor_again(self) -> Tensor:
         return self.recipe.made().as_strided(self.shape, self.stride, self.offset)

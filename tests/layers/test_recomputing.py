@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 import torchvision
 from on_gpu import as_on_gpu
 from torch import Tensor, nn
@@ -17,7 +16,6 @@ import qprune
 from qprune import zoo
 from qprune.errors import TrainingError
 from qprune.layers import (
-    CompressedConv2d,
     CompressedReLU,
     CompressedReLU6,
     PrunedConv2d,
@@ -287,8 +285,9 @@ def test_a_commit_between_forward_and_backward_is_noticed() -> None:
 def test_compressors_with_hooks_or_of_other_classes_are_kept() -> None:
     layer = recompute_in_backward(host("conv"))
     layer.input_mask.register_forward_hook(lambda *_: None)
-    y, found = held(layer, torch.randn(2, 4, 5, 7).requires_grad_())
+    kept, found = held(layer, torch.randn(2, 4, 5, 7).requires_grad_())
     assert [each() is None for each in found] == [False, True]
+    kept.sum().backward()
 
 
 def test_weights_that_are_computed_are_kept() -> None:
