@@ -37,7 +37,7 @@ NETS = {
 WEIGHTED = ["Conv2d", "ConvTranspose2d", "Linear"]
 
 
-def compressed(name: str, side: str, per: str = "channel", **options: Any) -> nn.Module:
+def compressed(name: str, side: str, **options: Any) -> nn.Module:
     torch.manual_seed(1)
     net = NETS[name]()
     there = {type(module).__name__ for module in net.modules()}
@@ -46,7 +46,7 @@ def compressed(name: str, side: str, per: str = "channel", **options: Any) -> nn
     if side == "output":
         acts = {"types": [kind for kind in ("ReLU", "ReLU6", "BatchNorm2d") if kind in there], "at": "output"}
     prune = {"sites": [acts], "sparsity": 0.5, "schedule": {"kind": "one-shot", "at": 1}}
-    weights = {"sites": [{"types": weighted, "at": "weight"}], "bits": 4, "per": per, "start": 2} | options
+    weights = {"sites": [{"types": weighted, "at": "weight"}], "bits": 4, "per": "channel", "start": 2} | options
     inputs = {"sites": [acts], "bits": 4, "start": 2} | options
     return qprune.swap(net, torch.zeros(2, 3, 32, 32), prune=[prune], quantize=[weights, inputs])
 
@@ -101,6 +101,15 @@ def test_networks_train_to_the_same_bits(name: str, side: str, way: str) -> None
     net = compressed(name, side)
     expected = trained(copy.deepcopy(net), **WAYS[way])
     assert_same(trained(recompute_in_backward(net), **WAYS[way]), expected)
+
+
+@pytest.mark.parametrize(
+    "options", [{"per": "tensor", "symmetric": False}, {"per": "channel", "symmetric": True, "gradient": "clipped"}]
+)
+def test_networks_with_other_quantizers_train_to_the_same_bits(options: dict[str, Any]) -> None:
+    net = compressed("mobilenet_v2", "input", **options)
+    expected = trained(copy.deepcopy(net))
+    assert_same(trained(recompute_in_backward(net)), expected)
 
 
 # ---- layers by themselves
