@@ -38,9 +38,10 @@ WAYS = {
     "pruned": Way(prune=True),
     "quantized": Way(quantize=True),
     "joint": Way(prune=True, quantize=True),
+    "joint, recomputed": Way(prune=True, quantize=True, recompute=True),
 }
 HEADER = ("network", "step", "kept", "peak", "CPU time", "resident")
-TIMED = ("dense", "joint")  # of which a step takes many seconds
+TIMED = ("dense", "joint", "joint, recomputed")  # of which a step takes many seconds
 SMALL = (2, 3, 64, 64)  # images by which masks and quantizers begin
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import qprune
 from qprune import zoo
 from qprune.float32 import float32_math
+from qprune.layers import recompute_in_backward
 from qprune.spec import Table
 from qprune.training import make_average
 from qprune.training.compiling import begin_step, compiled
@@ -86,11 +87,12 @@ class Way:
     compile: str | None = None  # backend of torch.compile
     mode: str | None = None  # its mode
     average: bool = False
+    recompute: bool = False
 
     @property
     def dense(self) -> "Way":
         """The same for the dense network."""
-        return evolve(self, prune=False, quantize=False)
+        return evolve(self, prune=False, quantize=False, recompute=False)
 
 
 class Step:
@@ -111,7 +113,7 @@ class Step:
         self.images, example = images.contiguous(memory_format=layout), torch.zeros(2, *images.shape[1:])
         if way.prune or way.quantize:
             net = qprune.swap(net, example, **_rules(work, way))
-        self.net = net.to(self.device).to(memory_format=layout).train()
+        self.net = recompute_in_backward(net.to(self.device).to(memory_format=layout).train(), way.recompute)
         self.target: Tensor | None = None
         self.optimizer = torch.optim.SGD(net.parameters(), lr=0.001, momentum=0.9)
         self.average = make_average(net, 0.999) if way.average else None

@@ -58,7 +58,7 @@ class DataError(QpruneError, ValueError):
 
 
 class TrainingError(QpruneError, RuntimeError):
-    """Training that stopped because a loss or a score is no longer a number."""
+    """Training that cannot go on: a loss or a score is no longer a number, or a backward pass comes too late."""
 
 
 class ShrinkError(QpruneError, RuntimeError):

@@ -30,7 +30,13 @@ def mask_channels(x: Tensor, keep: Tensor, axis: int = 1) -> Tensor:
 
 
 def rectify_channels(
-    x: Tensor, keep: Tensor | None, axis: int = 1, ceiling: float = math.inf, *, reusable: bool = False
+    x: Tensor,
+    keep: Tensor | None,
+    axis: int = 1,
+    ceiling: float = math.inf,
+    *,
+    reusable: bool = False,
+    as_bools: bool = False,
 ) -> Tensor:
     """ReLU, or ReLU6 with a ceiling of 6, of the kept channels and 0 elsewhere: `mask_channels` after it, to the bit.
 
@@ -43,6 +49,7 @@ def rectify_channels(
         axis: the channel axis.
         ceiling: largest result.
         reusable: whether the result may be overwritten; ``x`` is remembered in its place.
+        as_bools: then remember which values pass gradients instead, a byte each, which takes longer.
 
     Example:
         >>> rectify_channels(torch.tensor([[-1.0, 2.0, 9.0]]), torch.tensor([True, False, True]), ceiling=6.0)
@@ -52,7 +59,7 @@ def rectify_channels(
     if in_torch_func():
         y = torch.relu(x) if ceiling == math.inf else F.hardtanh(x, 0.0, ceiling)
         return y if kept is None else torch.where(kept, y, 0)
-    result: Tensor = _RectifyChannels.apply(x, kept, ceiling, reusable)
+    result: Tensor = _RectifyChannels.apply(x, kept, ceiling, reusable, as_bools)
     return result
 
 
@@ -99,20 +106,32 @@ class _MaskChannels(torch.autograd.Function):
 
 class _RectifyChannels(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, keep: Tensor | None, ceiling: float, reusable: bool) -> Tensor:
+    def forward(
+        ctx: FunctionCtx, x: Tensor, keep: Tensor | None, ceiling: float, reusable: bool, as_bools: bool
+    ) -> Tensor:
         if keep is None:
             y = torch.relu(x) if ceiling == math.inf else F.hardtanh(x, 0.0, ceiling)
         else:
             y = _keep_bits(x, keep)  # first, because it makes the copy in which to rectify
             y = torch.relu_(y) if ceiling == math.inf else F.hardtanh_(y, 0.0, ceiling)
-        ctx.save_for_backward(*((x, keep) if reusable else (y, None)))  # type: ignore[arg-type]  # None is allowed
+        values = y if not reusable else _passing(y, ceiling) if as_bools else x
+        ctx.save_for_backward(values, keep if values is x else None)  # type: ignore[arg-type]  # None is allowed
         ctx.ceiling = ceiling  # type: ignore[attr-defined]
         return y
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
         values, keep = ctx.saved_tensors  # type: ignore[attr-defined]
-        return _RectifiedGradient.apply(grad, values, keep, ctx.ceiling), None, None, None  # type: ignore[attr-defined]
+        passed = _RectifiedGradient.apply(grad, values, keep, ctx.ceiling)  # type: ignore[attr-defined]
+        return passed, None, None, None, None
+
+
+def _passing(y: Tensor, ceiling: float) -> Tensor:
+    """Which results of a rectifier pass gradients; NaN does. As numbers, 0 and 1, these lie where such results do."""
+    stopped = y <= 0
+    if ceiling != math.inf:
+        stopped |= y >= ceiling
+    return stopped.logical_not_()
 
 
 class _RectifiedGradient(torch.autograd.Function):

@@ -74,7 +74,7 @@ def _has_triton(device: torch.device) -> bool:
 
 def _fuses_mask(x: Tensor, mask: ChannelMask) -> bool:
     return (
-        _as_made(mask, ChannelMask)
+        as_made(mask, ChannelMask)
         and _device_of(mask, "keep") == x.device
         and mask.channels == x.shape[mask.axis % x.dim()]
         and (not mask.watching or mask.ranking.by_magnitude)
@@ -83,15 +83,21 @@ def _fuses_mask(x: Tensor, mask: ChannelMask) -> bool:
 
 def _fuses_quant(x: Tensor, quant: FakeQuant) -> bool:
     return (
-        _as_made(quant, FakeQuant)  # and no subclass, as where steps are learned
+        as_made(quant, FakeQuant)  # and no subclass, as where steps are learned
         and _device_of(quant, "scale") == x.device
         and quant.channels in (None, x.shape[quant.axis % x.dim()])
         and quant.arithmetic.from_zero
     )
 
 
-def _as_made(part: ChannelMask | FakeQuant, kind: type) -> bool:
-    return type(part) is kind and not part.hooked and "forward" not in vars(part)
+def as_made(part: ChannelMask | FakeQuant, *kinds: type) -> bool:
+    """Whether a compressor is of one of these classes itself, and does what that does: without hooks, by its forward.
+
+    Example:
+        >>> as_made(FakeQuant(4), ChannelMask, FakeQuant)
+        True
+    """
+    return type(part) in kinds and not part.hooked and "forward" not in vars(part)
 
 
 def _device_of(part: ChannelMask | FakeQuant, name: str) -> torch.device:
@@ -106,7 +112,14 @@ def _one_axis(x: Tensor, mask: ChannelMask | None, quant: FakeQuant | None) -> b
     return mask.axis % x.dim() == quant.axis % x.dim()
 
 
-def fused(x: Tensor, mask: ChannelMask | None, quant: FakeQuant | None, ceiling: float | None = None) -> Tensor:
+def fused(
+    x: Tensor,
+    mask: ChannelMask | None,
+    quant: FakeQuant | None,
+    ceiling: float | None = None,
+    *,
+    measuring: bool = True,
+) -> Tensor:
     """Rectify, mask and quantize ``x`` by one operation, which measures too; only where `fuses` says so.
 
     For the gradient it remembers one bool per value at most: whether it passes.
@@ -116,12 +129,15 @@ def fused(x: Tensor, mask: ChannelMask | None, quant: FakeQuant | None, ceiling:
         mask: the mask of the site, if there is one.
         quant: its quantizer, if there is one.
         ceiling: the largest value of a rectifier in front, infinity for ReLU; None if there is none.
+        measuring: whether to measure, where the compressors do.
 
     Example:
         >>> fused(torch.tensor([[-1.0, 2.0, 9.0]]), None, None, ceiling=6.0)
         tensor([[0., 2., 6.]])
     """
     work = _work(x, mask, quant, ceiling)
+    if not measuring:
+        work = work._replace(score=None, counted=None, low=None, high=None)
     if torch.is_grad_enabled() and x.requires_grad and work.makes_values:
         result: Tensor = _Fused.apply(x, work)
         return result

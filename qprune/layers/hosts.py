@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from qprune.layers.fused import fused, fuses
 from qprune.layers.mask import ChannelMask
 from qprune.layers.quantizer import FakeQuant
+from qprune.layers.recomputing import recomputed, recomputes
 from qprune.layers.slots import Compressed, WeightSlots
 from qprune.masking import rectify_channels
 from qprune.zoo import Add, Concat
@@ -59,7 +60,9 @@ class CompressedWeight(WeightSlots):
     def _product(self, compute: Callable[..., Tensor], x: Tensor) -> Tensor:
         """Compress the input, compute with the compressed weight, compress the output."""
         operands = (compress(x, self.input_mask, self.input_quant), *self._weight_and_bias())
-        if self.training or not self.beyond_float():  # type: ignore[attr-defined]
+        if recomputes(self, x):
+            y = recomputed(self, compute, x, *operands)
+        elif self.training or not self.beyond_float():  # type: ignore[attr-defined]
             y = compute(*operands)
         else:
             y = compute(*[None if each is None else each.double() for each in operands]).to(x.dtype)
@@ -126,7 +129,8 @@ class _Rectifier(CompressedOutput):
         if self.inplace or (mask is None and quant is None) or (mask is not None and (mask.watching or mask.hooked)):
             return super().forward(input)
         keep, axis = (None, 1) if mask is None else (mask.keep, mask.axis)
-        y = rectify_channels(input, keep, axis, self.ceiling, reusable=quant is not None)
+        remember = {"reusable": quant is not None, "as_bools": recomputes(self, input)}
+        y = rectify_channels(input, keep, axis, self.ceiling, **remember)
         return y if quant is None else quant(y, mask, owned=True, nonnegative=True)
 
 

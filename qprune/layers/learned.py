@@ -86,9 +86,10 @@ class LearnedQuant(FakeQuant):
         if torch.compiler.is_compiling() or not self.told_active:
             super().observe(x, *arguments, **options)
 
-    def _quantized(self, x: Tensor, mask: ChannelMask | None, owned: bool = False, nonnegative: bool = False) -> Tensor:
+    def rounded(self, x: Tensor, mask: ChannelMask | None, owned: bool = False, nonnegative: bool = False) -> Tensor:
+        """The quantized values, with gradients by step and offset in training; see `FakeQuant.rounded`."""
         if not self.training:
-            return super()._quantized(x, mask, owned, nonnegative)
+            return super().rounded(x, mask, owned, nonnegative)
         low, high = self.code_bounds
         share, scale, zero_point = 1 / math.sqrt(self._sharing(x) * high), self.scale, None
         step = through(self.step, scale, share)

@@ -138,8 +138,8 @@ class FakeQuant(Compressor):
         self.observe(x, mask, raw, nonnegative=nonnegative)
         known = self.known_active
         if known is None:
-            return torch.where(self.active, self._quantized(x, mask), x)
-        return self._quantized(x, mask, owned, nonnegative) if known else x
+            return torch.where(self.active, self.rounded(x, mask), x)
+        return self.rounded(x, mask, owned, nonnegative) if known else x
 
     @property
     def arithmetic(self) -> Numerics:
@@ -154,7 +154,8 @@ class FakeQuant(Compressor):
         """
         return self.told_active if self.training and not torch.compiler.is_compiling() else None
 
-    def _quantized(self, x: Tensor, mask: ChannelMask | None, owned: bool = False, nonnegative: bool = False) -> Tensor:
+    def rounded(self, x: Tensor, mask: ChannelMask | None, owned: bool = False, nonnegative: bool = False) -> Tensor:
+        """The quantized values, whether active or not, without measuring; arguments as for `forward`."""
         low, high = self.code_bounds
         options: dict[str, Any] = {"axis": self.axis, "gradient": self.gradient}
         origin = self.arithmetic.origin(self.range, self.symmetric)

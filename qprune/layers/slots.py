@@ -18,6 +18,7 @@ class Compressed:
 
     sides: tuple[str, ...] = ("output",)
     channel_axis = 1
+    recompute: bool = False  # set by `qprune.layers.recompute_in_backward`
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -35,6 +36,7 @@ class Compressed:
         for side in self.sides:
             delattr(self, f"{side}_mask")
             delattr(self, f"{side}_quant")
+        vars(self).pop("recompute", None)
 
     def channels_at(self, side: str) -> int | None:
         """Channels of the tensor at ``side``; None where the layer itself does not know."""

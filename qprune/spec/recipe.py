@@ -314,9 +314,13 @@ class TrainSpec:
             float32 always. Results differ by more than rounding. Without it training is in float32 too.
         cudnn_benchmark: let cuDNN choose among its convolutions by timing them, which is faster where shapes stay;
             results may differ from run to run.
+        recompute: compute masks and rounding of inputs and weights again in the backward, instead of keeping the
+            results: the same bits, and of a step that prunes and quantizes torchvision's resnet50 (16 images of
+            224 x 224) two thirds of the memory, for 3 % more processor time. Not beside ``compile``.
 
     Raises:
-        SpecError: for a wrong type, a value out of range, or ``"reduce-overhead"`` beside ``accumulate``.
+        SpecError: for a wrong type, a value out of range, ``"reduce-overhead"`` beside ``accumulate``, or ``compile``
+            beside ``recompute``.
 
     Example:
         >>> TrainSpec(length="15ep", batch=128, optimizer=OptimizerSpec("sgd", lr=0.1)).validate_every
@@ -342,8 +346,14 @@ class TrainSpec:
     )
     tf32: bool = field(default=False, validator=SWITCH)
     cudnn_benchmark: bool = field(default=False, validator=SWITCH)
+    recompute: bool = field(default=False, validator=SWITCH)
 
     def __attrs_post_init__(self) -> None:
+        if self.recompute and self.compile:
+            raise SpecError(
+                "recompute = true is for steps that are not compiled, because torch.compile decides itself what it "
+                f"keeps: leave one of them out; received compile = {shown(self.compile)}"
+            )
         if self.compile == REDUCE_OVERHEAD and self.accumulate > 1:
             raise SpecError(
                 f'compile = "{REDUCE_OVERHEAD}" replays a recorded step, which would overwrite the gradients that '

@@ -192,6 +192,7 @@ def _trainer(
         compile_mode=train.compile if isinstance(train.compile, str) else None,
         tf32=train.tf32,
         cudnn_benchmark=train.cudnn_benchmark,
+        recompute=train.recompute,
     )
 
 

@@ -21,12 +21,13 @@ log = logging.getLogger(__name__)
 
 FILES = ("spec.toml", "history.csv", "report.json", "last.pt", "previous.pt", "best.pt", "model.pt")
 # what a resumed run may have otherwise: how it is called, where its data lies, how it is loaded, how often it is saved,
-# who is told
+# who is told, what is kept in memory
 FREE = (
     *("name", "about", "published", "aka"),
     *("data.root", "data.download", "data.workers", "data.prefetch"),
     "train.checkpoint_every",
     "train.log",
+    "train.recompute",
 )
 SHOWN = 3  # differences in a sentence
 

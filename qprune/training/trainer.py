@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from qprune.errors import DataError
+from qprune.layers import recompute_in_backward
 from qprune.tasks import Task
 from qprune.training import ranks
 from qprune.training.batches import check_target, explaining_single_values
@@ -68,6 +69,8 @@ class Trainer:
         compile_mode: its mode; ``"reduce-overhead"`` records steps on a GPU and replays them.
         tf32: let GPUs round the factors of float32 products to TF32 while training; validation is in float32.
         cudnn_benchmark: let cuDNN choose its convolutions by timing them.
+        recompute: see `qprune.layers.recompute_in_backward`, which is called with ``net``; where it is not asked for,
+            layers stay as they are.
 
     Attributes:
         history: the `History` so far.
@@ -109,6 +112,7 @@ class Trainer:
         compile_mode: str | None = None,
         tf32: bool = False,
         cudnn_benchmark: bool = False,
+        recompute: bool = False,
     ) -> None:
         self.net, self.task, self.train, self.val = net, task, train, val
         self.optimizer, self.lr_schedule, self.driver, self.average = optimizer, lr_schedule, driver, average
@@ -118,6 +122,8 @@ class Trainer:
         self.validate_every = validate_every or self.steps_per_epoch
         self.device, self.channels_last = torch.device(device), channels_last
         place(net, self.device, channels_last)
+        if recompute:
+            recompute_in_backward(net)
         view = compiled(net, compile, compile_mode) if compile else net
         self.replays = compile_mode is not None and self.device.type == "cuda"
         self.switches = {"tf32": tf32, "cudnn_benchmark": cudnn_benchmark}

@@ -1,6 +1,8 @@
 """Switches that hold for a process: on while it trains, off while it validates, its own again afterwards."""
 
 import logging
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,10 @@ from torch import Tensor, nn
 
 import qprune
 from qprune.errors import CheckpointError, SpecError
-from qprune.spec import OptimizerSpec, TrainSpec
-from qprune.training import Callback, CallbackError, Trainer
+from qprune.layers import Compressed
+from qprune.spec import OptimizerSpec, TrainSpec, read_spec
+from qprune.training import Callback, CallbackError, Trainer, prepare
+from qprune.training.checkpoint import load
 from qprune.training.switches import switched, tell_switches
 
 MakeTrainer = Callable[..., Trainer]
@@ -146,4 +150,85 @@ def test_replayed_steps_do_not_accumulate() -> None:
     assert str(error.value) == (
         'compile = "reduce-overhead" replays a recorded step, which would overwrite the gradients that accumulate adds '
         "up: use compile = true, or accumulate = 1; received accumulate = 2"
+    )
+
+
+# ---- recompute, which changes no bits
+
+JOINT = [
+    "data.train_images=135", "train.length=10it", "train.validate_every=5it", "train.ema=0.9", "train.accumulate=2",
+    'train.lr_schedule={name="constant"}',
+    'prune=[{sites=[{types=["Conv2d"], at="input", skip=[0]}], sparsity=0.5, schedule={kind="one-shot", at=2}}]',
+    'quantize=[{sites=[{types=["Conv2d"], at="weight"}, {types=["Conv2d"], at="input"}], bits=4, start=4}]',
+]  # fmt: skip
+GAN = [
+    "model.width=0.07", "model.width_ba=0.1", "model.width_discriminators=0.07", "data.size=32", "data.train_images=6",
+    "train.batch=1", "train.length=6it", "train.validate_every=6it", 'train.lr_schedule={name="constant"}',
+    'prune=[{sites=[{types=["Conv2d"], paths=["generator_*.blocks.1.*"], at="input"}], sparsity=0.5, '
+    'schedule={kind="one-shot", at=2}}]',
+    'quantize=[{sites=[{types=["Conv2d"], paths=["generator_*"], at="weight"}, {types=["Conv2d"], '
+    'paths=["generator_*"], at="input"}], bits=4, start=3}]',
+]  # fmt: skip
+
+
+def hosts(net: nn.Module) -> list[Compressed]:
+    return [module for module in net.modules() if isinstance(module, Compressed)]
+
+
+def same(one: Any, other: Any) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("digits/baseline", JOINT),
+        ("digits/baseline", [*JOINT, "train.shrink=as-frozen", "train.precision=bfloat16"]),
+        ("streets/cyclegan/baseline", GAN),
+    ],
+)
+def test_a_run_that_recomputes_ends_with_the_same_bits(name: str, overrides: list[str]) -> None:
+    plain, other = (
+        prepare(read_spec(name, [*overrides, f"train.recompute={value}"]), device="cpu").trainer
+        for value in ("false", "true")
+    )
+    assert hosts(plain.net)
+    assert not any(host.recompute for host in hosts(plain.net))
+    assert all(host.recompute for host in hosts(other.net))
+    plain.fit()
+    other.fit()
+    assert same(plain.net.state_dict(), other.net.state_dict())
+    assert all(host.recompute for host in hosts(other.net))
+    if plain.average is not None and other.average is not None:
+        assert same(plain.average.state_dict(), other.average.state_dict())
+
+
+def test_a_run_may_recompute_from_where_it_goes_on(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"runs": tmp_path, "device": "cpu", "verbose": 0}
+    qprune.fit("digits/baseline", name="whole", overrides=JOINT, **options)
+
+    class CtrlC(Callback):
+        def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
+            if self.trainer.step == 5:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    history = qprune.fit("digits/baseline", name="cut", overrides=JOINT, callbacks=[CtrlC()], **options)
+    assert history.interrupted
+    qprune.fit("digits/baseline", name="cut", overrides=[*JOINT, "train.recompute=true"], resume=True, **options)
+    one, other = (load(tmp_path / name / "model.pt")["state"] for name in ("whole", "cut"))
+    assert same(one, other)
+
+
+def test_a_trainer_leaves_a_network_that_recomputes_as_it_is(make_joint_trainer: MakeTrainer) -> None:
+    net = make_joint_trainer().net
+    assert not any(host.recompute for host in hosts(net))
+    assert all(host.recompute for host in hosts(make_joint_trainer(recompute=True).net))
+
+
+def test_compiled_steps_do_not_recompute() -> None:
+    with pytest.raises(SpecError) as error:
+        TrainSpec(length=1, batch=4, optimizer=OptimizerSpec("sgd", lr=1), compile=True, recompute=True)
+    assert str(error.value) == (
+        "recompute = true is for steps that are not compiled, because torch.compile decides itself what it keeps: "
+        "leave one of them out; received compile = true"
     )

@@ -36,11 +36,19 @@ def test_views_and_allocations_are_no_launches(bench: Any) -> None:
     assert launches.counts == {"fill_": 1, "_foreach_mul_": 1}
 
 
-@pytest.mark.parametrize(("net", "most"), [("unet", 1.42), ("resnet50", 1.56)])
-def test_a_joint_step_keeps_no_more_of_large_images_than_it_did(bench: Any, net: str, most: float) -> None:
+MOST = {
+    ("unet", "joint"): 1.42, ("unet", "joint, recomputed"): 1.10,
+    ("resnet50", "joint"): 1.56, ("resnet50", "joint, recomputed"): 1.01,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("net", ["unet", "resnet50"])
+def test_a_joint_step_keeps_no_more_of_large_images_than_it_did(bench: Any, net: str) -> None:
     large = bench("large_inputs")
-    (dense, *_), (joint, *_) = (large.memory(large.make(net, way)) for way in ("dense", "joint"))
-    assert joint / dense < most
+    ways = ("dense", "joint", "joint, recomputed")
+    dense, *kept = (large.memory(large.make(net, way))[0] for way in ways)
+    for way, size in zip(ways[1:], kept, strict=True):
+        assert size / dense < MOST[net, way]
 
 
 def test_a_copy_that_may_have_been_a_view_is_a_launch(bench: Any) -> None:
