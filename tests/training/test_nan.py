@@ -79,7 +79,7 @@ def test_weights_are_named_where_they_are_not_finite(make_trainer: MakeTrainer) 
 
 def test_bad_batch_is_named(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(callbacks=[TerminateOnNaN()])
-    trainer.train.dataset.mean = (float("nan"),)  # type: ignore[attr-defined]
+    trainer.train.items.mean = (float("nan"),)  # type: ignore[attr-defined]
     with pytest.raises(TrainingError, match="step 0: the batch itself has such values"):
         trainer.fit()
 
