@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 from attrs import evolve, frozen
-from counting import Launches, LiveBytes
+from counters import Launches, LiveBytes
 from steps import WORKS, Step, Way, interleaved
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile

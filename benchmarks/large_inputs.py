@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 from attrs import evolve
-from counting import LiveBytes, Made
+from counters import LiveBytes, Made
 from steps import WORKS, Step, Way, interleaved
 
 from qprune.tables import table

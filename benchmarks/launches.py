@@ -15,7 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from counting import Launches
+from counters import Launches
 from steps import WORKS
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 def test_live_bytes_are_those_of_each_storage_once(bench: Any) -> None:
     x = torch.ones(10)
-    with bench("counting").LiveBytes() as live:
+    with bench("counters").LiveBytes() as live:
         y = x + 1  # 40 bytes
         z = y.view(2, 5).relu_()  # the same storage
         more = torch.cat([y, z.flatten(), y])  # 120
@@ -21,7 +21,7 @@ def test_live_bytes_are_those_of_each_storage_once(bench: Any) -> None:
 
 def test_live_bytes_hold_what_a_backward_needs_and_nothing_else(bench: Any) -> None:
     weight = torch.randn(4, 3, requires_grad=True)
-    with bench("counting").LiveBytes() as live:
+    with bench("counters").LiveBytes() as live:
         loss = F.linear(torch.randn(5, 3), weight).relu().sum()
         assert live.now == 4 * (5 * 3 + 5 * 4 + 1)  # the input, what the ReLU gave, the loss
         loss.backward()
@@ -30,7 +30,7 @@ def test_live_bytes_hold_what_a_backward_needs_and_nothing_else(bench: Any) -> N
 
 
 def test_views_and_allocations_are_no_launches(bench: Any) -> None:
-    with bench("counting").Launches() as launches:
+    with bench("counters").Launches() as launches:
         x = torch.empty(6).fill_(1.0).view(2, 3).t()
         torch._foreach_mul_([x, torch.empty(3)], 2.0)
     assert launches.counts == {"fill_": 1, "_foreach_mul_": 1}
@@ -52,7 +52,7 @@ def test_a_joint_step_keeps_no_more_of_large_images_than_it_did(bench: Any, net:
 
 
 def test_a_copy_that_may_have_been_a_view_is_a_launch(bench: Any) -> None:
-    with bench("counting").Launches() as launches, torch.inference_mode():
+    with bench("counters").Launches() as launches, torch.inference_mode():
         x = torch.ones(2, 3)
         x.to(torch.float32)
         x.reshape(6)
