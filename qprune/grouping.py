@@ -59,7 +59,7 @@ def stream_groups(net: nn.Module, flow: Flow, found: Streams) -> dict[int, int]:
     return groups
 
 
-def _of_groups(net: nn.Module) -> Iterator[tuple[str, "nn.Conv2d"]]:
+def _of_groups(net: nn.Module) -> Iterator[tuple[str, nn.modules.conv._ConvNd]]:
     for path, layer in net.named_modules():
-        if isinstance(layer, nn.modules.conv._ConvNd) and layer.groups > 1:
-            yield path, layer  # type: ignore[misc]
+        if isinstance(layer, nn.modules.conv._ConvNd) and 1 < layer.groups < max(layer.in_channels, layer.out_channels):
+            yield path, layer

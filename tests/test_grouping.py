@@ -102,6 +102,7 @@ def test_each_layer_of_regnet_chooses_in_its_groups():
     assert groups(net)["trunk_output.block2.block2-0.f.se.activation.output"] == 1
 
 
-def test_networks_without_convolutions_of_groups_are_not_followed_for_it(monkeypatch):
+@pytest.mark.parametrize("layer", [nn.Conv2d(12, 18, 3), nn.Conv2d(12, 12, 3, groups=12)], ids=["dense", "depthwise"])
+def test_networks_without_convolutions_of_groups_are_not_followed_for_it(monkeypatch, layer):
     monkeypatch.setattr("qprune.grouping.streams", lambda *_: pytest.fail("followed"))
-    divide_masks(net := chain(nn.Conv2d(12, 18, 3)), trace(net, X))
+    divide_masks(net := chain(layer), trace(net, X))
