@@ -66,7 +66,8 @@ class Recorder(TorchFunctionMode):
             self.depth += 1
             self.inside.append(path)
             self.entered.add(path)
-            entries.append(self._entry(arguments))
+            with torch._C.DisableTorchFunction():  # what is asked of tensors here is no call of the network
+                entries.append(self._entry(arguments))
             return arguments
 
         def leave(_: nn.Module, arguments: Any, kwargs: Any, result: Any) -> Any:
@@ -75,7 +76,8 @@ class Recorder(TorchFunctionMode):
             self.inside.pop()
             entry = entries.pop()
             if self.depth == 0:
-                self._note(path, original, None, entry, result)
+                with torch._C.DisableTorchFunction():
+                    self._note(path, original, None, entry, result)
             return result
 
         return (
