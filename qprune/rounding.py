@@ -72,7 +72,8 @@ def fake_quantize(
         values = x.clone()
     # Overwritten beneath the gradient, which stays that of ``values``: x + (q - x).detach() is not q to the bit, and a
     # function of autograd's own takes longer. An alias, not no_grad: torch.func lets nothing be written there.
-    clamp_steps_(values.detach().div_(scale).round_(), least, most).mul_(scale)
+    if not values.is_meta:  # where there are no values, torch takes long to round none
+        clamp_steps_(values.detach().div_(scale).round_(), least, most).mul_(scale)
     return values.to(x.dtype)
 
 
