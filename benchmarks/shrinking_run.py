@@ -7,12 +7,18 @@ of the training takes how much: steps of the network in each of its states, and 
 that is in a longer training follows from the same numbers: the states keep their shares of the steps, and what is
 done between steps happens as often as here.
 
+With ``--data``, the spec itself is trained instead, from its first image to its last validation, beside four epochs of
+the dense one.
+
     python benchmarks/shrinking_run.py [mobilenetv2 unet] [--steps 600]
+    python benchmarks/shrinking_run.py unet --data FOLDER
 """
 
 import argparse
 import statistics
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import process_time
 
 import torch
@@ -22,6 +28,7 @@ from torch import nn
 import qprune
 from qprune.layers import sites
 from qprune.schedules import Layerwise
+from qprune.spec import read_spec
 from qprune.tables import table
 from qprune.training import Shrinker
 
@@ -112,10 +119,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="networks; all of them by default")
     parser.add_argument("--steps", type=int, default=600, help="of each training")
+    parser.add_argument("--data", type=Path, help="the folder of the data: train the spec itself")
     args = parser.parse_args()
     torch.set_num_threads(1)
     for name in args.names or RUNS:
-        print(told(name, args.steps), flush=True)
+        print(told_of_spec(name, args.data) if args.data else told(name, args.steps), flush=True)
+
+
+def told_of_spec(name: str, data: Path) -> str:
+    """Train what the specs describe, loading, validation and checkpoints included."""
+    dense, small = (read_spec(f"{RUNS[name][0]}/{run}") for run in ("baseline", "a75_layerwise"))
+    epochs, length = 4, int(small.train.length.removesuffix("ep"))
+    clock, here = Clock(), ["data.workers=0"]  # processes that load are not counted
+    with TemporaryDirectory() as runs:
+        options = {"data": data, "runs": runs, "verbose": 0}
+        clock.time(DENSE, lambda: qprune.fit(dense, overrides=[f"train.length={epochs}ep", *here], **options))
+        clock.time(LAST, lambda: qprune.fit(small, overrides=here, **options))
+    epoch, whole = clock.total(DENSE) / epochs, clock.total(LAST)
+    about = f"{name}: {length} epochs with pruning take {whole:.0f} s of processor time, a dense one {epoch:.1f} s"
+    return f"{about}: {whole / (length * epoch):.3f} of as many dense epochs"
 
 
 def told(name: str, steps: int) -> str:
