@@ -125,13 +125,8 @@ def begin(
 ) -> list[tuple[Begun, ...]]:
     """Augment the pictures of samples as far as each needs it by itself, and draw for the rest.
 
-    Args:
-        augment: how.
-        samples: of each the groups of pictures that are augmented together.
-        seeds: one for each sample, of all that it draws.
-
-    Returns:
-        For each place in a sample, one group after the other, what came of the picture there of every sample.
+    Each sample has groups of pictures that are augmented together, and a seed of all that it draws. Given are, for each
+    place in a sample, one group after the other, what came of the picture there of every sample.
     """
     begun = []
     with torch_state_kept():
