@@ -80,7 +80,7 @@ class LatencyTable:
         verbose: str | int = "auto",
         out: TextIO | None = None,
     ) -> None:
-        """Measure which of these points, each on the grid of its shape, have not been measured."""
+        """Measure those of these points, on the grids of their shapes, that have not been; see `Shown`."""
         missing = self.missing(points)
         if not missing:
             return

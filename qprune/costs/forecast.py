@@ -38,9 +38,8 @@ def carry_out(net: nn.Module, plan: Plan) -> nn.Module:
 def forecast(now: nn.Module, later: nn.Module, input_size: Shape) -> dict[str, str]:
     """Parameters, MACs and packed bytes of a network at step 0, and as `carry_out` made it, as text.
 
-    The input size is that of one image, ``(C, H, W)``.
-
-    Where tensors are summed or concatenated, the true figures depend on how far masks agree that are yet to be chosen.
+    The input size is that of one image, ``(C, H, W)``. Where tensors are summed or concatenated, the true figures
+    depend on how far masks agree that are yet to be chosen.
 
     Example:
         >>> forecast(net, carry_out(net, make_plan(net)), (1, 8, 8))["parameters"]

@@ -31,7 +31,7 @@ class LayerChange:
     channels_in: int | None  # input channels; None for layers other than convolution, linear and normalization
     channels_in_left: int | None  # of these, the ones that are left; None where it is no such layer any more
     channels_out: int | None  # output channels, likewise
-    channels_out_left: int | None  # likewise
+    channels_out_left: int | None  # of these, the ones that are left
     parameters: int
     parameters_left: int
     macs: int  # multiply-accumulates of one image

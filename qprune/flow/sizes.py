@@ -80,7 +80,7 @@ def read(
     dims: Sequence[int],
     remember: Callable[[int], Any],
 ) -> Any:
-    """The result of one of `READERS` for a tensor, with remembering numbers where it counts channels.
+    """The result of one of `READERS` for a tensor, with numbers that remember where it counts channels (``dims``).
 
     Example:
         >>> read(Tensor.size, (torch.zeros(2, 3, 5),), {}, (1,), lambda count: count + 100)

@@ -26,6 +26,9 @@ def placed(
     are done where fewer numbers move: layers without parameters carry along what comes in and nobody behind them reads
     (a concatenation copies its input anyway), or constants that somebody behind them wants (a sum of many channels and
     few, which were made larger on the way); and a tensor is scattered once where it is made, not by each reader.
+
+    Of each call's result ``values`` are the constants, ``needed`` are the channels that are read, and ``present`` those
+    that must exist at least. Rules of layers that carry constants forget that these are constants.
     """
     places = _Places(rules, values, needed, present)
     for rule in filter(_carries, places.free):
