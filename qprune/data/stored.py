@@ -106,11 +106,7 @@ class Finisher:
             if self.table is None:
                 return pictures.long()
             pictures = painted(pictures, self.table)
-        return self.normalized(pictures)
-
-    def normalized(self, pixels: Tensor) -> Tensor:
-        """Images (N, C, H, W) of bytes as a network reads them: ``(pixel / 255 - mean) / std``."""
-        return pixels.float().div_(self.largest).sub_(self.mean).div_(self.std)
+        return pictures.float().div_(self.largest).sub_(self.mean).div_(self.std)
 
 
 def split_keys(keys: Sequence[Key]) -> tuple[list[int] | None, list[int]]:
