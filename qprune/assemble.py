@@ -50,10 +50,6 @@ def dense_network(
 ) -> nn.Module:
     """The network before any rule is applied: a copy of the user's own, one declared by layers, or one of the zoo.
 
-    Args:
-        spec: the ``[model]``.
-        classes: as for `assemble`, as ``shape`` and ``model``; only networks of the zoo are made for them.
-
     Raises:
         SpecError: for a network that cannot be made or copied, or if there is none.
 

@@ -136,10 +136,7 @@ def _check_reached(quants: Quants) -> None:
 def average_statistics(net: nn.Module, loader: Iterable[Any], batches: int | None = None) -> None:
     """Take the statistics of batch normalizations anew, in place: the mean over the batches; nothing else changes.
 
-    Args:
-        net: a network in eval mode.
-        loader: as for `calibrate`.
-        batches: how many of them to take; by default all.
+    The network is in eval mode; of the loader the first ``batches`` are taken, by default all.
 
     Raises:
         DataError: if there is no batch.

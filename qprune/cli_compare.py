@@ -8,13 +8,9 @@ import click
 
 from qprune import comparison, reports, sweeps
 from qprune.comparison import Comparison
-from qprune.shell import Command, explaining_errors, say
+from qprune.shell import DATA, DEVICE, PATH, QUIET, RUNS, Command, explaining_errors, say
 from qprune.training import is_writer
 
-PATH = click.Path(path_type=Path)
-RUNS = click.option("--runs", type=PATH, help="Folder of the runs; else QPRUNE_RUNS, else ./runs.")
-DATA = click.option("--data", type=PATH, help="Folder of the data; else QPRUNE_DATA.")
-DEVICE = click.option("--device", help='Where to compute: "cpu", "cuda", ...; a GPU if there is one.')
 SORT = click.option(
     "--sort", metavar="KEY", help="score, name, or a cost: bytes, macs, bops, params, latency; else as they are named."
 )
@@ -65,7 +61,7 @@ def _show(found: Comparison, html: Path | None) -> None:
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="How many seeds of each.")
 @click.option("--chain", is_flag=True, help="First train the run that the spec starts from (init), if it is missing.")
 @click.option("--dry-run", is_flag=True, help="Only list the runs.")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@QUIET
 @SORT
 @HTML
 @DATA

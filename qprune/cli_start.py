@@ -5,13 +5,13 @@ from pathlib import Path
 
 import click
 
-from qprune.shell import Command, explaining_errors, say
+from qprune.shell import PATH, RUNS, Command, explaining_errors, say
 from qprune.starting import examine, write_specs
 
 
 @click.command(cls=Command)
 @click.argument("name")
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of the images.")
+@click.option("--data", type=PATH, required=True, help="Folder of the images.")
 @click.option("--arch", help="The network: of the zoo, or torchvision/... and timm/...; by default resnet20, or unet.")
 @click.option(
     "--recipe", default="a50_w8a8", show_default=True,
@@ -30,7 +30,7 @@ def new(name: str, data: Path, arch: str | None, recipe: str, pretrained: bool) 
 
 
 @click.command(cls=Command)
-@click.option("--runs", type=click.Path(path_type=Path), help="Folder of the runs; else QPRUNE_RUNS, else ./runs.")
+@RUNS
 @explaining_errors
 def doctor(runs: Path | None) -> None:
     """Show what this machine trains with, and whether anything is missing.

@@ -38,25 +38,15 @@ WIDTH, NARROWEST = 80, 12  # of a printed table, and of its column of names
 
 @frozen
 class ComparedRun:
-    """A run in a comparison.
-
-    Attributes:
-        name: of the run.
-        score: its metric on test images; None if it was not scored on any.
-        params: parameters that its masks keep.
-        macs: multiply-accumulates between kept channels for one image; None in reports of earlier versions.
-        bops: these times the bits of weights and of what layers read, likewise.
-        bytes: kept weights at their bits, other parameters and scales in float32.
-        latency: seconds that one image takes in the exported file, by the certificate beside the model; else None.
-    """
+    """A run in a comparison."""
 
     name: str
-    score: float | None
-    params: int
-    macs: int | None
-    bops: int | None
-    bytes: int
-    latency: float | None = None
+    score: float | None  # its metric on test images; None if it was not scored on any
+    params: int  # parameters that its masks keep
+    macs: int | None  # between kept channels for one image; None in reports of earlier versions
+    bops: int | None  # these times the bits of weights and of what layers read, likewise
+    bytes: int  # kept weights at their bits, other parameters and scales in float32
+    latency: float | None = None  # seconds that one image takes in the exported file, by its certificate
 
 
 @frozen(repr=False)

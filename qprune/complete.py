@@ -62,10 +62,6 @@ def missing_quantizers(flow: Flow, options: dict[str, Any]) -> list[Filling]:
     averages and bilinear resizing read: else the convolution before them would add up integers and hand on real
     numbers, which takes longer.
 
-    Args:
-        flow: of a network with the quantizers of its rules in place.
-        options: of the quantizers, as for `FakeQuant`.
-
     Example:
         >>> from qprune.flow import trace
         >>> net = nn.Sequential(QuantConv2d(3, 4, 1), QuantConv2d(4, 2, 1, at="output"))

@@ -44,10 +44,6 @@ class Streams:
 def streams(net: nn.Module, flow: Flow) -> Streams:
     """Find the streams of a network.
 
-    Args:
-        net: the network.
-        flow: its trace.
-
     Example:
         >>> from qprune.flow import trace
         >>> from qprune.zoo import create
@@ -104,14 +100,8 @@ def couple(net: nn.Module, flow: Flow, fillings: Sequence[Filling], origin: str)
     stream, a convolution without a mask, say, or a normalization behind a sum, gets a mask that follows the group's; as
     far behind it as nobody else reads.
 
-    Args:
-        net: a network with the masks of all rules in place, nothing chosen yet.
-        flow: its trace.
-        fillings: what the rules filled.
-        origin: where the rules were written, named in each mistake.
-
-    Returns:
-        every mistake, as a sentence; then masks are in place that do not agree.
+    The masks of all rules are in place, nothing chosen yet. Gives every mistake as a sentence, which names the origin
+    of the rules; then masks are in place that do not agree.
     """
     keys = [filling.rule for filling in fillings if filling.kind == "mask" and filling.couple]
     if not keys:

@@ -40,10 +40,6 @@ def make_exact(net: nn.Module, example: Any) -> None:
     Masks are taken as final, and what they drop goes, as far as it is exactly zero. Of every normalization the running
     statistics are taken as final too, and nothing of them is left to train but a bias and the weights.
 
-    Args:
-        net: the network, with its quantizers in place and its normalizations trained.
-        example: an input; only its shape matters. Pooling is for images of its size.
-
     Raises:
         PlanError: if it has no quantizer.
 
@@ -121,11 +117,9 @@ def _joined_alike(layer: Any, conv: Any) -> Any:
 
 
 def bias_grids(flow: Flow, settled: bool = True) -> Iterator[tuple[Any, FakeQuant]]:
-    """Layers that have integer sums, each with the quantizer of its input.
+    """Layers that have integer sums after `make_exact`, each with the quantizer of its input.
 
-    Args:
-        flow: of a network after `make_exact`.
-        settled: only those with a `BiasQuant`.
+    If they are to be settled, only those with a `BiasQuant`.
 
     Example:
         >>> grids = list(bias_grids(trace(net, images[:1])))
@@ -142,9 +136,6 @@ def settle_biases(grids: Sequence[tuple[Any, FakeQuant]]) -> None:
     """Give every bias its grid whose input and weight have theirs; what has one keeps it, unless these are learned.
 
     Where a bias is out of proportion to its weights, these get larger steps, so that its integer has room.
-
-    Args:
-        grids: from `bias_grids`.
 
     Example:
         >>> settle_biases(list(bias_grids(trace(net, images[:1]))))

@@ -17,10 +17,6 @@ from qprune.layers import sites
 def divide_masks(net: nn.Module, flow: Flow) -> None:
     """Let masks in front of and behind convolutions of groups choose in each group by itself, in place.
 
-    Args:
-        net: a network with its masks in place.
-        flow: its trace.
-
     Example:
         >>> conv = qprune.layers.PrunedConv2d(6, 6, 3, groups=3, at="output")
         >>> divide_masks(conv, qprune.flow.trace(conv, torch.zeros(1, 6, 5, 7)))
@@ -41,11 +37,6 @@ def stream_groups(net: nn.Module, flow: Flow, found: Streams) -> dict[int, int]:
     """Into how many equal groups the channels of a stream fall, where a convolution wants them to.
 
     Of a depthwise convolution each channel is a group, which goes as a whole: it wants nothing.
-
-    Args:
-        net: the network.
-        flow: its trace.
-        found: its streams, see `qprune.coupling.streams`.
     """
     groups: dict[int, int] = {}
     for path, layer in _of_groups(net):

@@ -12,9 +12,6 @@ _HOST = torch.device("cpu")
 def on_host(tensors: Sequence[Tensor]) -> list[Tensor]:
     """The same tensors on the host, bit for bit; all that are on one device come in a single transfer.
 
-    Args:
-        tensors: of any dtypes and shapes. Those that are on the host are handed back as they are.
-
     Example:
         >>> kept, scale = on_host([torch.tensor([True, False]), torch.tensor(0.5)])
         >>> kept, scale
@@ -39,10 +36,6 @@ def _joined(tensors: Sequence[Tensor]) -> list[Tensor]:
 @cache
 def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
     """Numbers as float32 on a device, brought there once: to make such a tensor waits for a GPU each time.
-
-    Args:
-        values: the numbers.
-        device: where to.
 
     Example:
         >>> constant((0.5, 0.25), torch.device("cpu"))

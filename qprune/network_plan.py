@@ -24,29 +24,17 @@ MOST_CHOICES = 10_000
 
 @frozen
 class SitePlan:
-    """What happens to one mask or quantizer.
+    """What happens to one mask or quantizer."""
 
-    Attributes:
-        site: ``<module path>.<side>``.
-        kind: ``"mask"`` or ``"quant"``.
-        timeline: its events in steps.
-        channels: channels of the mask (0 for a quantizer).
-        kept: channels that the last refresh keeps.
-        importance: importance of the mask; empty for a quantizer.
-        bits: bits of the quantizer (0 for a mask).
-        inherited: whether its mask is taken over as it is.
-        coupled: the sites that share this mask, its own among them; empty if it chooses alone.
-    """
-
-    site: str
-    kind: str
-    timeline: Timeline
-    channels: int = 0
-    kept: int = 0
-    importance: str = ""
-    bits: int = 0
-    inherited: bool = False
-    coupled: tuple[str, ...] = ()
+    site: str  # ``<module path>.<side>``
+    kind: str  # ``"mask"`` or ``"quant"``
+    timeline: Timeline  # its events in steps
+    channels: int = 0  # of the mask (0 for a quantizer)
+    kept: int = 0  # channels that the last refresh keeps
+    importance: str = ""  # of the mask; empty for a quantizer
+    bits: int = 0  # of the quantizer (0 for a mask)
+    inherited: bool = False  # whether its mask is taken over as it is
+    coupled: tuple[str, ...] = ()  # the sites that share this mask, its own among them; empty if it chooses alone
 
     def frozen_at(self, step: int) -> bool:
         """Whether the mask never changes from ``step`` on."""

@@ -21,11 +21,7 @@ def plan_text(plan: "Plan", full: bool = False) -> str:
 
     Sites go alike that have the same compressor on the same side, by the same importance or with the same bits from the
     same step on. More than eight of these have one line, with what they keep together; of more than eight notes the
-    last are counted.
-
-    Args:
-        plan: the plan.
-        full: a line for every site and every note.
+    last are counted. In ``full`` there is a line for every site and every note.
 
     Example:
         >>> print(plan_text(qprune.plan("digits/a75_layerwise")).splitlines()[1])

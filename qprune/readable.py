@@ -5,11 +5,9 @@ PER_CLASS = "iou_"  # as are those of single classes
 
 
 def score_text(name: str, value: float) -> str:
-    """A metric for reading: shares in percent, others with three digits.
+    """A metric, with or without ``val_`` before its name, for reading: shares in percent, others with three digits.
 
-    Args:
-        name: its name, with or without ``val_``.
-        value: its value. A share outside [0, 1] is taken for something else of that name.
+    A share outside [0, 1] is taken for something else of that name.
 
     Example:
         >>> score_text("val_accuracy", 0.9925), score_text("loss", 0.01234), score_text("lr", 0.000012)

@@ -10,11 +10,7 @@ KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "
 
 
 def open_regular(path: str | os.PathLike[str], most: int) -> BinaryIO:
-    """Open a file for reading, if it is a regular one.
-
-    Args:
-        path: the file; links are followed.
-        most: the size in bytes up to which it is opened.
+    """Open a file for reading, if it is a regular one of at most so many bytes; links are followed.
 
     Raises:
         OSError: if it cannot be opened, is no regular file, or is larger; ``strerror`` says which.
@@ -35,11 +31,7 @@ def open_regular(path: str | os.PathLike[str], most: int) -> BinaryIO:
 
 
 def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
-    """The bytes of a file, if it is a regular one.
-
-    Args:
-        path: the file; links are followed.
-        most: its size in bytes up to which it is read.
+    """The bytes of a file, if it is a regular one of at most so many; links are followed.
 
     Raises:
         OSError: as `open_regular`.

@@ -3,7 +3,7 @@
 import csv
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -172,14 +172,11 @@ def _spec_of(run: Run) -> Spec:
 
 def _columns(text: str) -> dict[str, list[Any]]:
     header, *rows = csv.reader(io.StringIO(text))
-    columns = {name: [float(cell) for cell in column] for name, column in zip(header, _turned(rows), strict=True)}
+    cells = zip(*rows, strict=True)
+    columns = {name: [float(cell) for cell in column] for name, column in zip(header, cells, strict=True)}
     if not columns.keys() >= {"step", "epoch"}:
         raise ValueError("no column of steps and epochs")
     return columns
-
-
-def _turned(rows: Iterable[list[str]]) -> Iterator[tuple[str, ...]]:
-    return zip(*rows, strict=True)
 
 
 def _is_event(event: Any) -> bool:

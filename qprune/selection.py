@@ -43,13 +43,7 @@ def choose(
 ) -> tuple[list[Filling], list[str]]:
     """Every slot that the rules fill, and every mistake in them; the network is only looked at.
 
-    Args:
-        net: the network.
-        flow: its traced picture.
-        prune: rules for masks.
-        quantize: rules for quantizers.
-        numerics: of the quantizers, a word of `qprune.numerics.NUMERICS`.
-        origin: where the rules were written, named in each mistake.
+    Quantizers get these ``numerics``, a word of `qprune.numerics.NUMERICS`; each mistake names the rules' origin.
     """
     choice = _Choice(net, flow, origin)
     for index, rule in enumerate(prune):

@@ -135,11 +135,6 @@ class Commands(click.Group):
 class Later(click.Command):
     """A command that is imported when it is used, not when the program starts: most need torch, which takes seconds.
 
-    Args:
-        name: of the command, and of its function.
-        module: where it is.
-        about: the first sentence of its help.
-
     Example:
         >>> Later("list", "qprune.cli_list", "List the specs.").real.name
         'list'

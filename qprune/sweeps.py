@@ -32,19 +32,12 @@ class InterruptedSweep(KeyboardInterrupt):  # it is no error, and passes where C
 
 @frozen
 class Trial:
-    """One run of a sweep.
-
-    Attributes:
-        name: of the run.
-        overrides: values of the spec to replace, ``("prune.0.sparsity=0.5",)``.
-        seed: in place of the spec's; None for that.
-        done: whether it is trained and scored already.
-    """
+    """One run of a sweep."""
 
     name: str
-    overrides: tuple[str, ...] = ()
-    seed: int | None = None
-    done: bool = False
+    overrides: tuple[str, ...] = ()  # values of the spec to replace, ``("prune.0.sparsity=0.5",)``
+    seed: int | None = None  # in place of the spec's; None for that
+    done: bool = False  # whether it is trained and scored already
 
 
 def trials(

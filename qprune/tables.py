@@ -49,12 +49,7 @@ def table(
 
 
 def html_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = "") -> str:
-    """The same table as HTML, for notebooks; what is in the cells is escaped.
-
-    Args:
-        header: as for `table`.
-        rows: as for `table`.
-        right: as for `table`.
+    """The same table as HTML, for notebooks, from what `table` takes; what is in the cells is escaped.
 
     Example:
         >>> html_table(["layer", "MACs"], [["a<b", "64"]], right="lr").count("a&lt;b")

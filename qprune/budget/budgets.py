@@ -14,21 +14,13 @@ _THOUSANDS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 @frozen
 class Cost:
-    """A kind of cost.
+    """A kind of cost."""
 
-    Attributes:
-        title: in a table.
-        units: what may stand behind a number, and how much it is of.
-        example: an absolute budget.
-        rounded: whether fewer bits cost less.
-        close: the share of a budget that is near enough to it: of what is timed less than of what is counted.
-    """
-
-    title: str
-    units: Mapping[str, float] = field(factory=_THOUSANDS.copy)
-    example: str = "10M"
-    rounded: bool = False
-    close: float = 0.98
+    title: str  # in a table
+    units: Mapping[str, float] = field(factory=_THOUSANDS.copy)  # what may stand behind a number, and how much it is of
+    example: str = "10M"  # an absolute budget
+    rounded: bool = False  # whether fewer bits cost less
+    close: float = 0.98  # the share of a budget that is near enough; less of what is timed
 
 
 # by the word of a budget
@@ -46,21 +38,11 @@ _NUMBER = re.compile(r"\s*((?:\d+(?:\.\d+)?|\.\d+)(?:e[+-]?\d+)?)\s*(%|[a-zA-Z\u
 
 @frozen
 class Budget:
-    """The most that a network may cost, of one kind.
+    """The most that a network may cost, of one kind."""
 
-    Attributes:
-        cost: a word of `COSTS`.
-        most: MACs, parameters, bytes, bit operations or seconds; where ``share``, a share of the dense network's.
-        share: whether ``most`` is a share.
-
-    Example:
-        >>> Budget("macs", 0.25, share=True).limit(dense=40e6)
-        10000000.0
-    """
-
-    cost: str
-    most: float
-    share: bool
+    cost: str  # a word of `COSTS`
+    most: float  # MACs, parameters, bytes, bit operations or seconds; or a share of the dense network's
+    share: bool  # whether ``most`` is a share
 
     def limit(self, dense: float) -> float:
         """The most that it may cost, if the dense network costs ``dense``."""
@@ -71,12 +53,7 @@ class Budget:
 
 
 def told(cost: str, value: float) -> str:
-    """A cost for people.
-
-    Example:
-        >>> told("bytes", 100_000), told("macs", 1e7), told("latency", 0.0025)
-        ('100 kB', '10 M', '2.5 ms')
-    """
+    """A cost for people: ``100 kB``, ``10 M``, ``2.5 ms``."""
     if cost == "latency":
         return f"{1e3 * value:.4g} ms"
     return short(value, "B" if cost == "bytes" else "")

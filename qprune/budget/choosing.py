@@ -25,24 +25,15 @@ Costs = Callable[[Point], Mapping[str, float]]
 
 @frozen(eq=False)
 class Problem:
-    """What may be chosen, what it costs and what it harms.
+    """What may be chosen, what it costs and what it harms."""
 
-    Attributes:
-        groups: those of the network.
-        prunable: those of them that can lose channels.
-        widths: numbers of bits to choose from; ``(None,)`` leaves all in float.
-        costs: what a network costs, as a function of what is chosen.
-        limits: for each kind of cost the most.
-        least: share of its channels that each group keeps at least.
-        measured: for each group what was measured, once or several times; a group without harms nothing.
-    """
-
-    groups: tuple[Group, ...]
-    prunable: frozenset[Group]
-    widths: tuple[int | None, ...]
-    costs: Costs
-    limits: Mapping[str, float]
-    least: float = 0.1
+    groups: tuple[Group, ...]  # those of the network
+    prunable: frozenset[Group]  # those of them that can lose channels
+    widths: tuple[int | None, ...]  # numbers of bits to choose from; ``(None,)`` leaves all in float
+    costs: Costs  # what a network costs, as a function of what is chosen
+    limits: Mapping[str, float]  # for each kind of cost the most
+    least: float = 0.1  # share of its channels that each group keeps at least
+    # what was measured of a group, once or several times; a group without harms nothing
     measured: Mapping[Group, Sequence[Curve]] = field(factory=dict)
 
     def most_dropped(self, group: Group) -> int:
@@ -101,13 +92,9 @@ def _on_line(measured: Mapping[float, float], ratio: float) -> float:
 
 
 class Method(ABC):
-    """A way to choose.
+    """A way to choose."""
 
-    Attributes:
-        measures: whether it needs to know what each choice harms.
-    """
-
-    measures = False
+    measures = False  # whether it needs to know what each choice harms
 
     @abstractmethod
     def choose(self, problem: Problem) -> dict[Group, Choice]:
@@ -133,11 +120,7 @@ class Uniform(Method):
 
 @frozen
 class ByChance(Method):
-    """Shares of the channels drawn by chance, each up to the one at which all together meet the budget; so the bits.
-
-    Attributes:
-        seed: of the draw.
-    """
+    """Shares of the channels drawn by chance, each up to the one at which all together meet the budget; so the bits."""
 
     seed: int = 0
 
@@ -252,17 +235,7 @@ def _filled(problem: Problem, point: dict[Group, Choice]) -> dict[Group, Choice]
 def check_limits(
     problem: Problem, budgets: Sequence[Budget], dense: Mapping[str, float], least: Mapping[str, float]
 ) -> None:
-    """Refuse budgets that cannot be met, or that the dense network meets already.
-
-    Args:
-        problem: whose limits these are.
-        budgets: as they were written.
-        dense: what the dense network costs.
-        least: what the smallest does.
-
-    Raises:
-        PlanError: with the nearest that can be met.
-    """
+    """Refuse budgets that cannot be met, with the nearest that can, or that the dense network meets already."""
     for budget in budgets:
         kind, limit = budget.cost, problem.limits[budget.cost]
         if least[kind] > limit:

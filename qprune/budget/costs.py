@@ -21,15 +21,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @frozen
 class Choice:
-    """What is kept of a group.
+    """What is kept of a group."""
 
-    Attributes:
-        dropped: channels dropped.
-        bits: of the weights that make them and of their values; None leaves them in float.
-    """
-
-    dropped: int = 0
-    bits: int | None = None
+    dropped: int = 0  # channels dropped
+    bits: int | None = None  # of the weights that make them and of their values; None leaves them in float
 
 
 Point = Mapping[Group, Choice]
@@ -45,9 +40,6 @@ class CostModel:
     or its quantizers. Then a layer's weights are a product of both counts (one count where it is depthwise), and all
     costs follow. `counted` asks the ledger itself: where each reader of a channel has a mask of its own, as in
     DenseNet, the channel stays until all have dropped it, and more is left than the model says.
-
-    Attributes:
-        groups: those of the network.
     """
 
     groups: tuple[Group, ...]
@@ -102,12 +94,7 @@ class _Dense:
 
 
 def counted(net: nn.Module, example: Tensor) -> dict[str, float]:
-    """What the ledger says of a network with masks and quantizers, by the words of budgets.
-
-    Example:
-        >>> counted(nn.Conv2d(3, 4, 3, bias=False), torch.zeros(1, 3, 5, 7))["macs"]
-        1620.0
-    """
+    """What the ledger says of a network with masks and quantizers, by the words of budgets."""
     total = summarize(net, tuple(example.shape[1:])).total
     return {word: float(getattr(total, name)) for word, name in COUNTED.items()}
 
@@ -116,10 +103,6 @@ def carried_out(fitted: nn.Module, point: Point) -> nn.Module:
     """A copy with as many channels dropped and as many bits as a point says.
 
     Which channels they will be is not known before training, so the first ones are taken to stay.
-
-    Args:
-        fitted: as for `model_costs`.
-        point: for each group what is kept of it.
     """
     net = copy.deepcopy(fitted)
     found = {site.name: site for site in sites(net)}
@@ -146,14 +129,7 @@ def _names(paths: Sequence[str], side: str) -> list[str]:
 
 @torch.no_grad()
 def model_costs(fitted: nn.Module, example: Tensor, groups: Sequence[Group]) -> CostModel:
-    """Find how the costs of a network depend on its groups.
-
-    Args:
-        fitted: the network with a mask at each member of every group that can be pruned, and quantizers of every
-            group, see `qprune.budget.changing.fitted`; it is not changed.
-        example: one image, in a batch of 1.
-        groups: those of the network.
-    """
+    """Find how the costs of a network depend on its groups, from what `qprune.budget.changing.fitted` makes of it."""
     probe = _Probe(fitted, example)
     dense = probe.rows()
     lost = [probe.lost(group, dense) for group in groups]

@@ -12,18 +12,9 @@ from qprune.spelling import nearest
 
 
 def class_divergence(output: Tensor, dense: Tensor) -> Tensor:
-    """KL divergence of the classes from those of the dense network, ``KL(softmax(dense) || softmax(output))``.
+    """``KL(softmax(dense) || softmax(output))``, the mean over images and pixels in nats.
 
-    Args:
-        output: logits (N, classes) or, one for each pixel, (N, classes, H, W).
-        dense: those of the dense network, same shape.
-
-    Returns:
-        the mean over images and pixels, a scalar in nats.
-
-    Example:
-        >>> class_divergence(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 100.0]]))
-        tensor(0.6931)
+    Both are logits, (N, classes) or, one for each pixel, (N, classes, H, W).
     """
     # logarithms of both, which cancel to the bit where nothing differs; the loss of a teacher takes shares, since its
     # logits may be infinite, and these may not
@@ -32,12 +23,7 @@ def class_divergence(output: Tensor, dense: Tensor) -> Tensor:
 
 
 def value_divergence(output: Tensor, dense: Tensor) -> Tensor:
-    """Mean squared difference of images, or other values, from those of the dense network, a scalar.
-
-    Example:
-        >>> value_divergence(torch.zeros(1, 3, 2, 2), torch.full((1, 3, 2, 2), 0.5))
-        tensor(0.2500)
-    """
+    """Mean squared difference of images, or other values, from those of the dense network, a scalar."""
     return F.mse_loss(output.float(), dense.float())
 
 
@@ -102,19 +88,7 @@ def outputs_of(net: nn.Module, batches: Sequence[Tensor]) -> list[Tensor]:
 
 @torch.no_grad()
 def divergence(net: nn.Module, batches: Sequence[Tensor], dense: Sequence[Tensor], compare: str) -> float:
-    """The mean divergence over all images.
-
-    Args:
-        net: the changed network, in eval mode.
-        batches: images.
-        dense: for each batch the outputs of the dense network.
-        compare: a word of `DIVERGENCES`.
-
-    Example:
-        >>> net, images = nn.Linear(3, 5), [torch.ones(2, 3)]
-        >>> divergence(net, images, outputs_of(net, images), "classes")
-        0.0
-    """
+    """The mean over all images, by a word of `DIVERGENCES`; ``dense`` has the dense network's outputs."""
     each = zip(outputs_of(net, batches), dense, strict=True)
     total = sum(DIVERGENCES[compare](output, reference).double() * len(reference) for output, reference in each)
     return float(total) / sum(len(reference) for reference in dense)

@@ -44,22 +44,12 @@ class Group:
     step: int = 1
 
     def whole_steps(self, count: float) -> int:
-        """The largest number of channels, at most ``count``, that can be dropped.
-
-        Example:
-            >>> Group("a.output", members=("a",), weights=(), channels=16, step=4).whole_steps(11.5)
-            8
-        """
+        """The largest number of channels, at most ``count``, that can be dropped."""
         return floor(count / self.step + 1e-9) * self.step
 
     @property
     def title(self) -> str:
-        """The name, and how many more sites there are.
-
-        Example:
-            >>> Group("a.output", members=("a", "b", "c"), weights=(), channels=16).title
-            'a.output +2'
-        """
+        """The name, and how many more sites there are: ``a.output +2``."""
         more = len(self.members or self.weights) - 1
         return f"{self.name} +{more}" if more > 0 else self.name
 

@@ -20,21 +20,9 @@ Setting = tuple[str, str, float]  # the name of a group, one of the kinds, and t
 class Kept:
     """Measured numbers, each known by its setting; every new one is written at once.
 
-    One file may hold those of several networks and sets of images, which do not disturb each other.
-
-    Args:
-        path: a JSON file, ``"sensitivity.json"``; None keeps them in memory alone.
-        key: a word for all that the numbers depend on beside the setting: network, images, importance.
-        kinds: the words that may stand in the second place of a setting; a file with others is of something else.
-
-    Raises:
-        CheckpointError: if there is a file of that name that holds something else.
-
-    Example:
-        >>> kept = Kept(None, "of this network")
-        >>> kept[("conv.output", "ratio", 0.5)] = 0.25
-        >>> ("conv.output", "ratio", 0.5) in kept, len(kept)
-        (True, 1)
+    One file may hold those of several networks and sets of images, each by a key for all that the numbers depend on
+    beside the setting. Without a path they are kept in memory alone. A file with other ``kinds`` in the second place of
+    its settings is of something else, and refused.
     """
 
     def __init__(self, path: Path | None, key: str, kinds: Collection[str] = KINDS) -> None:

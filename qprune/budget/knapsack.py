@@ -15,20 +15,9 @@ def choose_one_each(
 ) -> list[int] | None:
     """The multiple-choice knapsack: of each group one option, so that no limit is exceeded and the sum is least.
 
-    It is solved as an integer linear program by `scipy.optimize.milp` (HiGHS), to its optimum.
-
-    Args:
-        values: for each group an array with one number per option, to be small.
-        costs: for each kind of cost, for each group, what each option costs; may be negative.
-        limits: for each kind of cost the most that the sum may be.
-
-    Returns:
-        the index of the option of each group; None if no choice meets the limits.
-
-    Example:
-        >>> values, macs = [np.array([0.0, 1.0]), np.array([0.0, 5.0])], [np.array([9.0, 2.0]), np.array([9.0, 2.0])]
-        >>> choose_one_each(values, {"macs": macs}, {"macs": 12.0})
-        [1, 0]
+    Values and costs (by kind, perhaps negative) have for each group an array with one number per option. It is solved
+    as an integer linear program by `scipy.optimize.milp` (HiGHS), to its optimum. Gives the index of the option of each
+    group; None if no choice meets the limits.
     """
     from scipy.optimize import Bounds, LinearConstraint, milp  # takes as long to import as a small search
     from scipy.sparse import csr_array

@@ -80,14 +80,7 @@ class LatencyTable:
         verbose: str | int = "auto",
         out: TextIO | None = None,
     ) -> None:
-        """Measure which of these points have not been measured.
-
-        Args:
-            points: for each shape input and output channels, on its grid.
-            verbose: 0 is silent; 2 tells the cost; 1 shows a live line, too; ``"auto"`` does where ``out`` is a
-                terminal.
-            out: where to; standard error by default.
-        """
+        """Measure those of these points, on the grids of their shapes, that have not been; see `Shown`."""
         missing = self.missing(points)
         if not missing:
             return
@@ -115,13 +108,7 @@ class LatencyTable:
     def seconds(self, shape: LayerShape, inputs: float, outputs: float) -> float:
         """What a layer takes: interpolated between the points of the grid around it, exact at them.
 
-        Args:
-            shape: its shape.
-            inputs: kept input channels, at least 1.
-            outputs: kept output channels; of a depthwise layer they follow from the inputs.
-
-        Raises:
-            KeyError: if it has not been measured.
+        A KeyError says that it has not been measured. Outputs of a depthwise layer follow from its inputs.
         """
         rows, columns = shape.corners(inputs, outputs)
         corners = [[self.kept[_setting(shape, shape.complete(row, column))] for column in columns] for row in rows]
@@ -130,15 +117,7 @@ class LatencyTable:
 
 
 def machine(threads: int) -> str:
-    """All that measured times depend on besides the layer, in words.
-
-    Raises:
-        ExportError: if the runtime is missing.
-
-    Example:
-        >>> machine(threads=1).endswith(", 1 thread")
-        True
-    """
+    """All that measured times depend on besides the layer, in words."""
     several = "" if threads == 1 else "s"
     return f"{processor_name()}, onnxruntime {import_runtime().__version__}, {threads} thread{several}"
 
@@ -206,16 +185,7 @@ class Latency:
         self._looked_up: dict[tuple[str, float, float], float] = {}
 
     def prepare(self, *, least: float = LEAST, verbose: str | int = "auto", out: TextIO | None = None) -> None:
-        """Measure what is missing in the table for these layers.
-
-        Args:
-            least: the smallest share of its channels that a layer keeps; of fewer there is no estimate.
-            verbose: as for `LatencyTable.measure`.
-            out: as there.
-
-        Raises:
-            ExportError: if the runtime refuses what is to be measured.
-        """
+        """Measure what is missing in the table for layers that keep at least this share of their channels."""
         points: dict[LayerShape, set[Counts]] = {}
         for layer in self.layers.values():
             for shape in layer.shapes:
@@ -223,16 +193,7 @@ class Latency:
         self.table.measure({shape: sorted(each) for shape, each in points.items()}, verbose=verbose, out=out)
 
     def layer(self, path: str, inputs: float, outputs: float) -> float:
-        """Seconds of one layer; of all its calls, if there are several.
-
-        Args:
-            path: module path of a convolution or linear layer.
-            inputs: kept input channels.
-            outputs: kept output channels.
-
-        Raises:
-            KeyError: for another path, and where `prepare` has not measured.
-        """
+        """Seconds of one layer; of all its calls, if there are several. A KeyError says that it was not measured."""
         asked = path, inputs, outputs  # a search asks a thousand times
         if asked not in self._looked_up:
             of_calls = (self.table.seconds(shape, inputs, outputs) for shape in self.layers[path].shapes)
@@ -240,21 +201,12 @@ class Latency:
         return self._looked_up[asked]
 
     def seconds(self, kept: Layers) -> float:
-        """Seconds of a whole network.
-
-        Args:
-            kept: at least of each convolution and linear layer.
-        """
+        """Seconds of a whole network, of which the channels of each convolution and linear layer are given."""
         features, rests = self._features(kept), sorted(self._rests)
         return self._by_layers(kept) + float(np.interp(features, rests, [self._rests[each] for each in rests]))
 
     def learn(self, kept: Layers, seconds: float) -> None:
-        """Take in what a whole network was measured to take.
-
-        Args:
-            kept: as for `seconds`.
-            seconds: what `measure` found.
-        """
+        """Take in what a whole network was measured to take."""
         self._rests[self._features(kept)] = seconds - self._by_layers(kept)
 
     def _by_layers(self, kept: Layers) -> float:

@@ -18,30 +18,16 @@ COUNTS = (1, 8, 16, 24, 32, 48, 64, 96, *(2**power for power in range(7, 16)))
 
 @frozen
 class LayerShape:
-    """A layer with weights, without its numbers of channels.
+    """A layer with weights, without its numbers of channels."""
 
-    Attributes:
-        type: class name: ``"Conv2d"``, ``"ConvTranspose2d"`` or ``"Linear"``.
-        size: of its input: height and width; for a linear layer what stands between batch and features.
-        options: what else the constructor is given, as sorted pairs: kernel_size, stride, padding and so on.
-        groups: 1, or the groups of a grouped convolution; 0 for a depthwise one, which has as many as inputs.
-        outputs_per_input: of a depthwise one; else 0.
-        image: the number of input channels where they are the network's own, and stay; else 0.
-        numbers: what it computes with: ``"real"``, ``"integer"``, or ``"sums"``: it reads integers and writes reals.
-
-    Example:
-        >>> net = nn.Conv2d(3, 8, 3, stride=2)
-        >>> str(shape_of(net, trace(net, torch.zeros(1, 3, 32, 48)).calls[0]))
-        'Conv2d of 3 x 32 x 48, kernel_size 3 3, stride 2 2, in real numbers'
-    """
-
-    type: str
-    size: Shape
+    type: str  # ``"Conv2d"``, ``"ConvTranspose2d"`` or ``"Linear"``
+    size: Shape  # of its input: height and width; for a linear layer what stands between batch and features
+    # what else the constructor is given, sorted: kernel_size, stride, padding
     options: tuple[tuple[str, Any], ...] = ()
-    groups: int = 1
-    outputs_per_input: int = 0
-    image: int = 0
-    numbers: Numbers = "real"
+    groups: int = 1  # 1, or those of a grouped convolution; 0 for a depthwise one, which has as many as inputs
+    outputs_per_input: int = 0  # of a depthwise one
+    image: int = 0  # the input channels where they are the network's own, and stay
+    numbers: Numbers = "real"  # that it computes with; ``"sums"``: it reads integers and writes reals
 
     def __str__(self) -> str:
         """The name in a table."""
@@ -57,12 +43,7 @@ class LayerShape:
         return [*options, *groups, *times, numbers[self.numbers]]
 
     def of(self, numbers: Numbers) -> "LayerShape":
-        """The same with other numbers; real ones where there is no way to compute it in integers.
-
-        Example:
-            >>> LayerShape("Linear", size=(7,)).of("integer").numbers
-            'real'
-        """
+        """The same with other numbers; real ones where there is no way to compute it in integers."""
         return evolve(self, numbers=numbers if self._has_integers() else "real")
 
     def _has_integers(self) -> bool:
@@ -85,12 +66,7 @@ class LayerShape:
         return (1, *self.size, inputs) if self.type == "Linear" else (1, inputs, *self.size)
 
     def grid(self, dense: Counts, least: float) -> list[Counts]:
-        """The points of the grid that layers need which keep a share of at least ``least`` of the channels.
-
-        Example:
-            >>> LayerShape("Linear", size=(), image=5).grid((5, 24), least=0.5)
-            [(5, 8), (5, 16), (5, 24)]
-        """
+        """The points of the grid that layers need which keep a share of at least ``least`` of the channels."""
         spans = [range(max(1, int(least * count)), count + 1) for count in dense]
         found = {
             self.complete(i, o)
@@ -102,12 +78,7 @@ class LayerShape:
         return sorted(found)
 
     def corners(self, inputs: float, outputs: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The counts on the grid around these: of inputs and of outputs, one or two each.
-
-        Example:
-            >>> LayerShape("Linear", size=()).corners(20, 8)
-            ((16, 24), (8,))
-        """
+        """The counts on the grid around these: of inputs and of outputs, one or two each."""
         groups = max(self.groups, 1)
         around = (self.image,) if self.image else tuple(groups * count for count in _around(inputs / groups))
         if self.groups == 0:
@@ -130,17 +101,7 @@ USUAL = {"stride": (1, 1), "padding": (0, 0), "output_padding": (0, 0), "dilatio
 
 
 def shape_of(layer: nn.Module, call: Call) -> LayerShape:
-    """That of a layer in one of its calls.
-
-    Args:
-        layer: a convolution or linear layer of two dimensions, or one of its subclasses with masks and quantizers.
-        call: of it, see `qprune.flow.trace`.
-
-    Example:
-        >>> net = nn.Linear(5, 7)
-        >>> shape_of(net, trace(net, torch.zeros(1, 5)).calls[0])
-        LayerShape(type='Linear', size=(), options=(), groups=1, outputs_per_input=0, image=5, numbers='real')
-    """
+    """That of a convolution or linear layer, with masks and quantizers or without, in one of its calls."""
     inputs, outputs = input_count(layer), output_count(layer)
     image = inputs if call.inputs[0] < 0 else 0
     if isinstance(layer, nn.Linear):

@@ -34,17 +34,12 @@ SMALLEST = 1e-7  # seconds, of a layer
 
 @frozen
 class Overhead:
-    """What is not computing, in seconds.
+    """What is not computing, in seconds."""
 
-    Attributes:
-        run: of one run of a file, besides its nodes.
-        real: by which a node of real numbers takes longer in the runtime's profile than it does in a run without.
-        integer: likewise, of integers.
-    """
-
-    run: float = 0.0
+    run: float = 0.0  # of one run of a file, besides its nodes
+    # by which a node of real numbers takes longer in the runtime's profile than it does in a run without
     real: float = 0.0
-    integer: float = 0.0
+    integer: float = 0.0  # likewise, of integers
 
     def noted(self, numbers: Numbers) -> float:
         """By which a node of such a layer takes longer in a profile."""
@@ -56,10 +51,6 @@ def typical(seconds: Sequence[float]) -> float:
 
     A fast one is the first of five, if they are sorted. One microsecond is forgiven, since the runtime's clock counts
     whole ones.
-
-    Example:
-        >>> round(typical([2e-6, 3e-6, 3e-6, 50e-6]), 7)
-        2.7e-06
     """
     fast = sorted(seconds)[len(seconds) // 5]
     return statistics.mean(each for each in seconds if each <= 1.2 * fast + 1e-6)
@@ -69,18 +60,6 @@ def time_network(net: nn.Module, inputs: Any, threads: int) -> float:
     """Seconds of one run of the exported file of a network.
 
     Of one thread the processor's time is taken, which stands still while another process has the core.
-
-    Args:
-        net: any network that can be exported.
-        inputs: an input of it, a tensor or a tuple of them.
-        threads: on how many it runs.
-
-    Raises:
-        ExportError: if the packages are missing, or the network cannot be written.
-
-    Example:
-        >>> time_network(nn.Conv2d(3, 8, 3), torch.zeros(1, 3, 32, 48), threads=1) < 1
-        True
     """
     given = inputs if isinstance(inputs, tuple) else (inputs,)
     model = OnnxModel(write_network(net, given).model.SerializeToString(), threads=threads)
@@ -110,21 +89,6 @@ def time_layers(shape: LayerShape, counts: Sequence[Counts], overhead: Overhead,
 
     All of them are in one file and run in turns, so that a machine that slows down slows all of them alike, and none
     finds its weights where it left them.
-
-    Args:
-        shape: of all of them.
-        counts: input and output channels of each.
-        overhead: see `measure_overhead`.
-        threads: on how many they run.
-
-    Raises:
-        ExportError: if the packages are missing.
-
-    Example:
-        >>> shape = LayerShape("Linear", size=())
-        >>> found = time_layers(shape, [(8, 16), (512, 512)], Overhead(), threads=1)
-        >>> found[8, 16] < found[512, 512]
-        True
     """
     noted = overhead.noted(shape.numbers)
     nodes = _profiled(_side_by_side(shape, counts), threads)
@@ -193,15 +157,7 @@ def _side_by_side(shape: LayerShape, counts: Sequence[Counts]) -> _File:
 
 
 def measure_overhead(threads: int) -> Overhead:
-    """What a run takes besides its nodes, and nodes longer in a profile, found on chains of the smallest layers.
-
-    Raises:
-        ExportError: if the packages are missing.
-
-    Example:
-        >>> measure_overhead(threads=1).run < 0.01
-        True
-    """
+    """What a run takes besides its nodes, and nodes longer in a profile, found on chains of the smallest layers."""
     run, real = _of_chains(nn.Conv2d, threads)
     return Overhead(run=run, real=real, integer=_of_chains(QuantConv2d, threads)[1])
 

@@ -46,28 +46,11 @@ def measure_sensitivity(
     """Measure how far the outputs of a network move if one group of channels is pruned, or has fewer bits.
 
     No label is needed. Batch normalizations take their statistics anew on the same images in every changed network, and
-    in the dense one that it is compared with, so that the ratio 0 gives 0.
+    in the dense one that it is compared with, so that the ratio 0 gives 0. Of a network that trains more than is used
+    afterwards the used part is measured, with paths as they are in that part.
 
-    Args:
-        net: a trained network without masks and quantizers, on the device of the images; it is not touched. Of one that
-            trains more than is used afterwards the used part is measured, with paths as they are in that part.
-        batches: a few hundred images. The outputs of the dense network for all of them are held in memory.
-        compare: what the outputs are, a word of `DIVERGENCES`.
-        ratios: shares of the channels to drop, each in [0, 1).
-        bits: widths of weights and values, each from 2 to 8.
-        importance: by which the channels of a group are ranked; one that no loss is needed for.
-        seed: of random ranks.
-        around: shares of the channels of some groups that are dropped meanwhile, while another group is measured;
-            outputs are compared with the dense ones all the same.
-        file: a JSON file to which each measurement is added as it is made, and from which those that are there are
-            taken. It knows for which network, images and importance a number holds.
-        verbose: 0 is silent; 2 tells the cost; 1 shows a live line, too; ``"auto"`` does where ``out`` is a terminal.
-        out: where to; standard error by default.
-
-    Raises:
-        PlanError: for a ratio, a width or an importance that cannot be, and for a network that is compressed already.
-        CheckpointError: if the file holds something else.
-        TrainingError: if outputs hold NaN or infinity.
+    What it is given, and refuses, is as for `qprune.sensitivity`. Shares of the channels of the groups ``around`` are
+    dropped meanwhile, while another group is measured; outputs are compared with the dense ones all the same.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.Flatten(), nn.Linear(80, 7))
@@ -79,7 +62,7 @@ def measure_sensitivity(
     """
     check_dense(net, ratios, bits, importance)
     part = deployed(net)
-    kept = Kept(file, _key(part, batches, compare, importance, seed, around))
+    kept = Kept(file, _key(part, batches, around, compare=compare, importance=importance, seed=seed))
     plan = _Plan(find_groups(part, batches[0][:1]), tuple(map(float, ratios)), tuple(bits))
     missing = [setting for setting in plan.settings() if setting not in kept]
     problems: dict[str, str] = {}
@@ -92,11 +75,7 @@ def measure_sensitivity(
 
 
 def check_dense(net: nn.Module, ratios: Sequence[float], bits: Sequence[int], importance: str) -> None:
-    """Refuse what cannot be measured.
-
-    Raises:
-        PlanError: as `measure_sensitivity` does.
-    """
+    """Refuse what cannot be measured."""
     for ratio in ratios:
         if not 0 <= ratio < 1:
             raise PlanError(f"A ratio is the share of channels to drop, at least 0 and less than 1; received {ratio}.")
@@ -120,18 +99,10 @@ def check_dense(net: nn.Module, ratios: Sequence[float], bits: Sequence[int], im
         )
 
 
-def _key(
-    net: nn.Module,
-    batches: Sequence[Tensor],
-    compare: str,
-    importance: str,
-    seed: int,
-    around: Mapping[Group, float],
-) -> str:
+def _key(net: nn.Module, batches: Sequence[Tensor], around: Mapping[Group, float], **facts: Any) -> str:
     """All that a measurement depends on, in one word."""
     state = {name: tensor.detach().cpu() for name, tensor in net.state_dict().items()}
     images = [batch.cpu() for batch in batches]
-    facts: dict[str, Any] = {"compare": compare, "importance": importance, "seed": seed}
     if around:
         facts["around"] = {group.name: ratio for group, ratio in around.items()}
     return checksum({"state": state, "images": images, **facts})

@@ -20,9 +20,6 @@ def plot_sensitivity(found: Sensitivity, path: str | Path | None = None) -> "Fig
 
     The lines go from the groups that data reaches first, dark, to the last, bright. Of many groups a legend names the
     first and the last.
-
-    Raises:
-        QpruneError: if matplotlib is not installed.
     """
     kinds = [kind for kind in ("ratios", "bits") if any(getattr(curve, kind) for curve in found.curves)]
     figure = empty_figure(2 * max(1, len(kinds)))
@@ -35,11 +32,7 @@ def plot_sensitivity(found: Sensitivity, path: str | Path | None = None) -> "Fig
 
 
 def plot_found(found: Found, path: str | Path | None = None) -> "Figure":
-    """Draw what is kept of each group, and its bits; see `Found.plot`.
-
-    Raises:
-        QpruneError: if matplotlib is not installed.
-    """
+    """Draw what is kept of each group, and its bits; see `Found.plot`."""
     groups = list(found.choices.items())[::-1]
     figure = empty_figure(max(2, 1 + len(groups) // 5))
     axes = figure.subplots()

@@ -14,16 +14,8 @@ def prune_rules(
 ) -> list[Rule]:
     """Rules that drop so many channels of each group: one for those whose masks agree, one for the others.
 
-    Args:
-        dropped: for each group how many channels.
-        importance: how they are ranked.
-        schedule: the table of one, without its sparsity.
-        prefix: of the paths, where the groups are those of a part of the network: ``"generator."``.
-
-    Example:
-        >>> group = Group("1.output", members=("1",), weights=("0",), channels=4)
-        >>> prune_rules({group: 1}, "activation-l1", {"kind": "one-shot", "at": "2ep"})[0]["sparsity"]
-        0.25
+    The schedule is the table of one, without its sparsity. The prefix is that of paths where the groups are those of a
+    part of the network: ``"generator."``.
     """
     rules = []
     for coupled in (True, False):
@@ -38,16 +30,7 @@ def prune_rules(
 def quantize_rules(bits: Mapping[Group, int], starts: tuple[Any, Any], prefix: str = "", **options: Any) -> list[Rule]:
     """Rules that round each group to its bits: the weights that make it, per channel, and its values.
 
-    Args:
-        bits: for each group.
-        starts: when quantizers of values start, and those of weights.
-        prefix: as for `prune_rules`.
-        options: of all rules, such as ``range="learned"``.
-
-    Example:
-        >>> group = Group("1.output", members=("1",), weights=("0",), channels=4)
-        >>> [rule["bits"] for rule in quantize_rules({group: 4}, starts=("1ep", "2ep"))]
-        [4, 4]
+    ``starts`` are those of quantizers of values, and of weights; options go into every rule.
     """
     values, weights = starts
     made = {f"{prefix}{path}": width for group, width in bits.items() for path in group.weights}

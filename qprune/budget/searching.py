@@ -51,24 +51,7 @@ def search_network(
     is dropped, and the least sum of the means of both is chosen. Costs are those of the shrunk network, by its ledger;
     latency is what its exported file takes, estimated from a table of layers that is made first.
 
-    Args:
-        net: a trained network without masks and quantizers; it is not touched.
-        batches: a few hundred images.
-        budgets: what it may cost.
-        compare: what its outputs are, a word of `DIVERGENCES`.
-        bits: numbers of bits to choose from; none leave all in float.
-        method: a word of `METHODS`.
-        ratios: shares of channels that are measured.
-        importance: how the channels of a group are ranked.
-        least: share of its channels that each group keeps, in [0, 1); one channel stays in any case.
-        seed: of what is drawn by chance: the method ``"random"``, and random ranks.
-        file: where measurements are kept; the table of layers' latency beside it, in ``latency.json``.
-        verbose: as for `measure_sensitivity`.
-        out: as for `measure_sensitivity`.
-
-    Raises:
-        PlanError: for an unknown method, and for budgets that cannot be met or are met already.
-        ExportError: for a budget of latency, if the network cannot be exported, or the packages for that are missing.
+    What it is given, and refuses, is as for `qprune.search`.
     """
     if method not in METHODS:
         raise PlanError(f'method must be one of {", ".join(METHODS)}; received "{method}"{nearest(method, METHODS)}.')

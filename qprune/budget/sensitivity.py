@@ -23,23 +23,13 @@ TITLE = 24  # characters of a group's title
 
 @frozen
 class Curve:
-    """What was measured of one group.
-
-    Attributes:
-        group: which.
-        ratios: share of the channels dropped -> divergence; empty where none can be.
-        bits: bits of weights and values -> divergence.
-        problem: why it cannot be pruned, although it has members; empty if it can.
-
-    Example:
-        >>> Curve(Group("act.output", ("act",), ("conv",), 16), {0.0: 0.0, 0.5: 0.25}, {8: 0.001}).ratios[0.5]
-        0.25
-    """
+    """What was measured of one group."""
 
     group: Group
+    # share of the channels dropped -> divergence; empty where none can be
     ratios: dict[float, float] = field(factory=dict)
-    bits: dict[int, float] = field(factory=dict)
-    problem: str = ""
+    bits: dict[int, float] = field(factory=dict)  # bits of weights and values -> divergence
+    problem: str = ""  # why it cannot be pruned, although it has members
 
 
 @frozen
@@ -167,12 +157,7 @@ def _columns(curves: Sequence[dict[Any, float]]) -> list[Any]:
 
 
 def cut_title(title: str) -> str:
-    """A title of at most `TITLE` characters: first words are cut to a letter and their number, from the left.
-
-    Example:
-        >>> cut_title("stage1.0.residual.conv1.output +2")
-        's1.0.r.conv1.output +2'
-    """
+    """A title of at most `TITLE` characters: first words are cut to a letter and their number, from the left."""
     parts = title.split(".")
     for index in range(len(parts) - 2):
         if len(".".join(parts)) > TITLE:
@@ -182,12 +167,7 @@ def cut_title(title: str) -> str:
 
 
 def few_digits(value: float) -> str:
-    """A number in at most six characters.
-
-    Example:
-        >>> few_digits(0.25), few_digits(12.34567), few_digits(0.00002)
-        ('0.2500', '12.345', '2e-05')
-    """
+    """A number in at most six characters."""
     if value and not 1e-4 <= value < 1e4:
         return f"{value:.0e}"
     return f"{value:.4f}"[:6].rstrip(".") if value else "0"
@@ -201,12 +181,7 @@ def _plain(curve: Curve) -> dict[str, Any]:
 
 
 def groups_of(count: int) -> str:
-    """So many groups, in words.
-
-    Example:
-        >>> groups_of(1)
-        '1 group of channels'
-    """
+    """So many groups, in words."""
     return f"{count} {'group' if count == 1 else 'groups'} of channels"
 
 

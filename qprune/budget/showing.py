@@ -10,18 +10,7 @@ BAR = "{n_fmt}/{total_fmt} [{bar:24}] {remaining} {desc}"
 class Shown:
     """Tells what a measurement costs before it starts, and then how it goes.
 
-    Args:
-        verbose: 0 is silent; 2 tells the cost; 1 shows a live line, too; ``"auto"`` does where ``out`` is a terminal.
-        out: where to.
-
-    Raises:
-        ValueError: for another ``verbose``.
-
-    Example:
-        >>> import io
-        >>> Shown(2, out := io.StringIO()).cost("7 measurements", 100.0)
-        >>> out.getvalue().rstrip()
-        '7 measurements: about 2 minutes.'
+    ``verbose`` 0 is silent; 2 tells the cost; 1 shows a live line, too; ``"auto"`` does where ``out`` is a terminal.
     """
 
     def __init__(self, verbose: str | int, out: TextIO) -> None:

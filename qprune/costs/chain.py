@@ -64,13 +64,9 @@ def chain_cells(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], lis
 
 
 def chain_of(name: str, root: Path) -> list[dict[str, Any]]:
-    """The reports of a run and of the runs before it, the first one first, as far back as there are reports.
+    """The reports of a run below ``root`` and of the runs before it, first to last, as far back as there are reports.
 
     So does a damaged one, of which a warning tells: the run itself has long been trained, and nothing is lost.
-
-    Args:
-        name: the run's name below ``root``.
-        root: where run folders lie.
 
     Example:
         >>> [report["name"] for report in chain_of("digits/a75_w4a4", Path("runs"))]

@@ -19,10 +19,6 @@ def carry_out(net: nn.Module, plan: Plan) -> nn.Module:
     Which channels will be dropped is not known yet, so the first ones are taken to stay. Inherited masks are as they
     are in ``net``.
 
-    Args:
-        net: the network at step 0; it is not changed.
-        plan: its plan.
-
     Example:
         >>> carry_out(net, make_plan(net)).conv2.output_mask.sparsity
         0.75
@@ -40,14 +36,10 @@ def carry_out(net: nn.Module, plan: Plan) -> nn.Module:
 
 
 def forecast(now: nn.Module, later: nn.Module, input_size: Shape) -> dict[str, str]:
-    """Parameters, MACs and packed bytes of a network before and after its plan, as text.
+    """Parameters, MACs and packed bytes of a network at step 0, and as `carry_out` made it, as text.
 
-    Where tensors are summed or concatenated, the true figures depend on how far masks agree that are yet to be chosen.
-
-    Args:
-        now: the network at step 0, with all of its channels.
-        later: what `carry_out` made of it.
-        input_size: shape of one image, ``(C, H, W)``.
+    The input size is that of one image, ``(C, H, W)``. Where tensors are summed or concatenated, the true figures
+    depend on how far masks agree that are yet to be chosen.
 
     Example:
         >>> forecast(net, carry_out(net, make_plan(net)), (1, 8, 8))["parameters"]

@@ -22,48 +22,27 @@ NORMALIZATIONS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 
 @frozen
 class LayerCost:
-    """The cost of one layer for one image. ``kept`` counts are by the masks; the others are those of the dense layer.
+    """The cost of one layer for one image. ``kept`` counts are by the masks, the others those of the dense layer."""
 
-    Attributes:
-        path: module path; empty if the network is the layer.
-        type: class name.
-        output_shape: shape of its output, with a batch of 1; None if it never ran on its own.
-        parameters: elements of its own parameters; those shared with an earlier layer count there.
-        parameters_kept: of these, the ones that kept channels use.
-        channels_in: input channels; None for layers other than convolution, linear and channel normalization.
-        channels_in_kept: input channels that may be nonzero and that a kept output reads.
-        channels_out: output channels, likewise.
-        channels_out_kept: output channels that may be nonzero and that somebody reads before a mask drops them.
-        weight_bits: bits of the weight, 32 for float; None for layers other than convolution and linear.
-        activation_bits: bits of the input tensor, 32 for float, likewise.
-        reads_image: whether the input tensor is the network's own.
-        macs: multiply-accumulates.
-        macs_kept: multiply-accumulates between kept channels.
-        bit_operations: ``macs_kept * weight_bits * activation_bits``.
-        packed_bytes: kept weights at their bits, other kept parameters and the scales of the weight in float32.
-        features: output elements of convolutions, linear layers and normalizations.
-        features_kept: of these, the ones in kept channels.
-        feature_bytes: kept output elements of convolutions and linear layers at the bits at which they are stored.
-    """
-
-    path: str
-    type: str
-    output_shape: Shape | None = None
-    parameters: int = 0
-    parameters_kept: int = 0
-    channels_in: int | None = None
-    channels_in_kept: int | None = None
-    channels_out: int | None = None
-    channels_out_kept: int | None = None
-    weight_bits: int | None = None
-    activation_bits: int | None = None
-    reads_image: bool = False
-    macs: int = 0
-    macs_kept: int = 0
-    bit_operations: int = 0
-    packed_bytes: int = 0
-    features: int = 0
-    features_kept: int = 0
+    path: str  # empty if the network is the layer
+    type: str  # class name
+    output_shape: Shape | None = None  # with a batch of 1; None if it never ran on its own
+    parameters: int = 0  # elements of its own; those shared with an earlier layer count there
+    parameters_kept: int = 0  # of these, the ones that kept channels use
+    channels_in: int | None = None  # None for layers other than convolution, linear and channel normalization
+    channels_in_kept: int | None = None  # those that may be nonzero and that a kept output reads
+    channels_out: int | None = None  # likewise
+    channels_out_kept: int | None = None  # those that may be nonzero and that somebody reads before a mask drops them
+    weight_bits: int | None = None  # 32 for float; None for layers other than convolution and linear
+    activation_bits: int | None = None  # of the input tensor, likewise
+    reads_image: bool = False  # whether the input tensor is the network's own
+    macs: int = 0  # multiply-accumulates
+    macs_kept: int = 0  # those between kept channels
+    bit_operations: int = 0  # ``macs_kept * weight_bits * activation_bits``
+    packed_bytes: int = 0  # kept weights at their bits, other kept parameters and the scales of the weight in float32
+    features: int = 0  # output elements of convolutions, linear layers and normalizations
+    features_kept: int = 0  # of these, the ones in kept channels
+    # kept output elements of convolutions and linear layers at the bits at which they are stored
     feature_bytes: int = 0
 
 
@@ -88,9 +67,7 @@ class _Layer:
 def layer_costs(net: nn.Module, flow: Flow) -> tuple[LayerCost, ...]:
     """One row per convolution, linear layer, normalization and other module with parameters, in registration order.
 
-    Args:
-        net: the network.
-        flow: its `qprune.flow.trace` on one example, batch 1.
+    The flow is that of one example, batch 1.
 
     Example:
         >>> net = nn.Conv2d(3, 4, 3)
@@ -210,12 +187,9 @@ def _union(layer: _Layer, side: str, channels: int) -> Tensor:
 
 
 def connections(module: nn.Module, inputs: Tensor, outputs: Tensor) -> int:
-    """Weights between kept channels: within each group every output reads every input.
+    """Weights of a convolution or linear layer between kept channels: within each group every output reads every input.
 
-    Args:
-        module: a convolution or linear layer.
-        inputs: bool, one per input channel.
-        outputs: bool, one per output channel.
+    Both are bool, one per channel.
 
     Example:
         >>> connections(nn.Conv2d(2, 3, 5), torch.ones(2) > 0, torch.ones(3) > 0)
@@ -235,10 +209,6 @@ def _macs(layer: _Layer, use: _Use, *, kept: bool) -> int:
 
 def positions(module: nn.Module, call: Call) -> int:
     """The number of times each weight is used: once per output position, per input position if the layer is transposed.
-
-    Args:
-        module: a convolution or linear layer.
-        call: of it.
 
     Example:
         >>> net = nn.Conv2d(2, 3, 5)

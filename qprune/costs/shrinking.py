@@ -24,34 +24,19 @@ RIGHT = "llrrrrrrr"
 
 @frozen
 class LayerChange:
-    """One layer before and after; ``left`` is after.
+    """One layer before and after; ``left`` is after."""
 
-    Attributes:
-        path: module path; empty if the network is the layer.
-        type: class name after; ``Identity`` for a normalization that became part of a convolution.
-        channels_in: input channels; None for layers other than convolution, linear and normalization.
-        channels_in_left: of these, the ones that the layer still has; None where it is no such layer any more.
-        channels_out: output channels, likewise.
-        channels_out_left: output channels, likewise.
-        parameters: elements of its own parameters.
-        parameters_left: the same after.
-        macs: multiply-accumulates of one image.
-        macs_left: the same after.
-        packed_bytes: weights at their bits, other parameters and scales in float32.
-        packed_bytes_left: the same after.
-    """
-
-    path: str
-    type: str
-    channels_in: int | None
-    channels_in_left: int | None
-    channels_out: int | None
-    channels_out_left: int | None
+    path: str  # empty if the network is the layer
+    type: str  # class name after; ``Identity`` for a normalization that became part of a convolution
+    channels_in: int | None  # input channels; None for layers other than convolution, linear and normalization
+    channels_in_left: int | None  # of these, the ones that are left; None where it is no such layer any more
+    channels_out: int | None  # output channels, likewise
+    channels_out_left: int | None  # of these, the ones that are left
     parameters: int
     parameters_left: int
-    macs: int
+    macs: int  # multiply-accumulates of one image
     macs_left: int
-    packed_bytes: int
+    packed_bytes: int  # weights at their bits, other parameters and scales in float32
     packed_bytes_left: int
 
 

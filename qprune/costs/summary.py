@@ -22,45 +22,25 @@ RIGHT = "lllrrrrrrrr"
 
 @frozen
 class TotalCost:
-    """The sums over a network's layers. ``kept`` counts are by the masks; the others are those of the dense network.
+    """The sums over a network's layers. ``kept`` counts are by the masks; the others are those of the dense network."""
 
-    Attributes:
-        parameters: elements of all parameters, shared ones once.
-        parameters_kept: of these, the ones that kept channels use.
-        macs: multiply-accumulates of one image.
-        macs_kept: multiply-accumulates between kept channels.
-        bit_operations: kept multiply-accumulates times weight bits times activation bits.
-        packed_bytes: kept weights at their bits; biases, normalization and scales in float32.
-        features: output elements of convolutions and linear layers, each counted once.
-        features_kept: of these, the ones in kept channels.
-        features_with_norms: the same count as ``features``, outputs of normalizations included.
-        feature_bytes: kept features at the bits at which they are stored.
-        megabytes: ``(packed_bytes + feature_bytes) / 1e6``.
-        weight_bits: the different bit widths of convolution and linear weights, rising; 32 is float.
-        activation_bits: the different bit widths of what convolutions and linear layers read, the image apart.
-        sparsity: share of channels that masks drop, over the masks of all sites (tied ones apart).
-        metric: the score handed to `summarize`.
-        performance_density: see `qprune.costs.performance_density`; None without a metric.
-        performance_density_legacy: see `qprune.costs.performance_density_legacy`, from ``parameters``,
-            ``features_with_norms``, the fewest bits and ``sparsity``; None without a metric.
-    """
-
-    parameters: int
-    parameters_kept: int
-    macs: int
-    macs_kept: int
-    bit_operations: int
-    packed_bytes: int
-    features: int
-    features_kept: int
-    features_with_norms: int
-    feature_bytes: int
-    megabytes: float
-    weight_bits: tuple[int, ...]
-    activation_bits: tuple[int, ...]
-    sparsity: float
-    metric: float | None = None
-    performance_density: float | None = None
+    parameters: int  # elements of all parameters, shared ones once
+    parameters_kept: int  # of these, the ones that kept channels use
+    macs: int  # multiply-accumulates of one image
+    macs_kept: int  # multiply-accumulates between kept channels
+    bit_operations: int  # kept multiply-accumulates times weight bits times activation bits
+    packed_bytes: int  # kept weights at their bits; biases, normalization and scales in float32
+    features: int  # output elements of convolutions and linear layers, each counted once
+    features_kept: int  # of these, the ones in kept channels
+    features_with_norms: int  # as ``features``, outputs of normalizations included
+    feature_bytes: int  # kept features at the bits at which they are stored
+    megabytes: float  # ``(packed_bytes + feature_bytes) / 1e6``
+    weight_bits: tuple[int, ...]  # the different bit widths of convolution and linear weights, rising; 32 is float
+    activation_bits: tuple[int, ...]  # likewise, of what these layers read, the image apart
+    sparsity: float  # share of channels that masks drop, over the masks of all sites (tied ones apart)
+    metric: float | None = None  # the score handed to `summarize`
+    performance_density: float | None = None  # see `qprune.costs.performance_density`
+    # from ``parameters``, ``features_with_norms``, the fewest bits and ``sparsity``
     performance_density_legacy: float | None = None
 
 

@@ -58,10 +58,9 @@ def _affordable(times: Mapping[str, list[float]]) -> int:
 
 
 def time_table(times: Mapping[int, Mapping[str, float]]) -> str:
-    """Seconds as a printed table: a line per network, and for each batch the time and its ratio to the first network's.
+    """What `forward_times` found, by batch size, as a printed table: a line per network.
 
-    Args:
-        times: by batch size, what `forward_times` found.
+    For each batch it has the time and its ratio to the first network's.
 
     Example:
         >>> print(time_table({1: {"dense": 0.002, "shrunk": 0.0005}, 8: {"dense": 0.1, "shrunk": 0.04}}))

@@ -22,12 +22,7 @@ Size: TypeAlias = int | tuple[int, int]
 
 
 def height_width(size: Size) -> tuple[int, int]:
-    """Both sides of an image of that size; a number is a square.
-
-    Example:
-        >>> height_width(32), height_width((48, 64))
-        ((32, 32), (48, 64))
-    """
+    """Both sides of an image of that size; a number is a square."""
     return (size, size) if isinstance(size, int) else size
 
 

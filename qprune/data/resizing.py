@@ -5,17 +5,7 @@ from torch import Tensor
 
 
 def fit(picture: Tensor, size: tuple[int, int]) -> Tensor:
-    """Squeeze images (bilinear, antialiased) or a label map (nearest, from the middle of each new pixel).
-
-    Args:
-        picture: uint8 images (3, H, W) or (N, C, H, W), or labels (H, W).
-        size: (height, width).
-
-    Example:
-        >>> fit(torch.tensor([[1, 2], [3, 4]], dtype=torch.uint8), (2, 1))
-        tensor([[2],
-                [4]], dtype=torch.uint8)
-    """
+    """Squeeze images (bilinear, antialiased) or a label map (nearest, from the middle of each new pixel), all uint8."""
     if picture.shape[-2:] == size:
         return picture
     if picture.ndim == 2:

@@ -32,11 +32,7 @@ def mix(*numbers: ArrayLike) -> NDArray[np.uint64]:
 
 
 def permutation(size: int, *numbers: int) -> NDArray[np.int64]:
-    """A shuffle of ``0 .. size - 1`` that depends on ``size`` and ``numbers`` only.
-
-    Args:
-        size: how many indices.
-        numbers: what seeds the shuffle, for example a seed and an epoch.
+    """A shuffle of ``0 .. size - 1`` that depends on ``size`` and ``numbers`` only, such as a seed and an epoch.
 
     Example:
         >>> sorted(permutation(4, 0, 1).tolist())

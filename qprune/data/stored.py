@@ -106,11 +106,7 @@ class Finisher:
             if self.table is None:
                 return pictures.long()
             pictures = painted(pictures, self.table)
-        return self.normalized(pictures)
-
-    def normalized(self, pixels: Tensor) -> Tensor:
-        """Images (N, C, H, W) of bytes as a network reads them: ``(pixel / 255 - mean) / std``."""
-        return pixels.float().div_(self.largest).sub_(self.mean).div_(self.std)
+        return pictures.float().div_(self.largest).sub_(self.mean).div_(self.std)
 
 
 def split_keys(keys: Sequence[Key]) -> tuple[list[int] | None, list[int]]:
@@ -125,13 +121,8 @@ def begin(
 ) -> list[tuple[Begun, ...]]:
     """Augment the pictures of samples as far as each needs it by itself, and draw for the rest.
 
-    Args:
-        augment: how.
-        samples: of each the groups of pictures that are augmented together.
-        seeds: one for each sample, of all that it draws.
-
-    Returns:
-        For each place in a sample, one group after the other, what came of the picture there of every sample.
+    Each sample has groups of pictures that are augmented together, and a seed of all that it draws. Given are, for each
+    place in a sample, one group after the other, what came of the picture there of every sample.
     """
     begun = []
     with torch_state_kept():

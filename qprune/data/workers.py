@@ -154,13 +154,6 @@ def choose_workers(in_memory: bool) -> int:
 
     At most 8, and of the processes of one training (torchrun) each counts its share of the machine's cores. None where
     the system starts processes anew (macOS, Windows), since a script must be written for that.
-
-    Args:
-        in_memory: whether nothing is decoded when items are asked for.
-
-    Example:
-        >>> choose_workers(in_memory=True)
-        0
     """
     begins = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
     if in_memory or begins != "fork":

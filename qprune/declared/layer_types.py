@@ -43,10 +43,6 @@ def arguments(cls: type[nn.Module]) -> dict[str, Parameter]:
 
     Arguments that a constructor passes on as ``**kwargs`` are looked up in its bases. ``device`` and ``dtype`` are left
     out: where a network lives is not declared with its layers.
-
-    Example:
-        >>> list(arguments(nn.Dropout))
-        ['p', 'inplace']
     """
     found: dict[str, Parameter] = {}
     for base in _until_module(cls):

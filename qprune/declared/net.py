@@ -9,10 +9,6 @@ class DeclaredNet(nn.Module):
     """Runs its layers in the order given, each on the outputs that its ``sources`` name; returns the last output.
 
     Input: one tensor. Output: whatever the last layer makes of it.
-
-    Args:
-        layers: the layers by name, in order.
-        sources: for each layer the names of what it reads: earlier layers, or ``"input"``.
     """
 
     def __init__(self, layers: Mapping[str, nn.Module], sources: Mapping[str, tuple[str, ...]]) -> None:

@@ -40,11 +40,7 @@ class _Length:
 
 
 def lower_by_torch(low: Lowering, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
-    """Write one call as torch's exporter would.
-
-    Raises:
-        NoWayError: if it does not know the call either, or is not installed.
-    """
+    """Write one call as torch's exporter would; a NoWayError if it does not know the call either, or is missing."""
     target: Any = node.target
     if torch.Tag.nondeterministic_seeded in getattr(target, "tags", ()):
         raise NoWayError("it makes random numbers")

@@ -18,59 +18,35 @@ RIGHT = "lrrrr"
 
 @frozen
 class Agreement:
-    """How far one tensor agrees in network and file, over all inputs that were tried.
+    """How far one tensor agrees in network and file, over all inputs that were tried."""
 
-    Attributes:
-        name: of the output, or the quantizer's site.
-        values: how many numbers were compared.
-        equal: share of them that is equal: to the bit for outputs, the same integer for quantizers.
-        within_one: share that differs by at most one step: of a quantizer, or for outputs 1/255 of their largest value.
-        largest: the largest difference, in the output's unit; in steps for a quantizer.
-        scale: the largest magnitude among the values of an output; 1 for a quantizer.
-    """
-
-    name: str
-    values: int
-    equal: float
-    within_one: float
-    largest: float
-    scale: float = 1.0
+    name: str  # of the output, or the quantizer's site
+    values: int  # how many numbers were compared
+    equal: float  # share of them that is equal: to the bit for outputs, the same integer for quantizers
+    within_one: float  # share that differs by at most one step of a quantizer, or 1/255 of an output's largest value
+    largest: float  # the largest difference, in the output's unit; in steps for a quantizer
+    scale: float = 1.0  # the largest magnitude among the values of an output
 
 
 @frozen
 class Environment:
-    """The environment in which the file ran.
+    """The environment in which the file ran."""
 
-    Attributes:
-        runtime: name and version.
-        processor: its name.
-        optimization: level of the runtime's graph optimizations.
-        saturates: whether integer sums can saturate here, see `qprune.export.probe.saturates`.
-        torch: version of torch, which ran the network.
-    """
-
-    runtime: str
-    processor: str
-    optimization: str
-    saturates: bool
-    torch: str
+    runtime: str  # name and version
+    processor: str  # its name
+    optimization: str  # level of the runtime's graph optimizations
+    saturates: bool  # whether integer sums can saturate here, see `qprune.export.probe.saturates`
+    torch: str  # version of torch, which ran the network
 
 
 @frozen
 class Elsewhere:
-    """How equal the network and the file are where another runtime runs it.
+    """How equal the network and the file are where another runtime runs it."""
 
-    Attributes:
-        runtime: name and version.
-        outputs: one entry for each output; empty if the runtime refuses the file.
-        predictions: as of `Certificate`.
-        refusal: why the runtime cannot run the file; empty if it can.
-    """
-
-    runtime: str
-    outputs: tuple[Agreement, ...] = ()
-    predictions: float | None = None
-    refusal: str = ""
+    runtime: str  # name and version
+    outputs: tuple[Agreement, ...] = ()  # one for each; empty if the runtime refuses the file
+    predictions: float | None = None  # as of `Certificate`
+    refusal: str = ""  # why the runtime cannot run the file; empty if it can
 
     def __str__(self) -> str:
         if self.refusal:

@@ -13,10 +13,7 @@ LARGEST = 2**24  # bytes
 
 
 def read_certificate(file: Path) -> Certificate:
-    """The certificate that `Certificate.to_json` wrote.
-
-    Args:
-        file: the JSON; somebody else may have written it.
+    """The certificate that `Certificate.to_json` wrote, or somebody else did.
 
     Raises:
         ExportError: if it cannot be read, or holds something else.

@@ -79,9 +79,8 @@ class Comparison:
     def add(self, inputs: Inputs) -> None:
         """Compare on these images.
 
-        Raises:
-            ExportError: if the network does not take so many images, the file gives results of other shapes, or a
-                network without quantizers and its file differ by more than rounding; where that begins is named.
+        An ExportError says that the network does not take so many, the file gives results of other shapes, or a network
+        without quantizers and its file differ by more than rounding; where that begins is named.
         """
         for part in zip(*(x.split(self.batch) for x in inputs), strict=True):
             trained, exported = self._run(part), _tuple(self.model(*part))

@@ -38,17 +38,8 @@ def export_network(
 ) -> Certificate:
     """Write a network as a file, run both on the same inputs, and count what is equal.
 
-    Args:
-        net: the network. It is not touched, but for its mode, which is restored.
-        path: where to; a file that is there is replaced. The ending of its name tells the format, see
-            `qprune.export.FORMATS`.
-        example: an input: a tensor or a tuple of them, of real values where there are any.
-        images: more inputs to compare on, by what they are called.
-        storage: as for `write_network`.
-        dynamic_size: as for `write_network`.
-        dialect: of ONNX files: ``"onnx"``, or ``"qonnx"``, see `qprune.export.write_qonnx`.
-        about: what else the file is to hold, as plain data.
-        also: other runtimes of `RUNTIMES` that are to run the file.
+    What is given is as for `qprune.export`, and ``images``, more inputs to compare on, by what they are called, and
+    ``about``, what else the file is to hold, as plain data. The network is not touched, but for its mode.
 
     Raises:
         ExportError: as for `write_network`; if the file cannot be written; or if it computes something else than the

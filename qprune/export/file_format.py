@@ -29,41 +29,26 @@ class Made:
 
 
 class Format(ABC):
-    """One kind of exported file.
+    """One kind of exported file."""
 
-    Attributes:
-        suffix: the ending of its names. Formats that share one are told apart by the dialect, their key in `FORMATS`.
-        title: what a file with that ending is, as an error says it.
-        stores_integers: whether a file holds integers, so that ``storage`` says how.
-    """
-
-    suffix: ClassVar[str]
-    title: ClassVar[str]
-    stores_integers: ClassVar[bool] = False
+    suffix: ClassVar[str]  # the ending of its names; formats that share one are told apart by the dialect, their key
+    title: ClassVar[str]  # what a file with that ending is, as an error says it
+    stores_integers: ClassVar[bool] = False  # whether a file holds integers, so that ``storage`` says how
 
     @abstractmethod
     def write(
         self, net: nn.Module, inputs: Inputs, *, storage: str, dynamic_size: bool | None, about: Mapping[str, Any]
     ) -> Made:
-        """Make the content of a file.
+        """Make the content of a file; ``storage`` and ``dynamic_size`` are as for `qprune.export.write_network`.
 
-        Args:
-            net: the network. It is not touched.
-            inputs: an example of its inputs.
-            storage: as for `qprune.export.write_network`.
-            dynamic_size: likewise.
-            about: what else the file is to hold, as plain data.
-
-        Raises:
-            ExportError: if the network cannot be written, or such files have no use for an option that was given.
+        An ExportError says that the network cannot be written, or that such files have no use for an option.
         """
 
     @abstractmethod
     def open(self, path: str | os.PathLike[str], *, trusted: bool = False) -> Any:
         """Open a file as a network: a module that has ``about``, ``outputs`` and ``stride``, as `OnnxModel` has them.
 
-        Raises:
-            ExportError: if it cannot be run, or runs code that is in it and is not ``trusted``.
+        What runs code that is in the file must be ``trusted``.
         """
 
     def recognizes(self, path: str | os.PathLike[str]) -> bool:

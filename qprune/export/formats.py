@@ -15,15 +15,7 @@ DIALECTS = tuple(name for name, each in FORMATS.items() if each.suffix == Onnx.s
 
 
 def format_to_write(path: str | os.PathLike[str], dialect: str = "onnx") -> Format:
-    """The format that a file is to have, by the ending of its name; of ONNX files by the dialect, too.
-
-    Raises:
-        ExportError: if no format has such an ending, or no format with that ending has such a dialect.
-
-    Example:
-        >>> format_to_write("model.pt2").title
-        'a program of torch.export'
-    """
+    """The format that a file is to have, by the ending of its name; of ONNX files by the dialect, too."""
     suffix = Path(path).suffix
     if suffix not in {each.suffix for each in FORMATS.values()}:
         titles = dict.fromkeys(f'{each.title} ("{each.suffix}")' for each in FORMATS.values())
@@ -43,10 +35,6 @@ def format_of(path: str | os.PathLike[str]) -> Format | None:
     """The format of a file: the one that recognizes its content, else the one that its name ends in; None for neither.
 
     The content is asked first, by all formats, so that no name hides a file that runs code.
-
-    Example:
-        >>> format_of("runs/digits/a75_w4a4/model.pt") is None
-        True
     """
     recognized = (each for each in FORMATS.values() if each.recognizes(path))
     named = (each for each in FORMATS.values() if each.suffix == Path(path).suffix)

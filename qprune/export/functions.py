@@ -16,11 +16,7 @@ from qprune.export.values import Size
 
 
 def lower_function(low: Lowering, name: str, target: Any, args: Any, kwargs: Any, shape: Shape) -> Any:
-    """Write one call in the way that it has of its own.
-
-    Raises:
-        NoWayError: if it has none, or none for these arguments.
-    """
+    """Write one call in the way that it has of its own; a NoWayError if it has none, or none for these arguments."""
     if not any(isinstance(each, (*a.VALUES, Size)) for each in tree_leaves((args, kwargs))):
         return target(*args, **kwargs)  # of numbers that are known
     word = str(getattr(target, "_opname", None) or target.__name__)

@@ -46,11 +46,7 @@ class OpenVinoModel(nn.Module):
         self._compiled: dict[tuple[tuple[int, ...], ...], Any] = {}
 
     def forward(self, *inputs: Tensor) -> Any:
-        """Run it.
-
-        Raises:
-            ExportError: if OpenVINO does not know what is in the file, or fails on such inputs.
-        """
+        """Run it; an ExportError says what OpenVINO does not know, or that it fails on such inputs."""
         arrays = [np.ascontiguousarray(x.detach().cpu().float().numpy()) for x in inputs]
         try:
             results = self._for([array.shape for array in arrays])(arrays)

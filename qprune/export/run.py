@@ -30,11 +30,6 @@ def export_run(opened: Opened, path: str | os.PathLike[str], **options: Any) -> 
     Without its data they are compared on random images alone, and the certificate has no scores; nor has it any where
     the task was the user's own.
 
-    Args:
-        opened: the run.
-        path: where to; a file that is there is replaced.
-        **options: ``storage`` and ``dynamic_size`` of `qprune.export.write_network`.
-
     Raises:
         ExportError: as `qprune.export.export_network`.
 
@@ -116,11 +111,6 @@ def open_exported(path: str | os.PathLike[str], *, trusted: bool = False) -> Ope
 
 def open_run(run: str | os.PathLike[str], root: Path, *, trusted: bool = False) -> Opened:
     """Open a run, a file of `qprune.save`, or an exported file that came of a run.
-
-    Args:
-        run: which.
-        root: where run folders lie.
-        trusted: as for `open_exported`.
 
     Raises:
         CheckpointError: as `qprune.training.open_model`.

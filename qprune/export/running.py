@@ -156,32 +156,20 @@ KERNEL = "_kernel_time"  # behind the name of a node, in a profile
 
 @frozen
 class Node:
-    """One node of the graph that the runtime made of a file.
+    """One node of the graph that the runtime made of a file."""
 
-    Attributes:
-        name: as in the file, with an ending where the runtime made another one of it.
-        kind: of its operator, ``"QLinearConv"``.
-        seconds: of each run, in whole microseconds, with what noting it took.
-    """
-
-    name: str
-    kind: str
-    seconds: tuple[float, ...]
+    name: str  # as in the file, with an ending where the runtime made another one of it
+    kind: str  # of its operator, ``"QLinearConv"``
+    seconds: tuple[float, ...]  # of each run, in whole microseconds, with what noting it took
 
 
 @frozen
 class Operators:
-    """Operators that the runtime executed, by kind, each node of the optimized graph once.
+    """Operators that the runtime executed, by kind, each node of the optimized graph once."""
 
-    Attributes:
-        integer: those that read integers and compute with them.
-        real: those that read real numbers.
-        between: those that turn one into the other.
-    """
-
-    integer: Mapping[str, int]
-    real: Mapping[str, int]
-    between: Mapping[str, int]
+    integer: Mapping[str, int]  # those that read integers and compute with them
+    real: Mapping[str, int]  # those that read real numbers
+    between: Mapping[str, int]  # those that turn one into the other
 
     def __str__(self) -> str:
         parts = ((sum(each.values()), name, each) for name, each in

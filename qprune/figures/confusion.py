@@ -20,10 +20,6 @@ def plot_confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> "
 
     In it stand the counts, or where these are too long, the shares of the row in per cent.
 
-    Args:
-        counts: as many rows and columns as classes.
-        classes: their names.
-
     Raises:
         QpruneError: if matplotlib is not installed.
 

@@ -21,30 +21,19 @@ REAL = "#7a6fb0"  # of layers whose weights are real numbers
 
 @frozen
 class LayerBar:
-    """A layer as it is drawn.
+    """A layer as it is drawn."""
 
-    Attributes:
-        name: its path.
-        channels: output channels of the dense network.
-        kept: of these, the ones that are left.
-        weight_bits: bits of its weights; 32 is float.
-        activation_bits: bits of what it reads.
-    """
-
-    name: str
-    channels: int
-    kept: int
-    weight_bits: int
-    activation_bits: int
+    name: str  # its path
+    channels: int  # output channels of the dense network
+    kept: int  # of these, the ones that are left
+    weight_bits: int  # 32 is float
+    activation_bits: int  # of what it reads
 
 
 def plot_layers(layers: Sequence[LayerBar]) -> "Figure":
     """Draw a bar for each layer: as high as its channels, filled as far as they are kept, coloured by its bits.
 
     The rows below tell the bits of the weights and of what the layer reads.
-
-    Args:
-        layers: convolutions and linear layers, in the order of the network.
 
     Raises:
         QpruneError: if matplotlib is not installed.

@@ -16,12 +16,7 @@ Layout = tuple[int, ...]
 
 
 def usual_layout(shape: Shape) -> Layout:
-    """Dimension 1; none of a tensor that has no such.
-
-    Example:
-        >>> usual_layout((2, 3, 5, 7)), usual_layout((4,))
-        ((1,), ())
-    """
+    """Dimension 1; none of a tensor that has no such."""
     return (1,) if len(shape) > 1 else ()
 
 
@@ -67,12 +62,7 @@ class Given:
 
 
 def axis_of(layout: Layout, shape: Shape) -> int:
-    """The dimension of channels that lie along one: 1, or counted from the last one, which is -1.
-
-    Example:
-        >>> axis_of((1,), (2, 3, 5, 7)), axis_of((3,), (2, 5, 7, 3))
-        (1, -1)
-    """
+    """The dimension of channels that lie along one: 1, or counted from the last one, which is -1."""
     return 1 if layout in ((), (1,)) else layout[0] - len(shape)
 
 

@@ -48,14 +48,9 @@ class Counts:
         owner: str | None,
         maker: int | None,
     ) -> Any:
-        """The result of a function of `qprune.flow.sizes.READERS` for a tensor.
+        """The result of a function of `qprune.flow.sizes.READERS` for a tensor, the first of its arguments.
 
-        Args:
-            function: the function.
-            arguments: its positional arguments; the tensor comes first.
-            options: its keyword arguments.
-            owner: the layer whose parameter or buffer the tensor is; None if it is no layer's.
-            maker: the call that made the tensor; None or -1 if none did.
+        The tensor is a parameter or buffer of the layer ``owner``, or was made by the call ``maker``, if by any.
         """
         tensor: Tensor = arguments[0]
         if owner is not None:

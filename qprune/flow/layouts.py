@@ -41,11 +41,7 @@ HERE = "cpu"  # where the numbers are, whatever device is the default where a ne
 
 
 def laid_out(calls: Sequence[Call]) -> tuple[Call, ...]:
-    """The calls with the layouts of their arguments and results.
-
-    Args:
-        calls: in execution order.
-    """
+    """The calls, in execution order, with the layouts of their arguments and results."""
     done: list[Call] = []
     for call in calls:
         makers = [done[index].layout if index >= 0 else None for index in call.inputs]

@@ -9,10 +9,9 @@ from qprune.flow.calls import Shape
 class Memory:
     """Tracks which call made each tensor while a network runs.
 
-    Attributes:
-        read_again: by writer, the makers of what it overwrote and what is read again by an earlier name (the same
-            tensor, or another view of it), each with the shape that is read.
-        handed: by writer, the layers that had handed on the memory that it wrote into.
+    By writer, ``read_again`` has the makers of what it overwrote and what is read again by an earlier name (the same
+    tensor, or another view of it), each with the shape that is read, and ``handed`` the layers that had handed on the
+    memory that it wrote into.
     """
 
     def __init__(self) -> None:

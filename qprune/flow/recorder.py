@@ -48,7 +48,8 @@ class Recorder(TorchFunctionMode):
         self.counts = Counts(leaves, self._where)
         self.entered: set[str] = set()  # paths of the modules that ran
         self.read: set[int] = set()  # tensors that a function was given, by their ids
-        self.owners = {id(tensor): path for path, leaf in leaves.items() for tensor in _held(leaf)}
+        held = [(path, tensor) for path, leaf in leaves.items() for tensor in (*leaf.parameters(), *leaf.buffers())]
+        self.owners = {id(tensor): path for path, tensor in held}
         self.handles = [handle for path, leaf in leaves.items() for handle in self._watch(path, leaf, originals[path])]
 
     def _where(self) -> str | None:
@@ -232,11 +233,6 @@ class Recorder(TorchFunctionMode):
         """Remove the hooks."""
         for handle in self.handles:
             handle.remove()
-
-
-def _held(leaf: nn.Module) -> Iterator[Tensor]:
-    yield from leaf.parameters()
-    yield from leaf.buffers()
 
 
 def _name(func: Callable[..., Any]) -> str:

@@ -17,15 +17,10 @@ READERS: frozenset[Any] = frozenset(
 
 
 class Size:
-    """A number that remembers what it was counted of; results of arithmetic do too, and other uses are reported.
+    """A number that remembers what it was counted of; results of arithmetic do too, and other uses are reported."""
 
-    Attributes:
-        origins: what was counted.
-        note: told when the number is compared, converted or decides something.
-    """
-
-    origins: frozenset[Origin]
-    note: Note
+    origins: frozenset[Origin]  # what was counted
+    note: Note  # told when the number is compared, converted or decides something
 
     def __reduce__(self) -> Any:
         return type(plain(self)), (plain(self),)  # a copy is a number as any other
@@ -40,21 +35,7 @@ class RealSize(Size, float):
 
 
 def size(value: Any, origins: frozenset[Origin], note: Note) -> Any:
-    """A number that remembers what was counted.
-
-    Args:
-        value: an int or a float.
-        origins: what was counted.
-        note: told when the number is compared, converted or decides something.
-
-    Example:
-        >>> channels = size(16, frozenset({"conv"}), lambda origins, use: print(set(origins), use))
-        >>> channels**-0.5
-        0.25
-        >>> channels > 8
-        {'conv'} a comparison
-        True
-    """
+    """A number, an int or a float, that remembers what was counted, as a `Size`."""
     if type(value) not in (int, float):
         note(origins, "a computation")
         return value
@@ -71,11 +52,7 @@ def plain(value: Any) -> Any:
 
 
 def forget(value: Any, found: set[Origin]) -> Any:
-    """Arguments of a call, with plain numbers in place of those that remember.
-
-    Args:
-        value: the arguments: any nest of tuples, lists, dicts and slices.
-        found: gets what they remember.
+    """Arguments of a call, with plain numbers in place of those that remember; ``found`` gets what they remember.
 
     Example:
         >>> found = set()
@@ -103,14 +80,7 @@ def read(
     dims: Sequence[int],
     remember: Callable[[int], Any],
 ) -> Any:
-    """The result of one of `READERS` for a tensor, with remembering numbers where it counts channels.
-
-    Args:
-        function: of `READERS`.
-        arguments: its positional arguments.
-        options: its keyword arguments.
-        dims: the dimensions that are channels.
-        remember: makes a number one that remembers.
+    """The result of one of `READERS` for a tensor, with numbers that remember where it counts channels (``dims``).
 
     Example:
         >>> read(Tensor.size, (torch.zeros(2, 3, 5),), {}, (1,), lambda count: count + 100)

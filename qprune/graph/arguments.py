@@ -18,18 +18,9 @@ _PATH = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
 def encode(value: Any, numbers: Mapping[Node, int]) -> Any:
-    """An argument as plain data: a node by its number, ``{"node": 3}``; dtypes in the same way.
+    """An argument of a node as plain data: a node by its number, ``{"node": 3}``; dtypes in the same way.
 
-    Args:
-        value: what a node of a graph has among its arguments.
-        numbers: of the nodes.
-
-    Raises:
-        ShrinkError: for a value that a file must not hold.
-
-    Example:
-        >>> encode((2, torch.float16), {})
-        (2, {'dtype': 'float16'})
+    A ShrinkError says which value a file must not hold.
     """
     if isinstance(value, Node):
         return {"node": numbers[value]}
@@ -84,15 +75,7 @@ def plain(value: Any) -> Any:
 
 
 def name(value: Any) -> str:
-    """The value itself, if it may be the name of an argument.
-
-    Raises:
-        CheckpointError: if it is anything else.
-
-    Example:
-        >>> name("dim")
-        'dim'
-    """
+    """The value itself, if it may be the name of an argument."""
     known = type(value) is str and _NAME.fullmatch(value) and "__" not in value and not keyword.iskeyword(value)
     if not known or value in ("self", "torch", "operator"):
         raise CheckpointError(f"{shown(value)} is no name of an argument")

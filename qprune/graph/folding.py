@@ -37,22 +37,13 @@ def add_extra(net: nn.Module, kind: str, module: nn.Module | None = None, tensor
 
 
 def hint(size: Any) -> Any:
-    """A size in the example.
-
-    Example:
-        >>> hint(3)
-        3
-    """
+    """A size in the example."""
     node: Any = getattr(size, "node", None)
     return int(node.hint) if isinstance(size, SymInt) else size
 
 
 def place_of(call: fx.Node) -> tuple[str, str]:
-    """The path of the module in whose forward a call is, and the line of its code: parts of a sentence, or empty.
-
-    Args:
-        call: of a graph that `follow` made.
-    """
+    """The path of the module in whose forward a call is, and the line of its code: parts of a sentence, or empty."""
     known = call.meta.get("custom", {})
     path, line = known.get("path"), known.get("line")
     shown = f", at `{linecache.getline(*line).strip()}` ({Path(line[0]).name}, line {line[1]})" if line else ""
@@ -202,15 +193,12 @@ def _reshaped(node: fx.Node) -> tuple[Any, tuple[Any, ...]]:
     kept = len(after) - 1
     if len(before) > len(after) > 0 and before[:kept] == after[:kept]:
         return _aten.flatten.using_ints, (given, kept)
-    computed = [place for place, size in enumerate(sizes) if _is_computed(size)]
+    nodes = [(place, size) for place, size in enumerate(sizes) if isinstance(size, fx.Node)]
+    computed = [place for place, size in nodes if size.target is not _aten.sym_size.int]
     whole = [place for place, size in enumerate(sizes) if isinstance(size, int)]
     if len(computed) == 1 or (not computed and len(whole) == 1):
         sizes[(computed or whole)[0]] = -1
     return node.target, (given, sizes)
-
-
-def _is_computed(size: Any) -> bool:
-    return isinstance(size, fx.Node) and size.target is not _aten.sym_size.int
 
 
 def _computed(node: fx.Node, known: Mapping[fx.Node, Any]) -> Any:

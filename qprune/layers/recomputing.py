@@ -50,12 +50,7 @@ def recompute_in_backward(net: nn.Module, on: bool = True) -> nn.Module:
 
 
 def recomputes(layer: Any, x: Tensor) -> bool:
-    """Whether this forward of a layer is one whose backward computes again.
-
-    Example:
-        >>> recomputes(recompute_in_backward(QuantConv2d(2, 3, 1)), torch.zeros(1, 2, 1, 1))
-        True
-    """
+    """Whether this forward of a layer is one whose backward computes again."""
     return (
         layer.recompute
         and layer.training
@@ -79,16 +74,7 @@ def _hooks_are_free() -> bool:
 def recomputed(layer: WeightSlots, compute: Callable[..., Tensor], x: Tensor, *operands: Tensor | None) -> Tensor:
     """The product of a layer whose backward makes its input and its weight again.
 
-    Args:
-        layer: a host with a weight.
-        compute: from input, weight and bias to the result.
-        x: what the layer was given.
-        *operands: what it computes with: the input that was made of ``x``, the weight made of its own, the bias.
-
-    Example:
-        >>> layer, x = QuantLinear(2, 3), torch.ones(1, 2)
-        >>> recomputed(layer, nn.functional.linear, x, x, layer.weight, layer.bias).shape
-        torch.Size([1, 3])
+    The operands are the input that was made of ``x``, the weight made of its own, and the bias.
     """
     given, recipes = list(operands), {}
     for place, origin in enumerate(_origins(layer, x)):

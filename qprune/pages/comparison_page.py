@@ -6,13 +6,7 @@ from qprune.pages.rendering import as_html, render
 
 
 def comparison_page(title: str, table: str, plot: str = "", notes: Sequence[str] = ()) -> str:
-    """A page with a table and a figure.
-
-    Args:
-        title: its heading.
-        table: HTML.
-        plot: SVG; empty if there is none.
-        notes: sentences below the table.
+    """A page with a table (HTML), a figure (SVG), if there is one, and notes below the table.
 
     Raises:
         QpruneError: if jinja2 is not installed.

@@ -13,33 +13,12 @@ if TYPE_CHECKING:
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill a template of the folder ``templates``.
-
-    Args:
-        template: its name.
-        **values: what it speaks of. Texts are escaped; HTML that is wanted is handed over as `as_html`.
-
-    Raises:
-        QpruneError: if jinja2 is not installed.
-
-    Example:
-        >>> page = render("comparison.html", title="a < b", table="", notes=[], plot="")
-        >>> "<h1>a &lt; b</h1>" in page
-        True
-    """
+    """Fill a template of the folder ``templates``: texts are escaped; HTML that is wanted comes as from `as_html`."""
     return environment().get_template(template).render(version=__version__, **values)
 
 
 def as_html(text: str) -> Any:
-    """Mark text as HTML in which everything is escaped that was not written here.
-
-    Raises:
-        QpruneError: if jinja2 is not installed.
-
-    Example:
-        >>> as_html("<b>bold</b>")
-        Markup('<b>bold</b>')
-    """
+    """Mark text as HTML in which everything is escaped that was not written here."""
     environment()
     from markupsafe import Markup
 

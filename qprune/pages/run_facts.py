@@ -160,12 +160,7 @@ def told_events(history: History) -> Iterator[str]:
 
 
 def count_of(number: int, what: str) -> str:
-    """``"1 mask"``, ``"12 masks"``.
-
-    Example:
-        >>> count_of(12, "mask")
-        '12 masks'
-    """
+    """``"1 mask"``, ``"12 masks"``."""
     return f"{number:,} {what}{'s' * (number != 1)}"
 
 

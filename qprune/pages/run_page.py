@@ -41,7 +41,7 @@ class Section:
 
     def add(self, table: Table) -> None:
         """Show a table."""
-        self.html.append(_html(table))
+        self.html.append(as_html(html_table(table.header, table.rows, right=table.right)))
 
     def draw(self, figure: Callable[[], Any], label: str, caption: str) -> None:
         """Show a figure with its caption."""
@@ -52,14 +52,7 @@ class Section:
 def run_page(record: RunRecord, open_it: Callable[[], Opened], task: Task | None, device: torch.device) -> str:
     """The page of a run as HTML; what is not at hand is said in a sentence in its place.
 
-    Args:
-        record: the run.
-        open_it: opens its network, with the data to look at.
-        task: in place of the spec's.
-        device: where to compute.
-
-    Raises:
-        QpruneError: if jinja2 or matplotlib is not installed.
+    ``open_it`` opens its network, with the data to look at; a task that is given takes the place of the spec's.
     """
     sections = [_trained(record), _chain(record), _scores(record), _costs(record), _training(record)]
     try:
@@ -73,10 +66,6 @@ def run_page(record: RunRecord, open_it: Callable[[], Opened], task: Task | None
     sections += [network, removed, _certificates(record), seen, _where(record)]
     tiles = list(run_facts.tiles(record))
     return render("run.html", title=record.name, about=record.spec.about, tiles=tiles, sections=sections)
-
-
-def _html(table: Table) -> Any:
-    return as_html(html_table(table.header, table.rows, right=table.right))
 
 
 def _trained(record: RunRecord) -> Section:

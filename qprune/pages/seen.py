@@ -20,17 +20,11 @@ MISTAKEN = 12  # lines of the table of mistakes
 
 @frozen(eq=False)
 class Seen:
-    """What a network made of test images; of a task that has neither pictures nor counts, nothing.
+    """What a network made of test images; of a task that has neither pictures nor counts, nothing."""
 
-    Attributes:
-        pictures: PNGs as ``data:`` addresses.
-        confusions: how often each class, by rows, was told to be each class, by columns; None if nothing was counted.
-        images: how many were counted.
-    """
-
-    pictures: tuple[str, ...] = ()
-    confusions: Tensor | None = None
-    images: int = 0
+    pictures: tuple[str, ...] = ()  # PNGs as ``data:`` addresses
+    confusions: Tensor | None = None  # how often each class, by rows, was told to be each class, by columns
+    images: int = 0  # how many were counted
 
 
 def look(opened: Opened, task: Any, device: torch.device) -> Seen:

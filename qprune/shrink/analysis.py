@@ -37,11 +37,6 @@ class Analysis:
 def analyse(net: nn.Module, flow: Flow, mode: Mode) -> Analysis:
     """Follow zeros and constants forwards through the network, and reading backwards.
 
-    Args:
-        net: the network.
-        flow: its trace.
-        mode: what may be relied on.
-
     Example:
         >>> from qprune.flow import trace
         >>> from qprune.layers import PrunedConv2d
@@ -72,11 +67,6 @@ def _unused(net: nn.Module, flow: Flow) -> tuple[str, ...]:
 
 def follow(net: nn.Module, flow: Flow, mode: Mode) -> tuple[list[Rule], list[Tensor], list[Tensor]]:
     """For each call its rule, the constants that its result holds, and which channels of that are read.
-
-    Args:
-        net: the network.
-        flow: its trace.
-        mode: what may be relied on.
 
     Example:
         >>> from qprune.flow import trace
@@ -234,11 +224,8 @@ def _cut(rule: Layer, values: list[Tensor], needed: list[Tensor], present: list[
 def _joint(sources: Tensor, exists: Tensor, wanted: Tensor, values: Tensor | None = None) -> Joint | None:
     """Indices and fill values that make channels from those that exist; None if they are all of these, in order.
 
-    Args:
-        sources: for each channel the one that it is; -1 for a constant.
-        exists: whether that one will exist.
-        wanted: the constant that the channel holds, or NaN.
-        values: the same of those that it is made of; where these hold the constant already they are picked.
+    ``sources`` has for each channel the one that it is, or -1 for a constant, ``wanted`` the constant, or NaN. Where
+    ``values``, the same of those that it is made of, hold the constant already, they are picked.
     """
     place = (exists.cumsum(0) - 1).tolist()
     pairs = []

@@ -46,13 +46,8 @@ def _joint(align: Any) -> Joint | None:
 def apply_cuts(net: nn.Module, cuts: Mapping[str, Cut]) -> dict[nn.Parameter, Take]:
     """Cut the layers of a network, in place: parameters stay the same objects, with fewer entries.
 
-    Args:
-        net: the network.
-        cuts: by module path.
-
-    Returns:
-        for every parameter that got smaller, what takes from a tensor of its old shape (a moment of the optimizer, an
-        average) the entries that stay.
+    Gives for every parameter that got smaller what takes the entries that stay from a tensor of its old shape: a moment
+    of the optimizer, an average.
     """
     taken: dict[nn.Parameter, Take] = {}
     for path, cut in cuts.items():

@@ -138,12 +138,7 @@ def _result(layer: Any) -> Any:
 
 @torch.no_grad()
 def apply_fold(net: nn.Module, fold: Fold) -> None:
-    """Fold one normalization, in place; an `nn.Identity` takes its path.
-
-    Args:
-        net: the network.
-        fold: from `find_folds`.
-    """
+    """Fold one normalization, in place; an `nn.Identity` takes its path."""
     norm: Any = net.get_submodule(fold.norm)
     layer: Any = net.get_submodule(fold.weighted)
     scale, shift = (tensor.to(layer.weight) for tensor in scale_and_shift(norm))

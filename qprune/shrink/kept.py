@@ -33,10 +33,6 @@ def kept_by_masks(net: nn.Module, flow: Flow) -> list[Kept]:
     They are what cutting during training would leave if every mask were frozen as it is, but for channels that torch's
     layers need besides: one where none matters, groups of one size. A layer that must stay whole keeps all.
 
-    Args:
-        net: the network.
-        flow: its trace.
-
     Example:
         >>> from qprune.flow import trace
         >>> from qprune.layers import PrunedConv2d

@@ -27,9 +27,7 @@ ZERO_KEEPING = (
 class Layer(Rule, ABC):
     """A layer that can be cut. Where it is `Aligned` already, its own channels are others than those of its tensors.
 
-    Attributes:
-        layer: the layer.
-        open: whether one of its masks may still change.
+    It is ``open`` while one of its masks may still change.
     """
 
     movable = True

@@ -27,11 +27,8 @@ def placed(
     (a concatenation copies its input anyway), or constants that somebody behind them wants (a sum of many channels and
     few, which were made larger on the way); and a tensor is scattered once where it is made, not by each reader.
 
-    Args:
-        rules: the rule of each call. Those of layers that carry constants forget that these are constants.
-        values: the constants of each call's result.
-        needed: which of its channels are read.
-        present: which of its channels must exist at least.
+    Of each call's result ``values`` are the constants, ``needed`` are the channels that are read, and ``present`` those
+    that must exist at least. Rules of layers that carry constants forget that these are constants.
     """
     places = _Places(rules, values, needed, present)
     for rule in filter(_carries, places.free):

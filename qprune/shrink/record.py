@@ -68,12 +68,9 @@ def _joint(joint: Joint | None) -> Any:
 
 
 def rebuild(net: nn.Module, recorded: Mapping[str, Any], source: Any = "The record") -> dict[nn.Parameter, Any]:
-    """Cut and fold a network as `record` tells, in place. What its parameters hold is not what training left in them.
+    """Cut and fold a network, as it was built or cut less, as `record` tells, in place.
 
-    Args:
-        net: the network as it was built, or cut less.
-        recorded: from `record`.
-        source: what it came from, for errors.
+    What its parameters hold is not what training left in them. ``source`` is what the record came from, for errors.
 
     Returns:
         as `qprune.shrink.cut.apply_cuts`.
@@ -132,10 +129,6 @@ def _restore_masks(layer: Any, keeps: Mapping[str, Tensor]) -> None:
 
 def restore_masks(net: nn.Module, recorded: Mapping[str, Any]) -> None:
     """Put the masks that went back into a network that was never cut; nothing else changes.
-
-    Args:
-        net: the network as it was built.
-        recorded: from `record`.
 
     Example:
         >>> restore_masks(nn.Conv2d(2, 3, 1), {"cuts": {}, "folds": []})

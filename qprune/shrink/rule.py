@@ -10,18 +10,10 @@ from qprune.shrink.constants import Mode, unknown
 class Rule:
     """Base class of the rules, one per kind of call; this one knows nothing about its call.
 
-    Args:
-        call: the call.
-        mode: what may be relied on.
-        reason: why nothing is known, in a sentence; by default that it is not.
-
-    Attributes:
-        call: the call.
-        movable: whether it is a layer that can be cut, and that can gather and scatter.
-        reason: why the channels around it must all stay, if they must.
+    ``reason`` says in a sentence why nothing is known, and the channels around the call must all stay, if they must.
     """
 
-    movable = False
+    movable = False  # whether it is a layer that can be cut, and that can gather and scatter
 
     def __init__(self, call: Call, mode: Mode, reason: str | None = None) -> None:
         self.call, self.mode = call, mode

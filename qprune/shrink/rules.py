@@ -38,12 +38,7 @@ class Shared(Pointwise):
 
 
 class Rigid(Rule):
-    """A layer that is understood and must stay as it is.
-
-    Args:
-        layer: its rule.
-        reason: why.
-    """
+    """A layer that is understood and must stay as it is."""
 
     def __init__(self, layer: Layer, reason: str) -> None:
         super().__init__(layer.call, layer.mode)

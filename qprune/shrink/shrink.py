@@ -95,16 +95,7 @@ def _shrunk(whole: nn.Module, example: Any, fold: bool, cautious: bool) -> Shrun
 def cut_dead(net: nn.Module, example: Any, *, cautious: bool = False) -> Analysis:
     """Cut every dead channel out of a network that is trained, and leave out what never runs, in place.
 
-    Args:
-        net: the network.
-        example: as for `shrink`.
-        cautious: whether all that is counted in the network's code keeps its channels, see `qprune.flow.Flow.cautious`.
-
-    Returns:
-        what was found.
-
-    Raises:
-        PlanError: if the network cannot be followed.
+    If it is cautious, all that is counted in the network's code keeps its channels, see `qprune.flow.Flow.cautious`.
 
     Example:
         >>> cut_dead(nn.Conv2d(2, 3, 1), torch.zeros(1, 2, 5, 7)).held

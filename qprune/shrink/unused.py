@@ -11,9 +11,6 @@ from qprune.errors import ShrinkError
 class LeftOut(nn.Module):
     """Takes the place of what was left out, and says so if it is called after all.
 
-    Args:
-        path: where it is in the network.
-
     Example:
         >>> LeftOut("aux1")(torch.zeros(1))
         Traceback (most recent call last):
@@ -38,11 +35,6 @@ class LeftOut(nn.Module):
 
 
 def leave_out(net: nn.Module, paths: Iterable[str]) -> None:
-    """Put a `LeftOut` in the place of modules, in place.
-
-    Args:
-        net: the network.
-        paths: from `qprune.flow.Flow.unused`.
-    """
+    """Put a `LeftOut` in the place of modules that never run, in place."""
     for path in paths:
         net.set_submodule(path, LeftOut(path))

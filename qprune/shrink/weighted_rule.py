@@ -89,12 +89,7 @@ class Weighted(Layer):
         return (read == 0) | (~read.isnan() if self.folds else torch.zeros_like(read, dtype=torch.bool))
 
     def folded(self, outputs: Tensor, inputs: Tensor) -> Tensor | None:
-        """The bias that replaces constants which were read and are removed, per output channel that stays; or None.
-
-        Args:
-            outputs: the layer's output channels that stay.
-            inputs: the layer's input channels that stay.
-        """
+        """The bias that replaces constants which were read and are removed, per output channel that stays; or None."""
         gone = torch.where(self._known() & ~inputs.view(self.groups, 1, -1), self._grouped_read(), 0)
         added = (self.sums.double() * gone.double()).sum(2).flatten()[outputs].float()
         return added if added.any() else None

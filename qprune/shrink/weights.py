@@ -27,20 +27,10 @@ def rows(layer: Any, weight: Tensor, groups: int | None = None) -> Tensor:
 
 
 def output_count(layer: Any) -> int:
-    """Output channels of a convolution, or output features of a linear layer.
-
-    Example:
-        >>> output_count(nn.Linear(2, 3))
-        3
-    """
+    """Output channels of a convolution, or output features of a linear layer."""
     return int(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)
 
 
 def input_count(layer: Any) -> int:
-    """Input channels of a convolution, or input features of a linear layer.
-
-    Example:
-        >>> input_count(nn.Linear(2, 3))
-        2
-    """
+    """Input channels of a convolution, or input features of a linear layer."""
     return int(layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels)

@@ -43,13 +43,7 @@ class Key:
 
 @cache
 def keys_of(cls: type) -> dict[str, Key]:
-    """The keys of the table that a class of this room stands for, by name and in the order of its fields.
-
-    Example:
-        >>> from qprune.spec import TrainSpec
-        >>> keys_of(TrainSpec)["batch"].words
-        'a whole number of at least 1'
-    """
+    """The keys of the table that a class of this room stands for, by name and in the order of its fields."""
     about = _explained(inspect.getdoc(cls) or "")
     fields = attrs.fields(attrs.resolve_types(cls))
     return {key_of(field): Key(key_of(field), field, about.get(field.name, "")) for field in fields}

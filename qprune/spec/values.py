@@ -80,12 +80,7 @@ class Requirement:
 
 
 def words_of(validator: Any) -> str:
-    """What a field's validator asks for, also where the field may be left empty; empty if it cannot say.
-
-    Example:
-        >>> words_of(one_of("tensor", "channel"))
-        '"tensor" or "channel"'
-    """
+    """What a field's validator asks for, also where the field may be left empty; empty if it cannot say."""
     return str(getattr(getattr(validator, "validator", validator), "words", ""))
 
 

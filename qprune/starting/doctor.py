@@ -27,21 +27,11 @@ STEPS = 4  # of which the first is not timed
 
 @frozen
 class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        what: it.
-        found: what is there, or what to do.
-        is_needed: whether training does not work like this.
-
-    Example:
-        >>> str(Finding("torch", "2.8.0"))
-        'torch: 2.8.0'
-    """
+    """One thing that was looked at."""
 
     what: str
-    found: str
-    is_needed: bool = False
+    found: str  # what is there, or what to do
+    is_needed: bool = False  # whether training does not work like this
 
     def __str__(self) -> str:
         return f"{self.what}: {self.found}"
@@ -50,8 +40,7 @@ class Finding:
 def examine(runs: Path | str | None = None) -> Iterator[Finding]:
     """Look at versions, packages, devices, the folder of the runs, and how long a training step takes.
 
-    Args:
-        runs: where run folders lie; else ``QPRUNE_RUNS``, else ``./runs``.
+    Run folders lie in ``runs``, else ``QPRUNE_RUNS``, else ``./runs``.
 
     Example:
         >>> next(examine()).what

@@ -25,30 +25,15 @@ Size = tuple[int, int]
 
 @frozen
 class Looked:
-    """What a folder of images is.
+    """What a folder of images is."""
 
-    Attributes:
-        name: of the data set in a spec: ``"folder"``, ``"segmentation"`` or ``"translation"``.
-        root: the folder, absolute.
-        classes: their names; () where images are translated.
-        sizes: images in ``"train"``, ``"val"`` and ``"test"``, as a run would use them.
-        counts: training images of each class, of images with a class each; else ().
-        stored: height and width of some training images.
-        paired: whether each image to translate has its own target.
-
-    Example:
-        >>> seen = Looked("folder", Path("birds"), ("crow", "owl"), {"train": 90}, (40, 60), ((48, 64), (60, 60)))
-        >>> seen.side, seen.is_square
-        (54, False)
-    """
-
-    name: str
-    root: Path
-    classes: tuple[str, ...]
-    sizes: dict[str, int]
-    counts: tuple[int, ...]
-    stored: tuple[Size, ...]
-    paired: bool = True
+    name: str  # of the data set in a spec: ``"folder"``, ``"segmentation"`` or ``"translation"``
+    root: Path  # absolute
+    classes: tuple[str, ...]  # their names; () where images are translated
+    sizes: dict[str, int]  # images in ``"train"``, ``"val"`` and ``"test"``, as a run would use them
+    counts: tuple[int, ...]  # training images of each class, of images with a class each
+    stored: tuple[Size, ...]  # height and width of some training images
+    paired: bool = True  # whether each image to translate has its own target
 
     @property
     def side(self) -> int:
@@ -88,16 +73,6 @@ def look(folder: Path) -> Looked:
 
     Scenes with labels have a ``classes.toml`` or folders ``images`` and ``labels``; images to translate lie in
     ``trainA`` and ``trainB``, or side by side in files of ``train``; all else are images in a folder per class.
-
-    Args:
-        folder: where they are.
-
-    Raises:
-        DataError: if it is none of these, has no images, or only one class.
-
-    Example:
-        >>> look(Path("photos")).name
-        'folder'
     """
     root = Path(os.path.abspath(folder.expanduser()))  # without .., but also without following links
     if not root.is_dir():

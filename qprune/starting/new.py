@@ -25,27 +25,11 @@ FOLDER_OF_SPECS = Path("specs")
 
 @frozen
 class Written:
-    """What was written, and what to type next.
-
-    Attributes:
-        looked: the data.
-        files: the specs, in the order in which they are trained.
-        commands: three lines for the shell.
-
-    Example:
-        >>> seen = Looked("folder", Path("birds"), ("crow", "owl"), {"train": 90}, (40, 60), ((48, 64),))
-        >>> print(Written(seen, {Path("specs/birds/baseline.toml"): "resnet20, dense."}, ("qprune plan birds",)))
-        Images with a class each of 48x64 pixels: 90 for training
-        2 classes, 40 to 60 images each: crow, owl
-        <BLANKLINE>
-        specs/birds/baseline.toml  resnet20, dense.
-        <BLANKLINE>
-          qprune plan birds
-    """
+    """What was written, and what to type next."""
 
     looked: Looked
-    files: Mapping[Path, str]
-    commands: tuple[str, ...]
+    files: Mapping[Path, str]  # the specs, in the order in which they are trained
+    commands: tuple[str, ...]  # three lines for the shell
 
     def __str__(self) -> str:
         width = max(len(str(file)) for file in self.files)
@@ -58,12 +42,7 @@ def write_specs(
 ) -> Written:
     """Write specs for a folder of images below ``./specs``, and check that they can be trained.
 
-    Args:
-        name: what the specs are called, ``name/baseline`` and so on.
-        data: the folder of images, see `look`.
-        arch: the network; by default resnet20, unet for scenes, pix2pix or cyclegan for images to translate.
-        recipe: see `Recipe`.
-        pretrained: start from the trained weights that a library has for the network.
+    What is given is as for ``qprune new``: the specs are ``name/baseline`` and so on.
 
     Raises:
         DataError: for a folder that is none of images.
@@ -78,7 +57,8 @@ def write_specs(
     wanted = Recipe.of(recipe)
     _check_name(name)
     looked = look(data)
-    setting = Setting(looked, arch or _usual(looked), pretrained)
+    usual = USUAL.get(looked.name, "pix2pix" if looked.paired else "cyclegan")
+    setting = Setting(looked, arch or usual, pretrained)
     if pretrained and not is_of_library(setting.arch):
         raise SpecError(
             f"Trained weights are those of networks of torchvision/ and timm/; received {setting.arch}. Choose one of "
@@ -95,10 +75,6 @@ def write_specs(
     _write(files)
     abouts = {file: str(parse_toml(text)["about"]) for file, text in files.items()}
     return Written(looked, abouts, _commands(name, wanted, pretrained))
-
-
-def _usual(looked: Looked) -> str:
-    return USUAL.get(looked.name, "pix2pix" if looked.paired else "cyclegan")
 
 
 def _check_name(name: str) -> None:

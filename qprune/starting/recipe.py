@@ -14,32 +14,19 @@ BUDGET = "budget"
 class Recipe:
     """Percent of the channels that are dropped, and bits of weights and of activations.
 
-    Attributes:
-        dropped: percent; None where nothing is pruned.
-        weights: bits; None where nothing is quantized.
-        values: bits of activations; None as for ``weights``.
-        searched: whether a search chooses what to drop, for a budget.
-
     Example:
         >>> Recipe.of("a75_w4a8")
         Recipe(dropped=75, weights=4, values=8, searched=False)
     """
 
-    dropped: int | None = None
-    weights: int | None = None
-    values: int | None = None
-    searched: bool = False
+    dropped: int | None = None  # percent; None where nothing is pruned
+    weights: int | None = None  # bits; None where nothing is quantized
+    values: int | None = None  # bits of activations; None as for ``weights``
+    searched: bool = False  # whether a search chooses what to drop, for a budget
 
     @classmethod
     def of(cls, word: str) -> "Recipe":
-        """Read a recipe.
-
-        Args:
-            word: ``a75``, ``w8a8``, ``a75_w4a4`` and so on, or ``budget``.
-
-        Raises:
-            SpecError: for another word.
-        """
+        """Read a recipe: ``a75``, ``w8a8``, ``a75_w4a4`` and so on, or ``budget``."""
         if word == BUDGET:
             return cls(searched=True)
         found = WORD.fullmatch(word)
@@ -53,21 +40,11 @@ class Recipe:
 
     @property
     def bits(self) -> str:
-        """The part about bits, ``"w8a8"``; empty without.
-
-        Example:
-            >>> Recipe.of("a50").bits
-            ''
-        """
+        """The part about bits, ``"w8a8"``; empty without."""
         return "" if self.weights is None else f"w{self.weights}a{self.values}"
 
     @property
     def word(self) -> str:
-        """The recipe in its usual spelling.
-
-        Example:
-            >>> Recipe.of("a75w8a8").word
-            'a75_w8a8'
-        """
+        """The recipe in its usual spelling."""
         dropped = "" if self.dropped is None else f"a{self.dropped}"
         return BUDGET if self.searched else "_".join(part for part in (dropped, self.bits) if part)

@@ -17,23 +17,11 @@ FEWEST = 400  # steps, of which a quantizer measures a hundred
 
 @frozen
 class Setting:
-    """How a network is trained on some data.
-
-    Attributes:
-        looked: the data.
-        arch: the network.
-        pretrained: whether it starts from trained weights.
-
-    Example:
-        >>> seen = Looked("folder", Path("birds"), ("crow", "owl"), {"train": 1024}, (512, 512), ((32, 32),))
-        >>> setting = Setting(seen, "resnet20")
-        >>> setting.batch, setting.epochs, setting.size
-        (32, 63, 32)
-    """
+    """How a network is trained on some data."""
 
     looked: Looked
     arch: str
-    pretrained: bool = False
+    pretrained: bool = False  # whether it starts from trained weights
 
     @property
     def images(self) -> int:

@@ -14,21 +14,13 @@ from qprune.starting.setting import Setting
 
 @frozen
 class Sites:
-    """Where the channels of a network are masked.
+    """Where the channels of a network are masked."""
 
-    Attributes:
-        alone: paths of layers with channels of their own.
-        together: paths of layers whose channels are the same ones, as along a residual stream.
-        weighted: the types of its layers with weights.
-        prefix: what the paths of the part begin with that is used after training; empty where that is all of it.
-        steps: how many masks are chosen one after the other.
-    """
-
-    alone: tuple[str, ...]
-    together: tuple[str, ...]
-    weighted: tuple[str, ...]
-    prefix: str
-    steps: int
+    alone: tuple[str, ...]  # paths of layers with channels of their own
+    together: tuple[str, ...]  # paths of layers whose channels are the same ones, as along a residual stream
+    weighted: tuple[str, ...]  # the types of its layers with weights
+    prefix: str  # what the paths of the part begin with that is used after training; empty where that is all of it
+    steps: int  # how many masks are chosen one after the other
 
 
 def baseline_text(setting: Setting) -> str:
@@ -134,7 +126,7 @@ def _data(setting: Setting) -> list[str]:
         lines += [f"size = {shown}  # pixels; larger images may be told apart better, and take longer"]
     if resize is not None:
         lines += [f"resize = {resize}  # the shorter side; the middle is cut out"]
-    return lines + (_augment(setting) if looked.name == FOLDER else _augment_pictures(setting))
+    return lines + _augment(setting)
 
 
 def _how(setting: Setting) -> str:
@@ -145,6 +137,8 @@ def _how(setting: Setting) -> str:
 
 
 def _augment(setting: Setting) -> list[str]:
+    if setting.looked.name != FOLDER:
+        return ['augment = [{ name = "RandomHorizontalFlip" }]  # of an image and its partner alike']
     flip = "# left and right may be exchanged? Add to augment: " + '{ name = "RandomHorizontalFlip" }'
     if "/" in setting.arch:
         return ["# augment = []  # by default RandomResizedCrop and RandomHorizontalFlip, as the network was trained"]
@@ -153,10 +147,6 @@ def _augment(setting: Setting) -> list[str]:
     assert isinstance(setting.size, int)
     padding = max(1, setting.size // 8)
     return [f'augment = [{{ name = "RandomCrop", size = {setting.size}, padding = {padding} }}]', flip]
-
-
-def _augment_pictures(setting: Setting) -> list[str]:
-    return ['augment = [{ name = "RandomHorizontalFlip" }]  # of an image and its partner alike']
 
 
 def _task(setting: Setting) -> list[str]:

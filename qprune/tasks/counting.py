@@ -7,13 +7,7 @@ from torch import Tensor
 def count_pairs(truth: Tensor, told: Tensor, classes: int) -> Tensor:
     """How often each class, by rows, was told to be each class, by columns; labels that are no class are left out.
 
-    Args:
-        truth: int64, any shape.
-        told: int64 of the same shape, each a class.
-        classes: how many there are.
-
-    Returns:
-        int64 (classes, classes), where ``truth`` is.
+    Both are int64 of one shape; so is the result, (classes, classes).
 
     Example:
         >>> count_pairs(torch.tensor([0, 1, 1, 255]), torch.tensor([0, 0, 1, 1]), classes=2).tolist()

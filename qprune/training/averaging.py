@@ -17,11 +17,8 @@ Pair = tuple[Tensor, Tensor]
 class MovingAverage(AveragedModel):
     """torch's, in a few operations on many tensors at once: torch copies each buffer by itself.
 
-    Which tensors belong together is looked up once, and anew when either network has others.
-
-    Args:
-        net: the network.
-        decay: the weight of the average so far.
+    Which tensors belong together is looked up once, and anew when either network has others. ``decay`` is the weight of
+    the average so far.
     """
 
     def __init__(self, net: nn.Module, decay: float) -> None:

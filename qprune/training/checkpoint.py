@@ -161,12 +161,7 @@ def check_dtypes(state: Mapping[str, Any], own: Mapping[str, Any], source: str |
 
 
 def few(what: str, keys: Iterable[str], order: Iterable[str]) -> str:
-    """The first three of some keys and how many more there are, for a sentence; empty if there are none.
-
-    Example:
-        >>> few("missing", ["b", "a"], order=["a", "b", "c"])
-        'missing: a, b'
-    """
+    """The first three of some keys and how many more there are, for a sentence; empty if there are none."""
     wanted = set(keys)
     found = [key for key in order if key in wanted]
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""

@@ -23,16 +23,8 @@ class Choice:
     """What coupled masks that are due at a step are to keep; most masks are a group of one.
 
     It is made in three parts, because to look at numbers waits for the device: all choices of a step are begun, then
-    their `facts` are looked at together, then each is checked and made.
-
-    Args:
-        group: sites whose masks choose together.
-        sparsity: share of channels to drop.
-        seed: of the training; the importance ``"random"`` wants it.
-
-    Attributes:
-        facts: what `check` wants to know, still on the device: whether scores hold NaN, those of each mask and then
-            the joint ones, and how many steps each mask measured.
+    their `facts` are looked at together, then each is checked and made. The facts are whether scores hold NaN, those of
+    each mask and then the joint ones, and how many steps each mask measured.
     """
 
     def __init__(self, group: Sequence[Site], sparsity: float, seed: int) -> None:
@@ -47,12 +39,7 @@ class Choice:
         self.facts = [*(score.isnan().any() for score in scores), *(mask.seen for mask in self._masks)]
 
     def check(self, known: Sequence[Tensor], step: int) -> None:
-        """Refuse a choice that cannot be made.
-
-        Args:
-            known: `facts`, on the host.
-            step: of the training.
-        """
+        """Refuse a choice that cannot be made, by its `facts` on the host."""
         count = len(self.group)
         broken, seen = known[:-count], known[-count:]
         for site, mask, times in zip(self.group, self._masks, seen, strict=True):

@@ -19,10 +19,7 @@ def compiled(net: nn.Module, backend: str, mode: str | None = None) -> Any:
     twice as many for a generator that sees images of its own kind and generated ones.
 
     With the ``mode`` ``"reduce-overhead"`` each graph is recorded on a GPU once and replayed. Call `begin_step` before
-    each step: what the one before computed is overwritten.
-
-    Raises:
-        PlanError: for that mode and a network that is trained as several.
+    each step: what the one before computed is overwritten. A network that is trained as several cannot have that mode.
     """
     from torch._dynamo import config  # imports the compiler, which takes seconds
 

@@ -297,16 +297,7 @@ def _stay_in_mode(net: nn.Module) -> None:
 
 
 def macs(flow: Flow, kept: Mapping[str, tuple[Tensor, Tensor]] | None = None) -> int:
-    """Multiply-accumulates of convolutions and linear layers.
-
-    Args:
-        flow: the trace of a network.
-        kept: by path, the output and input channels that are left; all by default.
-
-    Example:
-        >>> macs(trace(nn.Conv2d(3, 8, 3), torch.zeros(1, 3, 5, 7)))
-        3240
-    """
+    """Multiply-accumulates of convolutions and linear layers, of kept output and input channels by path, or of all."""
     total = 0
     for call in flow.calls:
         layer: Any = call.layer

@@ -12,14 +12,9 @@ NAMED = 40  # sites whose names can be read
 
 
 def draw_sites(sparsities: Mapping[str, float]) -> Tensor | None:
-    """A bar for each site, in the order of the table; uint8 (3, H, W). None where matplotlib is not installed.
+    """A bar for each site's share of dropped channels, in the order of the table; uint8 (3, H, W).
 
-    Args:
-        sparsities: the share of the channels that is dropped, by site.
-
-    Example:
-        >>> draw_sites({"stem.act.output": 0.5, "mix.act.output": 0.75}).shape[0]
-        3
+    None where matplotlib is not installed.
     """
     try:
         figure = empty_figure(rows=2)

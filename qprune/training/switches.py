@@ -18,9 +18,8 @@ log = logging.getLogger(__name__)
 def switched(*, tf32: bool = False, cudnn_benchmark: bool = False) -> Iterator[None]:
     """Set what a training asks for meanwhile; then, and after errors, the process has its own settings again.
 
-    Args:
-        tf32: see `qprune.float32.float32_math`; without it products are in float32.
-        cudnn_benchmark: let cuDNN choose by timing; without it the process's own setting stays.
+    Without ``tf32`` products are in float32. ``cudnn_benchmark`` lets cuDNN choose by timing; without it the process's
+    own setting stays.
 
     Example:
         >>> with switched(cudnn_benchmark=True):

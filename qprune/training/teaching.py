@@ -60,12 +60,7 @@ def open_teacher(spec: Spec, root: Path, provided: Provided, to_come: Sequence[S
 
 
 def taught(task: Task, teacher: nn.Module | None, table: TeacherSpec | None) -> Task:
-    """The task with its teacher; the task itself if there is none.
-
-    Example:
-        >>> taught(Classification(classes=10), None, None)
-        Classification(classes=10, label_smoothing=0.0, monitor='accuracy', mode='max')
-    """
+    """The task with its teacher; the task itself if there is none."""
     if teacher is None or table is None:
         return task
     return Distilled(task, teacher, table.weight, table.temperature, table.layers)

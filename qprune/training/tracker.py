@@ -73,12 +73,7 @@ class Tracker(Callback, ABC):
                 self.end("interrupted" if self.trainer.history.interrupted else "failed")
 
     def finish(self, scores: Mapping[str, Mapping[str, float]], files: Iterable[Path]) -> None:
-        """Tell final scores, add files of the run's folder, and close the run.
-
-        Args:
-            scores: by split and name.
-            files: of which those that are there are added.
-        """
+        """Tell final scores, add files of the run's folder, and close the run."""
         if not self.trainer.writes:
             return
         self._tell()
@@ -130,12 +125,7 @@ class Tracker(Callback, ABC):
 
 
 def tag_of(name: str) -> str:
-    """Under which tag a column of the history is shown.
-
-    Example:
-        >>> tag_of("val_loss"), tag_of("accuracy"), tag_of("lr")
-        ('val/loss', 'train/accuracy', 'lr')
-    """
+    """Under which tag a column of the history is shown."""
     held_out = name.removeprefix("val_")
     return name if name == "lr" else f"train/{name}" if name == held_out else f"val/{held_out}"
 

@@ -34,12 +34,7 @@ def check_trackers(specs: Iterable[Spec]) -> None:
 
 
 def make_trackers(spec: Spec) -> list[Tracker]:
-    """The trackers that a spec names, in its order.
-
-    Example:
-        >>> make_trackers(read_spec("digits/baseline", ['train.log=["mlflow"]']))[0].parameters["train.batch"]
-        64
-    """
+    """The trackers that a spec names, in its order."""
     parameters = dict(_flat(spec.to_dict()))
     return [TRACKERS[word](spec.name, parameters) for word in spec.train.log if word in TRACKERS]
 

@@ -192,16 +192,9 @@ def _replicated(step: nn.Module, device: torch.device) -> nn.Module:
 
 
 def split(batch: Any, parts: int, least: int = 1) -> Iterator[tuple[Any, float]]:
-    """Cut a batch into parts whose sizes differ by at most one, each with its share of the samples.
+    """Cut a batch, any nesting of tensors, into parts of sizes that differ by at most one, each with its share of it.
 
-    Args:
-        batch: any nesting of tensors, samples along their first dimension.
-        parts: how many; fewer where a part would have fewer than ``least`` samples.
-        least: samples of a part.
-
-    Example:
-        >>> [share for part, share in split((torch.zeros(5, 3), torch.zeros(5)), parts=2)]
-        [0.6, 0.4]
+    There are fewer parts where one would have fewer than ``least`` samples.
     """
     leaves, form = tree_flatten(batch)
     size = max((len(leaf) for leaf in leaves if isinstance(leaf, Tensor) and leaf.dim()), default=1)

@@ -18,10 +18,8 @@ ABANDONED = 3600  # seconds; a part that nobody has written to for so long belon
 def replaced(path: Path, keep_as: str | None = None) -> Iterator[IO[bytes]]:
     """Write a file next to ``path`` and, if all goes well, put it in its place in one move.
 
-    Args:
-        path: the file; its folder must exist. A link of that name is replaced, never followed.
-        keep_as: the name, in the same folder, under which the file that was there is kept; by default it is deleted.
-            At every instant one of the two is whole, even if the old file was damaged.
+    A link of that name is replaced, never followed. The file that was there is deleted, or kept in its folder as
+    ``keep_as``; one of the two is whole at every instant, even if the old file was damaged.
 
     Raises:
         CheckpointError: if it cannot be written, say on a full disk; what was there is left as it was.

@@ -44,13 +44,8 @@ def library_names() -> list[str]:
 def make_of_library(name: str, *, classes: int = 1000, in_channels: int = 3, **options: Any) -> nn.Module:
     """Make a network of another library.
 
-    Raises:
-        ValueError: for an unknown library or network (the nearest is named), a library that is not installed, options
-            that name weights, and options that the library refuses.
-
-    Example:
-        >>> make_of_library("torchvision/resnet18", classes=7).fc.out_features
-        7
+    A ValueError names the nearest to an unknown library or network, a library that is not installed, options that name
+    weights, and options that the library refuses.
     """
     library, own = _of(name)
     named = next((option for option in OF_WEIGHTS if option in options), None)

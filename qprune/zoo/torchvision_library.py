@@ -84,14 +84,7 @@ WITHOUT_HEADS = {name: {"aux_logits": False, "init_weights": True} for name in (
 
 
 class OutOf(nn.Module):
-    """A network that returns a dictionary, with only its ``"out"``.
-
-    Example:
-        >>> from torchvision.models.segmentation import lraspp_mobilenet_v3_large
-        >>> net = OutOf(lraspp_mobilenet_v3_large(weights_backbone=None, num_classes=5)).eval()
-        >>> net(torch.zeros(1, 3, 32, 64)).shape
-        torch.Size([1, 5, 32, 64])
-    """
+    """A network that returns a dictionary, with only its ``"out"``."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
