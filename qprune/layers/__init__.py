@@ -29,6 +29,7 @@ from qprune.layers.recomputing import recompute_in_backward
 from qprune.layers.scores import Scores
 from qprune.layers.sites import Site, sites
 from qprune.layers.slots import Compressed
+from qprune.layers.strips import Commits
 from qprune.layers.weighted import (
     PrunedConv2d,
     PrunedConvTranspose2d,
@@ -42,7 +43,7 @@ from qprune.layers.weighted import (
 )
 
 __all__ = [
-    "ALIGNED", "CHANNELWISE", "HOSTS", "Align", "Aligned", "Apart", "BiasQuant", "ChannelMask", "Compressed",
+    "ALIGNED", "CHANNELWISE", "HOSTS", "Align", "Aligned", "Apart", "BiasQuant", "ChannelMask", "Commits", "Compressed",
     "CompressedAdaptiveAvgPool2d", "CompressedAdd", "CompressedAvgPool2d", "CompressedBatchNorm2d",
     "CompressedConcat", "CompressedConv1d", "CompressedConv2d", "CompressedConv3d", "CompressedConvTranspose2d",
     "CompressedInstanceNorm2d", "CompressedLayerNorm", "CompressedLeakyReLU", "CompressedLinear", "CompressedReLU",
