@@ -25,6 +25,7 @@ from qprune.layers.learned import LearnedQuant, learned_parameters, make_quant
 from qprune.layers.mask import ChannelMask, commit_masks, follow_sources
 from qprune.layers.quantizer import FakeQuant, commit_all
 from qprune.layers.ranges import Ranges, ranges_of
+from qprune.layers.ready import ReadyWeights
 from qprune.layers.recomputing import recompute_in_backward
 from qprune.layers.scores import Scores
 from qprune.layers.sites import Site, sites
@@ -49,7 +50,7 @@ __all__ = [
     "CompressedInstanceNorm2d", "CompressedLayerNorm", "CompressedLeakyReLU", "CompressedLinear", "CompressedReLU",
     "CompressedReLU6", "CompressedWeight", "Compressor", "FakeQuant", "LearnedQuant", "PrunedConv2d",
     "PrunedConvTranspose2d", "PrunedLinear", "PrunedQuantConv2d", "PrunedQuantConvTranspose2d", "PrunedQuantLinear",
-    "QuantConv2d", "QuantConvTranspose2d", "QuantLinear", "Ranges", "Scores", "Site", "bare", "commit_all",
-    "commit_masks", "cut_parameter", "follow_sources", "in_place_of", "learned_parameters", "make_quant", "names_apart",
-    "ranges_of", "recompute_in_backward", "sites", "take_apart",
+    "QuantConv2d", "QuantConvTranspose2d", "QuantLinear", "Ranges", "ReadyWeights", "Scores", "Site", "bare",
+    "commit_all", "commit_masks", "cut_parameter", "follow_sources", "in_place_of", "learned_parameters", "make_quant",
+    "names_apart", "ranges_of", "recompute_in_backward", "sites", "take_apart",
 ]  # fmt: skip
