@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 import qprune
+from qprune.layers import ReadyWeights
 
 NEVER = 1_000_000
 NETS = ("mobilenetv2", "densenet121")
@@ -57,16 +58,22 @@ def make(name: str, prunes: bool, quantizes: bool, at: int, images: Tensor, widt
     return net.train()
 
 
-def count(name: str, prunes: bool, quantizes: bool, at: int) -> Counter[str]:
-    """Launches of the third step, by operation: the first ones are not like those that follow."""
+def count(name: str, prunes: bool, quantizes: bool, at: int, *, at_once: bool = True) -> Counter[str]:
+    """Launches of the third step, by operation: the first ones are not like those that follow.
+
+    Its weights are made ready at once, as by the `Trainer`, or each by its layer.
+    """
     images, labels = torch.randn(2, 3, 32, 32), torch.randint(0, 100, (2,))
     net = make(name, prunes, quantizes, at, images, width=0.1)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, foreach=True)  # as on a GPU
     driver = qprune.ScheduleDriver(net, images, optimizer=optimizer) if prunes or quantizes else None
+    weights = ReadyWeights(net if at_once else nn.Identity())
     for _ in range(3):
         with Launches() as launches, as_on_gpu():
             optimizer.zero_grad()
-            nn.functional.cross_entropy(net(images), labels).backward()
+            with weights.ready():
+                loss = nn.functional.cross_entropy(net(images), labels)
+            loss.backward()
             optimizer.step()
             if driver is not None:
                 driver.step()
@@ -103,8 +110,9 @@ def main() -> None:
         print(f"\n{name}, torch {torch.__version__}")
         dense = count(name, False, False, 1).total()
         print(f"  {'':<24}{'measuring':>18}{'masked and quantized':>24}")
-        for variant, (prunes, quantizes) in VARIANTS.items():
-            both = [count(name, prunes, quantizes, at) for at in (NEVER, 1)]
+        variants = [(variant, *does, True) for variant, does in VARIANTS.items()]
+        for variant, prunes, quantizes, at_once in [*variants, ("  each weight alone", True, True, False)]:
+            both = [count(name, prunes, quantizes, at, at_once=at_once) for at in (NEVER, 1)]
             line = [f"{each.total():>10,}  ({each.total() / dense:4.2f})" for each in both]
             print(f"  {variant:<24}{line[0]:>18}{line[1]:>24}")
             if options.each:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import qprune
 from qprune import zoo
 from qprune.float32 import float32_math
-from qprune.layers import recompute_in_backward
+from qprune.layers import ReadyWeights, recompute_in_backward
 from qprune.spec import Table
 from qprune.training import make_average
 from qprune.training.compiling import begin_step, compiled
@@ -117,6 +117,7 @@ class Step:
         self.target: Tensor | None = None
         self.optimizer = torch.optim.SGD(net.parameters(), lr=0.001, momentum=0.9)
         self.average = make_average(net, 0.999) if way.average else None
+        self.weights = ReadyWeights(nn.Identity() if way.compile else net)
         self.view = compiled(net, way.compile, way.mode) if way.compile else net
         self.driver = None
         if way.prune or way.quantize:
@@ -139,7 +140,7 @@ class Step:
             begin_step()
         self.optimizer.zero_grad()
         dtype = PRECISIONS[self.way.precision]
-        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+        with torch.autocast(self.device.type, dtype, enabled=dtype is not None), self.weights.ready():
             output = self.view(self.images)
             if self.target is None:
                 self.target = self.work.target(output.detach())

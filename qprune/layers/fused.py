@@ -8,7 +8,7 @@ operation does not reach, sites compute by the functions of `qprune.masking` and
 import functools
 import importlib.util
 import os
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from qprune.layers.quantizer import FakeQuant, widen_range
 from qprune.masking import in_torch_func, mask_channels, rectified_gradient, rectify_channels
 from qprune.numerics import channel_extremes
 from qprune.rounding import fake_quantize, is_inside
+
+if TYPE_CHECKING:
+    from qprune.layers.ready import ReadyWeight
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -100,6 +103,16 @@ def as_made(part: ChannelMask | FakeQuant, *kinds: type) -> bool:
     return type(part) in kinds and not part.hooked and "forward" not in vars(part)
 
 
+def is_dense(x: Tensor) -> bool:
+    """Whether a tensor's memory has no gaps.
+
+    Example:
+        >>> is_dense(torch.ones(3)[::2])
+        False
+    """
+    return x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
+
+
 def _device_of(part: ChannelMask | FakeQuant, name: str) -> torch.device:
     buffer = part._buffers[name]
     assert buffer is not None
@@ -119,6 +132,7 @@ def fused(
     ceiling: float | None = None,
     *,
     measuring: bool = True,
+    ready: "ReadyWeight | None" = None,
 ) -> Tensor:
     """Rectify, mask and quantize ``x`` by one operation, which measures too; only where `fuses` says so.
 
@@ -130,14 +144,17 @@ def fused(
         quant: its quantizer, if there is one.
         ceiling: the largest value of a rectifier in front, infinity for ReLU; None if there is none.
         measuring: whether to measure, where the compressors do.
+        ready: what may have been done already.
 
     Example:
         >>> fused(torch.tensor([[-1.0, 2.0, 9.0]]), None, None, ceiling=6.0)
         tensor([[0., 2., 6.]])
     """
-    work = _work(x, mask, quant, ceiling)
+    work = work_of(x, mask, quant, ceiling)
     if not measuring:
         work = work._replace(score=None, counted=None, low=None, high=None)
+    if ready is not None:
+        work = ready.remaining(x, work)
     if torch.is_grad_enabled() and x.requires_grad and work.makes_values:
         result: Tensor = _Fused.apply(x, work)
         return result
@@ -145,7 +162,10 @@ def fused(
         return work.do(x)[0]
 
 
-def _work(x: Tensor, mask: ChannelMask | None, quant: FakeQuant | None, ceiling: float | None) -> "_Work":
+def work_of(
+    x: Tensor, mask: ChannelMask | None, quant: FakeQuant | None, ceiling: float | None = None
+) -> "Work":  # fmt: skip
+    """What a site has to do to ``x``, where it `fuses`; arguments as for `fused`."""
     # buffers not by attribute: that takes half a microsecond each, for which a GPU waits
     axis, watching = 0, mask is not None and mask.watching
     keep = score = count = low = high = scale = zero_point = active = None
@@ -166,14 +186,17 @@ def _work(x: Tensor, mask: ChannelMask | None, quant: FakeQuant | None, ceiling:
             first, last = quant.code_bounds
     # what a rectifier hands over is masked already, unless its mask watches
     handed_over = ceiling is not None and not watching
-    return _Work(
+    return Work(
         axis % x.dim(), ceiling, keep, score, count, low, high, handed_over or not per_channel, handed_over,
         scale, zero_point, active, first, last, clips,
     )  # fmt: skip
 
 
-class _Work(NamedTuple):
-    """What is to be done to values, with the tensors that it takes; fields as of the operation."""
+class Work(NamedTuple):
+    """What is to be done to values, with the tensors that it takes; fields as of the operation.
+
+    And what is ``made`` already, if it is.
+    """
 
     axis: int
     ceiling: float | None
@@ -190,6 +213,7 @@ class _Work(NamedTuple):
     first: int
     last: int
     clips: bool
+    made: Tensor | None = None
 
     @property
     def makes_values(self) -> bool:
@@ -198,20 +222,23 @@ class _Work(NamedTuple):
 
     def do(self, x: Tensor, remember: bool = False) -> tuple[Tensor, Tensor | None]:
         """The result; and, to ``remember``, which values pass gradients, if the result does not tell."""
+        if self.made is not None:
+            return self.made, None
         y = torch.empty_like(x) if self.makes_values else None
-        passed = torch.empty_like(x, dtype=torch.bool) if remember and self._hides_what_passes else None
+        passed = torch.empty_like(x, dtype=torch.bool) if remember and self.tells_what_passes else None
         if y is not None or self.score is not None or self.high is not None:
-            torch.ops.qprune.compress_site.default(x, y, passed, *self)
+            torch.ops.qprune.compress_site.default(x, y, passed, *self[:-1])
         return x if y is None else y, passed
 
     @property
-    def _hides_what_passes(self) -> bool:
+    def tells_what_passes(self) -> bool:
+        """Whether the result does not tell which values pass gradients."""
         return self.scale is not None and (self.ceiling is not None or self.clips)
 
 
 class _Fused(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, work: _Work) -> Tensor:
+    def forward(ctx: FunctionCtx, x: Tensor, work: Work) -> Tensor:
         y, passed = work.do(x, remember=True)
         # a rectifier's own result says what passes, and is kept by the layer behind it anyway
         values = y if work.ceiling is not None and passed is None else None
@@ -256,6 +283,10 @@ _library.define(
     "compress_site(Tensor x, Tensor(a!)? y, Tensor(b!)? passed, int axis, float? ceiling, Tensor? keep, "
     "Tensor(c!)? score, Tensor(d!)? count, Tensor(e!)? low, Tensor(f!)? high, bool range_masked, bool nonnegative, "
     "Tensor? scale, Tensor? zero_point, Tensor? active, int first, int last, bool clips) -> ()"
+)
+_library.define(
+    "compress_rows(Tensor[] x, Tensor(a!)[] y, Tensor(b!)[] low, Tensor(c!)[] high, Tensor?[] keep, Tensor?[] scale, "
+    "Tensor?[] zero_point, Tensor?[] active, int[] first, int[] last) -> ()"
 )
 _library.define(
     "pass_gradient(Tensor grad, Tensor(a!) out, int axis, float? ceiling, Tensor? values, Tensor? passed, "
@@ -317,6 +348,32 @@ def _compress_plainly(
         passed.copy_(slope != 0 if inside is None or not clips else inside & (slope != 0))
 
 
+def _compress_rows_plainly(
+    x: list[Tensor], y: list[Tensor], low: list[Tensor], high: list[Tensor], keep: list[Tensor | None],
+    scale: list[Tensor | None], zero_point: list[Tensor | None], active: list[Tensor | None], first: list[int],
+    last: list[int],
+) -> None:  # fmt: skip
+    """What `_compress_plainly` does to many tensors with channels along the first axis, one range for each channel.
+
+    Args:
+        x: float32 values, without gaps in memory.
+        y: where the results go; empty where nothing is to be done but to measure.
+        low: float32 ``(C,)``, where the smallest values go; empty where no range is measured.
+        high: the same for the largest ones.
+        keep: as there, as all that follows.
+        scale: the step sizes.
+        zero_point: the integers that stand for 0.
+        active: whether they quantize.
+        first: the smallest codes.
+        last: the largest ones.
+    """
+    columns: tuple[list[Any], ...] = (x, y, low, high, keep, scale, zero_point, active, first, last)
+    for values, result, least, most, kept, *grid in zip(*columns, strict=True):
+        out = result if len(result) else None
+        ends = (least.fill_(torch.inf), most.fill_(-torch.inf)) if len(most) else (None, None)
+        _compress_plainly(values, out, None, 0, None, kept, None, None, *ends, False, False, *grid, False)  # type: ignore[call-arg]  # their number is right
+
+
 def _pass_plainly(
     grad: Tensor, out: Tensor, axis: int, ceiling: float | None, values: Tensor | None, passed: Tensor | None,
     keep: Tensor | None,
@@ -345,6 +402,12 @@ def _compress_on_gpu(*arguments: Any) -> None:
     gpu_kernels.compress(*arguments)
 
 
+def _compress_rows_on_gpu(*arguments: Any) -> None:
+    from qprune.layers import gpu_kernels
+
+    gpu_kernels.compress_rows(*arguments)
+
+
 def _pass_on_gpu(*arguments: Any) -> None:
     from qprune.layers import gpu_kernels
 
@@ -353,6 +416,7 @@ def _pass_on_gpu(*arguments: Any) -> None:
 
 for _name, _plain, _kernels in (
     ("compress_site", _compress_plainly, _compress_on_gpu),
+    ("compress_rows", _compress_rows_plainly, _compress_rows_on_gpu),
     ("pass_gradient", _pass_plainly, _pass_on_gpu),
 ):
     _library.impl(_name, _plain, "CPU")

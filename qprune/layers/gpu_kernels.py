@@ -16,10 +16,25 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from qprune.layers.fused import is_dense
+
 TILE = 1024
 PROGRAMS = 4096  # where something is measured: enough to fill a GPU; more would wait for each other at one maximum
 # not compiled for anew: what is read and written fast depends on how channels lie alone
 COUNTS = ("rows", "repeats", "programs", "first", "last")
+
+
+@triton.jit
+def _rounded(value, step, least, most):  # type: ignore[no-untyped-def]  # for the compiler these would be types
+    steps = tl.div_rn(value, step)  # the division of QuantizeLinear, not a product with 1 / step
+    # halves to even without a function that is each device's own: from 2**23 on there is nothing to round
+    size = tl.abs(steps)
+    rounded = (size + 8388608.0) - 8388608.0
+    steps = tl.where(size < 8388608.0, tl.where(steps < 0, -rounded, rounded), steps)
+    inside = ~(steps < least) & ~(steps > most) & (steps == steps)
+    steps = tl.where(steps < least, least, steps)
+    steps = tl.where(steps > most, most, steps)
+    return steps * step, inside
 
 
 @triton.jit(do_not_specialize=COUNTS)
@@ -69,15 +84,7 @@ def _compress(  # type: ignore[no-untyped-def]  # for the compiler these would b
             smallest = tl.minimum(smallest, tl.min(tl.where(there, below, float("inf")), 0, keep_dims=True))
         result = masked
         if scale is not None:
-            steps = tl.div_rn(masked, step)  # the division of QuantizeLinear, not a product with 1 / step
-            # halves to even without a function that is each device's own: from 2**23 on there is nothing to round
-            size = tl.abs(steps)
-            rounded = (size + 8388608.0) - 8388608.0
-            steps = tl.where(size < 8388608.0, tl.where(steps < 0, -rounded, rounded), steps)
-            inside = ~(steps < least) & ~(steps > most) & (steps == steps)
-            steps = tl.where(steps < least, least, steps)
-            steps = tl.where(steps > most, most, steps)
-            result = steps * step
+            result, inside = _rounded(masked, step, least, most)
             if active is not None:
                 on = tl.load(active) != 0
                 result = tl.where(on, result, masked)
@@ -100,6 +107,43 @@ def _compress(  # type: ignore[no-untyped-def]  # for the compiler these would b
         else:
             tl.atomic_max(high, tl.max(largest), sem="relaxed")
             tl.atomic_min(low, 0.0 if NONNEGATIVE else tl.min(smallest), sem="relaxed")
+
+
+@triton.jit
+def _compress_rows(table, FIELDS: tl.constexpr, TILE: tl.constexpr):  # type: ignore[no-untyped-def]
+    # a program has one channel of one tensor; what is absent has address 0
+    row, entry = tl.program_id(0), table + tl.program_id(1) * FIELDS
+    rows, length = tl.load(entry), tl.load(entry + 1)
+    there = row < rows
+    first, last = tl.load(entry + 2), tl.load(entry + 3)
+    x = tl.load(entry + 4).to(tl.pointer_type(tl.float32)) + row * length
+    y = tl.load(entry + 5).to(tl.pointer_type(tl.float32)) + row * length
+    low, high = tl.load(entry + 6).to(tl.pointer_type(tl.float32)), tl.load(entry + 7).to(tl.pointer_type(tl.float32))
+    keep, scale = tl.load(entry + 8).to(tl.pointer_type(tl.int8)), tl.load(entry + 9).to(tl.pointer_type(tl.float32))
+    zero_point, active = (
+        tl.load(entry + 10).to(tl.pointer_type(tl.int32)),
+        tl.load(entry + 11).to(tl.pointer_type(tl.int8)),
+    )
+    writes, measures = there & (tl.load(entry + 5) != 0), there & (tl.load(entry + 7) != 0)
+    rounds = there & (tl.load(entry + 9) != 0)
+    kept = tl.load(keep + row, mask=there & (tl.load(entry + 8) != 0), other=1) != 0
+    step = tl.load(scale + row, mask=rounds, other=1.0)
+    zero = tl.load(zero_point + row, mask=there & (tl.load(entry + 10) != 0), other=0)
+    rounds = rounds & (tl.load(active, mask=tl.load(entry + 11) != 0, other=1) != 0)
+    least, most = (first - zero).to(tl.float32), (last - zero).to(tl.float32)
+    largest, smallest = tl.full((TILE,), float("-inf"), tl.float32), tl.full((TILE,), float("inf"), tl.float32)
+    for start in range(0, tl.where(there, length, 0), TILE):
+        at = start + tl.arange(0, TILE)
+        inside = at < length
+        value = tl.load(x + at, mask=inside, other=0)
+        known = value == value
+        largest = tl.maximum(largest, tl.where(inside, tl.where(known, value, float("inf")), float("-inf")))
+        smallest = tl.minimum(smallest, tl.where(inside, tl.where(known, value, float("-inf")), float("inf")))
+        masked = tl.where(kept, value, 0.0)
+        result, _ = _rounded(masked, step, least, most)
+        tl.store(y + at, tl.where(rounds, result, masked), mask=inside & writes)
+    tl.store(high + row, tl.max(largest), mask=measures)
+    tl.store(low + row, tl.min(smallest), mask=measures)
 
 
 @triton.jit(do_not_specialize=COUNTS)
@@ -165,7 +209,7 @@ def compress(
     clips: bool,
 ) -> None:
     """The operation ``qprune::compress_site``; see `qprune.layers.fused`."""
-    x = _laid_out_like(x, y if y is not None else x if _is_dense(x) else torch.empty_like(x))
+    x = _laid_out_like(x, y if y is not None else x if is_dense(x) else torch.empty_like(x))
     # what a state was loaded from need not be dense; accumulators are the layers' own
     keep, scale, zero_point = (each if each is None else each.contiguous() for each in (keep, scale, zero_point))
     grid = scale if scale is not None else low
@@ -184,6 +228,19 @@ def compress(
             _add_scores[(triton.cdiv(tiles.channels, 32),)](
                 sums, score, count, tiles.rows, tiles.channels, tiles.programs, TILE // 32, 32
             )
+
+
+def compress_rows(x: list[Tensor], *others: list[Any]) -> None:
+    """The operation ``qprune::compress_rows``; see `qprune.layers.fused`."""
+    # what a state was loaded from need not be dense; kept here until the kernel is under way
+    tensors = [[each if each is None else each.contiguous() for each in column] for column in others[3:-2]]
+    table = [
+        [len(row[0]), row[0].numel() // len(row[0]), a, b, *(0 if each is None else each.data_ptr() for each in row)]
+        for a, b, *row in zip(*others[-2:], x, *others[:3], *tensors, strict=True)
+    ]
+    most = max(len(each) for each in x)
+    with _on_device_of(x[0]):
+        _compress_rows[(most, len(x))](torch.tensor(table).to(x[0].device, non_blocking=True), len(table[0]), TILE)
 
 
 def pass_gradient(
@@ -241,10 +298,6 @@ def _cut(rows: int, channels: int, inner: int, most: int | None) -> _Tiles:
 def _power_of_two(number: int) -> int:
     """The smallest power of two that is not below ``number``."""
     return 1 << (number - 1).bit_length()
-
-
-def _is_dense(x: Tensor) -> bool:
-    return x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
 
 
 def _laid_out_like(x: Tensor, like: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ Every slot is empty until it is filled, and a host with empty slots is its torch
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -19,15 +19,20 @@ from qprune.layers.slots import Compressed, WeightSlots
 from qprune.masking import rectify_channels
 from qprune.zoo import Add, Concat
 
+if TYPE_CHECKING:
+    from qprune.layers.ready import ReadyWeight
+
 torch.fx.wrap("rectify_channels")  # one operation to symbolic tracing, which cannot know a dtype
 
 
-def compress(x: Tensor, mask: ChannelMask | None, quant: FakeQuant | None) -> Tensor:
-    """Mask, then quantizer; empty slots pass through."""
+def compress(
+    x: Tensor, mask: ChannelMask | None, quant: FakeQuant | None, host: "CompressedWeight | None" = None
+) -> Tensor:
+    """Mask, then quantizer; empty slots pass through. A weight of a ``host`` may lie ready there."""
     if mask is None and quant is None:
         return x
     if fuses(x, mask, quant):
-        return fused(x, mask, quant)
+        return fused(x, mask, quant, ready=None if host is None else host.ready_weight)
     if mask is None:
         return x if quant is None else quant(x)
     return mask(x) if quant is None else quant(mask(x), mask, raw=x, owned=True)
@@ -47,6 +52,8 @@ class CompressedOutput(Compressed):
 class CompressedWeight(WeightSlots):
     """A host with a weight: sites at its input, weight and output."""
 
+    ready_weight: "ReadyWeight | None" = None  # set by `qprune.layers.ReadyWeights`
+
     def _weight_and_bias(self) -> tuple[Tensor, Tensor | None]:
         mask, quant, bias = self.weight_mask, self.weight_quant, self.bias
         if self.bias_quant is not None and bias is not None:
@@ -55,7 +62,7 @@ class CompressedWeight(WeightSlots):
             return self.weight, bias
         if mask is not None and bias is not None:
             bias = torch.where(mask.keep, bias, 0)
-        return self.rows(compress(self.rows(self.weight), mask, quant)), bias
+        return self.rows(compress(self.rows(self.weight), mask, quant, self)), bias
 
     def _product(self, compute: Callable[..., Tensor], x: Tensor) -> Tensor:
         """Compress the input, compute with the compressed weight, compress the output."""

@@ -9,6 +9,7 @@ from qprune.functional import keep_top
 from qprune.importances import IMPORTANCES, Importance, Measured
 from qprune.layers.compressor import Compressor, measure
 from qprune.layers.scores import Scores
+from qprune.layers.strips import Commits
 from qprune.masking import in_torch_func, mask_channels
 from qprune.schedules import PruneSchedule
 
@@ -189,7 +190,7 @@ def add_scores(score: Tensor, count: Tensor, measured: Tensor, values: int) -> N
 
 
 def commit_masks(masks: Sequence[ChannelMask]) -> None:
-    """Commit many masks together, once; for the commits of many steps keep their `Scores`.
+    """Commit many masks together, once; for those of many steps keep the `Commits` of their `Scores`.
 
     Args:
         masks: on one device.
@@ -197,7 +198,7 @@ def commit_masks(masks: Sequence[ChannelMask]) -> None:
     Example:
         >>> commit_masks([ChannelMask(2), ChannelMask(3)])
     """
-    Scores(masks).commit()
+    Commits([Scores(masks)]).commit()
 
 
 def follow_sources(masks: Mapping[str, ChannelMask]) -> None:

@@ -10,6 +10,7 @@ from qprune.functional import along
 from qprune.layers.compressor import Compressor, measure
 from qprune.layers.mask import ChannelMask
 from qprune.layers.ranges import ranges_of
+from qprune.layers.strips import Commits
 from qprune.masking import mask_channels
 from qprune.numerics import NUMERICS, RANGES, Numerics, channel_extremes, numerics_of
 from qprune.rounding import GRADIENTS, fake_quantize, quantize
@@ -299,7 +300,7 @@ def widen_range(low: Tensor, high: Tensor, seen_low: Any, seen_high: Any) -> Non
 
 
 def commit_all(quants: Sequence[FakeQuant]) -> None:
-    """Commit many quantizers together, once; for the commits of many steps keep their `Ranges`.
+    """Commit many quantizers together, once; for those of many steps keep the `Commits` of their `Ranges`.
 
     Args:
         quants: quantizers on one device.
@@ -308,5 +309,4 @@ def commit_all(quants: Sequence[FakeQuant]) -> None:
         >>> layer = QuantConv2d(2, 3, 1)
         >>> commit_all([layer.weight_quant, layer.input_quant])
     """
-    for ranges in ranges_of(quants):
-        ranges.commit()
+    Commits(ranges_of(quants)).commit()

@@ -23,8 +23,7 @@ class Ranges(JointCommit):
         quants: at least one, on one device, of the same numerics and ``ranging``.
 
     Example:
-        >>> ranges = Ranges([FakeQuant(4), FakeQuant(4, channels=3, axis=0, symmetric=True)])
-        >>> ranges.commit()
+        >>> Commits([Ranges([FakeQuant(4), FakeQuant(4, channels=3, axis=0, symmetric=True)])]).commit()
     """
 
     watched: ClassVar[str] = "range"
@@ -35,36 +34,44 @@ class Ranges(JointCommit):
         self.arithmetic = quants[0].arithmetic
         self._keeps_grids = self.arithmetic.keeps_grid or RANGES[quants[0].ranging].learned
 
-    def _lay_out(self) -> None:
+    def gather(self) -> None:
+        """Strips of floats, of zero points and of counts; accumulators begin the next step at the range of no values.
+
+        The zero point of a symmetric grid is 0 for ever.
+        """
         lows, highs = self.buffers("pending_low"), self.buffers("pending_high")
-        scales, zero_points = ([getattr(each, name).detach() for each in self.quants] for name in self.quants[0].stored)
         ends = [each.view(2, -1) for each in self.buffers("range")]
-        self._floats = Strip([*lows, *highs, *(low for low, _ in ends), *(high for _, high in ends), *scales], rows=5)
+        scales, zero_points = ([getattr(each, name).detach() for each in self.quants] for name in self.quants[0].stored)
+        rows = [lows, highs, [low for low, _ in ends], [high for _, high in ends], scales]
+        self._floats = Strip(rows, left=[torch.inf, -torch.inf])
+        moving = [zero for quant, zero in zip(self.quants, zero_points, strict=True) if not quant.symmetric]
+        self._zero_points = Strip([moving]) if moving else None
+        self._seen = Strip([self.buffers("seen")])
+        self._sizes = [each.numel() for each in scales]
+        self.strips = [strip for strip in (self._floats, self._zero_points, self._seen) if strip is not None]
+
+    def lay_out(self) -> None:
+        """Name the rows, look up the quantizer of each entry, and cut out the grids."""
         self._pending, self._range, (scale,) = self._floats.values.split([2, 2, 1])
         self._low, self._high = self._pending
-        self._zero_points, self._seen = Strip(zero_points), Strip(self.buffers("seen"))
-        self.strips = self._floats, self._zero_points, self._seen
-        self._active = Strip(self.buffers("active"))
-        sizes = [each.numel() for each in scales]
-        self._owner = owners(sizes, scale.device)  # the quantizer of each entry
+        self._owner = owners(self._sizes, scale.device)
         self._measured = torch.empty_like(scale, dtype=torch.bool)
-        self._grids = _grids(
-            self.quants, sizes, *self._pending, *self._range, self._measured, scale, *self._zero_points.values
-        )
+        zero_points = self._zero_points.values[0] if self._zero_points is not None else scale.new_empty(0)
+        rows = (*self._pending, *self._range, self._measured, scale)
+        self._grids = _grids(self.quants, self._sizes, zero_points, *rows)
 
-    def _merge(self, exchange: Exchange) -> None:
+    def merge(self, exchange: Exchange) -> None:
         """Widen the ranges to the values of all processes."""
         low, negated_high = exchange.lowest(torch.stack([self._low, -self._high]))
         self._low.copy_(low)
         torch.neg(negated_high, out=self._high)
 
-    def _fold(self) -> None:
+    def fold(self) -> None:
+        """Fold in what was measured, and let the grids follow."""
         self._look()
         self._average()
         for grid in self._grids:
             grid.follow()
-        self._low.fill_(torch.inf)
-        self._high.fill_(-torch.inf)
 
     def _look(self) -> None:
         """Find which entries measured something that counts."""
@@ -74,8 +81,8 @@ class Ranges(JointCommit):
         low, high = torch.sub(self._pending, self._pending).unbind()
         torch.eq(low, high, out=self._measured)
         if self._keeps_grids:  # integers that something was computed with keep their meaning
-            self._active.read()
-            self._measured &= ~self._active.values[0, self._owner]
+            active = torch.cat([each.view(-1) for each in self.buffers("active")])
+            self._measured &= ~active[self._owner]
 
     def _average(self) -> None:
         (seen,) = self._seen.values
@@ -89,13 +96,13 @@ class _Grid(NamedTuple):
     """The entries of all quantizers that have the same grid as one of them."""
 
     quant: "FakeQuant"
+    zero_point: Tensor
     seen_low: Tensor
     seen_high: Tensor
     low: Tensor
     high: Tensor
     measured: Tensor
     scale: Tensor
-    zero_point: Tensor
 
     def take_magnitudes(self) -> None:
         """Let the larger end that a step measured be the largest magnitude, where the range is symmetric."""
@@ -106,18 +113,22 @@ class _Grid(NamedTuple):
         """Let step size and zero point follow the ranges that were measured."""
         scale, zero_point = self.quant.stored_grid(self.low, self.high)
         torch.where(self.measured, scale, self.scale, out=self.scale)
-        torch.where(self.measured, zero_point, self.zero_point, out=self.zero_point)
+        if not self.quant.symmetric:
+            torch.where(self.measured, zero_point, self.zero_point, out=self.zero_point)
 
 
 def _grid(quant: "FakeQuant") -> tuple[bool, int]:
     return quant.symmetric, quant.bits
 
 
-def _grids(quants: "Sequence[FakeQuant]", sizes: Sequence[int], *rows: Tensor) -> list[_Grid]:
-    """Cut rows of entries where the grid changes."""
+def _grids(quants: "Sequence[FakeQuant]", sizes: Sequence[int], zero_points: Tensor, *rows: Tensor) -> list[_Grid]:
+    """Cut rows of entries where the grid changes, and zero points, which symmetric ones have none of."""
     groups = [list(group) for _, group in groupby(zip(quants, sizes, strict=True), lambda pair: _grid(pair[0]))]
     counts = [sum(size for _, size in group) for group in groups]
-    cuts: Any = zip(*(row.split(counts) for row in rows), strict=True)
+    zeros = zero_points.split(
+        [0 if group[0][0].symmetric else size for group, size in zip(groups, counts, strict=True)]
+    )
+    cuts: Any = zip(zeros, *(row.split(counts) for row in rows), strict=True)
     return [_Grid(group[0][0], *cut) for group, cut in zip(groups, cuts, strict=True)]
 
 

@@ -19,8 +19,7 @@ class Scores(JointCommit):
         masks: on one device.
 
     Example:
-        >>> scores = Scores([ChannelMask(2), ChannelMask(3)])
-        >>> scores.commit()
+        >>> Commits([Scores([ChannelMask(2), ChannelMask(3)])]).commit()
     """
 
     watched: ClassVar[str] = "score"
@@ -29,18 +28,21 @@ class Scores(JointCommit):
         super().__init__(masks)
         self.masks = masks
 
-    def _lay_out(self) -> None:
-        scores = self.buffers("score")
-        self._scores = Strip(scores + self.buffers("pending_score"), rows=2)
-        self._counts = Strip(self.buffers("seen") + self.buffers("pending_count"), rows=2)
-        self._owner = owners([score.numel() for score in scores], scores[0].device)  # the mask of each channel
-        self._score, self._pending_score = self._scores.values
-        self._seen, self._count = self._counts.values
+    def gather(self) -> None:
+        """Strips of scores and of counts, measured ones first; these begin the next step at 0."""
+        self._scores = Strip([self.buffers("pending_score"), self.buffers("score")], left=[0.0])
+        self._counts = Strip([self.buffers("pending_count"), self.buffers("seen")], left=[0])
         self.strips = self._scores, self._counts
+
+    def lay_out(self) -> None:
+        """Name the rows, and look up the mask of each channel."""
+        self._pending_score, self._score = self._scores.values
+        self._count, self._seen = self._counts.values
+        self._owner = owners([score.numel() for score in self.buffers("score")], self._score.device)
         self._powers = [mask.ranking.gradient_power for mask in self.masks]
         self._own: Tensor | None = None
 
-    def _merge(self, exchange: Exchange) -> None:
+    def merge(self, exchange: Exchange) -> None:
         """Average the scores over the values of all processes, as if one had computed the whole batch."""
         if self._own is None:
             # a process's loss is the mean over its own samples: its gradients are those of the whole batch, times these
@@ -51,12 +53,11 @@ class Scores(JointCommit):
         self._pending_score.copy_(totals / counts[self._owner].clamp(min=1) / self._own)
         self._count.copy_(counts)
 
-    def _fold(self) -> None:
-        seen, count = self._counts.values.index_select(1, self._owner).unbind()
+    def fold(self) -> None:
+        """The mean of the steps that measured anything, this one among them."""
+        count, seen = self._counts.values.index_select(1, self._owner).unbind()
         measured = count > 0
         mean = (self._score * seen + self._pending_score) / (seen + measured)
         # where: score * seen / seen is not always score
         torch.where(measured, mean, self._score, out=self._score)
         self._seen.add_(self._count > 0)
-        self._pending_score.zero_()
-        self._count.zero_()

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from qprune.layers import ChannelMask, FakeQuant, Scores, ranges_of
+from qprune.layers import ChannelMask, Commits, FakeQuant, Scores, ranges_of
 from qprune.training import ranks
 
 Part = ChannelMask | FakeQuant
@@ -17,13 +17,11 @@ class Measurements:
         parts = list(parts)
         self.masks = [part for part in parts if isinstance(part, ChannelMask)]
         self.quants = [part for part in parts if isinstance(part, FakeQuant)]
-        self._together = [*ranges_of(self.quants), Scores(self.masks)]
+        self._commits = Commits([*ranges_of(self.quants), Scores(self.masks)])
 
     def commit(self) -> None:
         """Fold what a step measured into the running means, the same in every process."""
-        exchange = _Ranks() if ranks.world() > 1 else None
-        for together in self._together:
-            together.commit(exchange)
+        self._commits.commit(_Ranks() if ranks.world() > 1 else None)
 
 
 class _Ranks:

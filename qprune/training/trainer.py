@@ -128,6 +128,7 @@ class Trainer:
         self.replays = compile_mode is not None and self.device.type == "cuda"
         self.switches = {"tf32": tf32, "cudnn_benchmark": cudnn_benchmark}
         options: dict[str, Any] = {"accumulate": accumulate, "part_size": part_size, "clip_norm": clip_norm}
+        options["ready"] = not compile
         self.update = Update(view, task, optimizer, device=self.device, precision=precision, **options)
         self.history, self.meter = History(), Meter(task, self.device)
         self.step, self.lr = 0, float(optimizer.param_groups[0]["lr"])

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from qprune.errors import PlanError
-from qprune.layers import learned_parameters, sites
+from qprune.layers import ReadyWeights, learned_parameters, sites
 from qprune.tasks import Task
 from qprune.training import ranks
 
@@ -35,6 +35,8 @@ class Update:
             by at most one. Losses are averaged over all of its samples.
         part_size: a batch is cut into fewer parts where they would have fewer samples than this.
         clip_norm: gradients are scaled down to this norm, taken over all parameters.
+        ready: make the weights ready at once where that is on a GPU, see `qprune.layers.ReadyWeights`; compiled code
+            makes its own.
 
     Raises:
         ValueError: for an unknown precision, or a number below 1 or norm that is not above 0.
@@ -59,6 +61,7 @@ class Update:
         accumulate: int = 1,
         part_size: int = 1,
         clip_norm: float | None = None,
+        ready: bool = True,
     ) -> None:
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; received {precision!r}")
@@ -71,7 +74,9 @@ class Update:
         self.accumulate, self.part_size, self.clip_norm = accumulate, part_size, clip_norm
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self.scaler = GradScaler(device.type, enabled=precision == "float16")
+        self._net, self._ready = net, ready
         self._step: nn.Module = _Step(net, task)
+        self.renew()
 
     @contextmanager
     def replicated(self) -> Iterator[None]:
@@ -88,14 +93,15 @@ class Update:
             self._step = plain
 
     def renew(self) -> None:
-        """Exchange gradients of the parameters' new shapes, after channels were cut."""
+        """Look anew which layers there are, and exchange gradients of the new shapes, after channels were cut."""
+        self._weights = ReadyWeights(self._net if self._ready else nn.Identity())
         if isinstance(self._step, DistributedDataParallel):
             self._step = self._step.module  # whose hooks must be gone before others are set
             self._step = _replicated(self._step, self.device)
 
     def forward(self, batch: Any) -> tuple[Tensor, Any]:
         """Loss and output of a batch, in the precision of training."""
-        with self.autocast():
+        with self.autocast(), self._weights.ready():
             result: tuple[Tensor, Any] = self._step(batch)
         return result
 

@@ -17,13 +17,13 @@ from qprune.layers import gpu_kernels
 POINTERS = {
     "x": "*bf16", "y": "*bf16", "passed": "*i1", "keep": "*i1", "sums": "*fp32", "score": "*fp32", "count": "*i64",
     "low": "*fp32", "high": "*fp32", "scale": "*fp32", "zero_point": "*i32", "active": "*i1", "gradient": "*fp16",
-    "out": "*fp16", "values": "*fp16",
+    "out": "*fp16", "values": "*fp16", "table": "*i64",
 }  # fmt: skip
 NUMBERS = dict.fromkeys(("rows", "channels", "inner", "repeats", "programs", "first", "last"), "i32") | {
     "ceiling": "fp32"
 }
-NEEDED = ("x", "y", "gradient", "out", "score")  # others may be None
-SHAPES = {"ROWS": 32, "CHANNELS": 32}
+NEEDED = ("x", "y", "gradient", "out", "score", "table")  # others may be None
+SHAPES = {"ROWS": 32, "CHANNELS": 32, "FIELDS": 12, "TILE": 1024}
 
 
 def compiled(kernel, full, flags):
@@ -48,6 +48,7 @@ if __name__ == "__main__":
         "everything, per tensor": compiled(gpu_kernels._compress, True, False),
         "everything": compiled(gpu_kernels._compress, True, True),
         "nothing": compiled(gpu_kernels._compress, False, False),
+        "rows": compiled(gpu_kernels._compress_rows, True, True),
         "scores": compiled(gpu_kernels._add_scores, True, True),
         "gradient": compiled(gpu_kernels._pass, True, True),
         "bare gradient": compiled(gpu_kernels._pass, False, False),

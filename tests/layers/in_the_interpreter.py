@@ -13,7 +13,7 @@ import sys
 import torch
 
 from qprune.layers import gpu_kernels
-from qprune.layers.fused import _compress_plainly, _pass_plainly
+from qprune.layers.fused import _compress_plainly, _compress_rows_plainly, _pass_plainly
 
 SHAPES = [(2, 3, 5, 7), (3, 70, 2, 3), (2, 5), (1, 4, 1, 1), (2, 1, 3, 5), (7,), (2, 3, 33, 17), (5, 3, 9)]
 LAYOUTS = {
@@ -141,6 +141,44 @@ def compare_weights():
             yield (shape, layout, per), same(*both(x, 0, plain | {"range": per, "grid": per}, began))
 
 
+ROWS = [(70, 1, 3, 3), (3, 40, 5, 5), (4, 6), (2, 1100), (5,), (1, 2, 3, 3)]
+
+
+def compare_rows():
+    """Several tensors at once, of every shape, each with what the options say of it."""
+    choice = random.Random(0)
+    for number in range(40):
+        torch.manual_seed(number)
+        weights, states = [], []
+        for shape in choice.sample(ROWS, 3):
+            x = values(shape, choice.choice(("contiguous", "channels_last")), torch.float32)
+            x[(-1,) * x.dim()] = choice.choice((math.nan, math.inf, -math.inf, 2.0))
+            o = {name: choice.choice(OPTIONS[name]) for name in ("masked", "symmetric", "active")}
+            o |= {"scored": False, "range": choice.choice((None, "channel")), "grid": choice.choice((None, "channel"))}
+            weights.append(x)
+            states.append((o, choice.randrange(100)))
+        results = [
+            list(rows(compute, weights, states)) for compute in (_compress_rows_plainly, gpu_kernels.compress_rows)
+        ]
+        for (o, _), x, plain, kernel in zip(states, weights, *results, strict=True):
+            yield (tuple(x.shape), o), same(plain, kernel)
+
+
+def rows(compute, weights, states):
+    columns = [[] for _ in range(10)]
+    for x, (o, seed) in zip(weights, states, strict=True):
+        measured, grid = state(len(x), o, seed)
+        keep = torch.arange(len(x)) % 2 == 0 if o["masked"] else None
+        y = torch.empty_like(x) if o["masked"] or o["grid"] else x.new_empty(0)
+        ends = x.new_empty(2, len(x) if measured[3] is not None else 0).unbind()
+        entry = (x, y, *ends, keep, *grid, *((-7, 7) if o["symmetric"] else (0, 15)))
+        for column, each in zip(columns, entry, strict=True):
+            column.append(each)
+    compute(*columns)
+    for y, low, high in zip(*columns[1:4], strict=True):
+        yield y, torch.empty(0), None, None, low, high
+
+
 def compare_large():
     """So many values that programs take several tiles each, and sums come from many programs."""
     gpu_kernels.PROGRAMS = 6
@@ -170,7 +208,7 @@ def compare_gradients():
 
 if __name__ == "__main__":
     found = {}
-    for compare in (compare_sites, compare_weights, compare_gradients, compare_large):
+    for compare in (compare_sites, compare_weights, compare_rows, compare_gradients, compare_large):
         results = list(compare())
         found[compare.__name__] = len(results), [str(case) for case, equal in results if not equal]
     json.dump(found, sys.stdout)

@@ -31,7 +31,13 @@ def compiled(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("compare", "least"),
-    [("compare_sites", 300), ("compare_weights", 60), ("compare_gradients", 200), ("compare_large", 4)],
+    [
+        ("compare_sites", 300),
+        ("compare_weights", 60),
+        ("compare_rows", 100),
+        ("compare_gradients", 200),
+        ("compare_large", 4),
+    ],
 )
 def test_kernels_compute_what_plain_functions_do(interpreted, compare, least):
     count, different = interpreted[compare]
@@ -40,7 +46,7 @@ def test_kernels_compute_what_plain_functions_do(interpreted, compare, least):
 
 
 def test_kernels_can_be_compiled_with_everything_and_with_nothing(compiled):
-    assert len(compiled) == 6
+    assert len(compiled) == 7
 
 
 def test_compiled_kernels_divide_as_ieee_says(compiled):
@@ -55,4 +61,6 @@ def test_nothing_compiled_is_added_up_in_the_order_in_which_programs_happen_to_r
 
 
 def test_steps_are_rounded_before_they_are_multiplied(compiled):
-    assert not [each for name in ("everything", "everything, per tensor") for each in compiled[name] if "fma" in each]
+    assert not [
+        each for name in ("everything", "everything, per tensor", "rows") for each in compiled[name] if "fma" in each
+    ]

@@ -3,9 +3,9 @@ import itertools
 
 import pytest
 import torch
+from on_gpu import Calls
 
-from qprune.layers import ChannelMask, FakeQuant, Scores, ranges_of
-from qprune.layers.strips import JointCommit, Strip
+from qprune.layers import ChannelMask, Commits, FakeQuant, LearnedQuant, Scores, ranges_of
 
 FORMS = [
     {"numerics": numerics, "symmetric": symmetric, "bits": bits, "channels": channels}
@@ -39,27 +39,24 @@ def same(kept, apart):
 
 @pytest.fixture
 def laid_out(monkeypatch):
-    """Which of them were laid out, in their order."""
+    """Which commits were laid out, in their order."""
     found = []
-    commit = JointCommit.commit
+    lay_out = Commits._lay_out
 
-    def watched(together, *exchange):
-        known = together._known
-        commit(together, *exchange)
-        if together._known is not known:
-            found.append(together)
+    def watched(commits):
+        lay_out(commits)
+        found.append(commits)
 
-    monkeypatch.setattr(JointCommit, "commit", watched)
+    monkeypatch.setattr(Commits, "_lay_out", watched)
     return found
 
 
 def test_ranges_that_are_kept_are_those_that_are_made_anew_for_every_step():
     kept, apart = measured([FakeQuant(**form) for form in FORMS])
-    ranges = ranges_of(kept)
+    ranges = Commits(ranges_of(kept))
     for number in range(4):
         step(kept, apart)
-        for each in ranges:
-            each.commit()
+        ranges.commit()
         assert same(kept, apart)
         for quant in (*kept, *apart):  # somebody starts them, and loads other values
             quant.active.fill_(number > 1)
@@ -69,7 +66,7 @@ def test_ranges_that_are_kept_are_those_that_are_made_anew_for_every_step():
 
 def test_scores_that_are_kept_are_those_that_are_made_anew_for_every_step():
     kept, apart = measured([ChannelMask(channels) for channels in (3, 1, 5)])
-    scores = Scores(kept)
+    scores = Commits([Scores(kept)])
     for number in range(4):
         step(kept, apart)
         scores.commit()
@@ -94,20 +91,19 @@ def moved(part):
 @pytest.mark.parametrize("change", [selected, assigned, moved])
 def test_buffers_that_are_replaced_are_found(change, laid_out):
     kept, apart = measured([FakeQuant(4, channels=3), FakeQuant(4), ChannelMask(3), ChannelMask(7)])
-    togethers = [*ranges_of(kept[:2]), Scores(kept[2:])]
+    commits = Commits([*ranges_of(kept[:2]), Scores(kept[2:])])
 
     def run(steps):
         for _ in range(steps):
             step(kept, apart)
-            for together in togethers:
-                together.commit()
+            commits.commit()
 
     run(steps=3)
-    assert [together for together in laid_out if together in togethers] == togethers
+    assert laid_out.count(commits) == 1
     for part in (kept[0], apart[0], kept[2], apart[2]):
         change(part)
     run(steps=2)
-    assert [together for together in laid_out if together in togethers] == 2 * togethers
+    assert laid_out.count(commits) == 2
     assert same(kept, apart)
 
 
@@ -121,11 +117,28 @@ def test_a_channel_that_is_no_number_is_left_out_and_the_step_counts_for_the_oth
     assert quant.seen == 1
 
 
-def test_a_strip_reads_and_writes_its_buffers():
-    buffers = [torch.tensor(1.0), torch.tensor([[2.0, 3.0], [4.0, 5.0]]), torch.tensor([6.0])]
-    strip = Strip(buffers, rows=2)
-    strip.read()
-    assert strip.values.tolist() == [[1, 2, 3], [4, 5, 6]]
-    strip.values.neg_()
-    strip.write()
-    assert [buffer.tolist() for buffer in buffers] == [-1, [[-2, -3], [-4, -5]], [-6]]
+def test_buffers_of_one_dtype_are_read_at_once_and_written_at_once():
+    quants = [FakeQuant(4), FakeQuant(4, symmetric=True), FakeQuant(8, numerics="paper"), LearnedQuant(4)]
+    kept, apart = measured([*quants, ChannelMask(3)])
+    commits = Commits([*ranges_of(kept[:4]), Scores(kept[4:])])
+    for _ in range(2):  # the first lays them out
+        step(kept, apart)
+        with Calls() as calls:
+            commits.commit()
+        assert same(kept, apart)
+    dtypes = 3  # floats, zero points, counts
+    assert calls.counts["aten::_foreach_copy_"] == dtypes
+    assert calls.counts["aten::cat"] == dtypes + 1  # and which of those that learn are active
+    assert not calls.counts["aten::fill_"]
+
+
+def test_the_next_step_starts_with_nothing_measured():
+    quant, mask = FakeQuant(4, channels=3).train(), ChannelMask(3).train()
+    quant.measuring = mask.measuring = True
+    commits = Commits([*ranges_of([quant]), Scores([mask])])
+    for _ in range(2):
+        quant(mask(torch.randn(2, 3, 5)))
+        commits.commit()
+        for part in (quant, mask):
+            for name, nothing in part.unsaved().items():
+                assert torch.equal(part._buffers[name], nothing)

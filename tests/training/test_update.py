@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from on_gpu import Calls, as_on_gpu
 from torch import nn
 
 from qprune.layers import PrunedConv2d, PrunedQuantConv2d
@@ -172,3 +173,27 @@ def test_average_is_zeroed_with_the_network_when_a_mask_freezes():
     assert average.module[0].weight[dropped].eq(0).all()
     assert average.module[0].bias[dropped].eq(0).all()
     assert average.module[0].weight[~dropped].ne(0).any()
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_weights_are_made_ready_for_each_part_of_a_batch(ready):
+    net = nn.Sequential(PrunedQuantConv2d(3, 6, 3), PrunedQuantConv2d(6, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    for host in net[:2]:
+        host.weight_quant.measuring = True
+    with as_on_gpu(), Calls() as calls:
+        other, loss = updated(copy.deepcopy(net), accumulate=2, ready=ready)
+    expected, plain_loss = updated(net, accumulate=2)
+    assert torch.equal(loss, plain_loss)
+    assert all(map(torch.equal, other.state_dict().values(), expected.state_dict().values()))
+    assert calls.own.get("compress_rows", 0) == 2 * ready
+
+
+def test_layers_that_took_the_place_of_others_are_made_ready():
+    net = nn.Sequential(PrunedQuantConv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    update = Update(net, TASK, torch.optim.SGD(net.parameters(), lr=0.1), device=CPU)
+    net[0] = PrunedQuantConv2d(3, 4, 3)
+    for sites in (2, 1):  # the weight by its layer, then by all at once
+        with as_on_gpu(), Calls() as calls:
+            update.forward(batch())
+        assert calls.own["compress_site"] == sites
+        update.renew()

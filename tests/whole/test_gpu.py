@@ -10,7 +10,7 @@ from comparing import same
 from torch import nn
 
 import qprune
-from qprune.layers import ChannelMask, FakeQuant
+from qprune.layers import ChannelMask, FakeQuant, QuantConv2d, ReadyWeights
 from qprune.spec import read_spec
 from qprune.training import Callback, evaluating, load_checkpoint
 
@@ -44,6 +44,28 @@ def test_masks_and_codes_are_those_of_the_cpu(layout: torch.memory_format) -> No
     there = copy.deepcopy(quant).cuda()(copy.deepcopy(mask).cuda()(card))
     assert torch.equal(quant.codes(here), quant.codes(there.cpu()))
     assert torch.equal(here, there.cpu())
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_weights_made_at_once_are_those_that_each_layer_makes(layout: torch.memory_format) -> None:
+    net = nn.Sequential(QuantConv2d(3, 70, 3), QuantConv2d(70, 70, 3, groups=70), QuantConv2d(70, 5, 1, weight_bits=4))
+    net = net.cuda().to(memory_format=layout).train()
+    for part in net.modules():
+        if isinstance(part, FakeQuant):
+            part.active.fill_(True)
+            part.measuring = part.symmetric  # the weights
+    other, x, weights = copy.deepcopy(net), torch.randn(2, 3, 16, 16, device="cuda"), ReadyWeights(net)
+    for _ in range(3):
+        with weights.ready():
+            ours = net(x)
+        ours.sum().backward()
+        theirs = other(x)
+        theirs.sum().backward()
+        assert torch.equal(ours, theirs)
+        assert all(map(torch.equal, net.buffers(), other.buffers()))
+        with torch.no_grad():
+            for parameter in (*net.parameters(), *other.parameters()):
+                parameter.mul_(0.5)
 
 
 @pytest.mark.parametrize(
