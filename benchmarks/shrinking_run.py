@@ -143,7 +143,7 @@ def told_of_spec(name: str, data: Path) -> str:
 def told(name: str, steps: int) -> str:
     """Train both, and say where the time went."""
     dense, small = Training(name, steps, shrinking=False), Training(name, steps, shrinking=True)
-    first = min(timeline.measure[0] for timeline in small.driver.timelines.values() if timeline.refreshes)
+    first = min(timeline.measure[0] for timeline in small.driver.agenda.timelines.values() if timeline.refreshes)
     for _ in range(steps):
         dense.take(DENSE)
         small.take(small.state(first))

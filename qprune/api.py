@@ -1,6 +1,5 @@
 """From a spec to a trained network; what is done with that one is in `qprune.trained`."""
 
-import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -11,11 +10,10 @@ from attrs import evolve
 from torch import nn
 
 from qprune.assemble import assemble
-from qprune.data import describe, with_download, with_presets
-from qprune.errors import QpruneError
+from qprune.data import describe, with_presets
 from qprune.exact import make_exact
 from qprune.network_plan import Plan
-from qprune.reports import report
+from qprune.reports import report_if_possible
 from qprune.spec import Spec, mistakes_in, read_spec
 from qprune.tasks import Task
 from qprune.training import (
@@ -47,8 +45,6 @@ from qprune.training import (
     start_from_weights,
     train,
 )
-
-log = logging.getLogger(__name__)
 
 
 def fit(
@@ -118,7 +114,7 @@ def fit(
     provided = Provided.of(model, data, task, teacher)
     chosen = choose_spec(spec, name=name, seed=seed, overrides=overrides, folder=provided.folder)
     with mistakes_in(spec):
-        chosen = provided.in_place_of(_fetched(chosen, download))
+        chosen = provided.in_place_of(chosen, download)
     root, untaught = runs_root(runs), evolve(provided, teacher=None)
     with joined(choose_device(device)), determined(deterministic):
         earlier = missing_links(chosen, root, folder=provided.folder, resume=resume) if chain else []
@@ -132,17 +128,13 @@ def fit(
         progresses = [Progress(verbose, stage=stage) for stage in stages([*earlier, chosen], plans)]
         for link, progress in zip(earlier, progresses, strict=False):
             with mistakes_in(link):
-                before = untaught.in_place_of(_fetched(link, download))
+                before = untaught.in_place_of(link, download)
             check_run(root, before, resume, overwrite=False)
             history = _train(before, link, untaught, callbacks=[progress], **options)
             if history.interrupted:
                 return history
         options |= {"overwrite": overwrite, "callbacks": [progresses[-1], *callbacks]}
         return _train(chosen, spec, provided, **options)
-
-
-def _fetched(spec: Spec, download: bool) -> Spec:
-    return evolve(spec, data=with_download(spec.data)) if download else spec
 
 
 def _train(
@@ -165,16 +157,8 @@ def _train(
         options: dict[str, Any] = {"device": device, "init": init, "teacher": teacher, "begins": begins}
         experiment = prepare(spec, provided, download=download, **options)
     with claim_run(root, spec, resume, overwrite) as claim:
-        page = partial(_write_page, provided=provided, runs=root, device=device)
+        page = partial(report_if_possible, provided=provided, runs=root, device=device)
         return train(experiment, claim, callbacks=callbacks, resume=resume, page=page)
-
-
-def _write_page(run: Path, provided: Provided, runs: Path, device: str | None) -> None:
-    try:
-        data = provided.folder if provided.data is None else provided.data
-        report(run, model=provided.model, data=data, task=provided.task, runs=runs, device=device)
-    except QpruneError as error:
-        log.warning("There is no page about %s for trackers: %s", run, error)
 
 
 def plan(

@@ -1,15 +1,19 @@
 """`report`: a run as one HTML page."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from qprune.errors import QpruneError
 from qprune.pages import run_page, write_page
 from qprune.run_record import RunRecord
 from qprune.tasks import Task
 from qprune.trained import with_data
-from qprune.training import Opened, choose_device, open_model, runs_root
+from qprune.training import Opened, Provided, choose_device, open_model, runs_root
+
+log = logging.getLogger(__name__)
 
 
 def report(
@@ -57,3 +61,12 @@ def report(
 
     page = run_page(record, opened, task, choose_device(device))
     return write_page(record.run.inside(record.run.path / "report.html") if out is None else Path(out), page)
+
+
+def report_if_possible(run: Path, provided: Provided, runs: Path, device: str | None) -> None:
+    """The page that trackers are given at the end of a training, which needs none."""
+    try:
+        data = provided.folder if provided.data is None else provided.data
+        report(run, model=provided.model, data=data, task=provided.task, runs=runs, device=device)
+    except QpruneError as error:
+        log.warning("There is no page about %s for trackers: %s", run, error)

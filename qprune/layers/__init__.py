@@ -1,5 +1,6 @@
 """Drop-in layers that can be pruned and quantized, and the compressors inside them."""
 
+from qprune.layers.activations import CompressedLeakyReLU, CompressedReLU, CompressedReLU6
 from qprune.layers.aligned import ALIGNED, CHANNELWISE, Align, Aligned, bare
 from qprune.layers.all_hosts import HOSTS, CompressedConv1d, CompressedConv3d, CompressedLayerNorm
 from qprune.layers.apart import Apart, names_apart, take_apart
@@ -14,10 +15,7 @@ from qprune.layers.hosts import (
     CompressedConv2d,
     CompressedConvTranspose2d,
     CompressedInstanceNorm2d,
-    CompressedLeakyReLU,
     CompressedLinear,
-    CompressedReLU,
-    CompressedReLU6,
     CompressedWeight,
 )
 from qprune.layers.in_place import cut_parameter, in_place_of

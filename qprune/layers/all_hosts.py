@@ -1,9 +1,10 @@
-"""`HOSTS`: what each layer becomes when it gets a site: those of `hosts.py`, and one for each that keeps channels."""
+"""`HOSTS`: what each layer becomes when it gets a site; here one for each other layer that keeps channels."""
 
 from typing import Any
 
 from torch import Tensor, nn
 
+from qprune.layers.activations import CompressedLeakyReLU, CompressedReLU, CompressedReLU6
 from qprune.layers.hosts import (
     CompressedAdaptiveAvgPool2d,
     CompressedAdd,
@@ -13,11 +14,8 @@ from qprune.layers.hosts import (
     CompressedConv2d,
     CompressedConvTranspose2d,
     CompressedInstanceNorm2d,
-    CompressedLeakyReLU,
     CompressedLinear,
     CompressedOutput,
-    CompressedReLU,
-    CompressedReLU6,
     CompressedWeight,
 )  # fmt: skip
 from qprune.layers.slots import Compressed

@@ -3,7 +3,6 @@
 Every slot is empty until it is filled, and a host with empty slots is its torch layer to the bit.
 """
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +15,10 @@ from qprune.layers.mask import ChannelMask
 from qprune.layers.quantizer import FakeQuant
 from qprune.layers.recomputing import recomputed, recomputes
 from qprune.layers.slots import Compressed, WeightSlots
-from qprune.masking import rectify_channels
 from qprune.zoo import Add, Concat
 
 if TYPE_CHECKING:
     from qprune.layers.ready import ReadyWeight
-
-torch.fx.wrap("rectify_channels")  # one operation to symbolic tracing, which cannot know a dtype
 
 
 def compress(
@@ -120,39 +116,6 @@ class CompressedBatchNorm2d(CompressedOutput, nn.BatchNorm2d):
 
 class CompressedInstanceNorm2d(CompressedOutput, nn.InstanceNorm2d):
     """`torch.nn.InstanceNorm2d` whose output is a site."""
-
-
-class _Rectifier(CompressedOutput):
-    # Rectifies and masks at once, into values that the quantizer may overwrite; unless the mask, or a hook of it, wants
-    # to see the values between, or torch is to overwrite the input.
-    inplace: bool
-    ceiling = math.inf
-
-    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]  # one, and under torch's name
-        """The torch layer, then the output's mask and quantizer."""
-        mask, quant = self.output_mask, self.output_quant
-        if not self.inplace and (mask is not None or quant is not None) and fuses(input, mask, quant):
-            return fused(input, mask, quant, self.ceiling)
-        if self.inplace or (mask is None and quant is None) or (mask is not None and (mask.watching or mask.hooked)):
-            return super().forward(input)
-        keep, axis = (None, 1) if mask is None else (mask.keep, mask.axis)
-        remember = {"reusable": quant is not None, "as_bools": recomputes(self, input)}
-        y = rectify_channels(input, keep, axis, self.ceiling, **remember)
-        return y if quant is None else quant(y, mask, owned=True, nonnegative=True)
-
-
-class CompressedReLU(_Rectifier, nn.ReLU):
-    """`torch.nn.ReLU` whose output is a site."""
-
-
-class CompressedReLU6(_Rectifier, nn.ReLU6):
-    """`torch.nn.ReLU6` whose output is a site."""
-
-    ceiling = 6.0
-
-
-class CompressedLeakyReLU(CompressedOutput, nn.LeakyReLU):
-    """`torch.nn.LeakyReLU` whose output is a site."""
 
 
 class CompressedAvgPool2d(CompressedOutput, nn.AvgPool2d):

@@ -1,11 +1,13 @@
 """Which channels the masks keep that are due at a step, chosen by their scores."""
 
 from collections.abc import Sequence
+from itertools import islice
 
 from torch import Tensor
 
 from qprune.errors import PlanError, TrainingError
 from qprune.functional import NOT_NUMBERS, joint_score, kept_channels
+from qprune.host import on_host
 from qprune.importances import Measured, Scored
 from qprune.layers import ChannelMask, Site
 
@@ -38,7 +40,7 @@ class Choice:
         scores += [] if self._joint is None else [self._joint]
         self.facts = [*(score.isnan().any() for score in scores), *(mask.seen for mask in self._masks)]
 
-    def check(self, known: Sequence[Tensor], step: int) -> None:
+    def check(self, known: Sequence[Tensor], step: int | None) -> None:
         """Refuse a choice that cannot be made, by its `facts` on the host."""
         count = len(self.group)
         broken, seen = known[:-count], known[-count:]
@@ -53,6 +55,23 @@ class Choice:
         """Refresh the masks."""
         for mask in self._masks:
             mask.refresh(self.sparsity, self._joint, checked=True)
+
+
+def look(
+    sites: Sequence[Site], choices: Sequence[Choice] = (), starting: Sequence[Site] = (), step: int | None = None
+) -> None:
+    """Check what is due, and find out which quantizers are active: here, and only here, a step waits for a GPU."""
+    quants = [site.quant for site in sites if site.quant is not None]
+    facts = [fact for choice in choices for fact in choice.facts]
+    seen = [site.quant.seen for site in starting if site.quant is not None]
+    known = iter(on_host([*facts, *seen, *(quant.active for quant in quants)]))
+    for choice in choices:
+        choice.check(list(islice(known, len(choice.facts))), step)
+    for site, times in zip(starting, islice(known, len(seen)), strict=True):
+        if times == 0:
+            raise PlanError(f"{site.name} is due at step {step}, but no training forward has reached it yet.")
+    for quant, active in zip(quants, known, strict=True):
+        quant.told_active = bool(active)
 
 
 def sparsity_of(mask: ChannelMask, sparsity: float) -> float:

@@ -1,22 +1,20 @@
 """`ScheduleDriver`: asks the schedules and tells the compressors, between steps and nowhere else."""
 
-from collections.abc import Iterator, Sequence
-from itertools import count, islice
+from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from qprune.errors import PlanError
 from qprune.exact import bias_grids, settle_biases
 from qprune.flow import trace
-from qprune.host import on_host
 from qprune.layers import ChannelMask, Site, follow_sources, learned_parameters, sites
 from qprune.network_plan import make_plan
-from qprune.schedules import Timeline
 from qprune.training import ranks
+from qprune.training.agenda import Agenda
 from qprune.training.averaging import check_average
-from qprune.training.choosing import Choice, coupled_groups, sparsity_of
+from qprune.training.choosing import Choice, coupled_groups, look
 from qprune.training.driving_checks import (
     check_biases,
     check_coupled,
@@ -94,9 +92,7 @@ class ScheduleDriver:
         self.net, self.optimizer, self.seed, self.measure_all = net, optimizer, seed, measure_all
         self._companions = Companions(net, optimizer, average)
         self.sites = list(sites(net))
-        self.timelines: dict[tuple[str, str], Timeline] = {(s.site, s.kind): s.timeline for s in self.plan.sites}
-        self._marks = {step for timeline in self.timelines.values() for step in timeline.steps()}
-        self.steps_done = 0
+        self.agenda, self.steps_done = Agenda(self.plan), 0
         self._measurements = Measurements()
         self._number = next(_numbers)
         self._take_over()
@@ -139,7 +135,7 @@ class ScheduleDriver:
         self._standstill.warn(self.steps_done)
         self._measurements.commit()
         self.steps_done += 1
-        events = self._apply() if self.steps_done in self._marks else []
+        events = self._apply() if self.agenda.has(self.steps_done) else []
         settled = any(event.get("frozen", True) for event in events)  # a mask frozen, or a quantizer started
         if settled or self.optimizer is None:
             self.zero_dropped()
@@ -151,13 +147,14 @@ class ScheduleDriver:
         return events
 
     def _apply(self) -> list[Event]:
+        now = self.steps_done
         choices = [
             Choice(group, sparsity, self.seed)
             for site in self.sites
-            if (sparsity := self._due(site)) is not None and site is (group := self._group(site))[0]
+            if (sparsity := self.agenda.sparsity(site, now)) is not None and site is (group := self._group(site))[0]
         ]  # the others of a group are due at the same steps
-        starting = [site for site in self.sites if self._starts(site)]
-        self._look(choices, starting)
+        starting = [site for site in self.sites if self.agenda.starts(site, now)]
+        look(self.sites, choices, starting, step=now)
         for choice in choices:
             choice.make()
         for site in starting:
@@ -166,36 +163,10 @@ class ScheduleDriver:
         # a source that is none of them was frozen, and cut out, and had been followed
         follow_sources({site.name: site.mask for site in self.sites if site.mask is not None})
         self._set_modes()
-        return [event for site in self.sites for event in self._events(site)]
-
-    def _timeline(self, site: Site, kind: str) -> Timeline:
-        return self.timelines.get((site.name, kind), Timeline())
-
-    def _due(self, site: Site) -> float | None:
-        """What a site's mask is to drop from now on; None if it stays as it is."""
-        return dict(self._timeline(site, "mask").refreshes).get(self.steps_done)
-
-    def _starts(self, site: Site) -> bool:
-        return self._timeline(site, "quant").activate == self.steps_done
+        return [event for site in self.sites for event in self.agenda.events(site, now)]
 
     def _group(self, site: Site) -> list[Site]:
         return [site] if site.mask is None else self._groups.get(site.mask.coupled, [site])
-
-    def _look(self, choices: Sequence[Choice] = (), starting: Sequence[Site] = ()) -> None:
-        """Check what is due, and find out which quantizers are active: here, and only here, a step waits for a GPU."""
-        quants = [site.quant for site in self.sites if site.quant is not None]
-        facts = [fact for choice in choices for fact in choice.facts]
-        seen = [site.quant.seen for site in starting if site.quant is not None]
-        known = iter(on_host([*facts, *seen, *(quant.active for quant in quants)]))
-        for choice in choices:
-            choice.check(list(islice(known, len(choice.facts))), self.steps_done)
-        for site, times in zip(starting, islice(known, len(seen)), strict=True):
-            if times == 0:
-                raise PlanError(
-                    f"{site.name} is due at step {self.steps_done}, but no training forward has reached it yet."
-                )
-        for quant, active in zip(quants, known, strict=True):
-            quant.told_active = bool(active)
 
     def _activate(self, site: Site) -> None:
         quant = site.quant
@@ -204,19 +175,9 @@ class ScheduleDriver:
         quant.told_active = True
         self._companions.restart_averages(quant)  # of learned steps, which were of other ranges
 
-    def _events(self, site: Site) -> Iterator[Event]:
-        due, mask, quant = self._due(site), site.mask, site.quant
-        if due is not None and mask is not None:
-            frozen = self._timeline(site, "mask").freeze == self.steps_done
-            yield {
-                "step": self.steps_done, "site": site.name, "sparsity": sparsity_of(mask, due), "frozen": frozen
-            }  # fmt: skip
-        if self._starts(site) and quant is not None:
-            yield {"step": self.steps_done, "site": site.name, "bits": quant.bits}
-
     def _set_modes(self) -> None:
         parts = [(site, kind, part) for site in self.sites for kind, part in _parts(site)]
-        due = [self._timeline(site, kind).measuring(self.steps_done) for site, kind, _ in parts]
+        due = [self.agenda.measures(site, kind, self.steps_done) for site, kind, _ in parts]
         self._measurements = Measurements(part for (*_, part), now in zip(parts, due, strict=True) if now)
         for (*_, part), now in zip(parts, due, strict=True):
             part.measuring = now or (self.measure_all and any(due))
@@ -230,32 +191,28 @@ class ScheduleDriver:
 
     def zero_dropped(self) -> None:
         """Zero the entries that belong to dropped channels of frozen masks, their moments and their averages."""
-        zero_dropped(self.sites, self._frozen_masks(), self._companions)
-
-    def _frozen_masks(self) -> set[ChannelMask]:
-        return frozen_masks(self.sites, self.plan, self.steps_done)
+        zero_dropped(self.sites, frozen_masks(self.sites, self.plan, self.steps_done), self._companions)
 
     @property
     def all_frozen(self) -> bool:
         """Whether every mask is frozen."""
-        return all(self.steps_done >= s.timeline.freeze for s in self.plan.sites if s.timeline.freeze is not None)
+        return self.agenda.all_frozen(self.steps_done)
 
     def settled_masks(self) -> set[ChannelMask]:
         """The masks that never change again, and that no mask which may still change follows."""
-        return settled_masks(self.sites, self._frozen_masks())
+        return settled_masks(self.sites, frozen_masks(self.sites, self.plan, self.steps_done))
 
     def refit(self) -> None:
         """Look anew at what masks and quantizers the network has, after masks were cut out of it."""
         self.sites = list(sites(self.net))
         self._take_over()
         self._standstill = Standstill(self.net, told=self._standstill.told)
-        self._look()
+        look(self.sites)
         self._set_modes()
 
     def state_dict(self) -> dict[str, Any]:
         """What is needed to go on: the clock, and the plan that it belongs to. Masks and ranges are the network's."""
-        plan = {f"{name} ({kind})": repr(timeline) for (name, kind), timeline in self.timelines.items()}
-        return {"steps_done": self.steps_done, "plan": plan}
+        return {"steps_done": self.steps_done, "plan": self.agenda.as_text()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from ``state``.
@@ -266,10 +223,10 @@ class ScheduleDriver:
         Raises:
             CheckpointError: if ``state`` is of another plan; the first site that differs is named.
         """
-        own = self.state_dict()["plan"]
+        own = self.agenda.as_text()
         check_same_plan(state.get("plan", own), own)  # some files know no plan
         self.steps_done = int(state["steps_done"])
-        self._look()
+        look(self.sites)
         self._set_modes()
 
 

@@ -18,6 +18,7 @@ from qprune.data import (
     image_shape,
     load_data,
     usual_statistics,
+    with_download,
     with_presets,
     wrap_data,
 )
@@ -65,10 +66,11 @@ class Provided:
         own = None if data is None or folder is not None else wrap_data(data)
         return cls(model, own, task, teacher, folder)
 
-    def in_place_of(self, spec: Spec) -> Spec:
+    def in_place_of(self, spec: Spec, download: bool = False) -> Spec:
         """The spec without the parts that the user's own replace, since it does not describe those.
 
-        What it leaves open about its images is what its network is trained for, see `qprune.data.with_presets`.
+        What it leaves open about its images is what its network is trained for, see `qprune.data.with_presets`. With
+        ``download``, its data may be fetched.
 
         Raises:
             SpecError: for weights that its network does not have.
@@ -78,6 +80,8 @@ class Provided:
             True
         """
         own: dict[str, Any] = {} if self.model is None else {"model": ModelSpec()}
+        if download:
+            own["data"] = with_download(spec.data)
         if self.data is not None:
             own["data"] = spec.data.for_own_data()
         if self.task is not None:

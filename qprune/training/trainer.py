@@ -138,8 +138,7 @@ class Trainer:
         self.interruption = Interruption()
         self.feed = Feed(train, self.steps_per_epoch, self.interruption)
         self.rng: dict[str, Any] | None = None
-        self._since = 0.0
-        self._whole = True
+        self._since, self._whole = 0.0, True
         self.callbacks = CallbackList()
         self.use(callbacks)
 

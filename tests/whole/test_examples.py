@@ -53,7 +53,7 @@ def test_swap_resnet_is_pruned_and_quantized(capsys):
 def test_resumable_loop_goes_on_to_the_same_bits(capsys):
     loop = example("resumable_loop")
     training = loop.Training()
-    mask = training.driver.timelines["3.output", "mask"]
+    mask = training.driver.agenda.timelines["3.output", "mask"]
     assert mask.measuring(17)
     assert mask.measuring(18)
     assert loop.main(steps=42, stop=18)

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -126,6 +127,13 @@ def test_every_test_file_mirrors_a_module_unless_it_is_about_the_whole() -> None
     }
     assert len(mirrored) > 100
     assert not [path for path, module in mirrored.items() if not module.is_file()]
+
+
+def test_the_tour_of_a_newcomer_is_short() -> None:
+    text = (PACKAGE.parent / "docs/explanation/architecture.md").read_text(encoding="utf-8")
+    tour = re.findall(r"`([\w/]+\.py)`", text[text.index("A newcomer reads") :].partition("\n\n")[0])
+    assert len(tour) == 6
+    assert sum(len((PACKAGE / name).read_text(encoding="utf-8").splitlines()) for name in tour) < 1200
 
 
 def test_public_names() -> None:
