@@ -98,7 +98,7 @@ def test_where_no_page_can_be_made_trackers_are_given_the_rest_and_the_log_says_
         raise QpruneError("jinja2 is missing.")
 
     monkeypatch.setitem(TRACKERS, "mlflow", Keeping)
-    monkeypatch.setattr("qprune.api.report", refused)
+    monkeypatch.setattr("qprune.reports.report", refused)
     options = ['train.log=["mlflow"]', "train.length=19it"]
     with caplog.at_level("WARNING"):
         qprune.fit("digits/baseline", runs=tmp_path, overrides=options, verbose=0)
