@@ -42,7 +42,8 @@ class ReadyWeights:
         what wrote through ``.data``, which torch does not count. The ranges of weights that were used count when it
         ends.
         """
-        ready = [each for host in self._hosts if (each := _ready(host)) is not None]
+        hosts = (host for host in self._hosts if isinstance(host, CompressedWeight))  # some may be plain by now
+        ready = [each for host in hosts if (each := _ready(host)) is not None]
         _compute(ready)
         for each in ready:
             vars(each.host)["ready_weight"] = each  # not by setattr, which takes two microseconds for a module

@@ -43,6 +43,7 @@ def take_up(trainer: "Trainer", checkpoint: dict[str, Any]) -> None:
     if shrinker is not None:
         with explaining_misfit("shrinker"):
             load_part(shrinker, checkpoint["shrinker"], SOURCE)
+        trainer.update.renew()
     with explaining_misfit("net"):
         load_state(trainer.net, checkpoint["net"], SOURCE)
     for name, part in parts.items():

@@ -300,3 +300,12 @@ def test_operation_states_what_it_writes():
     torch.library.opcheck(
         torch.ops.qprune.compress_rows.default, arguments, test_utils=("test_schema", "test_faketensor")
     )
+
+
+def test_layers_that_became_plain_meanwhile_are_left_alone():
+    net = net_of("quantized", "quantized")
+    weights = ReadyWeights(net)
+    net[0].__class__ = nn.Conv2d  # as a cut does with a host that has nothing left to do
+    with as_on_gpu(), weights.ready():
+        y = net(torch.randn(2, 4, 6, 6))
+    assert y.isfinite().all()
