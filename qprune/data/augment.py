@@ -66,8 +66,12 @@ class Augment:
         pictures = transformed(self.first, pictures)
         return pictures, [transform.draw(pictures[0]) for transform in self.rest]
 
-    def finish(self, pictures: Tensor, drawn: Sequence[Tensor]) -> Tensor:
-        """Images (N, C, H, W), or label maps (N, H, W), after the ``rest``, by numbers ``(N, ...)`` for each of it.
+    def stacked(self, drawn: Sequence[Sequence["Numbers"]]) -> list[Any]:
+        """What the samples of a batch drew, for each transform of the ``rest``."""
+        return [transform.stack(numbers) for transform, numbers in zip(self.rest, zip(*drawn, strict=True), strict=True)]
+
+    def finish(self, pictures: Tensor, drawn: Sequence[Any]) -> Tensor:
+        """Images (N, C, H, W), or label maps (N, H, W), after the ``rest``, by what was ``stacked``.
 
         Without any numbers they stay as they are.
         """
@@ -77,19 +81,13 @@ class Augment:
 
     def alone(self, picture: Tensor, drawn: Sequence["Numbers"]) -> Tensor:
         """One picture after the ``rest``, by the numbers that `begin` drew."""
-        return self.finish(picture.unsqueeze(0), stacked([drawn]))[0]
+        return self.finish(picture.unsqueeze(0), self.stacked([drawn]))[0]
 
     def size_after(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) that the ``rest`` makes of pictures of a size."""
         for transform in self.rest:
             size = transform.size_after(size)
         return size
-
-
-def stacked(drawn: Sequence[Sequence["Numbers"]]) -> list[Tensor]:
-    """What each sample drew for each transform, as a tensor of all samples for each transform."""
-    columns = zip(*drawn, strict=True)
-    return [torch.stack(c) if isinstance(c[0], Tensor) else torch.tensor(c) for c in columns]
 
 
 def transformed(transforms: Sequence[Any], pictures: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -18,11 +18,12 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from qprune.data import colour_jitter
 from qprune.data.info import IGNORE
 from qprune.data.transforms import RandomGamma, RandomTranslate
 
 Size = tuple[int, int]
-Numbers = Sequence[int] | Tensor  # what one sample drew for one transform
+Numbers = Sequence[Any] | Tensor  # what one sample drew for one transform
 
 
 @frozen(eq=False)
@@ -35,8 +36,13 @@ class Batchwise:
         """The numbers of one sample, drawn from torch's global generator in torchvision's order."""
         raise NotImplementedError
 
-    def apply(self, pictures: Tensor, drawn: Tensor) -> Tensor:
-        """Transform images (N, C, H, W) or label maps (N, H, W) by the numbers of each, ``drawn`` (N, ...)."""
+    def stack(self, numbers: Sequence[Numbers]) -> Any:
+        """What each sample of a batch drew, as a tensor, or a tuple that has some: what goes to the device."""
+        first = numbers[0]
+        return torch.stack(list(numbers)) if isinstance(first, Tensor) else torch.tensor(numbers)
+
+    def apply(self, pictures: Tensor, drawn: Any) -> Tensor:
+        """Transform images (N, C, H, W) or label maps (N, H, W) by what was drawn for each, a `stack`."""
         raise NotImplementedError
 
     def size_after(self, size: Size) -> Size:
@@ -148,6 +154,19 @@ class _Curve(Batchwise):
         return drawn.gather(1, pictures.flatten(1).long()).view_as(pictures)
 
 
+class _Jitter(Batchwise):
+    """Colours change by functions in an order of each sample's own; labels stay."""
+
+    def draw(self, picture: Tensor) -> Numbers:
+        return colour_jitter.draw(self.transform, picture)
+
+    def stack(self, numbers: Sequence[Any]) -> colour_jitter.Jitter:
+        return colour_jitter.grouped(numbers)
+
+    def apply(self, pictures: Tensor, drawn: colour_jitter.Jitter) -> Tensor:
+        return pictures if pictures.dim() == 3 else colour_jitter.jittered(pictures, drawn)
+
+
 def _places(pictures: Tensor) -> Tensor:
     return torch.arange(len(pictures), device=pictures.device)
 
@@ -163,6 +182,7 @@ _KINDS: dict[type, Callable[[Any], Batchwise | None]] = {
     v2.RandomInvert: _Curve,
     v2.RandomPosterize: _Curve,
     v2.RandomSolarize: _Curve,
+    v2.ColorJitter: _Jitter,
     RandomGamma: _Curve,
     RandomTranslate: _Translate.of,
 }
