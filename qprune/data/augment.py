@@ -38,7 +38,8 @@ class Augment:
     """Transforms of pictures of bytes, drawn once for all that are given together, from torch's global generator.
 
     Labels are never interpolated, and padded with void. The last transforms may be such that take whole batches; those
-    before them are given the pictures of one sample at a time. Both ways give the same pictures.
+    before them are given the pictures of one sample at a time. Both ways give the same pictures;
+    only ColorJitter of whole batches differs in few values from torchvision's (`qprune.data.colour_jitter`).
     """
 
     transforms: tuple[Any, ...]
@@ -68,7 +69,8 @@ class Augment:
 
     def stacked(self, drawn: Sequence[Sequence["Numbers"]]) -> list[Any]:
         """What the samples of a batch drew, for each transform of the ``rest``."""
-        return [transform.stack(numbers) for transform, numbers in zip(self.rest, zip(*drawn, strict=True), strict=True)]
+        columns = zip(*drawn, strict=True)
+        return [transform.stack(column) for transform, column in zip(self.rest, columns, strict=True)]
 
     def finish(self, pictures: Tensor, drawn: Sequence[Any]) -> Tensor:
         """Images (N, C, H, W), or label maps (N, H, W), after the ``rest``, by what was ``stacked``.

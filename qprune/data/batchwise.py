@@ -1,9 +1,10 @@
 """Random transforms that take a whole batch, each sample with numbers of its own; imports torchvision.
 
-Only moves of pixels and curves of bytes are here: their results are exact, so a sample is the same by itself, in any
-batch and on any device, and the same as torchvision's. What blends, interpolates or averages pixels (ColorJitter,
-rotations, resizing) rounds by the order of its float operations, which a batch and a GPU change: such transforms are
-given the pictures of one sample at a time (`qprune.data.augment.Augment`).
+A sample is the same by itself, in any batch and on any device. Moves of pixels and curves of bytes are exact, so they
+are torchvision's, too; ColorJitter is computed so that it does not depend on the batch (`qprune.data.colour_jitter`),
+and a few values are a level away from torchvision's. What interpolates (RandomResizedCrop, rotations, resizing) rounds
+by the order of its float operations, which a batch and a GPU change: such transforms are given the pictures of one
+sample at a time (`qprune.data.augment.Augment`).
 """
 
 from collections.abc import Callable, Sequence
@@ -36,13 +37,12 @@ class Batchwise:
         """The numbers of one sample, drawn from torch's global generator in torchvision's order."""
         raise NotImplementedError
 
-    def stack(self, numbers: Sequence[Numbers]) -> Any:
-        """What each sample of a batch drew, as a tensor, or a tuple that has some: what goes to the device."""
-        first = numbers[0]
-        return torch.stack(list(numbers)) if isinstance(first, Tensor) else torch.tensor(numbers)
+    def stack(self, drawn: Sequence[Any]) -> Any:
+        """What the samples of a batch drew, as a tensor (N, ...) or a tuple with some: tensors go to the device."""
+        return torch.stack(tuple(drawn)) if isinstance(drawn[0], Tensor) else torch.tensor(drawn)
 
     def apply(self, pictures: Tensor, drawn: Any) -> Tensor:
-        """Transform images (N, C, H, W) or label maps (N, H, W) by what was drawn for each, a `stack`."""
+        """Transform images (N, C, H, W) or label maps (N, H, W) by what was drawn for each, as `stack` gave it."""
         raise NotImplementedError
 
     def size_after(self, size: Size) -> Size:
@@ -160,8 +160,8 @@ class _Jitter(Batchwise):
     def draw(self, picture: Tensor) -> Numbers:
         return colour_jitter.draw(self.transform, picture)
 
-    def stack(self, numbers: Sequence[Any]) -> colour_jitter.Jitter:
-        return colour_jitter.grouped(numbers)
+    def stack(self, drawn: Sequence[Any]) -> colour_jitter.Jitter:
+        return colour_jitter.grouped(drawn)
 
     def apply(self, pictures: Tensor, drawn: colour_jitter.Jitter) -> Tensor:
         return pictures if pictures.dim() == 3 else colour_jitter.jittered(pictures, drawn)
