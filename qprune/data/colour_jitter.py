@@ -1,9 +1,9 @@
-"""torchvision's ColorJitter of whole batches of bytes, each image by numbers of its own; the same on every device.
+"""torchvision's ColorJitter for whole batches of bytes, each image by numbers of its own; the same on every device.
 
-Every operation either is exact or rounds its one result correctly, as IEEE 754 has it, so that an image depends on
-neither its batch nor where the vectors of a CPU end nor a GPU. The definition is torchvision's, after each function of
-which images are bytes. torchvision itself fuses a product with a sum in the vectors of a CPU, which rounds once where
-this rounds twice, and its sums of floats depend on their order: so a value may be one level away.
+Every operation is exact, or rounds its one result correctly as IEEE 754 has it. So an image depends on neither its
+batch, nor where the vectors of a CPU end, nor the device. As in torchvision, images are bytes again after each
+function. torchvision itself fuses a product with a sum in the vectors of a CPU, which rounds once where this rounds
+twice, and its hue divides: few values are one level away.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,7 +46,7 @@ def grouped(drawn: Sequence[Sequence[Row]]) -> Jitter:
     rows = torch.tensor(drawn, dtype=torch.float64).view(len(drawn), len(drawn[0]), 4).transpose(0, 1)
     functions = rows[..., 0].long()
     groups = functions.argsort(dim=1, stable=True)
-    counts = [functions.bincount(minlength=len(FUNCTIONS)).tolist() for functions in functions]
+    counts = [place.bincount(minlength=len(FUNCTIONS)).tolist() for place in functions]
     numbers = rows[..., 1:].gather(1, groups.unsqueeze(2).expand(-1, -1, 3))
     return Jitter(groups, groups.argsort(dim=1), counts, numbers.float())
 
@@ -55,8 +55,8 @@ def jittered(images: Tensor, drawn: Jitter) -> Tensor:
     """Images (N, C, H, W), bytes of 1 or 3 channels, after the functions of each."""
     for groups, back, counts, numbers in zip(*drawn, strict=True):
         parts = zip(FUNCTIONS, images.index_select(0, groups).split(counts), numbers.split(counts), strict=True)
-        # index_copy takes longer on a CPU than to join the parts and to put them in order
-        images = torch.cat([adjust(*of) for adjust, *of in parts if len(of[0])]).index_select(0, back)
+        # on a CPU index_copy takes longer than joining the parts and putting them in order
+        images = torch.cat([adjust(part, own) for adjust, part, own in parts if len(part)]).index_select(0, back)
     return images
 
 
