@@ -34,6 +34,8 @@ Tables = Sequence[dict[str, Any]]
 FLIP = {"name": "RandomHorizontalFlip"}
 CROP = {"name": "RandomCrop", "size": 32, "padding": 4}
 STREET = ({"name": "RandomTranslate", "pixels": [64, 100]}, {"name": "RandomGamma", "gamma": [1.0, 1.75]}, FLIP)
+JITTER = {"name": "ColorJitter", "brightness": 0.4, "contrast": 0.4, "saturation": 0.4}
+HUE_TOO = {**JITTER, "hue": 0.1}
 
 
 class OneByOne(Dataset[Any]):
@@ -63,12 +65,12 @@ class Case:
     batch: int
 
 
-def with_classes() -> Case:
+def with_classes(name: str, tables: Tables) -> Case:
     """CIFAR's size."""
     images, labels = noise(4096, 3, 32, 32), torch.arange(4096) % 10
-    ours = ImageSet(images, labels, MEAN, STD, augment=build_augment((CROP, FLIP)))
-    theirs = OneByOne(len(images), lambda i: (tv_tensors.Image(images[i]), int(labels[i])), (CROP, FLIP))
-    return Case("32x32, crop and flip, batch 128", ours, theirs, 128)
+    ours = ImageSet(images, labels, MEAN, STD, augment=build_augment(tables))
+    theirs = OneByOne(len(images), lambda i: (tv_tensors.Image(images[i]), int(labels[i])), tables)
+    return Case(f"32x32, {name}, batch 128", ours, theirs, 128)
 
 
 def scenes(name: str, tables: Tables) -> Case:
@@ -154,8 +156,11 @@ def main() -> None:
     torch.set_num_threads(1)
     print("| images | torchvision, one by one: images/s | qprune: images/s | ratio | share for a GPU |")
     print("| --- | --- | --- | --- | --- |")
-    cases: list[Callable[[], Case]] = [with_classes, lambda: scenes("flip", [FLIP])]
-    cases += [lambda: scenes("shift, gamma and flip", STREET), pairs]
+    cases: list[Callable[[], Case]] = [lambda: with_classes("crop and flip", [CROP, FLIP])]
+    cases += [lambda: with_classes("crop, flip and colours with hue", [CROP, FLIP, HUE_TOO])]
+    cases += [lambda: scenes("flip", [FLIP]), lambda: scenes("shift, gamma and flip", STREET)]
+    cases += [lambda: scenes("flip and colours", [FLIP, JITTER])]
+    cases += [lambda: scenes("flip and colours with hue", [FLIP, HUE_TOO]), pairs]
     with tempfile.TemporaryDirectory() as folder:
         write_photos(Path(folder))
         cases += [lambda: photos(Path(folder), kept=True), lambda: photos(Path(folder), kept=False)]

@@ -38,7 +38,8 @@ class Augment:
     """Transforms of pictures of bytes, drawn once for all that are given together, from torch's global generator.
 
     Labels are never interpolated, and padded with void. The last transforms may be such that take whole batches; those
-    before them are given the pictures of one sample at a time. Both ways give the same pictures.
+    before them are given the pictures of one sample at a time. Both ways give the same pictures;
+    only ColorJitter of whole batches differs in few values from torchvision's (`qprune.data.colour_jitter`).
     """
 
     transforms: tuple[Any, ...]
@@ -66,8 +67,13 @@ class Augment:
         pictures = transformed(self.first, pictures)
         return pictures, [transform.draw(pictures[0]) for transform in self.rest]
 
-    def finish(self, pictures: Tensor, drawn: Sequence[Tensor]) -> Tensor:
-        """Images (N, C, H, W), or label maps (N, H, W), after the ``rest``, by numbers ``(N, ...)`` for each of it.
+    def stacked(self, drawn: Sequence[Sequence["Numbers"]]) -> list[Any]:
+        """What the samples of a batch drew, for each transform of the ``rest``."""
+        columns = zip(*drawn, strict=True)
+        return [transform.stack(column) for transform, column in zip(self.rest, columns, strict=True)]
+
+    def finish(self, pictures: Tensor, drawn: Sequence[Any]) -> Tensor:
+        """Images (N, C, H, W), or label maps (N, H, W), after the ``rest``, by what was ``stacked``.
 
         Without any numbers they stay as they are.
         """
@@ -77,19 +83,13 @@ class Augment:
 
     def alone(self, picture: Tensor, drawn: Sequence["Numbers"]) -> Tensor:
         """One picture after the ``rest``, by the numbers that `begin` drew."""
-        return self.finish(picture.unsqueeze(0), stacked([drawn]))[0]
+        return self.finish(picture.unsqueeze(0), self.stacked([drawn]))[0]
 
     def size_after(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) that the ``rest`` makes of pictures of a size."""
         for transform in self.rest:
             size = transform.size_after(size)
         return size
-
-
-def stacked(drawn: Sequence[Sequence["Numbers"]]) -> list[Tensor]:
-    """What each sample drew for each transform, as a tensor of all samples for each transform."""
-    columns = zip(*drawn, strict=True)
-    return [torch.stack(c) if isinstance(c[0], Tensor) else torch.tensor(c) for c in columns]
 
 
 def transformed(transforms: Sequence[Any], pictures: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -1,9 +1,10 @@
 """Random transforms that take a whole batch, each sample with numbers of its own; imports torchvision.
 
-Only moves of pixels and curves of bytes are here: their results are exact, so a sample is the same by itself, in any
-batch and on any device, and the same as torchvision's. What blends, interpolates or averages pixels (ColorJitter,
-rotations, resizing) rounds by the order of its float operations, which a batch and a GPU change: such transforms are
-given the pictures of one sample at a time (`qprune.data.augment.Augment`).
+A sample is the same by itself, in any batch and on any device. Moves of pixels and curves of bytes are exact, so they
+are torchvision's, too; ColorJitter is computed so that it does not depend on the batch (`qprune.data.colour_jitter`),
+and a few values are a level away from torchvision's. What interpolates (RandomResizedCrop, rotations, resizing) rounds
+by the order of its float operations, which a batch and a GPU change: such transforms are given the pictures of one
+sample at a time (`qprune.data.augment.Augment`).
 """
 
 from collections.abc import Callable, Sequence
@@ -18,11 +19,12 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from qprune.data import colour_jitter
 from qprune.data.info import IGNORE
 from qprune.data.transforms import RandomGamma, RandomTranslate
 
 Size = tuple[int, int]
-Numbers = Sequence[int] | Tensor  # what one sample drew for one transform
+Numbers = Sequence[Any] | Tensor  # what one sample drew for one transform
 
 
 @frozen(eq=False)
@@ -35,8 +37,12 @@ class Batchwise:
         """The numbers of one sample, drawn from torch's global generator in torchvision's order."""
         raise NotImplementedError
 
-    def apply(self, pictures: Tensor, drawn: Tensor) -> Tensor:
-        """Transform images (N, C, H, W) or label maps (N, H, W) by the numbers of each, ``drawn`` (N, ...)."""
+    def stack(self, drawn: Sequence[Any]) -> Any:
+        """What the samples of a batch drew, as a tensor (N, ...) or a tuple with some: tensors go to the device."""
+        return torch.stack(tuple(drawn)) if isinstance(drawn[0], Tensor) else torch.tensor(drawn)
+
+    def apply(self, pictures: Tensor, drawn: Any) -> Tensor:
+        """Transform images (N, C, H, W) or label maps (N, H, W) by what was drawn for each, as `stack` gave it."""
         raise NotImplementedError
 
     def size_after(self, size: Size) -> Size:
@@ -148,6 +154,19 @@ class _Curve(Batchwise):
         return drawn.gather(1, pictures.flatten(1).long()).view_as(pictures)
 
 
+class _Jitter(Batchwise):
+    """Colours change by functions in an order of each sample's own; labels stay."""
+
+    def draw(self, picture: Tensor) -> Numbers:
+        return colour_jitter.draw(self.transform, picture)
+
+    def stack(self, drawn: Sequence[Any]) -> colour_jitter.Jitter:
+        return colour_jitter.grouped(drawn)
+
+    def apply(self, pictures: Tensor, drawn: colour_jitter.Jitter) -> Tensor:
+        return pictures if pictures.dim() == 3 else colour_jitter.jittered(pictures, drawn)
+
+
 def _places(pictures: Tensor) -> Tensor:
     return torch.arange(len(pictures), device=pictures.device)
 
@@ -163,6 +182,7 @@ _KINDS: dict[type, Callable[[Any], Batchwise | None]] = {
     v2.RandomInvert: _Curve,
     v2.RandomPosterize: _Curve,
     v2.RandomSolarize: _Curve,
+    v2.ColorJitter: _Jitter,
     RandomGamma: _Curve,
     RandomTranslate: _Translate.of,
 }

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 from torch.utils.data import Dataset
 
-from qprune.data.augment import Augment, stacked
+from qprune.data.augment import Augment
 from qprune.data.painting import colour_table, painted
 from qprune.data.palettes import Colour
 
@@ -24,7 +24,7 @@ class Fetched(NamedTuple):
     inputs: Tensor  # uint8 images (N, C, H, W) or label maps (N, H, W)
     targets: Tensor  # the same, or int64 classes (N,)
     # what the samples of either drew for the transforms that take whole batches; () where nothing is to be done
-    drawn: tuple[Sequence[Tensor], Sequence[Tensor]] = ((), ())
+    drawn: tuple[Sequence[Any], Sequence[Any]] = ((), ())
 
 
 class StoredSet(Dataset[tuple[Tensor, Any]]):
@@ -97,7 +97,7 @@ class Finisher:
         )
         return inputs, targets
 
-    def _finish(self, pictures: Tensor, drawn: Sequence[Tensor]) -> Tensor:
+    def _finish(self, pictures: Tensor, drawn: Sequence[Any]) -> Tensor:
         if self.augment is not None:
             pictures = self.augment.finish(pictures, drawn)
         if pictures.dim() == 1:
@@ -135,7 +135,7 @@ def begin(
 
 def gather(
     side: Sequence[Begun], augment: Augment, size: tuple[int, int], fit: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, Sequence[Tensor]]:
+) -> tuple[Tensor, Sequence[Any]]:
     """Pictures that `begin` gave as one tensor, and what they drew for transforms of whole batches.
 
     Those are applied here already, and nothing is left of what was drawn, where the pictures differ in size or come to
@@ -144,7 +144,7 @@ def gather(
     sizes = {size_of(picture) for picture, _ in side}
     if len(sizes) == 1 and augment.size_after(sizes.pop()) == size:
         pictures, drawn = zip(*side, strict=True)
-        return torch.stack(pictures), stacked(drawn)
+        return torch.stack(pictures), augment.stacked(drawn)
     return torch.stack([fit(augment.alone(*begun)) for begun in side]), ()
 
 

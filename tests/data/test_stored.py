@@ -16,6 +16,7 @@ MEAN, STD = (0.1, 0.5, 0.7), (0.2, 0.3, 0.9)
 PALETTE = ((128, 64, 128), (70, 130, 180), (0, 0, 142))
 CROP = {"name": "RandomCrop", "size": [9, 12], "padding": 2}
 FLIP = {"name": "RandomHorizontalFlip"}
+COLOURS = {"name": "ColorJitter", "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.4}
 COUNT = 23
 ROWS = {
     "whole batches": [CROP, FLIP, {"name": "RandomGamma", "gamma": [0.5, 1.5]}],
@@ -88,7 +89,8 @@ def test_scenes_of_batches_are_to_the_bit_those_that_torchvision_makes_one_by_on
 
 
 def test_neither_the_size_of_batches_nor_loader_processes_change_a_sample():
-    for data in (image_set(ROWS["single samples, then whole batches"]), pair_set(), pair_set(unpaired=True)):
+    several = image_set(ROWS["single samples, then whole batches"]), pair_set(), pair_set(unpaired=True)
+    for data in (*several, pair_set([CROP, COLOURS, FLIP]), image_set([COLOURS])):
         expected = batches(data, batch=5)[1]
         for options in ({"batch": 1}, {"batch": 23}, {"batch": 4, "workers": 2}):
             assert all(map(torch.equal, batches(data, **options)[1], expected))
@@ -139,8 +141,9 @@ class Sent(TorchDispatchMode):
         ),
         pair_set([{"name": "RandomTranslate", "pixels": [2, 3]}, CROP, FLIP]),
         pair_set(palette=PALETTE, unpaired=True),
+        pair_set([FLIP, COLOURS]),
     ],
-    ids=["images", "scenes", "unpaired"],
+    ids=["images", "scenes", "unpaired", "colours"],
 )
 def test_a_gpu_augments_and_is_not_waited_for(data):
     fetched = data.fetch([(1, index) for index in range(7)])
@@ -153,7 +156,8 @@ def test_a_gpu_augments_and_is_not_waited_for(data):
     assert [(batch.device.type, batch.dtype, batch.shape) for batch in made] == [
         ("cuda", batch.dtype, batch.shape) for batch in expected
     ]
-    assert seen.sent == len(tree_leaves(fetched))  # a constant that was sent now would wait for the device
+    tensors = [leaf for leaf in tree_leaves(fetched) if isinstance(leaf, torch.Tensor)]
+    assert seen.sent == len(tensors)  # a constant that was sent now would wait for the device
     assert not {"_local_scalar_dense", "nonzero", "lift_fresh"} & seen.names
 
 
