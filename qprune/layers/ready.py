@@ -43,7 +43,7 @@ class ReadyWeights:
 
         What wrote to a weight, a mask or a quantizer meanwhile is noticed, and the layer computes by itself; only not
         what wrote through ``.data``, which torch does not count. The ranges of weights that were used count when it
-        ends; which it does at the step of an optimizer, too.
+        ends; which it does at the step of an optimizer or of a driver, too.
         """
         hosts = (host for host in self._hosts if isinstance(host, CompressedWeight))  # some may be plain by now
         with torch.inference_mode(False), torch.no_grad():  # a gradient may be asked for within
@@ -146,10 +146,16 @@ _open: list[list[ReadyWeight]] = []  # those of the blocks that did not end yet
 @cache
 def _end_with_steps() -> None:
     """Let the step of any optimizer end all blocks: many optimizers write in ways that torch does not count."""
-    register_optimizer_step_post_hook(_end_all)
+    register_optimizer_step_post_hook(end_ready)
 
 
-def _end_all(*_: Any) -> None:
+def end_ready(*_: Any) -> None:
+    """End all blocks: the ranges of the weights that were used count, and layers compute by themselves.
+
+    Example:
+        >>> with ReadyWeights(QuantConv2d(2, 3, 1)).ready():
+        ...     end_ready()
+    """
     for ready in tuple(_open):
         _end(ready)
 
