@@ -33,6 +33,16 @@ def _joined(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [part.clone().view(tensor.dtype).view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
+def on_device(numbers: Sequence[float], device: torch.device | None) -> Tensor:
+    """Numbers, such as those of channels, on a device, without waiting for it.
+
+    Example:
+        >>> on_device((0, 2), torch.device("cpu"))
+        tensor([0, 2])
+    """
+    return torch.tensor(numbers).to(device, non_blocking=True)
+
+
 @cache
 def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
     """Numbers as float32 on a device, brought there once: to make such a tensor waits for a GPU each time.

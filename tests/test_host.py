@@ -2,7 +2,7 @@
 
 import torch
 
-from qprune.host import _joined, constant, on_host
+from qprune.host import _joined, constant, on_device, on_host
 
 
 def test_tensors_of_the_host_stay_what_they_are():
@@ -25,6 +25,12 @@ def test_tensors_that_travel_together_keep_their_bits_types_and_shapes():
     for came, sent in zip(_joined(many), many, strict=True):
         assert (came.dtype, came.shape) == (sent.dtype, sent.shape)
         assert came.reshape(-1).view(torch.uint8).tolist() == sent.reshape(-1).view(torch.uint8).tolist()
+
+
+def test_numbers_become_a_tensor_of_their_type():
+    assert on_device((2, 0), torch.device("cpu")).tolist() == [2, 0]
+    assert on_device([2, 0], None).dtype == torch.int64
+    assert on_device([0.5], torch.device("meta")).is_meta
 
 
 def test_a_constant_is_made_once_for_each_device_and_serves_gradients():

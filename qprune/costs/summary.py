@@ -11,7 +11,7 @@ from torch import nn
 from qprune.costs.bits import FLOAT
 from qprune.costs.density import performance_density, performance_density_legacy
 from qprune.costs.layer_cost import LayerCost, layer_costs, summed, uncounted
-from qprune.flow import Shape, trace
+from qprune.flow import Shape, host_copy, trace
 from qprune.layers import sites
 from qprune.tables import as_plain, bits_list, html_table, kept, short, table
 from qprune.zoo import deployed
@@ -115,7 +115,7 @@ def summarize(net: nn.Module, input_size: Shape = (3, 32, 32), metric: float | N
         >>> summarize(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), input_size=(3, 5, 7)).total.macs
         3240
     """
-    net = deployed(net)
+    net = host_copy(deployed(net))
     dtype = next((p.dtype for p in net.parameters() if p.is_floating_point()), torch.float32)
     flow = trace(net, torch.zeros(1, *input_size, dtype=dtype, device="meta"))
     rows = layer_costs(net, flow)

@@ -16,6 +16,7 @@ from qprune.errors import PlanError
 from qprune.flow.calls import Flow
 from qprune.flow.failing import reason, shapes
 from qprune.flow.recorder import Recorder
+from qprune.host import on_host
 from qprune.layers import Aligned, Compressed
 from qprune.zoo import Add, Concat, deployed
 
@@ -86,6 +87,25 @@ def hooked_copy(net: nn.Module) -> Any:
     for table in tables:
         memo[id(table)].update({key: _rebound(hook, memo) for key, hook in table.items()})
     return copied
+
+
+def host_copy(net: nn.Module) -> Any:
+    """A picture of a network, to look at: its tensors are on the host, all brought there in one transfer.
+
+    Hooks are the same, and so are tensors that were on the host already: nothing may be written to them.
+
+    Example:
+        >>> net = nn.Linear(2, 3)
+        >>> picture = host_copy(net)
+        >>> picture is net, picture.weight.data_ptr() == net.weight.data_ptr()
+        (False, True)
+    """
+    hooks = [each for module in net.modules() for each in (module._forward_hooks, module._forward_pre_hooks)]
+    memo: dict[int, Any] = {id(table): table for table in hooks}
+    tensors = [*net.parameters(), *net.buffers()]
+    for tensor, there in zip(tensors, on_host(tensors), strict=True):
+        memo[id(tensor)] = nn.Parameter(there, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else there
+    return copy.deepcopy(net, memo)
 
 
 def _rebound(hook: Any, copies: dict[int, Any]) -> Any:

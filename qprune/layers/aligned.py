@@ -48,12 +48,12 @@ class Align(nn.Module):
     def _settle(self, device: torch.device | None) -> None:
         there = [index >= 0 for index in self.index]
         buffers = {
-            "source": torch.tensor([index for index in self.index if index >= 0], dtype=torch.int64, device=device),
-            "place": torch.tensor([i for i, exists in enumerate(there) if exists], dtype=torch.int64, device=device),
-            "constants": torch.tensor(self.fill, device=device),
+            "source": torch.tensor([index for index in self.index if index >= 0], dtype=torch.int64),
+            "place": torch.tensor([i for i, exists in enumerate(there) if exists], dtype=torch.int64),
+            "constants": torch.tensor(self.fill),
         }
         for name, value in buffers.items():  # as fixed as a stride: no state to load
-            self.register_buffer(name, value, persistent=False)
+            self.register_buffer(name, value.to(device, non_blocking=True), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the picked channels."""

@@ -53,7 +53,7 @@ class BiasQuant(Compressor):
 
     def select(self, channels: Tensor) -> None:
         """Keep the steps of these channels alone."""
-        self.scale = self.scale[channels.to(self.scale.device)]
+        self.scale = self.scale[channels.to(self.scale.device, non_blocking=True)]
         self.channels = len(channels)
 
     def extra_repr(self) -> str:

@@ -33,7 +33,7 @@ def in_place_of(old: nn.Module, new: Layer, net: nn.Module | None = None) -> Lay
     device = next((tensor.device for _, tensor in _tensors(new, old, net)), None)
     own = (tensor for part, tensor in _tensors(new, old, net) if not isinstance(part, Compressor))
     dtype = next((tensor.dtype for tensor in own if tensor.is_floating_point()), None)
-    new.to(device, dtype).train(old.training)
+    new.to(device, dtype, non_blocking=True).train(old.training)
     return new.requires_grad_(any(parameter.requires_grad for parameter in old.parameters()))
 
 

@@ -106,7 +106,7 @@ class LearnedQuant(FakeQuant):
     def select(self, channels: Tensor) -> None:
         """Go on with the ranges and steps of these channels alone; see `FakeQuant.select`."""
         for parameter in self.parameters() if self.channels is not None else ():
-            cut_parameter(parameter, lambda tensor: tensor[channels.to(tensor.device)])
+            cut_parameter(parameter, lambda tensor: tensor[channels.to(tensor.device, non_blocking=True)])
         super().select(channels)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:

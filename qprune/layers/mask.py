@@ -140,7 +140,7 @@ class ChannelMask(Compressor):
         """Go on with these channels alone, given by their numbers."""
         for name in ("keep", "score", "pending_score"):
             buffer = getattr(self, name)
-            setattr(self, name, buffer[channels.to(buffer.device)])
+            setattr(self, name, buffer[channels.to(buffer.device, non_blocking=True)])
         if self.groups > 1:
             left = (channels // (self.channels // self.groups)).bincount(minlength=self.groups)
             left = left[left > 0]

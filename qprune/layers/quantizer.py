@@ -205,7 +205,7 @@ class FakeQuant(Compressor):
             return
         for name in {"range", "pending_low", "pending_high", *self.stored} & self._buffers.keys():
             buffer = getattr(self, name)
-            setattr(self, name, buffer[..., channels.to(buffer.device)])
+            setattr(self, name, buffer[..., channels.to(buffer.device, non_blocking=True)])
         self.channels = len(channels)
 
     @torch.no_grad()

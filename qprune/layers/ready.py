@@ -6,12 +6,14 @@ they are those that it would compute, and computes them itself if anything is no
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from operator import is_
 from typing import Any
 
 import torch
 from attrs import define
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from qprune.layers.fused import Work, fuses, is_dense, work_of
 from qprune.layers.hosts import CompressedWeight
@@ -33,6 +35,7 @@ class ReadyWeights:
 
     def __init__(self, net: nn.Module) -> None:
         self._hosts = [module for module in net.modules() if isinstance(module, CompressedWeight)]
+        _end_with_steps()
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -40,19 +43,20 @@ class ReadyWeights:
 
         What wrote to a weight, a mask or a quantizer meanwhile is noticed, and the layer computes by itself; only not
         what wrote through ``.data``, which torch does not count. The ranges of weights that were used count when it
-        ends.
+        ends; which it does at the step of an optimizer or of a driver, too.
         """
         hosts = (host for host in self._hosts if isinstance(host, CompressedWeight))  # some may be plain by now
-        ready = [each for host in hosts if (each := _ready(host)) is not None]
-        _compute(ready)
+        with torch.inference_mode(False), torch.no_grad():  # a gradient may be asked for within
+            ready = [each for host in hosts if (each := _ready(host)) is not None]
+            _compute(ready)
         for each in ready:
             vars(each.host)["ready_weight"] = each  # not by setattr, which takes two microseconds for a module
+        _open.append(ready)
         try:
             yield
         finally:
-            for each in ready:
-                vars(each.host).pop("ready_weight", None)
-            _widen_ranges([each for each in ready if each.taken and each.work.high is not None])
+            _open.remove(ready)
+            _end(ready)
 
 
 @define(eq=False)
@@ -61,21 +65,28 @@ class ReadyWeight:
 
     host: CompressedWeight
     x: Tensor
+    memory: torch.UntypedStorage  # of x: while it is held, nothing else lies there
     work: Work
     state: tuple[int, ...]
-    y: Tensor | None
+    left: list[Tensor | None]  # the values, until they are given away
     low: Tensor | None = None
     high: Tensor | None = None
-    taken: bool = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy of the layer, or a file, has none."""
+        return type(None), ()
 
     def remaining(self, x: Tensor, work: Work) -> Work:
         """What is left to do of ``work``: all of it, unless it is of the same tensors as here.
 
         The values are given away once: a layer that is called again computes its own.
         """
-        if self.taken or x is not self.x or not all(map(is_, work, self.work)) or self.state != _state(x, work):
+        if x is not self.x or not all(map(is_, work, self.work)) or self.state != _state(x, work):
             return work
-        made, self.taken, self.y = self.y, True, None
+        try:
+            made = self.left.pop()  # at once: threads may call a layer together
+        except IndexError:
+            return work
         return work._replace(low=None, high=None, made=made)
 
 
@@ -87,10 +98,14 @@ def _state(x: Tensor, work: Work) -> tuple[int, ...]:
 def _ready(host: CompressedWeight) -> ReadyWeight | None:
     x = vars(host)["_parameters"].get("weight")  # what is no parameter is computed by who asks for it
     work = None if x is None or host.recompute else _work(host, x)
-    if work is None:
+    if x is None or work is None:
         return None
-    with torch.no_grad():
-        return ReadyWeight(host, x, work, _state(x, work), torch.empty_like(x) if work.makes_values else None)
+    try:
+        state = _state(x, work)
+    except RuntimeError:  # tensors of inference mode, whose writes nobody counts
+        return None
+    y = torch.empty_like(x) if work.makes_values else None
+    return ReadyWeight(host, x, x.untyped_storage(), work, state, [y])
 
 
 def _work(host: CompressedWeight, x: Tensor) -> Work | None:
@@ -109,7 +124,6 @@ def _in_rows(host: CompressedWeight, x: Tensor) -> bool:
     return plain and is_dense(x) and host.rows(x) is x
 
 
-@torch.no_grad()
 def _compute(ready: Sequence[ReadyWeight]) -> None:
     by_device: dict[torch.device, list[ReadyWeight]] = {}
     for each in ready:
@@ -121,9 +135,40 @@ def _compute(ready: Sequence[ReadyWeight]) -> None:
         for each, low, high in zip(alike, lows, highs, strict=True):
             each.low, each.high = low, high
         nothing = first.new_empty(0)
-        ys = [nothing if each.y is None else each.y for each in alike]
+        ys = [nothing if y is None else y for each in alike for y in each.left]
         read: list[Any] = [[getattr(each.work, name) for each in alike] for name in READ]
         torch.ops.qprune.compress_rows.default([each.x for each in alike], ys, lows, highs, *read)
+
+
+_open: list[list[ReadyWeight]] = []  # those of the blocks that did not end yet
+
+
+@cache
+def _end_with_steps() -> None:
+    """Let the step of any optimizer end all blocks: many optimizers write in ways that torch does not count."""
+    register_optimizer_step_post_hook(end_ready)
+
+
+def end_ready(*_: Any) -> None:
+    """End all blocks: the ranges of the weights that were used count, and layers compute by themselves.
+
+    Example:
+        >>> with ReadyWeights(QuantConv2d(2, 3, 1)).ready():
+        ...     end_ready()
+    """
+    for ready in tuple(_open):
+        _end(ready)
+
+
+def _end(ready: list[ReadyWeight]) -> None:
+    """Let the ranges of what was taken count, and nothing be taken any more; once."""
+    ended = ready[:]
+    ready.clear()
+    taken = [each for each in ended if not each.left and each.work.high is not None]
+    for each in ended:
+        vars(each.host).pop("ready_weight", None)
+        each.left.clear()  # a copy of the layer may know it still
+    _widen_ranges(taken)
 
 
 @torch.no_grad()

@@ -74,7 +74,7 @@ def follow(net: nn.Module, flow: Flow, mode: Mode) -> tuple[list[Rule], list[Ten
         >>> follow(net, trace(net, torch.zeros(1, 3, 5, 7)), Mode(settled=lambda mask: True, training=False))[1:]
         ([tensor([nan, nan])], [tensor([True, True])])
     """
-    rules = _rules(net, flow, mode)
+    rules = _rules(net, flow, mode.looking_at(net))
     values = _forwards(flow, rules)
     return rules, values, _backwards(flow, rules, values)
 

@@ -4,15 +4,16 @@ A tensor's channels are described by a float vector, one entry per channel: the 
 position of every image, or NaN where it is not known to be constant. A dropped channel is the constant 0.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import Tensor, nn
 
 from qprune.flow import Call, Given, Layout, Shape
+from qprune.host import on_host
 from qprune.layers import ChannelMask, FakeQuant
 
 
@@ -24,6 +25,17 @@ class Mode:
     # whether the network will be trained on. Then zeros alone count, and only those that no training can change; else
     # everything that its present values say
     training: bool
+    # the picture that is looked at: what the masks of a network that never change again keep, on the host
+    keeps: Mapping[ChannelMask, Tensor] = {}
+
+    def looking_at(self, net: nn.Module) -> "Mode":
+        """The same, with a picture of a network's masks, which come from its device in one transfer."""
+        masks = [part for part in net.modules() if isinstance(part, ChannelMask) and self.settled(part)]
+        return evolve(self, keeps=dict(zip(masks, on_host([mask.keep for mask in masks]), strict=True)))
+
+    def kept(self, mask: ChannelMask | None) -> Tensor | None:
+        """What a mask keeps for good; None if there is none, or it may still change."""
+        return None if mask is None else self.keeps.get(mask)
 
 
 def unknown(count: int) -> Tensor:
@@ -42,14 +54,14 @@ def compressed(
     values: Tensor, shape: Shape, layout: Layout, mask: ChannelMask | None, quant: FakeQuant | None, mode: Mode
 ) -> Tensor:
     """The channels behind a mask and a quantizer."""
-    masked = mask is not None and mode.settled(mask)
-    if mask is not None and masked:
-        values = torch.where(mask.keep.cpu(), values, 0)
+    keep = mode.kept(mask)
+    if keep is not None:
+        values = torch.where(keep, values, 0)
     if quant is None:
         return values
     if not mode.training:
         return _quantized(as_image(values, shape, layout), quant).flatten()
-    stays = masked or quant.arithmetic.origin(quant.range, quant.symmetric) is None  # a 0 in training
+    stays = keep is not None or quant.arithmetic.origin(quant.range, quant.symmetric) is None  # a 0 in training
     return values if stays else unknown(len(values))
 
 

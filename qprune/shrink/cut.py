@@ -1,12 +1,14 @@
 """Cutting layers: the same objects with fewer channels, and what joins them to their neighbours."""
 
 from collections.abc import Callable, Mapping
+from functools import reduce
 from typing import Any
 
 import torch
 from attrs import frozen
 from torch import Tensor, nn
 
+from qprune.host import on_device
 from qprune.layers import ALIGNED, HOSTS, Align, Aligned, Compressed, CompressedWeight, bare, cut_parameter, in_place_of
 from qprune.shrink.weights import TRANSPOSED, WEIGHTED, input_count, output_count, rows
 
@@ -22,7 +24,8 @@ class Cut:
     outputs: tuple[int, ...]  # the output channels that stay
     arguments: tuple[Joint | None, ...]  # how each argument becomes the layer's input; None where it is that
     result: Joint | None  # how the layer's output becomes its result; None where it is that
-    masks: tuple[str, ...] = ()  # sides whose masks go: what they dropped does not exist any more
+    # by the sides whose masks go what these kept: what they dropped does not exist any more
+    masks: Mapping[str, tuple[bool, ...]] = {}
     # what constant inputs that go add to the output channels that stay; None if nothing
     added_bias: tuple[float, ...] | None = None
     axis: int = 1  # the dimension along which channels are gathered and scattered
@@ -51,9 +54,9 @@ def apply_cuts(net: nn.Module, cuts: Mapping[str, Cut]) -> dict[nn.Parameter, Ta
     """
     taken: dict[nn.Parameter, Take] = {}
     for path, cut in cuts.items():
-        layer = net.get_submodule(path)
+        layer: Any = net.get_submodule(path)
         takes = _takes(layer, cut)
-        masks = _masks(layer, cut)
+        masks = {side: keep for side, keep in cut.masks.items() if layer.slot(side, "mask") is not None}
         taken |= _cut_compressors(layer, cut)
         for name, take in takes.items():
             tensor = getattr(layer, name)
@@ -70,8 +73,7 @@ def apply_cuts(net: nn.Module, cuts: Mapping[str, Cut]) -> dict[nn.Parameter, Ta
 
 
 def _takes(layer: Any, cut: Cut) -> dict[str, Take]:
-    device = next((p.device for p in layer.parameters(recurse=False)), None)
-    outputs = torch.tensor(cut.outputs, device=device)
+    outputs = on_device(cut.outputs, next((p.device for p in layer.parameters(recurse=False)), None))
     takes: dict[str, Take] = {}
     if isinstance(layer, WEIGHTED):
         takes["weight"] = _weight_take(layer, cut)
@@ -93,10 +95,8 @@ def _weight_take(layer: Any, cut: Cut) -> Take:
     groups = getattr(layer, "groups", 1)
     outputs, inputs = torch.tensor(cut.outputs), torch.tensor(cut.inputs[0])
     if groups == 1:
-        out_axis, in_axis = (1, 0) if isinstance(layer, TRANSPOSED) else (0, 1)
-        return lambda w: _laid_out(
-            w.index_select(out_axis, outputs.to(w.device)).index_select(in_axis, inputs.to(w.device)), w
-        )
+        chosen = ((1, outputs), (0, inputs)) if isinstance(layer, TRANSPOSED) else ((0, outputs), (1, inputs))
+        return lambda w: _laid_out(reduce(_selected, chosen, w), w)
     per_out = output_count(layer) // groups
     stay = sorted({int(o) // per_out for o in outputs})
     columns = inputs.remainder(input_count(layer) // groups).view(
@@ -105,10 +105,16 @@ def _weight_take(layer: Any, cut: Cut) -> Take:
     columns = columns.repeat_interleave(len(outputs) // len(stay), 0)
 
     def take(weight: Tensor) -> Tensor:
-        taken = rows(layer, weight, groups)[outputs.to(weight.device)[:, None], columns.to(weight.device)]
+        chosen = (each.to(weight.device, non_blocking=True) for each in (outputs[:, None], columns))
+        taken = rows(layer, weight, groups)[tuple(chosen)]
         return _laid_out(rows(layer, taken, len(stay)), weight)
 
     return take
+
+
+def _selected(tensor: Tensor, chosen: tuple[int, Tensor]) -> Tensor:
+    axis, channels = chosen
+    return tensor.index_select(axis, channels.to(tensor.device, non_blocking=True))
 
 
 def _laid_out(tensor: Tensor, like: Tensor) -> Tensor:
@@ -138,17 +144,12 @@ def _resize(layer: Any, cut: Cut) -> None:
 def _add_bias(layer: Any, cut: Cut) -> None:
     if cut.added_bias is None:
         return
-    added = torch.tensor(cut.added_bias).to(layer.weight)
+    added = torch.tensor(cut.added_bias).to(layer.weight, non_blocking=True)
     if layer.bias is None:
         layer.bias = nn.Parameter(torch.zeros_like(added), requires_grad=layer.weight.requires_grad)
     if isinstance(layer, CompressedWeight) and layer.bias_quant is not None:
         layer.bias.copy_(layer.bias_quant(layer.bias))  # before: rounding afterwards is another one at halves
     layer.bias.add_(added)
-
-
-def _masks(layer: Any, cut: Cut) -> dict[str, tuple[bool, ...]]:
-    masks = {side: layer.slot(side, "mask") for side in cut.masks}
-    return {side: tuple(mask.keep.tolist()) for side, mask in masks.items() if mask is not None}
 
 
 def _cut_compressors(layer: Any, cut: Cut) -> dict[nn.Parameter, Take]:
@@ -169,7 +170,7 @@ def _cut_compressors(layer: Any, cut: Cut) -> dict[nn.Parameter, Take]:
 
 
 def _take_of(stay: Tensor) -> Take:
-    return lambda tensor: tensor[stay.to(tensor.device)]
+    return lambda tensor: tensor[stay.to(tensor.device, non_blocking=True)]
 
 
 def _rejoin(net: nn.Module, layer: nn.Module, cut: Cut) -> None:

@@ -10,9 +10,10 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from qprune.errors import ShrinkError
 from qprune.flow import line_of, named
+from qprune.host import on_device, on_host
 from qprune.layers import CompressedWeight
 from qprune.shrink.fold import Fold
-from qprune.shrink.watching import evaluating, noted, trail_of, watching_layers, watching_quantizers
+from qprune.shrink.watching import evaluating, noted, quantizers, trail_of, watching_layers, watching_quantizers
 
 TOLERANCE = 1e-3  # of the largest value: rounding stays far below, a wrong channel far above
 
@@ -76,8 +77,14 @@ class _Comparison:
 
     def _run_before(self) -> list[Any]:
         self.quantized.clear()
+        quants = quantizers(self.before)
+        active = dict(zip(quants, on_host([quant.active for quant in quants.values()]), strict=True))
+
+        def note(name: str, tensor: Tensor) -> Tensor:
+            return noted(self.quantized, name, tensor) if active[name] else tensor
+
         try:
-            with watching_quantizers(self.before, partial(noted, self.quantized)), trail_of(self.before) as trail:
+            with watching_quantizers(self.before, note), trail_of(self.before) as trail:
                 return self._run(self.before)
         except Exception as error:
             raise ShrinkError(
@@ -127,7 +134,7 @@ class _Comparison:
         place = {each: i for i, each in enumerate(range(tensor.shape[axis]) if earlier is None else earlier)}
         if not all(each in place for each in left):
             return tensor
-        return tensor.index_select(axis, torch.tensor([place[each] for each in left], device=tensor.device))
+        return tensor.index_select(axis, on_device([place[each] for each in left], tensor.device))
 
     def _run(self, net: nn.Module, seed: int = 0) -> list[Any]:
         devices = {leaf.device for leaf in tree_leaves(self.arguments) if isinstance(leaf, Tensor) and leaf.is_cuda}
@@ -222,7 +229,7 @@ def _arguments(net: nn.Module, example: Any) -> tuple[Any, ...]:
             tensor = torch.randn(tensor.shape, generator=generator).to(tensor.dtype)
         elif tensor.is_meta:
             tensor = torch.zeros(tensor.shape, dtype=tensor.dtype)
-        return tensor if device is None else tensor.to(device)
+        return tensor if device is None else tensor.to(device, non_blocking=True)
 
     arguments = tree_map_only(Tensor, fill, example)
     return arguments if isinstance(arguments, tuple) else (arguments,)

@@ -122,16 +122,17 @@ class Layer(Rule, ABC):
         """The mask or quantizer at a side, or None."""
         return self.layer.slot(side, kind) if side in self._sides() else None
 
-    def settled_masks(self) -> tuple[str, ...]:
-        """The sides whose masks never change again: what stays is cut to what they keep."""
-        return tuple(side for side in self._sides() if self.slot(side, "mask") is not None and not self._open(side))
+    def settled_masks(self) -> dict[str, tuple[bool, ...]]:
+        """What the masks keep that never change again, by their sides: what stays is cut to that."""
+        kept = {side: self.mode.kept(self.slot(side, "mask")) for side in self._sides()}
+        return {side: tuple(keep.tolist()) for side, keep in kept.items() if keep is not None}
 
     def _sides(self) -> tuple[str, ...]:
         return self.layer.sides if isinstance(self.layer, Compressed) else ()
 
     def _open(self, side: str) -> bool:
         mask: ChannelMask | None = self.slot(side, "mask")
-        return mask is not None and not self.mode.settled(mask)
+        return mask is not None and self.mode.kept(mask) is None
 
     def behind(self, values: Tensor) -> Tensor:
         """The channels of its own output behind the mask and the quantizer there."""

@@ -109,7 +109,7 @@ def _to_cut(layer: Any, entry: Mapping[str, Any]) -> Cut:
         outputs=tuple(outputs),
         arguments=tuple(_to_joint(joint) for joint in entry["arguments"]),
         result=_to_joint(entry["result"]),
-        masks=tuple(side for side in entry["masks"] if side not in gone),
+        masks={side: tuple(keep.tolist()) for side, keep in entry["masks"].items() if side not in gone},
         added_bias=(0.0,) * len(outputs) if gains else None,
         axis=entry.get("axis", 1),
     )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from qprune.float32 import float32_math
 from qprune.flow import leaves
-from qprune.layers import sites
+from qprune.layers import FakeQuant, sites
 
 Edit = Callable[[str, Tensor], Tensor]  # given the name of a place and the tensor there, the tensor to go on with
 
@@ -20,18 +20,22 @@ def noted(table: dict[str, list[Tensor]], place: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
+def quantizers(net: nn.Module) -> dict[str, FakeQuant]:
+    """The quantizers of inputs and outputs by their places, ``<module path>.<side>``."""
+    found = [site for site in sites(net) if site.side != "weight"]
+    return {f"{site.path}.{site.side}": site.quant for site in found if site.quant is not None}
+
+
 @contextmanager
 def watching_quantizers(net: nn.Module, edit: Edit) -> Iterator[None]:
-    """Edit what active quantizers of inputs and outputs are given; a place is ``<module path>.<side>``."""
+    """Edit what quantizers of inputs and outputs are given, active or not; a place is ``<module path>.<side>``."""
 
     def hook(place: str) -> Callable[..., Any]:
         return lambda _, given: (edit(place, given[0]), *given[1:])
 
     with ExitStack() as stack:
-        for site in sites(net):
-            if site.quant is not None and site.side != "weight" and bool(site.quant.active):
-                handle = site.quant.register_forward_pre_hook(hook(f"{site.path}.{site.side}"))
-                stack.callback(handle.remove)
+        for place, quant in quantizers(net).items():
+            stack.callback(quant.register_forward_pre_hook(hook(place)).remove)
         yield
 
 

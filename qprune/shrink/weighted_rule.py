@@ -10,7 +10,7 @@ from qprune.layers.bias import LARGEST
 from qprune.shrink.constants import Mode, compressed
 from qprune.shrink.layer_rules import Layer, at_least_one
 from qprune.shrink.watching import evaluating
-from qprune.shrink.weights import TRANSPOSED, output_count, rows
+from qprune.shrink.weights import TRANSPOSED, input_count, output_count, rows
 
 
 class Weighted(Layer):
@@ -18,42 +18,34 @@ class Weighted(Layer):
 
     def __init__(self, call: Call, mode: Mode) -> None:
         super().__init__(call, mode)
-        layer = self.layer
-        self.groups: int = getattr(layer, "groups", 1)
+        self.groups: int = getattr(self.layer, "groups", 1)
+        # (groups, outputs, inputs): which output of a group reads which of its inputs, and the sums of their weights
+        self.reads, self.sums, self.bias = self._by_masks() if mode.training else self._by_weights()
+
+    def _by_masks(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What no training changes: only zeros are relied on, and whatever weights these are multiplied by."""
+        keep = self.mode.kept(self.slot("weight", "mask"))
+        kept = torch.ones(output_count(self.layer), dtype=torch.bool) if keep is None else keep
+        inputs = input_count(self.layer) // self.groups
+        reads = kept.view(self.groups, -1, 1).expand(-1, -1, inputs)
+        bias = torch.zeros(len(kept)) if self.layer.bias is None else torch.where(kept, torch.nan, 0.0)
+        return reads, torch.zeros(reads.shape), bias
+
+    def _by_weights(self) -> tuple[Tensor, Tensor, Tensor]:
         weight, bias = self._effective()
-        flat = rows(layer, weight).flatten(2) if weight.dim() > 2 else weight[..., None]
+        flat = rows(self.layer, weight).flatten(2) if weight.dim() > 2 else weight[..., None]
         flat = flat.view(self.groups, -1, *flat.shape[1:]).cpu()
-        self.reads = self._connections(flat)
-        self.sums = flat.float().sum(3)
-        self.bias = self._bias(bias)
+        shift = torch.zeros(output_count(self.layer)) if bias is None else bias.detach().float().cpu()
+        return (flat != 0).any(3), flat.float().sum(3), shift
 
     @torch.no_grad()
     def _effective(self) -> tuple[Tensor, Tensor | None]:
         layer = self.layer
-        if self.mode.training or not hasattr(layer, "sides"):
+        if not hasattr(layer, "sides"):
             return layer.weight.detach(), layer.bias
         with evaluating(layer):
             weight, bias = layer._weight_and_bias()
         return weight.detach(), bias
-
-    def _connections(self, weights: Tensor) -> Tensor:
-        # (groups, outputs, inputs): which output of a group reads which of its inputs
-        if self.mode.training:
-            return ~self._masked_rows().view(self.groups, -1, 1).expand(weights.shape[:3])
-        return (weights != 0).any(3)
-
-    def _masked_rows(self) -> Tensor:
-        mask = self.slot("weight", "mask")
-        settled = mask is not None and self.mode.settled(mask)
-        return ~mask.keep.cpu() if settled else torch.zeros(output_count(self.layer), dtype=torch.bool)
-
-    def _bias(self, bias: Tensor | None) -> Tensor:
-        count = self.groups * self.sums.shape[1]
-        if bias is None:
-            return torch.zeros(count)
-        if self.mode.training:
-            return torch.where(self._masked_rows(), 0.0, torch.nan)
-        return bias.detach().float().cpu()
 
     @property
     def folds(self) -> bool:

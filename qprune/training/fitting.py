@@ -12,6 +12,7 @@ from torch import nn
 
 from qprune.costs import merit, summarize
 from qprune.data import eval_loader
+from qprune.host import on_host
 from qprune.layers import sites
 from qprune.processor import processor_name
 from qprune.schedules import to_steps
@@ -141,7 +142,8 @@ def _masked(experiment: Experiment, content: dict[str, Any]) -> nn.Module:
     if not content["cuts"]["cuts"] or whole is None or experiment.spec.arithmetic.remakes:
         return trainer.net
     restore_masks(whole, content["cuts"])
-    active = {site.name: site.quant.active for site in sites(trainer.net) if site.quant is not None}
+    quants = {site.name: site.quant for site in sites(trainer.net) if site.quant is not None}
+    active = dict(zip(quants, on_host([quant.active for quant in quants.values()]), strict=True))
     for site in sites(whole):
         if site.quant is not None:
             site.quant.active.copy_(active[site.name])

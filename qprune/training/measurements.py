@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from qprune.layers import ChannelMask, Commits, FakeQuant, Scores, ranges_of
+from qprune.layers.ready import end_ready
 from qprune.training import ranks
 
 Part = ChannelMask | FakeQuant
@@ -21,6 +22,7 @@ class Measurements:
 
     def commit(self) -> None:
         """Fold what a step measured into the running means, the same in every process."""
+        end_ready()
         self._commits.commit(_Ranks() if ranks.world() > 1 else None)
 
 

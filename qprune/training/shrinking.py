@@ -116,16 +116,15 @@ class Shrinker:
         Returns:
             whether anything was cut.
         """
-        if frozen:
-            kept, flow = self._analyse().kept, self._flow
-            assert flow is not None  # the analysis is of one
-            before = macs(flow)
-            self.excess = 1 - macs(flow, kept) / before if before else 0.0
+        analysis = self._analyse() if frozen else None
+        if analysis is not None and self._flow is not None:  # the analysis is of one
+            before = macs(self._flow)
+            self.excess = 1 - macs(self._flow, analysis.kept) / before if before else 0.0
         if not self._due():
             self.wasted += self.excess
             return False
         self._check_moments()
-        analysis = self._analyse()
+        analysis = analysis or self._analyse()
         error = self._difference(analysis.cuts, inputs)
         # Python hands a number of channels on without a word in some places; all processes take care alike
         if ranks.agree(error is not None)[0] and not self.cautious:

@@ -5,8 +5,8 @@ from torch import nn
 
 from qprune import zoo
 from qprune.errors import PlanError
-from qprune.flow import hooked_copy, trace
-from qprune.layers import CompressedReLU
+from qprune.flow import hooked_copy, host_copy, trace
+from qprune.layers import CompressedReLU, QuantConv2d
 from qprune.zoo import Add, Concat
 
 X = torch.zeros(2, 3, 8, 10)
@@ -495,3 +495,17 @@ def test_a_hooked_copy_calls_hooks_of_others_and_has_its_own():
     assert torch.equal(copied(x), net.conv(2 * x))
     assert owner.seen == [copied.conv, net.conv]
     owner.files[0].close()
+
+
+def test_a_picture_of_a_network_has_its_layers_hooks_and_values_and_copies_none_of_these():
+    net = nn.Sequential(QuantConv2d(2, 3, 1), nn.BatchNorm2d(3)).requires_grad_(False)
+    net[1].weight.requires_grad_()
+    net[1].bias = net[1].weight
+    net[0].register_forward_hook(lambda *_: None)
+    picture = host_copy(net)
+    assert list(picture.state_dict()) == list(net.state_dict())
+    assert all(a.data_ptr() == b.data_ptr() for a, b in zip(picture.buffers(), net.buffers(), strict=True))
+    assert picture[1].bias is picture[1].weight
+    assert [p.requires_grad for p in picture.parameters()] == [p.requires_grad for p in net.parameters()]
+    assert picture[0]._forward_hooks is net[0]._forward_hooks
+    assert picture[0] is not net[0]

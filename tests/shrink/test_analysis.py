@@ -357,6 +357,16 @@ def test_training_relies_on_no_shift():
     assert len(training.cuts["before"].outputs) == 4
 
 
+def test_training_looks_at_masks_alone():
+    net = sandwich(nn.ReLU())
+    mode = Mode(settled=lambda mask: True, training=True)
+    cuts = analyse(net, trace(net, X), mode).cuts
+    for parameter in net.parameters():
+        nn.init.constant_(parameter, torch.nan)
+    assert cuts
+    assert analyse(net, trace(net, X), mode).cuts == cuts
+
+
 def test_training_relies_on_no_weight_that_happens_to_be_zero():
     net = sandwich(nn.ReLU(), kept=range(SIX))
     nn.init.zeros_(net.after.weight)

@@ -1,6 +1,6 @@
 """Run by test_waits.py: trains on a device that is not there (tests/card.py), and tells what waited for it, as JSON.
 
-python on_card.py (classification | segmentation | translation | float16 | counting) FOLDER
+python on_card.py (classification | segmentation | translation | float16 | shallow | deep | counting) FOLDER
 """
 
 import json
@@ -29,6 +29,35 @@ def rules(masked, convs=None):
     }
 
 
+def conv(name, channels=6):
+    return {"name": name, "type": "Conv2d", "out_channels": channels, "kernel_size": 3, "padding": 1}
+
+
+def residual(blocks):
+    """Layers whose masks do not agree at sums, so that a cut aligns some of them."""
+    layers = [conv("stem"), {"name": "act0", "type": "ReLU"}]
+    for i in range(blocks):
+        layers += [
+            conv(f"first{i}"), {"name": f"norm{i}", "type": "BatchNorm2d"}, {"name": f"inner{i}", "type": "ReLU"},
+            conv(f"second{i}"), {"name": f"add{i}", "type": "Add", "from": [f"second{i}", f"act{i}"]},
+            {"name": f"act{i + 1}", "type": "ReLU"},
+        ]  # fmt: skip
+    return [*layers, {"type": "Flatten"}, {"name": "classifier", "type": "Linear", "out_features": 10}]
+
+
+def cutting(blocks):
+    """A training of a network with active quantizers, out of which channels are cut when its masks are frozen."""
+    quantized = [{"types": ["Conv2d", "Linear"], "at": "weight"}, *RELUS]
+    return {
+        "name": "cutting",
+        **DIGITS,
+        "model": {"layers": residual(blocks)},
+        "prune": [{"sites": RELUS, "sparsity": 0.5, "schedule": MASKS}],
+        "quantize": [{"sites": quantized, "bits": 8, "start": 4}],
+        "train": DIGITS["train"] | {"ema": 0.9, "shrink": "as-frozen", "length": "20it", "validate_every": "20it"},
+    }
+
+
 CLASSIFICATION = {
     "name": "classification",
     **DIGITS,
@@ -53,6 +82,8 @@ SPECS = {
         "train": ADAM,
         **rules([GENERATOR | {"at": "input", "skip": [0]}], GENERATOR),
     },
+    "shallow": cutting(blocks=1),
+    "deep": cutting(blocks=3),
     "float16": CLASSIFICATION | {"train": DIGITS["train"] | {"precision": "float16"}},
 }
 

@@ -62,6 +62,16 @@ def test_the_start_reads_twice_and_the_end_gives_scores(told, task):
     assert told(task)["scored"]
 
 
+def test_a_step_with_a_cut_reads_as_often_whatever_the_number_of_layers(told):
+    counted = {name: waits(told(name), "step") for name in ("shallow", "deep")}
+    assert counted["shallow"] == counted["deep"]
+    steps = counted["deep"]
+    # what is due, the masks, whether there is an input, active quantizers of the network and of its average, whether
+    # each computes the same, and active quantizers once more
+    assert steps.pop(5) == 8
+    assert steps == {step: int(step in (2, 4)) for step in steps}
+
+
 def test_a_scaler_of_losses_reads_once_more_itself(told):
     steps, events = waits(told("float16"), "step"), told("float16")["events"]
     assert steps == {step: 1 + (step in events) for step in range(1, 11)}
