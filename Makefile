@@ -6,11 +6,12 @@ BIN := .venv/bin
 quickstart: $(BIN)/.installed  ## install, then train the chain dense -> pruned -> quantized on real digits
 	$(BIN)/qprune fit digits/a75_w4a4 --chain --resume
 
+# bytecode is kept whatever the environment says: two processes collect the tests, and these start some 200 more
 test: $(BIN)/.installed-dev  ## install, then run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: $(BIN)/.installed-dev  ## the slow tests too
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(BIN)/.installed-dev  ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -156,5 +156,11 @@ _AS_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 def _keep_bits(x: Tensor, keep: Tensor, out: Tensor | None = None) -> Tensor:
     kind = _AS_INTEGERS[x.element_size()]
     kept = torch.empty_like(x) if out is None else out
+    if x.is_meta and _fits(keep, x):  # where there are no values, torch takes long to clear none
+        return kept
     torch.bitwise_and(x.view(kind), -keep.to(kind), out=kept.view(kind))
     return kept
+
+
+def _fits(keep: Tensor, x: Tensor) -> bool:
+    return all(own in (1, side) for own, side in zip(keep.shape, x.shape[x.dim() - keep.dim() :], strict=True))

@@ -63,6 +63,8 @@ def fake_quantize(
         raise ValueError("a per-channel scale needs axis, the channel axis of x")
     if axis is not None:
         scale, zero_point = along(scale, x, axis), zero_point if zero_point is None else along(zero_point, x, axis)
+    if x.is_meta and gradient == "straight":  # where there are no values, torch takes long to round none
+        return x if inplace and x.dtype == torch.float32 else x.clone()
     least = None if nonnegative else steps_to(low, zero_point)
     most = steps_to(high, zero_point)
     values = x.float()
@@ -72,7 +74,7 @@ def fake_quantize(
         values = x.clone()
     # Overwritten beneath the gradient, which stays that of ``values``: x + (q - x).detach() is not q to the bit, and a
     # function of autograd's own takes longer. An alias, not no_grad: torch.func lets nothing be written there.
-    if not values.is_meta:  # where there are no values, torch takes long to round none
+    if not values.is_meta:
         clamp_steps_(values.detach().div_(scale).round_(), least, most).mul_(scale)
     return values.to(x.dtype)
 

@@ -6,6 +6,13 @@ import pytest
 import torch
 from hypothesis import settings
 
+# files that take minutes, to be begun first, so that two processes end at about the same time
+LONG = {
+    "test_processes.py", "test_docs.py", "test_own_networks.py", "test_exact_files.py", "test_kill.py",
+    "test_zoo_shrunk.py", "test_process_faults.py", "test_streets.py", "test_layer_contract.py", "test_saving.py",
+    "test_compiling.py", "test_published.py", "test_cli.py", "test_api.py", "test_teaching.py", "test_shrinking.py",
+    "test_new.py", "test_shipped_specs.py", "test_learned.py", "test_searching.py", "test_waits.py",
+}  # fmt: skip
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(Path(__file__).parent))  # for what several tests share
 
@@ -15,6 +22,7 @@ settings.load_profile("qprune")
 
 
 def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONG)
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

@@ -90,3 +90,10 @@ def test_masks_compose_with_torch_func(name):
 def test_masks_have_second_gradients(name):
     x = (torch.randn(2, 3, 4, 5, dtype=torch.float64) * 5).requires_grad_()
     assert torch.autograd.gradgradcheck(lambda x: masks()[name][0](x).pow(3), x)
+
+
+def test_without_values_the_number_of_channels_is_checked_all_the_same():
+    x = torch.zeros(2, 3, 5, 7, device="meta")
+    assert mask_channels(x, torch.ones(3, dtype=torch.bool, device="meta")).shape == x.shape
+    with pytest.raises(RuntimeError):
+        mask_channels(x, torch.ones(4, dtype=torch.bool, device="meta"))

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 import torch
+from few_streets import draw_few_streets
 from tiny_runs import DIGITS, FORMULA, IMG, LAYERS, SCRIPT, chain, chain_at, hostile
 from torch.utils.data import TensorDataset
 
@@ -211,7 +212,8 @@ def test_a_task_of_ones_own_is_shown_without_pictures_of_a_class(tmp_path):
     assert "less is better" in handed.sections[""]
 
 
-def test_a_segmentation_shows_images_with_what_it_tells_and_the_colours_of_its_classes(tmp_path):
+def test_a_segmentation_shows_images_with_what_it_tells_and_the_colours_of_its_classes(tmp_path, monkeypatch):
+    draw_few_streets(monkeypatch)
     spec = {
         "name": "net/streets",
         "data": {"name": "streets", "size": [32, 48], "train_images": 16},

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from attrs import evolve, frozen
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -14,6 +15,7 @@ from qprune.flow.counting import Counts
 from qprune.flow.failing import Failed
 from qprune.flow.layouts import laid_out
 from qprune.flow.memory import Memory
+from qprune.flow.normalizing import empty_normalized
 from qprune.flow.sizes import READERS
 
 
@@ -123,7 +125,7 @@ class Recorder(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         options = kwargs or {}
-        self.read.update(id(leaf) for leaf in tree_leaves((args, options)) if isinstance(leaf, nn.Parameter))
+        self.read.update(_parameters((args, options)))
         if self.depth:
             return self._run(func, args, options)
         if func in READERS and args:
@@ -137,7 +139,7 @@ class Recorder(TorchFunctionMode):
 
     def _run(self, func: Callable[..., Any], args: Sequence[Any], options: dict[str, Any]) -> Any:
         try:
-            return func(*args, **options)
+            return (empty_normalized if func is F.batch_norm else func)(*args, **options)
         except Exception as error:
             tensors = [leaf for leaf in tree_leaves((args, options)) if isinstance(leaf, Tensor)]
             self.failed = Failed(error, _name(func), tuple(tensors))
@@ -237,3 +239,12 @@ class Recorder(TorchFunctionMode):
 
 def _name(func: Callable[..., Any]) -> str:
     return str(getattr(func, "_opname", None) or getattr(func, "__name__", func))
+
+
+def _parameters(values: Any) -> Iterator[int]:
+    """The ids of the parameters among nested arguments; `tree_leaves` takes longer than most calls on meta tensors."""
+    for value in values.values() if isinstance(values, dict) else values:
+        if isinstance(value, nn.Parameter):
+            yield id(value)
+        elif isinstance(value, (tuple, list, dict)):
+            yield from _parameters(value)

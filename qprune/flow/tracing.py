@@ -66,8 +66,13 @@ def unhooked_copy(net: nn.Module) -> Any:
         >>> len(unhooked_copy(net)._forward_hooks)
         0
     """
-    hooks = [each for module in net.modules() for each in (module._forward_hooks, module._forward_pre_hooks)]
-    return copy.deepcopy(net, {id(each): type(each)() for each in hooks})
+    return copy.deepcopy(net, _no_hooks(net))
+
+
+def _no_hooks(net: nn.Module) -> dict[int, Any]:
+    """An empty table in place of each table of hooks, as `copy.deepcopy` takes what is copied already."""
+    tables = [each for module in net.modules() for each in (module._forward_hooks, module._forward_pre_hooks)]
+    return {id(table): type(table)() for table in tables}
 
 
 def hooked_copy(net: nn.Module) -> Any:
@@ -82,7 +87,7 @@ def hooked_copy(net: nn.Module) -> Any:
         True
     """
     tables = [each for module in net.modules() for each in (module._forward_hooks, module._forward_pre_hooks)]
-    memo: dict[int, Any] = {id(table): type(table)() for table in tables}
+    memo = _no_hooks(net)
     copied = copy.deepcopy(net, memo)
     for table in tables:
         memo[id(table)].update({key: _rebound(hook, memo) for key, hook in table.items()})
@@ -121,16 +126,27 @@ def meta_copy(net: nn.Module) -> nn.Module:
         >>> next(meta_copy(nn.Linear(2, 3)).parameters()).device
         device(type='meta')
     """
-    shadow = unhooked_copy(net)  # hooks collect and count real values: they are not to see this run
+    # hooks collect and count real values: they are not to see this run
+    shadow = copy.deepcopy(net, _no_hooks(net) | _without_data(net))
     before = _tensors(shadow)
     shadow = shadow.to("meta").eval()
     moved = dict(zip(map(id, before), _tensors(shadow), strict=True))
     for module in shadow.modules():
         for name, value in vars(module).items():  # tensors that were never registered stay behind with `to`
-            if isinstance(value, (Tensor, list, tuple, dict)) and not name.startswith("_"):
+            if not name.startswith("_") and isinstance(value, (Tensor, list, tuple, dict)):
                 vars(module)[name] = tree_map_only(Tensor, lambda each: moved.get(id(each), each.to("meta")), value)
     shadow.training = net.training and deployed(net) is not net  # what only teaches is reached in training alone
     return shadow
+
+
+def _without_data(net: nn.Module) -> dict[int, Tensor]:
+    """The plain tensors of a network on the meta device, by the ids of the originals, so that no data is copied."""
+    return {id(tensor): _on_meta(tensor) for tensor in _tensors(net) if type(tensor) in (Tensor, nn.Parameter)}
+
+
+def _on_meta(tensor: Tensor) -> Tensor:
+    moved = tensor.detach().to("meta")
+    return nn.Parameter(moved, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else moved
 
 
 def _tensors(net: nn.Module) -> list[Tensor]:

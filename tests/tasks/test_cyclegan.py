@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from comparing import same
+from few_streets import draw_few_streets
 from torch import nn
 
 from qprune.layers import sites
@@ -225,7 +226,10 @@ class Stop(Callback):
             self.trainer.stop_training = self.trainer.history.interrupted = True
 
 
-def test_resumed_gan_equals_the_unbroken_one_to_the_bit_with_its_pools(tmp_path: Path) -> None:
+def test_resumed_gan_equals_the_unbroken_one_to_the_bit_with_its_pools(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_few_streets(monkeypatch)
     (tmp_path / "whole").mkdir()
     whole = trainer()
     whole.use([ModelCheckpoint(tmp_path / "whole")])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from comparing import same
+from few_streets import draw_few_streets
 from torch import nn
 from torch._dynamo.utils import counters
 
@@ -152,7 +153,8 @@ def test_resumed_compiled_training_equals_the_unbroken_one_to_the_bit(
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # frozen parameters, to dynamo
-def test_every_part_of_a_gan_is_compiled_and_equals_the_eager_one_to_the_bit() -> None:
+def test_every_part_of_a_gan_is_compiled_and_equals_the_eager_one_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_few_streets(monkeypatch)
     eager, quick = (
         prepare(read_spec("streets/cyclegan/baseline", [*GAN, f"train.compile={compile}"])).trainer
         for compile in ("false", "true")

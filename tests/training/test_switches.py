@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from few_streets import draw_few_streets
 from torch import Tensor, nn
 
 import qprune
@@ -187,7 +188,10 @@ def same(one: Any, other: Any) -> bool:
         ("streets/cyclegan/baseline", GAN),
     ],
 )
-def test_a_run_that_recomputes_ends_with_the_same_bits(name: str, overrides: list[str]) -> None:
+def test_a_run_that_recomputes_ends_with_the_same_bits(
+    name: str, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_few_streets(monkeypatch)
     plain, other = (
         prepare(read_spec(name, [*overrides, f"train.recompute={value}"]), device="cpu").trainer
         for value in ("false", "true")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from attrs import evolve
 from comparing import same
+from few_streets import draw_few_streets
 from torch import nn
 
 import qprune
@@ -267,7 +268,8 @@ def test_a_temperature_means_nothing_to_generators(runs):
         qprune.plan(with_teacher(spec, temperature=2.0), runs=runs)
 
 
-def test_generators_learn_from_a_run_of_generators(tmp_path):
+def test_generators_learn_from_a_run_of_generators(tmp_path, monkeypatch):
+    draw_few_streets(monkeypatch)
     overrides = [
         *("data.size=32", "data.train_images=8", "train.batch=2", "train.length=4it", "train.validate_every=2it"),
         *("model.width=0.1", 'train.lr_schedule={name="constant"}'),

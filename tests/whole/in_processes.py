@@ -12,9 +12,12 @@ import torch
 from torch import nn
 from torchmetrics import MeanSquaredError, MetricCollection
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from few_streets import FEW_STREETS
+
 import qprune
 from qprune import zoo
-from qprune.data import load_data
+from qprune.data import NAMED, load_data
 from qprune.spec import read_spec
 from qprune.training import Callback
 
@@ -63,6 +66,7 @@ def generator():
 
 if __name__ == "__main__":
     path, runs, what = sys.argv[1:]
+    NAMED["streets"] = FEW_STREETS
     spec = read_spec(Path(path))
     images = load_data(spec.data)
     data = {"train": images.train, "val": images.val, "test": images.test}

@@ -12,9 +12,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from card import CARD, Watched
+from few_streets import FEW_STREETS
 from tiny_runs import DIGITS, RELUS
 
 import qprune
+from qprune.data import NAMED
 from qprune.training import Callback
 
 MASKS = {"kind": "stepwise", "start": "2it", "every": "3it", "times": 2}
@@ -150,4 +152,5 @@ def count():
 
 if __name__ == "__main__":
     name, folder = sys.argv[1:]
+    NAMED["streets"] = FEW_STREETS
     json.dump(count() if name == "counting" else train(name, folder), sys.stdout)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from few_streets import draw_few_streets
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -33,6 +34,13 @@ class StopEarly(Callback):
 
     def on_epoch_end(self, epoch, logs):
         self.trainer.stop_training = self.trainer.driver.finished or not self.finished
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_streets():
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        draw_few_streets(monkeypatch)
+        yield
 
 
 @pytest.fixture(scope="module")
