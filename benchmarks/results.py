@@ -134,7 +134,8 @@ def _block(table: Mapping[str, Any], specs: Mapping[str, Spec], scores: Scores) 
     lines = [
         f"## {table['title']}",
         "",
-        f"Specs without a folder are in `{folder}`.",
+        f"MACs and bit operations are shares of the dense network's; it has {short(dense.macs)} MACs. Specs without a",
+        f"folder are in `{folder}`.",
         "",
         "| network | MACs | bit operations | packed | steps | test | runs | min. | spec |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -157,8 +158,8 @@ def _line(row: Mapping[str, Any], steps: int, seeds: Mapping[str, Score], dense:
     spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
     cells = [
         row["label"],
-        f"{short(first.macs)} ({100 * first.macs / dense.macs:.1f} %)",
-        f"{100 * first.bit_operations / dense.bit_operations:.1f} %",
+        f"{100 * first.macs / dense.macs:.1f} %",
+        f"{100 * first.bit_operations / dense.bit_operations:.3g} %",
         short(first.packed_bytes, "B"),
         f"{steps:,}",
         f"{mean(values):.1f}{spread}",
