@@ -339,7 +339,7 @@ def test_hooks_go_on_collecting_for_their_owner_while_a_copy_is_trained():
 def test_a_run_that_was_cut_has_no_dense_time(tmp_path):
     run = fit(spec(prune=[HALF], train={"length": "6ep", "shrink": "as-frozen"}), model=net(), data=data()).run
     done = command(run.parents[1], "shrink", "mine/first", "--out", tmp_path / "small.pt")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert "(the network was handed over and has been cut, so what it was before is not known here)" in done.stdout
     assert "dense" not in done.stdout.split("One forward pass")[1]
 
@@ -377,7 +377,7 @@ def test_a_task_of_ones_own_is_handed_over_again(tmp_path):
     picture = tmp_path / "a.png"
     write_png(picture, torch.zeros(3, 9, 11, dtype=torch.uint8))
     done = command(history.run.parents[1], "predict", "mine/first", picture)
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr == (
         "qprune: What the network makes of an image is known to its own task alone; call qprune.predict in Python.\n"
     )
@@ -400,7 +400,7 @@ class Pair(nn.Module):
 def test_a_network_of_which_a_part_is_used_is_shrunk_in_its_place(tmp_path):
     run = fit(spec(prune=[HALF], train={"length": 3}), model=Pair(), data=data(), task=Brightness()).run
     done = command(run.parents[1], "shrink", "mine/first", "--out", tmp_path / "small.pt")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     small, whole, x = qprune.load(tmp_path / "small.pt"), qprune.load(run), torch.randn(2, 3, 9, 11)
     torch.testing.assert_close(small(x), whole(x))
     assert small.state_dict().keys() >= {"maker.0.weight", "judge.weight"}
