@@ -11,6 +11,7 @@ import tomllib
 from copy import deepcopy
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 import torchmetrics
@@ -405,7 +406,7 @@ def test_load_needs_only_the_run_folder_and_another_process(trained, tmp_path):
         "import torch, qprune; net = qprune.load('alone'); assert not any(m.training for m in net.modules()); "
         "torch.save(net(torch.load('images.pt')), 'outputs.pt')"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    assert forked.run("-c", code, folder=tmp_path).returncode == 0
     assert torch.load(run / "model.pt", weights_only=True)["classes"] == [str(digit) for digit in range(10)]
     assert torch.equal(torch.load(tmp_path / "outputs.pt"), qprune.load("tiny/joint", runs=root)(images()))
 

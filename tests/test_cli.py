@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -168,12 +169,12 @@ def test_list_shows_a_folder_with_many_specs_in_one_line(qprune):
 def test_more_is_said_with_v_before_and_after_the_command(folder, place):
     spec = write("specs/tiny/dense.toml")
     command = ["fit", spec, "--quiet", "--set", "train.length=1it"]
-    program = [sys.executable, "-m", "qprune", *(["-v", *command], [*command, "-v"])[place]]
-    told = subprocess.run(program, cwd=folder, capture_output=True, text=True, check=True)
+    told = forked.run("-m", "qprune", *(["-v", *command], [*command, "-v"])[place], folder=folder)
+    assert told.returncode == 0
     assert re.search(r"^Step 1: .* waiting for data", told.stderr, re.MULTILINE)
     if place == 0:
-        silent = subprocess.run([sys.executable, "-m", "qprune", *command, "--overwrite"], capture_output=True)
-        assert silent.stderr == b""
+        silent = forked.run("-m", "qprune", *command, "--overwrite", folder=folder)
+        assert silent.stderr == ""
 
 
 def test_list_shows_a_part(qprune):

@@ -1,10 +1,9 @@
 import copy
 import pickle
-import subprocess
-import sys
 from collections import OrderedDict
 from typing import Any
 
+import forked
 import pytest
 import torch
 import torch.nn.functional as F
@@ -150,7 +149,7 @@ def test_a_process_without_the_class_opens_it(tmp_path: Any) -> None:
     torch.save(x, tmp_path / "x.pt")
     with torch.no_grad():
         torch.save(net(x), tmp_path / "y.pt")
-    ran = subprocess.run([sys.executable, "-c", CODE, str(tmp_path)], capture_output=True, text=True, cwd=tmp_path)
+    ran = forked.run("-c", CODE, tmp_path, folder=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.strip() == "torch.nn.modules.module"
 

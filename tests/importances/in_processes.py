@@ -1,4 +1,4 @@
-"""Run by test_taylor.py, alone and by torchrun: trains a net without batch statistics, with masks ranked by gradients.
+"""Run by test_taylor.py, in one process and in two: trains a net with masks ranked by gradients.
 
 python in_processes.py RUNS
 """

@@ -1,11 +1,9 @@
 """What is measured in the backward pass, beside torch's own gradients of the same net written out by hand."""
 
 import copy
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from torch import nn
@@ -188,12 +186,10 @@ def test_losses_that_are_scaled_are_refused():
 
 def test_two_processes_measure_what_one_does(tmp_path):
     script = Path(__file__).with_name("in_processes.py")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parents[2])}
-    two = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    for name, start in (("one", []), ("two", two)):
-        command = [sys.executable, *start, str(script), str(tmp_path / name)]
-        result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
-        assert result.returncode == 0, result.stderr
+    for size, name in ((1, "one"), (2, "two")):
+        for process in forked.together(size, script, tmp_path / name):
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
     one, two = (torch.load(tmp_path / name / "short/model.pt", weights_only=True)["state"] for name in ("one", "two"))
     for path in ("1.output_mask", "3.output_mask"):
         torch.testing.assert_close(two[f"{path}.score"], one[f"{path}.score"], rtol=1e-3, atol=0)

@@ -1,4 +1,4 @@
-"""Run by test_learned.py, alone and by torchrun: trains a net without batch statistics whose quantizers learn steps.
+"""Run by test_learned.py, in one process and in two: trains a net without batch statistics that learns steps.
 
 python in_processes.py RUNS
 """

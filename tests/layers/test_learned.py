@@ -5,12 +5,11 @@ import itertools
 import math
 import os
 import signal
-import subprocess
-import sys
 import tomllib
 from functools import partial
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from contract import run_graph_contract
@@ -468,12 +467,10 @@ def test_exact_numerics_with_steps_that_move_compute_the_same_bits_from_a_file(t
 
 def test_two_processes_learn_what_one_does(tmp_path):
     script = Path(__file__).with_name("in_processes.py")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parents[2])}
-    two = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    for name, start in (("one", []), ("two", two)):
-        command = [sys.executable, *start, str(script), str(tmp_path / name)]
-        result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
-        assert result.returncode == 0, result.stderr
+    for size, name in ((1, "one"), (2, "two")):
+        for process in forked.together(size, script, tmp_path / name):
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
     one, two = (torch.load(tmp_path / name / "short/model.pt", weights_only=True)["state"] for name in ("one", "two"))
     steps = [name for name in one if name.endswith((".step", ".offset"))]
     assert len(steps) == 3 * 2 + 2 * 2

@@ -1,10 +1,9 @@
 """What `qprune new` writes is accepted by `plan`, trains, and replaces nothing."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 from click.testing import CliRunner
 from folders_of_images import digits, noise, photos, scenes
@@ -126,8 +125,7 @@ def test_a_folder_with_quotes_and_accents_in_its_name(tmp_path: Path) -> None:
 
 
 def test_a_mistake_is_told_in_a_sentence(birds: Path) -> None:
-    command = [sys.executable, "-m", "qprune", "new", "mine", "--data", str(birds), "--arch", "mobilenetv3"]
-    run = subprocess.run(command, capture_output=True, text=True)
+    run = forked.run("-m", "qprune", "new", "mine", "--data", birds, "--arch", "mobilenetv3")
     assert (run.returncode, run.stdout) == (2, "")
     assert "unknown network 'mobilenetv3'; nearest: 'mobilenetv2'" in run.stderr
     assert run.stderr.count("\n") == 1

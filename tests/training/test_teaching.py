@@ -2,10 +2,8 @@ import copy
 import csv
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
+import forked
 import pytest
 import torch
 from attrs import evolve
@@ -135,11 +133,9 @@ def test_two_processes_learn_what_one_does(runs, student, tmp_path):
     path = tmp_path / "shared.toml"
     path.write_text(spec_to_toml(read_spec(table | {"model": {"layers": layers}, "name": "shared"})))
     one = fit(path, tmp_path / "1")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "qprune"]
-    command += ["fit", str(path), "--runs", str(tmp_path / "2"), "--device", "cpu"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
-    assert result.returncode == 0, result.stderr
+    for process in forked.together(2, "-m", "qprune", "fit", path, "--runs", tmp_path / "2", "--device", "cpu"):
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
     two = load_checkpoint(tmp_path / "2" / "shared" / "model.pt")["state"]
     for name, value in model_of(one).items():
         torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Run by torchrun in test_processes.py: trains without batch statistics. One process may be asked to end, or fail.
+"""Run by test_processes.py, in several processes: trains without batch statistics. One may be asked to end, or fail.
 
 python in_processes.py SPEC RUNS (trains | preempted | fails | resumed)
 """

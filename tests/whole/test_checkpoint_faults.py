@@ -6,14 +6,13 @@ import os
 import pickle
 import re
 import resource
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
+import forked
 import pytest
 import torch
 from torch import nn
@@ -244,7 +243,7 @@ def test_killed_while_writing(run: Run) -> None:
         "with replaced(Path(sys.argv[1]), 'previous.pt') as file:\n"
         "    file.write(b'half of it'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    killed = subprocess.run([sys.executable, "-c", code, str(run.last)], check=False)
+    killed = forked.run("-c", code, run.last)
     assert killed.returncode == -9
     (part,) = run.path.glob(".last.pt.*.part")
     assert {name: content for name, content in files(run.path).items() if name != part.name} == before

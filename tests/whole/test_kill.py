@@ -6,14 +6,13 @@ import logging
 import os
 import random
 import signal
-import subprocess
-import sys
 import tarfile
 import time
 import tomllib
 from contextlib import contextmanager
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -123,13 +122,6 @@ def one_thread():
         torch.set_num_threads(before)
 
 
-def start(*arguments, **options):
-    home = {"PYTHONPATH": str(SCRIPT.parents[2]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *map(str, arguments)]
-    output = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env=os.environ | home, **output, **options)
-
-
 def ended(process, *codes):
     """Its exit code, once it has ended with one of these; that of a signal is negative."""
     _, errors = process.communicate(timeout=300)
@@ -144,7 +136,7 @@ def arguments(folder, name, runs, workers):
 
 def killed(folder, name, runs, number, event, count, workers=0):
     """Go on with a run in a process that is sent a signal; whether that killed it."""
-    process = start(SCRIPT, folder / f"{name}.toml", runs, workers, number, event, count)
+    process = forked.Process(SCRIPT, folder / f"{name}.toml", runs, workers, number, event, count)
     return ended(process, 0, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT) == -signal.SIGKILL
 
 
@@ -203,7 +195,7 @@ def check(folder, whole, name, kills, runs, workers=0):
     """Go on with a run through all of the kills, then to its end; at which of them a process was killed."""
     kills = list(kills)
     hits = [kill for kill in kills if killed(folder, name, runs, *kill)]
-    ended(start(*arguments(folder, name, runs, workers)), 0)
+    ended(forked.Process(*arguments(folder, name, runs, workers)), 0)
     log.info("seed %d, %s: killed at %s", SEED, name, hits)
     assert differences(left(runs / name), whole(name)) == [], f"seed {SEED}, after {kills}"
     return hits
@@ -225,7 +217,7 @@ def stopped(folder, name, runs, number, code):
     """The step of the checkpoint of a run that is sent a signal as soon as it has written one."""
     last = runs / name / "last.pt"
     before = last.stat().st_mtime_ns if last.exists() else 0
-    process = start(*arguments(folder, name, runs, workers=2), start_new_session=True)
+    process = forked.Process(*arguments(folder, name, runs, workers=2), session=True)
     while process.poll() is None and (not last.exists() or last.stat().st_mtime_ns == before):
         time.sleep(0.002)
     os.killpg(process.pid, number)  # a terminal, a launcher, a scheduler: each tells the loader processes too

@@ -2,11 +2,10 @@
 
 import json
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 import torchmetrics
@@ -488,7 +487,7 @@ print("fitted")
     )
     script = root / "morning.py"
     script.write_text(code)
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    done = forked.run(script)
     assert done.stdout == "fitted\n", done.stderr
     assert "Traceback" not in done.stderr
     return root
@@ -557,7 +556,7 @@ def test_a_class_that_is_elsewhere_on_data_of_a_spec(tmp_path):
     table = spec("mine/digits", data={"name": "digits", "train_images": 40}, prune=[HALF])
     code = MORNING.replace("nn.Conv2d(2, 6", "nn.Conv2d(1, 6").replace("nn.Linear(6, 3)", "nn.Linear(6, 10)")
     code += f'qprune.fit({table!r}, model=Morning(), runs={str(tmp_path)!r}, verbose=0)\nprint("fitted")\n'
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = forked.run("-c", code)
     assert done.stdout == "fitted\n", done.stderr
     report = json.loads((tmp_path / "mine/digits/report.json").read_text())
     assert json.loads(command(tmp_path, "evaluate", "mine/digits").stdout) == report["scores"]["test"]

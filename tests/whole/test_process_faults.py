@@ -4,12 +4,10 @@ import os
 import re
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from attrs import evolve
@@ -40,16 +38,12 @@ def start(spec, tmp_path):
     started = []
 
     def begin(*arguments, **variables):
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[2])} | variables
-        command = [sys.executable, SCRIPT, spec, tmp_path, *arguments]
-        output = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        started.append(subprocess.Popen(list(map(str, command)), env=environment, **output))
+        started.append(forked.Process(SCRIPT, spec, tmp_path, *arguments, environment=variables))
         return started[-1]
 
     yield begin
     for process in started:
         process.kill()
-        process.communicate()
 
 
 @pytest.fixture
@@ -57,16 +51,8 @@ def start_together(start):
     """Starts processes that train together."""
 
     def begin(size, acts, *arguments, **variables):
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            port = free.getsockname()[1]
-        meet = {
-            "WORLD_SIZE": str(size),
-            "ACTS": str(acts),
-            "MASTER_ADDR": "localhost",
-            "MASTER_PORT": str(port),
-        } | variables
-        return [start(*arguments, RANK=str(number), **meet) for number in range(size)]
+        meetings = forked.meeting(size)
+        return [start(*arguments, ACTS=str(acts), **meeting, **variables) for meeting in meetings]
 
     return begin
 

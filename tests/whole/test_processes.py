@@ -1,4 +1,4 @@
-"""Several processes on one machine, as torchrun starts them: the network they train is that of one process."""
+"""Several processes on one machine: the network they train is that of one process."""
 
 import csv
 import json
@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from attrs import evolve
@@ -31,6 +32,7 @@ BITS = {"bits": 4, "start": "25it"}
 
 
 def torchrun(processes, *arguments):
+    """As people start them; the tests about the network start them faster."""
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[2])}
     return subprocess.run(
@@ -59,14 +61,19 @@ def trained(folder):
         runs = folder / str(processes)
         spec = folder / f"{name}.toml"
         if not (runs / name / "report.json").is_file():
-            command = (
-                (SCRIPT, spec, runs, "trains") if name == "images" else ("-m", "qprune", "fit", spec, "--runs", runs)
-            )
-            result = torchrun(processes, *command)
-            assert result.returncode == 0, result.stderr
+            command = [SCRIPT, spec, runs, "trains"]
+            if name == "digits":
+                command = ["-m", "qprune", "fit", spec, "--runs", runs, "--device", "cpu"]
+            finish(forked.together(processes, *command))
         return runs / name
 
     return train
+
+
+def finish(processes):
+    for process in processes:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
 
 
 def model(run):
@@ -114,12 +121,11 @@ def test_one_process_writes(trained):
 
 def test_a_preempted_training_goes_on_with_another_number_of_processes(trained, folder):
     runs = folder / "preempted"
-    result = torchrun(2, SCRIPT, folder / "images.toml", runs, "preempted")
-    assert result.stderr.count("preempted: True") == 2
+    for process in forked.together(2, SCRIPT, folder / "images.toml", runs, "preempted"):
+        assert process.communicate(timeout=300)[1].endswith("preempted: True\n")
     assert load_checkpoint(runs / "images/last.pt")["step"] == 5
 
-    result = torchrun(3, SCRIPT, folder / "images.toml", runs, "resumed")
-    assert result.returncode == 0, result.stderr
+    finish(forked.together(3, SCRIPT, folder / "images.toml", runs, "resumed"))
     one, several = model(trained("images", 1)), model(runs / "images")
     assert all(torch.equal(keep, several[name]) for name, keep in chosen(one).items())
     for name, value in one.items():
@@ -136,6 +142,7 @@ def test_the_failure_of_one_process_ends_all_with_its_error(folder):
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_before_training(folder):
-    result = torchrun(4, "-m", "qprune", "fit", folder / "images.toml", "--runs", folder / "refused")
-    assert "A batch must be shared equally by 4 processes; train.batch is 6." in result.stderr
+    command = ["-m", "qprune", "fit", folder / "images.toml", "--runs", folder / "refused", "--device", "cpu"]
+    told = "".join(process.communicate(timeout=300)[1] for process in forked.together(4, *command))
+    assert "A batch must be shared equally by 4 processes; train.batch is 6." in told
     assert not (folder / "refused/images").exists()
