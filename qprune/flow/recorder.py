@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from attrs import evolve, frozen
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -15,7 +14,7 @@ from qprune.flow.counting import Counts
 from qprune.flow.failing import Failed
 from qprune.flow.layouts import laid_out
 from qprune.flow.memory import Memory
-from qprune.flow.normalizing import empty_normalized
+from qprune.flow.meta_functions import quick
 from qprune.flow.sizes import READERS
 
 
@@ -139,7 +138,7 @@ class Recorder(TorchFunctionMode):
 
     def _run(self, func: Callable[..., Any], args: Sequence[Any], options: dict[str, Any]) -> Any:
         try:
-            return (empty_normalized if func is F.batch_norm else func)(*args, **options)
+            return quick(func)(*args, **options)
         except Exception as error:
             tensors = [leaf for leaf in tree_leaves((args, options)) if isinstance(leaf, Tensor)]
             self.failed = Failed(error, _name(func), tuple(tensors))
