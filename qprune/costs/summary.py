@@ -11,7 +11,7 @@ from torch import nn
 from qprune.costs.bits import FLOAT
 from qprune.costs.density import performance_density, performance_density_legacy
 from qprune.costs.layer_cost import LayerCost, layer_costs, summed, uncounted
-from qprune.flow import Shape, host_copy, trace
+from qprune.flow import Shape, host_picture, trace
 from qprune.layers import sites
 from qprune.tables import as_plain, bits_list, html_table, kept, short, table
 from qprune.zoo import deployed
@@ -84,7 +84,7 @@ class Summary:
 def summarize(net: nn.Module, input_size: Shape = (3, 32, 32), metric: float | None = None) -> Summary:
     """Count what ``net`` costs for one image, as it is now: by its masks, and at the bits of its active quantizers.
 
-    The network runs once on the meta device, on a copy; it is not changed in any way. Of a network that trains more
+    A copy of the network runs once on the meta device; it is not changed in any way. Of a network that trains more
     than is used afterwards (a generator and its discriminator) only the used part counts, see `qprune.zoo.deployed`.
 
     - MACs are the multiply-accumulates of convolutions and linear layers at batch 1, products with padding included; no
@@ -115,7 +115,7 @@ def summarize(net: nn.Module, input_size: Shape = (3, 32, 32), metric: float | N
         >>> summarize(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), input_size=(3, 5, 7)).total.macs
         3240
     """
-    net = host_copy(deployed(net))
+    net = host_picture(deployed(net))
     dtype = next((p.dtype for p in net.parameters() if p.is_floating_point()), torch.float32)
     flow = trace(net, torch.zeros(1, *input_size, dtype=dtype, device="meta"))
     rows = layer_costs(net, flow)

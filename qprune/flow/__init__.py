@@ -3,4 +3,4 @@
 from qprune.flow.calls import NORMS, Call, Flow, Given, Layout, Moves, Shape, axis_of, usual_layout
 from qprune.flow.failing import LIBRARIES, line_of, named, shapes
 from qprune.flow.layouts import ELEMENTWISE, reduced_dims
-from qprune.flow.tracing import hooked_copy, host_copy, leaves, meta_copy, trace, unhooked_copy
+from qprune.flow.tracing import hooked_copy, host_picture, leaves, meta_copy, trace, unhooked_copy

@@ -94,20 +94,24 @@ def hooked_copy(net: nn.Module) -> Any:
     return copied
 
 
-def host_copy(net: nn.Module) -> Any:
+def host_picture(net: nn.Module) -> Any:
     """A picture of a network, to look at: its tensors are on the host, all brought there in one transfer.
 
-    Hooks are the same, and so are tensors that were on the host already: nothing may be written to them.
+    Nothing may be written to it: hooks are the same, and so are tensors that were on the host already. A network that
+    is all there is its own picture.
 
     Example:
         >>> net = nn.Linear(2, 3)
-        >>> picture = host_copy(net)
-        >>> picture is net, picture.weight.data_ptr() == net.weight.data_ptr()
-        (False, True)
+        >>> host_picture(net) is net
+        True
     """
+    tensors = [*net.parameters(), *net.buffers()]
+    return net if all(tensor.device.type == "cpu" for tensor in tensors) else _brought(net, tensors)
+
+
+def _brought(net: nn.Module, tensors: list[Tensor]) -> Any:
     hooks = [each for module in net.modules() for each in (module._forward_hooks, module._forward_pre_hooks)]
     memo: dict[int, Any] = {id(table): table for table in hooks}
-    tensors = [*net.parameters(), *net.buffers()]
     for tensor, there in zip(tensors, on_host(tensors), strict=True):
         memo[id(tensor)] = nn.Parameter(there, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else there
     return copy.deepcopy(net, memo)

@@ -7,7 +7,7 @@ from attrs import frozen
 from torch import nn
 
 from qprune.errors import PlanError, ShrinkError
-from qprune.flow import host_copy, trace
+from qprune.flow import host_picture, trace
 from qprune.layers import take_apart
 from qprune.shrink.analysis import Analysis, analyse
 from qprune.shrink.constants import Mode
@@ -101,7 +101,7 @@ def cut_dead(net: nn.Module, example: Any, *, cautious: bool = False) -> Analysi
         >>> cut_dead(nn.Conv2d(2, 3, 1), torch.zeros(1, 2, 5, 7)).held
         ()
     """
-    picture = host_copy(net)
+    picture = host_picture(net)
     flow = trace(picture, example)
     analysis = analyse(picture, flow.cautious() if cautious else flow, FINAL)
     apply_cuts(net, analysis.cuts)

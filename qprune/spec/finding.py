@@ -35,8 +35,12 @@ def list_specs() -> list[ListedSpec]:
         >>> [spec.name for spec in list_specs()][:2]
         ['camvid/cyclegan/a75_layerwise', 'camvid/cyclegan/baseline']
     """
+    return [_listed(name, path) for name, path in sorted(_files().items())]
+
+
+def _files() -> dict[str, Path]:
     found = {name_below_specs(path): path for folder in reversed(_folders()) for path in folder.rglob("*.toml")}
-    return [_listed(name, path) for name, path in sorted(found.items()) if "base" not in name.split("/")[:-1]]
+    return {name: path for name, path in found.items() if "base" not in name.split("/")[:-1]}
 
 
 def find_spec(name: str) -> Path:
@@ -54,6 +58,9 @@ def find_spec(name: str) -> Path:
         >>> find_spec("digits/a75_w4a4").name
         'a75_w4a4.toml'
     """
+    files = _files()
+    if name in files:  # none needs to be read
+        return files[name]
     specs = list_specs()
     for fits in (_equals, _ends, _contains):
         matches = [spec for spec in specs if any(fits(full, name) for full in spec.names)]

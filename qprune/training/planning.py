@@ -70,8 +70,9 @@ def plan_spec(
             inherit(copy.deepcopy(net), dict(init), str(spec.init))
             keeps = _keeps_in(net, init)
         _take(net, keeps or {})
-        whole = copy.deepcopy(net)
+        whole = net
         if spec.arithmetic.remakes:
+            whole = copy.deepcopy(net)
             make_exact(net, example)
     check_layers(spec, net)
     counted = per_epoch is None and "train" in info.sizes  # a loader of the user's own is asked when it trains

@@ -5,7 +5,8 @@ from torch import nn
 
 from qprune import zoo
 from qprune.errors import PlanError
-from qprune.flow import hooked_copy, host_copy, trace
+from qprune.flow import hooked_copy, host_picture, trace
+from qprune.flow.tracing import _brought
 from qprune.layers import CompressedReLU, QuantConv2d
 from qprune.zoo import Add, Concat
 
@@ -502,10 +503,11 @@ def test_a_picture_of_a_network_has_its_layers_hooks_and_values_and_copies_none_
     net[1].weight.requires_grad_()
     net[1].bias = net[1].weight
     net[0].register_forward_hook(lambda *_: None)
-    picture = host_copy(net)
+    picture = _brought(net, [*net.parameters(), *net.buffers()])
     assert list(picture.state_dict()) == list(net.state_dict())
     assert all(a.data_ptr() == b.data_ptr() for a, b in zip(picture.buffers(), net.buffers(), strict=True))
     assert picture[1].bias is picture[1].weight
     assert [p.requires_grad for p in picture.parameters()] == [p.requires_grad for p in net.parameters()]
     assert picture[0]._forward_hooks is net[0]._forward_hooks
     assert picture[0] is not net[0]
+    assert host_picture(net) is net
