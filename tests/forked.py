@@ -110,7 +110,6 @@ def meeting(size):
 def _first():
     """The way to the process that all others are forked from; it ends when this one does."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with theirs:
         command = [sys.executable, __file__, str(theirs.fileno())]
