@@ -34,7 +34,7 @@ class Score:
     """What came of one run.
 
     Attributes:
-        score: of the task's metric on the test images, from 0 to 1.
+        score: of the task's metric on the test images, from 0 to 1, or a distance.
         steps: of this run alone.
         minutes: of training, on two cores that did other things meanwhile.
         macs: of the network that is left.
@@ -137,12 +137,13 @@ def _block(table: Mapping[str, Any], specs: Mapping[str, Spec], scores: Scores) 
         f"MACs and bit operations are shares of the dense network's; it has {short(dense.macs)} MACs. Specs without a",
         f"folder are in `{folder}`.",
         "",
-        "| network | MACs | bit operations | packed | steps | test | runs | min. | spec |",
+        f"| network | MACs | bit operations | packed | steps | {table.get('test', 'test')} | runs | min. | spec |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     rows = [{"spec": table["dense"], "label": "dense"}, *table["rows"]]
     ran = [{**row, "file": row["spec"].removeprefix(folder)} for row in rows if scores[row["spec"]]]
-    lines += [_line(row, _steps(row["spec"], specs, scores), scores[row["spec"]], dense) for row in ran]
+    factor = table.get("factor", 100)
+    lines += [_line(row, _steps(row["spec"], specs, scores), scores[row["spec"]], dense, factor) for row in ran]
     return "\n".join([*lines, "", *([table["note"], ""] if "note" in table else [])])
 
 
@@ -152,17 +153,18 @@ def _steps(name: str, specs: Mapping[str, Spec], scores: Scores) -> int:
     return next(iter(scores[name].values())).steps + sum(_steps(other, specs, scores) for other in before)
 
 
-def _line(row: Mapping[str, Any], steps: int, seeds: Mapping[str, Score], dense: Score) -> str:
+def _line(row: Mapping[str, Any], steps: int, seeds: Mapping[str, Score], dense: Score, factor: float) -> str:
     found = list(seeds.values())
-    first, values = found[0], [100 * each.score for each in found]
-    spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
+    first, values = found[0], [factor * each.score for each in found]
+    digits = 1 if factor == 100 else 2
+    spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
     cells = [
         row["label"],
         f"{100 * first.macs / dense.macs:.1f} %",
         f"{100 * first.bit_operations / dense.bit_operations:.3g} %",
         short(first.packed_bytes, "B"),
         f"{steps:,}",
-        f"{mean(values):.1f}{spread}",
+        f"{mean(values):.{digits}f}{spread}",
         str(len(values)),
         f"{mean(each.minutes for each in found):.0f}",
         f"`{row['file']}`",
