@@ -6,7 +6,7 @@ reads, and a concatenation moves them, so each begins a stream of its own.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -67,6 +67,16 @@ def streams(net: nn.Module, flow: Flow) -> Streams:
     times = Counter(stream for stream, _ in begun)
     composed = {stream for stream, rule in begun if not isinstance(_inner(rule), Weighted)}
     return Streams(of_call, frozenset(stream for stream in times if times[stream] > 1), frozenset(composed))
+
+
+def choose_apart(net: nn.Module, flow: Flow, names: Container[str]) -> bool:
+    """Whether several masks of these sites choose for themselves among channels that are added somewhere."""
+    masked = [site for site in sites(net) if site.mask is not None and site.name in names and not site.mask.coupled]
+    if len(masked) < 2:
+        return False
+    found = streams(net, flow)
+    times = Counter(found.of_site(flow, site.path, site.side) for site in masked if flow.of(site.path))
+    return any(times[stream] > 1 for stream in found.meeting)
 
 
 def _root(parents: list[int], index: int) -> int:

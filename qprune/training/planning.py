@@ -9,7 +9,8 @@ from attrs import evolve, frozen
 from torch import Tensor, nn
 
 from qprune.assemble import assemble
-from qprune.costs import carry_out, forecast
+from qprune.costs import carry_out, forecast, most
+from qprune.coupling import choose_apart
 from qprune.data import EpochSampler, weights_of
 from qprune.exact import make_exact
 from qprune.flow import Shape, trace
@@ -40,6 +41,7 @@ class Forecast:
     plan: Plan  # what training would do; what that costs is not counted yet
     now: nn.Module  # the network at step 0
     later: nn.Module  # with as many channels as planned, of which the first are taken, and with active quantizers
+    apart: nn.Module | None  # the same with masks that do not agree; None where none need to
     shape: Shape  # of one image
 
     @property
@@ -48,8 +50,10 @@ class Forecast:
         return _keeps_of(self.now) | _keeps_of(self.later)
 
     def with_cost(self) -> Plan:
-        """The plan with what its network costs; it runs the network twice on the meta device."""
-        return evolve(self.plan, cost=forecast(self.now, self.later, self.shape))
+        """The plan with what its network costs; it runs the networks on the meta device."""
+        told = most(self.later, self.apart, self.shape) if self.apart is not None else None
+        notes = (*self.plan.notes, *([told] if told else []))
+        return evolve(self.plan, cost=forecast(self.now, self.later, self.shape), notes=notes)
 
 
 def plan_spec(
@@ -89,7 +93,9 @@ def plan_spec(
         part_size(flow, sampler.fewest, sampler.other_batch(least=2))
     plan = make_plan(net, flow, steps_per_epoch=per_epoch, steps=steps)
     plan = evolve(plan, notes=(*plan.notes, *_about_images(spec, provided), *_about_weights(spec)))
-    return Forecast(plan, whole, carry_out(net, plan), info.shape)
+    free = {entry.site for entry in plan.sites if entry.kind == "mask" and not entry.inherited}
+    apart = carry_out(net, plan, agreeing=False) if choose_apart(net, flow, free) else None
+    return Forecast(plan, whole, carry_out(net, plan), apart, info.shape)
 
 
 def _about_images(spec: Spec, provided: Provided) -> Iterator[str]:
