@@ -2,7 +2,7 @@
 
 from qprune.costs.chain import chain_cells, chain_of, chain_table
 from qprune.costs.density import merit, performance_density, performance_density_legacy
-from qprune.costs.forecast import carry_out, forecast, most
+from qprune.costs.forecast import carry_out, forecast
 from qprune.costs.layer_cost import LayerCost
 from qprune.costs.report_file import UnreadableReportError, read_report
 from qprune.costs.shrinking import LayerChange, ShrinkReport, ShrinkTotal, report_shrunk

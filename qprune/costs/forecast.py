@@ -40,39 +40,25 @@ def carry_out(net: nn.Module, plan: Plan, *, agreeing: bool = True) -> nn.Module
     return later
 
 
-def most(later: nn.Module, apart: nn.Module, input_size: Shape) -> str | None:
-    """What a forecast leaves out if more may stay, since masks that come together in a sum need not agree.
-
-    Args:
-        later: the network as `carry_out` made it.
-        apart: the same with masks that do not agree.
-        input_size: that of one image, ``(C, H, W)``.
-
-    Example:
-        >>> most(carry_out(net, plan), carry_out(net, plan, agreeing=False), (1, 8, 8))
-    """
-    fewest, largest = (summarize(each, input_size).total.macs_kept for each in (later, apart))
-    if largest <= fewest:
-        return None
-    return (
-        f"{short(fewest)} MACs are left if masks whose channels are added keep the same ones, about {short(largest)} "
-        "if each chooses for itself; couple = true makes them agree"
-    )
-
-
-def forecast(now: nn.Module, later: nn.Module, input_size: Shape) -> dict[str, str]:
+def forecast(now: nn.Module, later: nn.Module, input_size: Shape, apart: nn.Module | None = None) -> dict[str, str]:
     """Parameters, MACs and packed bytes of a network at step 0, and as `carry_out` made it, as text.
 
-    The input size is that of one image, ``(C, H, W)``. Where tensors are summed or concatenated, the true figures
-    depend on how far masks agree that are yet to be chosen.
+    Args:
+        now: the network at step 0.
+        later: as `carry_out` made it, with masks that agree.
+        input_size: that of one image, ``(C, H, W)``.
+        apart: the same with masks that do not agree. Where that leaves more MACs, since channels are added of which
+            each mask keeps others, the text says how many.
 
     Example:
         >>> forecast(net, carry_out(net, make_plan(net)), (1, 8, 8))["parameters"]
         '83,434 -> 9,120'
     """
     before, after = summarize(now, input_size).total, summarize(later, input_size).total
+    macs = summarize(apart, input_size).total.macs_kept if apart is not None else 0
+    if_apart = f" (about {short(macs)} if masks that meet in sums do not agree; couple = true)"
     return {
         "parameters": f"{before.parameters:,} -> {after.parameters_kept:,}",
-        "MACs": f"{short(before.macs)} -> {short(after.macs_kept)}",
+        "MACs": f"{short(before.macs)} -> {short(after.macs_kept)}" + (if_apart if macs > after.macs_kept else ""),
         "packed": f"{short(before.packed_bytes, 'B')} -> {short(after.packed_bytes, 'B')}",
     }

@@ -9,7 +9,7 @@ from attrs import evolve, frozen
 from torch import Tensor, nn
 
 from qprune.assemble import assemble
-from qprune.costs import carry_out, forecast, most
+from qprune.costs import carry_out, forecast
 from qprune.coupling import choose_apart
 from qprune.data import EpochSampler, weights_of
 from qprune.exact import make_exact
@@ -51,9 +51,7 @@ class Forecast:
 
     def with_cost(self) -> Plan:
         """The plan with what its network costs; it runs the networks on the meta device."""
-        told = most(self.later, self.apart, self.shape) if self.apart is not None else None
-        notes = (*self.plan.notes, *([told] if told else []))
-        return evolve(self.plan, cost=forecast(self.now, self.later, self.shape), notes=notes)
+        return evolve(self.plan, cost=forecast(self.now, self.later, self.shape, self.apart))
 
 
 def plan_spec(

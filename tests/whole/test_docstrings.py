@@ -41,7 +41,7 @@ for room in ROOMS:
 # What the tests do not have: whole data sets, hours of training, a process that hangs.
 OF_THE_READER = {
     "qprune.api.fit", "qprune.export.torch_program.TorchProgram", "qprune.export.torch_program.write_program",
-    "qprune.costs.forecast.carry_out", "qprune.costs.forecast.forecast", "qprune.costs.forecast.most",
+    "qprune.costs.forecast.carry_out", "qprune.costs.forecast.forecast",
     "qprune.starting.new.write_specs", "qprune.sweeps.sweep", "qprune.trained.evaluate",
 }  # fmt: skip
 
