@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, mode, stdev
 from typing import Any
 
 import toml
@@ -130,7 +130,7 @@ def _write_scores(scores: Scores) -> None:
 
 def _block(table: Mapping[str, Any], specs: Mapping[str, Spec], scores: Scores) -> str:
     dense = next(iter(scores[table["dense"]].values()))
-    folder = f"{table['rows'][0]['spec'].rpartition('/')[0]}/"
+    folder = mode(row["spec"].rpartition("/")[0] for row in table["rows"]) + "/"
     lines = [
         f"## {table['title']}",
         "",
