@@ -19,7 +19,7 @@ from torch import Tensor
 
 import qprune
 from qprune.data import load_data
-from qprune.export import Certificate
+from qprune.exporting import Certificate
 from qprune.spec import read_spec
 from qprune.tables import table
 

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 import qprune
 from qprune.costs import forward_times
-from qprune.export import OnnxModel, write_network
+from qprune.exporting import OnnxModel, write_network
 from qprune.spec import read_spec
 from qprune.tables import table
 

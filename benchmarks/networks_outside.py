@@ -31,7 +31,7 @@ from torch.utils._pytree import tree_leaves
 import qprune
 from qprune.errors import PlanError
 from qprune.layers import sites
-from qprune.shrink import shrink_with_facts
+from qprune.shrinking import shrink_with_facts
 
 NETWORKS = (
     *(f"torchvision/{name}" for name in (

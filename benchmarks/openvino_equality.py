@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import qprune
-from qprune.export import Certificate
+from qprune.exporting import Certificate
 from qprune.zoo import create
 
 NETWORKS: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {

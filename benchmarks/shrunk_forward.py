@@ -17,7 +17,7 @@ from networks import NETWORKS, dense_network, masked_network
 from torch import Tensor, nn
 
 from qprune.costs import ShrinkReport, forward_times, report_shrunk
-from qprune.shrink import shrink_with_facts
+from qprune.shrinking import shrink_with_facts
 from qprune.tables import short, table
 
 ROUNDS = {"unet": 3, "frrn_b": 3}

@@ -3,7 +3,6 @@
 import sys
 from importlib import import_module
 from importlib.util import find_spec
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from qprune.version import __version__ as __version__
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from qprune.errors import PlanError, QpruneError, SpecError
     from qprune.reports import report
     from qprune.searches import search, sensitivity
-    from qprune.shrink import shrink
+    from qprune.shrinking import shrink
     from qprune.sweeps import sweep
     from qprune.trained import evaluate, export, load, predict, save, shrink_report, summary
     from qprune.training import ScheduleDriver
@@ -32,7 +31,7 @@ _WHERE = {
     "errors": ("PlanError", "QpruneError", "SpecError"),
     "reports": ("report",),
     "searches": ("search", "sensitivity"),
-    "shrink": ("shrink",),
+    "shrinking": ("shrink",),
     "sweeps": ("sweep",),
     "trained": ("evaluate", "export", "load", "predict", "save", "shrink_report", "summary"),
     "training": ("ScheduleDriver",),
@@ -82,14 +81,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*__all__, *_ROOMS, "__version__"]
-
-
-class _Package(ModuleType):
-    """``qprune.shrink`` and ``qprune.export`` are functions; importing the rooms of these names does not hide them."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _ROOM_OF and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

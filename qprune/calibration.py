@@ -15,7 +15,7 @@ from qprune.errors import DataError, PlanError, TrainingError
 from qprune.exact import bias_grids, settle_biases
 from qprune.flow import trace
 from qprune.layers import BiasQuant, FakeQuant, commit_all, learned_parameters, sites
-from qprune.shrink import evaluating
+from qprune.shrinking import evaluating
 from qprune.zoo import deployed
 
 Quants = Mapping[str, FakeQuant]

@@ -11,10 +11,10 @@ from torch import nn
 from qprune import trained
 from qprune.costs import forward_times, report_shrunk, time_table
 from qprune.errors import ExportError
-from qprune.export import DIALECTS, RUNTIMES, Certificate, OnnxModel, file_model, monitored, write_network
+from qprune.exporting import DIALECTS, RUNTIMES, Certificate, OnnxModel, file_model, monitored, write_network
 from qprune.layers import sites
 from qprune.shell import DATA, PATH, RUNS, Command, explaining_errors, new_file, say
-from qprune.shrink import shrink_with_facts
+from qprune.shrinking import shrink_with_facts
 from qprune.tables import short
 from qprune.training import Opened, load_model, model_file, open_model, runs_root, save_small
 from qprune.zoo import deployed

@@ -12,7 +12,7 @@ from qprune import api, trained
 from qprune.costs import chain_of, chain_table
 from qprune.data import read_inputs
 from qprune.errors import CheckpointError, DataError
-from qprune.export import open_run
+from qprune.exporting import open_run
 from qprune.shell import (
     DATA,
     DEVICE,

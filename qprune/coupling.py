@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from qprune.flow import Call, Flow
 from qprune.layers import Aligned, Site, follow_sources, sites
 from qprune.selection import Filling, fill, not_a_host, of_channels
-from qprune.shrink.analysis import follow
-from qprune.shrink.function_rules import Pointwise
-from qprune.shrink.kept import BY_MASKS
-from qprune.shrink.layer_rules import Channelwise, Summed
-from qprune.shrink.rule import Rule
-from qprune.shrink.rules import Rigid
-from qprune.shrink.weighted_rule import Weighted
+from qprune.shrinking.analysis import follow
+from qprune.shrinking.function_rules import Pointwise
+from qprune.shrinking.kept import BY_MASKS
+from qprune.shrinking.layer_rules import Channelwise, Summed
+from qprune.shrinking.rule import Rule
+from qprune.shrinking.rules import Rigid
+from qprune.shrinking.weighted_rule import Weighted
 
 
 @frozen(eq=False)

@@ -27,7 +27,7 @@ from qprune.layers import (
 from qprune.layers.bias import LARGEST
 from qprune.numerics import SMALLEST_STEP, power_of_two
 from qprune.selection import fill
-from qprune.shrink import Mode, analyse, apply_cuts, apply_fold, find_folds, scale_and_shift
+from qprune.shrinking import Mode, analyse, apply_cuts, apply_fold, find_folds, scale_and_shift
 
 BITS = 8
 POOLS = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)

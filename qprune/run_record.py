@@ -11,7 +11,7 @@ from attrs import field, frozen
 
 from qprune.costs import read_report
 from qprune.errors import CheckpointError, QpruneError
-from qprune.export import Certificate, read_certificate
+from qprune.exporting import Certificate, read_certificate
 from qprune.regular_files import read_regular
 from qprune.spec import Spec
 from qprune.training import History, Run, load_checkpoint, runs_root, spec_in

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from qprune.costs import ShrinkReport, Summary, report_shrunk, summarize
 from qprune.data import wrap_data
 from qprune.errors import ExportError
-from qprune.export import Certificate, export_network, export_run, open_run
+from qprune.exporting import Certificate, export_network, export_run, open_run
 from qprune.graph import graph_of
-from qprune.shrink import shrink_with_facts
+from qprune.shrinking import shrink_with_facts
 from qprune.tasks import Task, run_padded
 from qprune.training import Opened, choose_spec, evaluate_model, evaluating, open_model, runs_root, save_checkpoint
 

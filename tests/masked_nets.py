@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_leaves
 
 from qprune.flow import trace
 from qprune.layers import HOSTS, Aligned, Compressed, sites
-from qprune.shrink import Mode, analyse, shrink
+from qprune.shrinking import Mode, analyse, shrink
 
 FINAL = Mode(settled=lambda mask: True, training=False)
 KEEP = (0, 2, 3, 5)  # of six channels

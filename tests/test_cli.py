@@ -21,7 +21,7 @@ from qprune.cli import main
 from qprune.costs import timing
 from qprune.data import load_data
 from qprune.errors import ExportError
-from qprune.export import Certificate
+from qprune.exporting import Certificate
 from qprune.spec import DataSpec, list_specs
 from qprune.trained import save
 from qprune.training import load_model

@@ -9,7 +9,7 @@ from qprune.errors import PlanError
 from qprune.layers import Align, Aligned, Compressed, CompressedReLU, PrunedConv2d, QuantConv2d, QuantLinear, sites
 from qprune.layers.aligned import ALIGNED
 from qprune.schedules import OneShot, QuantizeFrom
-from qprune.shrink import shrink
+from qprune.shrinking import shrink
 from qprune.spec import PruneRule, QuantizeRule, Selector
 from qprune.zoo import Add
 

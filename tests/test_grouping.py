@@ -9,7 +9,7 @@ import qprune
 from qprune.flow import trace
 from qprune.grouping import divide_masks
 from qprune.layers import PrunedConv2d, sites
-from qprune.shrink import shrink
+from qprune.shrinking import shrink
 from qprune.training import ScheduleDriver
 
 X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))

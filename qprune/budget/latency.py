@@ -17,10 +17,10 @@ from qprune.budget.layer_shapes import Counts, LayerShape, Numbers, shape_of
 from qprune.budget.layer_times import Overhead, measure_overhead, time_layers, time_network
 from qprune.budget.showing import Shown
 from qprune.costs.bits import FLOAT, arriving_bits, slot_bits, stored_bits
-from qprune.export.packages import import_onnx, import_runtime
+from qprune.exporting.packages import import_onnx, import_runtime
 from qprune.flow import Flow, trace
 from qprune.processor import processor_name
-from qprune.shrink.weights import WEIGHTED, input_count, output_count
+from qprune.shrinking.weights import WEIGHTED, input_count, output_count
 
 BITS = 8  # of integer kernels: fewer bits take as long
 # Layers in one file. Between runs of one of them the others take the caches, as in a whole network: mobilenetv2 was

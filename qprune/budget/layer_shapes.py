@@ -7,7 +7,7 @@ from torch import nn
 
 from qprune.flow import Call, Shape
 from qprune.layers import QuantConv2d, QuantConvTranspose2d, QuantLinear
-from qprune.shrink.weights import input_count, output_count
+from qprune.shrinking.weights import input_count, output_count
 
 Numbers = Literal["real", "integer", "sums"]
 Counts = tuple[int, int]  # input and output channels

@@ -13,14 +13,14 @@ from torch import nn
 
 from qprune.budget.layer_shapes import Counts, LayerShape, Numbers
 from qprune.errors import ExportError
-from qprune.export import Node, OnnxModel, write_network
-from qprune.export.layers import lower_layer
-from qprune.export.lowering import Lowering
-from qprune.export.probe import saturates
-from qprune.export.values import Real, Value
+from qprune.exporting import Node, OnnxModel, write_network
+from qprune.exporting.layers import lower_layer
+from qprune.exporting.lowering import Lowering
+from qprune.exporting.probe import saturates
+from qprune.exporting.values import Real, Value
 from qprune.flow import Shape
 from qprune.layers import FakeQuant, QuantConv2d, sites
-from qprune.shrink.weights import rows
+from qprune.shrinking.weights import rows
 
 # bring numbers into a layout or onto a grid: in a whole network they stand between few layers, and count as what is
 # beside the layers

@@ -14,8 +14,8 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from qprune.costs.bits import FLOAT, WEIGHTED, arriving_bits, slot_bits, stored_bits
 from qprune.flow import Call, Flow, Shape
 from qprune.layers import Aligned, Compressor
-from qprune.shrink import Kept, kept_by_masks
-from qprune.shrink.weights import input_count, output_count
+from qprune.shrinking import Kept, kept_by_masks
+from qprune.shrinking.weights import input_count, output_count
 
 NORMALIZATIONS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 

@@ -13,8 +13,8 @@ from qprune.costs.layer_cost import LayerCost, layer_costs, summed
 from qprune.escaping import visible
 from qprune.flow import Shape, trace
 from qprune.layers import Align, ChannelMask, sites, take_apart
-from qprune.shrink import Shrunk, record
-from qprune.shrink.unused import LeftOut
+from qprune.shrinking import Shrunk, record
+from qprune.shrinking.unused import LeftOut
 from qprune.tables import as_plain, html_table, kept, short, table
 from qprune.zoo import deployed
 
@@ -130,7 +130,7 @@ class ShrinkReport:
 
 
 def report_shrunk(net: nn.Module, shrunk: Shrunk, example: Any) -> ShrinkReport:
-    """Compare a network with what `qprune.shrink.shrink_with_facts` made of it.
+    """Compare a network with what `qprune.shrinking.shrink_with_facts` made of it.
 
     Counted is as in `summarize`: one image, without indices and running statistics. "Before" is the network with every
     channel that its masks drop; "by the masks" is what is left in theory once they are taken out.

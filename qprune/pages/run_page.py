@@ -14,7 +14,7 @@ from qprune.pages.rendering import as_html, render
 from qprune.pages.run_facts import EXPORT, FLOAT_BITS, Table, count_of
 from qprune.pages.seen import look, mistaken
 from qprune.run_record import RunRecord
-from qprune.shrink import shrink_with_facts
+from qprune.shrinking import shrink_with_facts
 from qprune.spec import spec_to_toml
 from qprune.tables import html_table
 from qprune.tasks import Task, make_task

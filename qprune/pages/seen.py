@@ -10,7 +10,7 @@ from attrs import frozen
 from torch import Tensor
 
 from qprune.data import eval_loader
-from qprune.shrink import evaluating
+from qprune.shrinking import evaluating
 from qprune.training import Opened, batch_of, few_samples, place, spread, to_device, view_of, workers_of
 
 PICTURES = 4

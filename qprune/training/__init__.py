@@ -1,6 +1,6 @@
 """The training loop and what watches it."""
 
-from qprune.shrink import evaluating
+from qprune.shrinking import evaluating
 from qprune.training.averaging import make_average
 from qprune.training.callbacks import Callback, CallbackError, CallbackList, LambdaCallback
 from qprune.training.chain import (

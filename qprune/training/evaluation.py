@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_map_only
 
 from qprune.data import explaining_lost_loaders
 from qprune.errors import DataError
-from qprune.shrink import evaluating
+from qprune.shrinking import evaluating
 from qprune.tasks import Task
 from qprune.training.batches import check_target
 from qprune.training.meter import Meter

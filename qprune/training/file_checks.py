@@ -45,7 +45,7 @@ def is_about_images(content: Mapping[str, Any]) -> bool:
 
 
 def is_cut_record(value: Any) -> bool:
-    """Whether a value has the form of what `qprune.shrink.record` gives; `qprune.shrink.rebuild` checks the rest."""
+    """Whether a value has the form of what `qprune.shrinking.record` gives; `rebuild` there checks the rest."""
     return (
         isinstance(value, dict)
         and isinstance(value.get("folds"), list)

@@ -16,7 +16,7 @@ from qprune.host import on_host
 from qprune.layers import sites
 from qprune.processor import processor_name
 from qprune.schedules import to_steps
-from qprune.shrink import rebuild, restore_masks
+from qprune.shrinking import rebuild, restore_masks
 from qprune.spec import Spec, minutes, spec_to_toml
 from qprune.training import ranks
 from qprune.training.callbacks import Callback

@@ -7,7 +7,7 @@ from torch import nn
 
 from qprune.errors import CheckpointError
 from qprune.layers import sites
-from qprune.shrink import rebuild
+from qprune.shrinking import rebuild
 from qprune.training.checkpoint import load_state
 
 _COMPRESSOR = re.compile(r"(.*(?:input|weight|output)_(?:mask|quant))\.\w+")

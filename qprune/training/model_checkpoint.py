@@ -13,7 +13,7 @@ from qprune.data import LoaderError
 from qprune.errors import CheckpointError, ShrinkError
 from qprune.flow import unhooked_copy
 from qprune.graph import graph_of
-from qprune.shrink import record
+from qprune.shrinking import record
 from qprune.training.callbacks import Callback, CallbackError, Logs
 from qprune.training.checkpoint import load, save
 from qprune.training.monitor import Monitor

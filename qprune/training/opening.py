@@ -14,7 +14,7 @@ from qprune.data import Splits, eval_loader, load_data
 from qprune.dense import without_compressors
 from qprune.errors import CheckpointError, DataError, PlanError, QpruneError
 from qprune.graph import net_from
-from qprune.shrink import rebuild
+from qprune.shrinking import rebuild
 from qprune.spec import Spec
 from qprune.tasks import Task, make_task
 from qprune.training.checkpoint import load, load_state

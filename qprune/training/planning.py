@@ -17,7 +17,7 @@ from qprune.flow import Shape, trace
 from qprune.layers import sites
 from qprune.network_plan import Plan, make_plan
 from qprune.schedules import to_steps
-from qprune.shrink import restore_masks
+from qprune.shrinking import restore_masks
 from qprune.spec import Spec
 from qprune.spec.values import shown
 from qprune.training.averaging import check_average

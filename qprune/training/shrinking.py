@@ -16,9 +16,9 @@ from torch.utils._pytree import tree_map_only
 from qprune.costs.layer_cost import connections, positions
 from qprune.errors import PlanError, ShrinkError
 from qprune.flow import Flow, trace, unhooked_copy
-from qprune.shrink import Analysis, Cut, Mode, analyse, apply_cuts, cut_dead, rebuild, record
-from qprune.shrink.equality import assert_same
-from qprune.shrink.weights import WEIGHTED, input_count, output_count
+from qprune.shrinking import Analysis, Cut, Mode, analyse, apply_cuts, cut_dead, rebuild, record
+from qprune.shrinking.equality import assert_same
+from qprune.shrinking.weights import WEIGHTED, input_count, output_count
 from qprune.training import ranks
 from qprune.training.driver import ScheduleDriver
 

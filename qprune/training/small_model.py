@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from qprune.graph import graph_of
-from qprune.shrink import record
+from qprune.shrinking import record
 from qprune.training.checkpoint import save
 from qprune.zoo import deployed
 
@@ -23,7 +23,7 @@ def save_small(path: str | os.PathLike[str], content: Mapping[str, Any], net: nn
         path: where to; its folder must exist.
         content: that of the ``model.pt`` of ``net``, from `load_model`.
         net: the network.
-        small: what `qprune.shrink.shrink` made of it.
+        small: what `qprune.shrinking.shrink` made of it.
 
     Raises:
         CheckpointError: if the file cannot be written.

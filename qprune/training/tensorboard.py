@@ -12,7 +12,7 @@ from torch import Tensor
 from qprune.data import Splits
 from qprune.host import on_host
 from qprune.layers import sites
-from qprune.shrink import evaluating
+from qprune.shrinking import evaluating
 from qprune.training.callbacks import Callback, Logs
 from qprune.training.evaluation import to_device
 from qprune.training.event_log import EventLog

@@ -7,7 +7,7 @@ from torch import nn
 from qprune.budget import LayerShape, Overhead, layer_times
 from qprune.budget.layer_times import measure_overhead, time_layers, time_network, typical
 from qprune.errors import ExportError
-from qprune.export import OnnxModel
+from qprune.exporting import OnnxModel
 
 OPTIONS = (("kernel_size", (3, 3)), ("stride", (1, 1)), ("padding", (1, 1)), ("dilation", (1, 1)))
 SHAPES = [

@@ -13,7 +13,7 @@ from qprune import zoo
 from qprune.costs import report_shrunk, summarize
 from qprune.errors import ShrinkError
 from qprune.layers import PrunedConv2d, PrunedConvTranspose2d, QuantConv2d
-from qprune.shrink import shrink_with_facts
+from qprune.shrinking import shrink_with_facts
 
 X = torch.randn(2, 3, 5, 7)
 

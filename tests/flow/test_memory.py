@@ -5,7 +5,7 @@ import torch
 from masked_nets import KEEP, SIX, Net, conv, held, masked, shrunk
 from torch import nn
 
-from qprune.shrink import shrink_with_facts
+from qprune.shrinking import shrink_with_facts
 
 X = torch.randn(2, 3, 8, 10, generator=torch.Generator().manual_seed(1))
 

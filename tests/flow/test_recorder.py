@@ -8,7 +8,7 @@ from masked_nets import KEEP, SIX, Net, conv, held, lively, masked, shrunk
 from torch import nn
 from torch.nn import functional as F
 
-from qprune.shrink import shrink_with_facts
+from qprune.shrinking import shrink_with_facts
 from qprune.zoo import Add
 
 X = torch.randn(2, 3, 8, 10, generator=torch.Generator().manual_seed(1))

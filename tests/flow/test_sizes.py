@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from qprune.errors import ShrinkError
-from qprune.shrink import shrink, shrink_with_facts
+from qprune.shrinking import shrink, shrink_with_facts
 
 X = torch.randn(2, 3, 8, 10, generator=torch.Generator().manual_seed(1))
 

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map_only
 
 import qprune
 from qprune.errors import ExportError
-from qprune.export import OnnxModel, write_network
+from qprune.exporting import OnnxModel, write_network
 from qprune.graph.following import follow
 
 Forward = Callable[[Any, Tensor], Any]

@@ -19,7 +19,7 @@ from qprune.layers import (
     in_place_of,
     sites,
 )
-from qprune.shrink import Analysis, Mode, analyse, apply_cuts, apply_fold, find_folds
+from qprune.shrinking import Analysis, Mode, analyse, apply_cuts, apply_fold, find_folds
 from qprune.zoo import Add
 
 

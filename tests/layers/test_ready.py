@@ -27,7 +27,7 @@ from qprune.layers import (
     recompute_in_backward,
 )
 from qprune.schedules import QuantizeFrom
-from qprune.shrink import Mode, analyse, apply_cuts, fold_norms
+from qprune.shrinking import Mode, analyse, apply_cuts, fold_norms
 from qprune.training import ScheduleDriver
 
 

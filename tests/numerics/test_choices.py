@@ -17,7 +17,7 @@ import qprune
 from qprune.layers import ChannelMask, FakeQuant, QuantConv2d
 from qprune.layers.hosts import compress
 from qprune.numerics import NUMERICS, Default, Numerics, numerics_of
-from qprune.shrink.constants import Mode, compressed
+from qprune.shrinking.constants import Mode, compressed
 from qprune.spec import read_spec
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ from torch import nn
 import qprune
 from qprune import zoo
 from qprune.layers import PrunedConv2d, sites
-from qprune.shrink import rebuild, shrink
+from qprune.shrinking import rebuild, shrink
 from qprune.training import load_model, save_small
 from qprune.training.checkpoint import load_state
 

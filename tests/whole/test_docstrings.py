@@ -40,7 +40,7 @@ for room in ROOMS:
 
 # What the tests do not have: whole data sets, hours of training, a process that hangs.
 OF_THE_READER = {
-    "qprune.api.fit", "qprune.export.torch_program.TorchProgram", "qprune.export.torch_program.write_program",
+    "qprune.api.fit", "qprune.exporting.torch_program.TorchProgram", "qprune.exporting.torch_program.write_program",
     "qprune.costs.forecast.carry_out", "qprune.costs.forecast.forecast",
     "qprune.starting.new.write_specs", "qprune.sweeps.sweep", "qprune.trained.evaluate",
 }  # fmt: skip
@@ -50,22 +50,22 @@ OF_THE_READER = {
 WITH_THINGS = {
     "qprune.assemble.swap", "qprune.calibration.calibrate", "qprune.comparison.Comparison.plot",
     "qprune.comparison.Comparison.to_html", "qprune.comparison.compare", "qprune.costs.report_file.read_report",
-    "qprune.data.inputs.read_inputs", "qprune.export.certificate_file.read_certificate", "qprune.reports.report",
+    "qprune.data.inputs.read_inputs", "qprune.exporting.certificate_file.read_certificate", "qprune.reports.report",
     "qprune.run_record.RunRecord", "qprune.run_record.RunRecord.open", "qprune.run_record.find_runs",
     "qprune.training.samples.view_of",
     "qprune.data.loaders.eval_loader", "qprune.data.loaders.train_loader", "qprune.data.user_data.Splits",
     "qprune.data.user_data.wrap_data", "qprune.data.user_facts.class_names", "qprune.data.workers.LoaderWatch",
     "qprune.data.workers.explaining_lost_loaders", "qprune.exact.bias_grids", "qprune.exact.make_exact",
-    "qprune.exact.settle_biases", "qprune.export.formats.file_model", "qprune.export.openvino_model.OpenVinoModel",
-    "qprune.export.qonnx.write_qonnx",
-    "qprune.export.run.export_run", "qprune.export.run.open_run", "qprune.export.running.OnnxModel",
+    "qprune.exact.settle_biases", "qprune.exporting.formats.file_model",
+    "qprune.exporting.openvino_model.OpenVinoModel", "qprune.exporting.qonnx.write_qonnx",
+    "qprune.exporting.run.export_run", "qprune.exporting.run.open_run", "qprune.exporting.running.OnnxModel",
     "qprune.regular_files.read_regular", "qprune.costs.chain.chain_of", "qprune.costs.shrinking.report_shrunk",
-    "qprune.shrink.shrink.shrink", "qprune.tasks.cyclegan.CycleGAN", "qprune.tasks.pix2pix.Pix2Pix",
+    "qprune.shrinking.shrink.shrink", "qprune.tasks.cyclegan.CycleGAN", "qprune.tasks.pix2pix.Pix2Pix",
     "qprune.trained.export", "qprune.trained.load", "qprune.trained.predict", "qprune.searches.search",
     "qprune.searches.sensitivity", "qprune.trained.save", "qprune.trained.shrink_report", "qprune.trained.summary",
     "qprune.training.callbacks.CallbackList", "qprune.training.checkpoint.load", "qprune.training.claim.check_run",
     "qprune.training.claim.claim_run", "qprune.training.csv_logger.CSVLogger.move_to",
-    "qprune.training.evaluation.evaluate", "qprune.shrink.watching.evaluating",
+    "qprune.training.evaluation.evaluate", "qprune.shrinking.watching.evaluating",
     "qprune.training.history.History.plot", "qprune.training.model_checkpoint.ModelCheckpoint.move_to",
     "qprune.training.opening.load_model", "qprune.training.opening.model_file",
     "qprune.training.averaging.make_average", "qprune.training.provided.Provided",
@@ -79,7 +79,7 @@ WITH_THINGS = {
 SPECIAL = {
     "qprune.tasks.cyclegan.CycleGAN": partial(of_gans, "cyclegan"),
     "qprune.tasks.pix2pix.Pix2Pix": partial(of_gans, "pix2pix"),
-    "qprune.export.formats.file_model": of_digits,
+    "qprune.exporting.formats.file_model": of_digits,
 }
 
 

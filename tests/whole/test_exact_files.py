@@ -17,10 +17,10 @@ from torch.overrides import TorchFunctionMode
 
 from qprune.assemble import assemble
 from qprune.exact import make_exact
-from qprune.export import OnnxModel, Written, write_network
-from qprune.export.comparing import Comparison
+from qprune.exporting import OnnxModel, Written, write_network
+from qprune.exporting.comparing import Comparison
 from qprune.layers import sites
-from qprune.shrink import shrink
+from qprune.shrinking import shrink
 from qprune.spec import read_spec
 from qprune.zoo import deployed
 

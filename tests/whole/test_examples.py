@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import qprune
-from qprune.export import export_network
+from qprune.exporting import export_network
 from qprune.layers import PrunedConv2d, QuantConv2d, sites
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -29,7 +29,7 @@ import qprune
 from qprune.cli import main
 from qprune.costs import chain_of
 from qprune.errors import CheckpointError, DataError, ExportError, PlanError, QpruneError, SpecError
-from qprune.export import OnnxModel, TorchProgram, file_model
+from qprune.exporting import OnnxModel, TorchProgram, file_model
 from qprune.spec import read_spec, spec_to_toml
 from qprune.training import load_checkpoint, opening, save_checkpoint
 from qprune.training.checkpoint import load_state

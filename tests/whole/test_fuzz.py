@@ -21,7 +21,7 @@ from qprune.data.class_file import read_class_file
 from qprune.data.decode import read_image, read_size
 from qprune.data.labels import LabelIds, read_labels
 from qprune.errors import QpruneError
-from qprune.export.about import check_about, parse_about
+from qprune.exporting.about import check_about, parse_about
 from qprune.spec import read_spec, spec_to_toml
 from qprune.training import Run
 from qprune.training.checkpoint import load, save

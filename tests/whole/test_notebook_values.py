@@ -15,8 +15,8 @@ from qprune.budget.costs import Choice
 from qprune.budget.found import Found
 from qprune.comparison import ComparedRun, Comparison
 from qprune.costs import summarize
-from qprune.export import Agreement, Certificate, Elsewhere, Environment
-from qprune.export.running import Operators
+from qprune.exporting import Agreement, Certificate, Elsewhere, Environment
+from qprune.exporting.running import Operators
 from qprune.network_plan import Plan, SitePlan
 from qprune.schedules import Timeline
 from qprune.training import History
@@ -130,7 +130,7 @@ def test_a_history_without_entries_says_so_in_a_notebook():
 
 
 def test_a_certificate_is_the_same_after_a_way_through_json(tmp_path):
-    from qprune.export import read_certificate
+    from qprune.exporting import read_certificate
 
     file = tmp_path / "it.certificate.json"
     file.write_text(certificate().to_json())

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import qprune
-from qprune.export import OnnxModel
+from qprune.exporting import OnnxModel
 
 models = pytest.importorskip("torchvision.models")
 

@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_leaves
 
 import qprune
 from qprune.layers import sites
-from qprune.shrink import shrink_with_facts
+from qprune.shrinking import shrink_with_facts
 
 torchvision = pytest.importorskip("torchvision")
 

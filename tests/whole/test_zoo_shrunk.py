@@ -14,7 +14,7 @@ import qprune
 from qprune.costs.shrinking import report_shrunk
 from qprune.functional import keep_top
 from qprune.layers import Align, Aligned, Compressed, CompressedWeight, FakeQuant, bare, commit_all, sites
-from qprune.shrink import shrink, shrink_with_facts
+from qprune.shrinking import shrink, shrink_with_facts
 from qprune.spec import read_spec
 from qprune.zoo import deployed
 
