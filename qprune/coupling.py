@@ -70,7 +70,20 @@ def streams(net: nn.Module, flow: Flow) -> Streams:
 
 
 def choose_apart(net: nn.Module, flow: Flow, names: Container[str]) -> bool:
-    """Whether several masks of these sites choose for themselves among channels that are added somewhere."""
+    """Whether several masks of these sites choose for themselves among channels that are added somewhere.
+
+    Args:
+        net: a network with masks in place.
+        flow: its trace.
+        names: of the sites that are asked about, ``"<module path>.<side>"``.
+
+    Example:
+        >>> from qprune.flow import trace
+        >>> from qprune.zoo import create
+        >>> net = create("resnet20", width=0.25, shortcut="B")
+        >>> choose_apart(net, trace(net, torch.zeros(1, 3, 32, 32)), ["stage1.0.act2.output"])
+        False
+    """
     masked = [site for site in sites(net) if site.mask is not None and site.name in names and not site.mask.coupled]
     if len(masked) < 2:
         return False

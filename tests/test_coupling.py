@@ -8,10 +8,11 @@ from torch import nn
 
 import qprune
 from qprune import zoo
-from qprune.coupling import streams
+from qprune.coupling import choose_apart, streams
 from qprune.errors import PlanError
 from qprune.flow import trace
 from qprune.layers import Aligned, PrunedConv2d, sites
+from qprune.network_plan import make_plan
 from qprune.schedules import OneShot
 from qprune.training import ScheduleDriver
 from qprune.zoo import Add, Concat
@@ -384,3 +385,20 @@ def test_channels_of_the_network_s_output_stay():
         '"b.input" and 1 more would drop channels of the network\'s own output, which cannot be pruned; exclude them '
         "(prune[0].couple in swap)."
     ]
+
+
+@pytest.mark.parametrize(
+    ("make", "couple", "apart"),
+    [
+        (torchvision.models.resnet18, False, True),
+        (torchvision.models.resnet18, True, False),
+        (torchvision.models.vgg11_bn, False, False),  # nothing is added there
+    ],
+)
+def test_masks_choose_apart_where_channels_are_added_and_nothing_couples_them(make, couple, apart):
+    rule = {"sites": [INPUTS], "sparsity": 0.5, "couple": couple, "schedule": {"kind": "one-shot", "at": 1}}
+    net = qprune.swap(make(weights=None), X, prune=[rule])
+    flow = trace(net, X)
+    names = [entry.site for entry in make_plan(net, flow, steps=10).sites]
+    assert choose_apart(net, flow, names) is apart
+    assert not choose_apart(net, flow, names[:1])
