@@ -279,9 +279,10 @@ class WithoutMemory(fx.Interpreter):
         return tree_map_only(Tensor, torch.clone, super().run_node(n))
 
 
+@pytest.mark.parametrize("seeds", [range(50), pytest.param(range(50, 150), marks=pytest.mark.slow)])
 @torch.no_grad()
-def test_programs_drawn_by_chance_compute_the_same_without_memory() -> None:
-    for seed in range(150):
+def test_programs_drawn_by_chance_compute_the_same_without_memory(seeds: range) -> None:
+    for seed in seeds:
         net, x = Program(seed), torch.randn(3, 3, 4)
         graph = follow(Program(seed), (torch.zeros(2, 3, 4),), lambda module: isinstance(module, nn.ReLU))
         made = WithoutMemory(graph).run(x.clone())

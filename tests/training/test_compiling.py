@@ -151,6 +151,7 @@ def test_resumed_compiled_training_equals_the_unbroken_one_to_the_bit(
     assert same(load(tmp_path / "last.pt"), load(tmp_path / "whole/last.pt"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # frozen parameters, to dynamo
 def test_every_part_of_a_gan_is_compiled_and_equals_the_eager_one_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:

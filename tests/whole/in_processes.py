@@ -13,6 +13,7 @@ from torch import nn
 from torchmetrics import MeanSquaredError, MetricCollection
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from attrs import evolve
 from few_streets import FEW_STREETS
 
 import qprune
@@ -66,7 +67,7 @@ def generator():
 
 if __name__ == "__main__":
     path, runs, what = sys.argv[1:]
-    NAMED["streets"] = FEW_STREETS
+    NAMED["streets"] = evolve(FEW_STREETS, sizes={"train": 600, "val": 10, "test": 10})
     spec = read_spec(Path(path))
     images = load_data(spec.data)
     data = {"train": images.train, "val": images.val, "test": images.test}

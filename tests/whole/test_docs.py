@@ -53,8 +53,12 @@ def few_images(tmp_path_factory):
     return folder
 
 
-# in the order of the pages, then all of them again from the last to the first, where the files of the others lie
-@pytest.mark.parametrize("snippet", [*SNIPPETS, *reversed(SNIPPETS)])
+# all of them again from the last to the first, where the files of the others lie
+AGAIN = [pytest.param(*each.values, id=f"{each.id}-again", marks=pytest.mark.slow) for each in reversed(SNIPPETS)]
+
+
+# in the order of the pages
+@pytest.mark.parametrize("snippet", [*SNIPPETS, *AGAIN])
 def test_every_snippet_runs_by_itself_and_again(snippet, few_images, monkeypatch):
     monkeypatch.chdir(few_images)
     monkeypatch.delenv("QPRUNE_RUNS", raising=False)

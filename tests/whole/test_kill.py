@@ -205,7 +205,7 @@ def check(folder, whole, name, kills, runs, workers=0):
     ("name", "kill"),
     [
         ("streets", ("SIGKILL", "on_train_batch_begin", 8)),
-        ("cyclegan", ("SIGKILL", "best.pt>last.pt", 1)),
+        pytest.param("cyclegan", ("SIGKILL", "best.pt>last.pt", 1), marks=pytest.mark.slow),
         ("shrunk", ("SIGKILL", "on_train_batch_end", 55)),
     ],
 )

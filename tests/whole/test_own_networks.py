@@ -181,7 +181,7 @@ def test_a_network_of_the_spec_is_made_for_the_data_that_is_handed_over():
     )
 
 
-@pytest.mark.parametrize("name", ["squeezenet1_1", "mobilenet_v3_small"])
+@pytest.mark.parametrize("name", ["squeezenet1_1", pytest.param("mobilenet_v3_small", marks=pytest.mark.slow)])
 def test_a_network_of_another_library_is_named_pruned_and_opened_again(name, tmp_path):
     eight = {**EIGHT, "sites": [{"types": ["Conv2d"], "at": "weight"}]}
     tables = {"model": {"arch": f"torchvision/{name}"}, "prune": [HALF], "quantize": [eight]}

@@ -180,6 +180,7 @@ def test_folder_removed_while_it_is_trained(start, tmp_path):
     assert load_checkpoint(tmp_path / "run-kept-1/last.pt")["step"] == 7
 
 
+@pytest.mark.slow
 def test_folder_removed_while_several_processes_train_it(start_together, tmp_path):
     processes = start_together(2, 1, 7, "waits")
     wait_for(tmp_path)
@@ -194,6 +195,7 @@ def test_folder_removed_while_several_processes_train_it(start_together, tmp_pat
     assert len(checkpoint["ranks"]) == 2
 
 
+@pytest.mark.slow
 def test_link_in_place_of_the_folder(start, tmp_path):
     process = start(7, "waits")
     wait_for(tmp_path)
@@ -217,6 +219,7 @@ def test_loader_process_that_is_killed(start, spec, tmp_path):
     fit(spec, tmp_path, resume=True)
 
 
+@pytest.mark.slow
 def test_second_training_with_several_processes(start_together, tmp_path):
     lock = Lock.take(tmp_path / "run")
     first, second = start_together(2, None, 3, "waits")

@@ -89,7 +89,7 @@ def chosen(state):
     return {name: value for name, value in state.items() if name.endswith((".keep", ".zero_point"))}
 
 
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_network_without_batch_statistics_is_that_of_one_process(trained, processes):
     one, several = model(trained("images", 1)), model(trained("images", processes))
     masks = chosen(one)
@@ -99,7 +99,7 @@ def test_a_network_without_batch_statistics_is_that_of_one_process(trained, proc
         torch.testing.assert_close(several[name], value, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_losses_and_scores_are_those_of_all_samples(trained, processes):
     for ours, theirs in zip(rows(trained("images", processes)), rows(trained("images", 1)), strict=True):
         for name in ours.keys() - {"seconds"}:

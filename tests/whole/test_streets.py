@@ -117,7 +117,13 @@ def test_translated_images_are_written_for_an_image_of_any_size(runs, photo, tmp
         assert (image.mode, image.size) == ("RGB", (53, 37))
 
 
-@pytest.mark.parametrize(("name", "metric"), [("unet/a75_w4a4", "miou"), ("cyclegan/a75_layerwise", "frechet_fixed44")])
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [
+        ("unet/a75_w4a4", "miou"),
+        pytest.param("cyclegan/a75_layerwise", "frechet_fixed44", marks=pytest.mark.slow),
+    ],
+)
 def test_exported_networks_score_and_predict_alike(runs, photo, tmp_path, name, metric):
     run, file = runs(f"streets/{name}").run, tmp_path / "model.onnx"
     certificate = qprune.export(run, file)
