@@ -61,7 +61,7 @@ def main(runs: list[str]) -> None:
 def card(record: RunRecord) -> str:
     """What the network is, what it has learned from, its score and costs, and how it is used."""
     spec, costs, images = record.spec, record.facts["costs"], IMAGES[record.spec.data.name]
-    trained = f"Made by `qprune fit {record.name} --chain --seed {spec.seed} --data FOLDER` in `benchmarks`."
+    trained = f"Made by `qprune fit ../pretrained/{record.name}/spec.toml --chain --data FOLDER` in `benchmarks`."
     return f"""# {record.name}
 
 {spec.about}
