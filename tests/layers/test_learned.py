@@ -465,6 +465,7 @@ def test_exact_numerics_with_steps_that_move_compute_the_same_bits_from_a_file(t
     assert certificate.exact
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(tmp_path):
     script = Path(__file__).with_name("in_processes.py")
     for size, name in ((1, "one"), (2, "two")):

@@ -92,7 +92,8 @@ CASES = [
     *(("mobilenet_v2", side, way) for side in ("input", "output") for way in WAYS),
     *(("resnet18", "input", way) for way in WAYS),  # each of its ReLUs runs at two places
     ("unet", "input", "channels last"), ("unet", "output", "bfloat16"), ("unet", "output", "in parts"),
-    ("densenet121", "input", "bfloat16"), ("densenet121", "output", "channels last"),
+    pytest.param("densenet121", "input", "bfloat16", marks=pytest.mark.slow),
+    ("densenet121", "output", "channels last"),
 ]  # fmt: skip
 
 

@@ -121,6 +121,7 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole(runs, student):
     assert parts.history["distillation"] == pytest.approx(whole.history["distillation"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(runs, student, tmp_path):
     _, spec = student
     layers = [
@@ -264,6 +265,7 @@ def test_a_temperature_means_nothing_to_generators(runs):
         qprune.plan(with_teacher(spec, temperature=2.0), runs=runs)
 
 
+@pytest.mark.slow
 def test_generators_learn_from_a_run_of_generators(tmp_path, monkeypatch):
     draw_few_streets(monkeypatch)
     overrides = [
