@@ -349,7 +349,7 @@ def test_coupled_masks_resume_exactly_and_leave_nothing_to_gather(runs, shrink, 
     assert rows["stage4.1.conv2"].channels_out_kept == 15
 
 
-@pytest.mark.parametrize("hooked", ["stage1.0.conv2", "stage1.0.norm2"])
+@pytest.mark.parametrize("hooked", ["stage1.0.conv2", pytest.param("stage1.0.norm2", marks=pytest.mark.slow)])
 def test_a_mask_that_a_hook_holds_outlives_the_one_that_it_follows(runs, hooked, monkeypatch):
     monkeypatch.setattr(shrinking, "COST", 0.01)
     net, seen = qprune.zoo.create("preactresnet18", width=0.06, classes=10, in_channels=1), []

@@ -123,7 +123,7 @@ def cases(each):
 
 
 def compare_sites():
-    for number, shape, layout, dtype, o in cases(each=4):
+    for number, shape, layout, dtype, o in cases(each=2):
         torch.manual_seed(number)
         x, axis = values(shape, layout, dtype), 1 if len(shape) > 1 else 0
         nonsense = (math.nan, math.inf, -math.inf, None)[number % 4] if shape[axis] > 1 else None

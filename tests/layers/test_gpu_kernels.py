@@ -32,7 +32,7 @@ def compiled(tmp_path_factory):
 @pytest.mark.parametrize(
     ("compare", "least"),
     [
-        ("compare_sites", 300),
+        ("compare_sites", 150),
         ("compare_weights", 60),
         ("compare_rows", 100),
         ("compare_gradients", 200),

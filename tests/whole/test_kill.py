@@ -204,7 +204,7 @@ def check(folder, whole, name, kills, runs, workers=0):
 @pytest.mark.parametrize(
     ("name", "kill"),
     [
-        ("streets", ("SIGKILL", "on_train_batch_begin", 8)),
+        pytest.param("streets", ("SIGKILL", "on_train_batch_begin", 8), marks=pytest.mark.slow),
         pytest.param("cyclegan", ("SIGKILL", "best.pt>last.pt", 1), marks=pytest.mark.slow),
         ("shrunk", ("SIGKILL", "on_train_batch_end", 55)),
     ],

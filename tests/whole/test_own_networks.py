@@ -552,6 +552,7 @@ def test_evaluate_and_predict_on_the_command_line_say_how_data_is_handed_over(mo
     )
 
 
+@pytest.mark.slow
 def test_a_class_that_is_elsewhere_on_data_of_a_spec(tmp_path):
     table = spec("mine/digits", data={"name": "digits", "train_images": 40}, prune=[HALF])
     code = MORNING.replace("nn.Conv2d(2, 6", "nn.Conv2d(1, 6").replace("nn.Linear(6, 3)", "nn.Linear(6, 10)")

@@ -23,7 +23,12 @@ SMALL = {
     "frrn_b": ["model.width=0.05", "data.size=[32, 64]", "train.batch=2"],
     "cyclegan": ["model.width=0.07", "model.width_ba=0.07", "model.width_discriminators=0.07", "data.size=32"],
 }
-SPECS = sorted(spec.name for spec in list_specs() if spec.name.startswith("streets/"))
+LONG = "streets/frrn_b/a75_layerwise"
+SPECS = [
+    pytest.param(spec.name, marks=[pytest.mark.slow] if spec.name == LONG else [])
+    for spec in sorted(list_specs(), key=lambda spec: spec.name)
+    if spec.name.startswith("streets/")
+]
 
 
 class StopEarly(Callback):

@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).with_name("on_card.py")
-TASKS = ("classification", "segmentation", "translation")
+TASKS = (
+    "classification",
+    pytest.param("segmentation", marks=pytest.mark.slow),
+    pytest.param("translation", marks=pytest.mark.slow),
+)
 # the means of training, the scores, losses, step sizes and pictures; of a Fréchet distance its number of images, its
 # root of a matrix, and the means of its parts
 AT_A_VALIDATION = {"classification": 4, "segmentation": 5, "translation": 12}
