@@ -143,14 +143,23 @@ def _block(table: Mapping[str, Any], specs: Mapping[str, Spec], scores: Scores) 
     rows = [{"spec": table["dense"], "label": "dense"}, *table["rows"]]
     ran = [{**row, "file": row["spec"].removeprefix(folder)} for row in rows if scores[row["spec"]]]
     factor = table.get("factor", 100)
-    lines += [_line(row, _steps(row["spec"], specs, scores), scores[row["spec"]], dense, factor) for row in ran]
+    for row in ran:
+        steps = _steps(row["spec"], specs, scores, table.get("teachers_count", False))
+        lines.append(_line(row, steps, scores[row["spec"]], dense, factor))
     return "\n".join([*lines, "", *([table["note"], ""] if "note" in table else [])])
 
 
-def _steps(name: str, specs: Mapping[str, Spec], scores: Scores) -> int:
-    """Of a run and of all that it goes back to."""
-    before = [other for other, spec in specs.items() if spec.name == specs[name].init]
-    return next(iter(scores[name].values())).steps + sum(_steps(other, specs, scores) for other in before)
+def _steps(name: str, specs: Mapping[str, Spec], scores: Scores, teachers: bool) -> int:
+    """Of a run and of all that it goes back to, each once."""
+    return sum(next(iter(scores[each].values())).steps for each in _behind(name, specs, teachers))
+
+
+def _behind(name: str, specs: Mapping[str, Spec], teachers: bool) -> set[str]:
+    """A spec, those that it starts from, and its teachers where they count."""
+    spec = specs[name]
+    taught = {spec.train.teacher.run} if teachers and spec.train.teacher else set()
+    before = [other for other, each in specs.items() if each.name in {spec.init} | taught]
+    return {name}.union(*(_behind(other, specs, teachers) for other in before))
 
 
 def _line(row: Mapping[str, Any], steps: int, seeds: Mapping[str, Score], dense: Score, factor: float) -> str:
