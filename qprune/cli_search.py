@@ -70,6 +70,7 @@ def sensitivity(
 @RANKED
 @click.option("--least", type=float, default=0.1, show_default=True, help="Share of its channels each group keeps.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the images, and of what is drawn by chance.")
+@click.option("--scratch", is_flag=True, help="Train what is found from scratch, with RUN as its teacher.")
 @click.option("--name", help="Of the spec; by default RUN and the budget.")
 @click.option("--out", type=PATH, help="The spec; by default NAME.toml beside RUN's model.")
 @QUIET
@@ -82,6 +83,7 @@ def search(
     budgets: tuple[str, ...],
     bits: str | None,
     ratios: str | None,
+    scratch: bool,
     name: str | None,
     out: Path | None,
     quiet: bool,
@@ -98,7 +100,7 @@ def search(
     widths = () if bits is None else _numbers(bits, int, "--bits")
     found = searches.search(run, budgets, bits=widths, runs=runs, verbose=0 if quiet else "auto", **grid, **options)
     say(found)
-    spec = found.spec(name)
+    spec = found.spec(name, scratch)
     file = out or model_file(run, runs_root(runs)).with_name(f"{spec.name.rpartition('/')[2]}.toml")
     text = spec_to_toml(spec)
     if not file.is_file() or file.read_text(encoding="utf-8") != text:  # the same search finds the same

@@ -343,6 +343,14 @@ def test_search_writes_a_spec_that_plans_and_trains(qprune, folder):
     assert qprune("fit", str(file)).splitlines()[-1] == "The run is in runs/tiny_macs50_bytes2kB"
 
 
+def test_search_writes_a_spec_of_training_from_scratch(qprune, folder):
+    qprune("fit", write("tiny.toml"), "--quiet")
+    assert qprune(*SEARCH, "--budget", "macs=0.5", "--scratch").endswith("tiny_macs50_scratch.toml\n")
+    lines = qprune("fit", "runs/tiny/tiny_macs50_scratch.toml").splitlines()
+    assert "  step 0: froze 1 of 1" in lines
+    assert lines[-1] == "The run is in runs/tiny_macs50_scratch"
+
+
 def test_the_same_search_again_finds_the_same_and_a_changed_spec_is_not_lost(qprune, refused, folder):
     qprune("fit", write("tiny.toml"), "--quiet")
     search = (*SEARCH, "--budget", "macs=0.5", "--name", "mine")

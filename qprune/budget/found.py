@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SCHEDULE = {"kind": "layerwise", "finish": "35%"}
+BEFORE_THE_FIRST_STEP = {"kind": "one-shot", "at": 0}
 STARTS = (0.4, 0.45)  # of the training: when quantizers of values start, and those of weights
 
 
@@ -63,14 +64,15 @@ class Found:
     base: Spec | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
 
-    def prune(self, schedule: Mapping[str, Any] = SCHEDULE) -> list[Rule]:
+    def prune(self, schedule: Mapping[str, Any] = SCHEDULE, importance: str | None = None) -> list[Rule]:
         """The rules that drop channels, for a spec or for `qprune.swap`.
 
         Args:
             schedule: the table of one, without a sparsity.
+            importance: how channels are ranked; by default as in the search.
         """
         dropped = {group: choice.dropped for group, choice in self.choices.items() if choice.dropped}
-        return prune_rules(dropped, self.importance, schedule, self.prefix)
+        return prune_rules(dropped, importance or self.importance, schedule, self.prefix)
 
     def quantize(self, starts: tuple[Any, Any] = (0, 0)) -> list[Rule]:
         """The rules that give bits; empty where none were asked for.
@@ -81,13 +83,15 @@ class Found:
         bits = {group: choice.bits for group, choice in self.choices.items() if choice.bits is not None}
         return quantize_rules(bits, starts, self.prefix)
 
-    def spec(self, name: str | None = None) -> Spec:
+    def spec(self, name: str | None = None, scratch: bool = False) -> Spec:
         """The spec of a run that starts from the dense one and trains as long as that, at the same rates.
 
         Masks are chosen layer by layer within the first third; quantizers start when all are.
 
         Args:
             name: of the run; by default that of the dense run, with the budgets.
+            scratch: start from new weights instead, with as many channels as were found from the first step on, and
+                the dense network as the teacher.
 
         Raises:
             SpecError: for a name that cannot be, or if a network was searched that is of no run.
@@ -97,24 +101,30 @@ class Found:
             raise _no_run()
         table = base.to_dict()
         values, weights = (_after(base.train.length, share) for share in STARTS)
-        found: dict[str, Any] = {"init": base.name, "about": f"Found for {self._asked()}, by {self.method}."}
-        found |= {"prune": self.prune(), "quantize": self.quantize((values, weights))}
+        about = f"Found for {self._asked()}, by {self.method}" + (", from scratch." if scratch else ".")
+        found: dict[str, Any] = {"about": about, "quantize": self.quantize((values, weights))}
         train = table["train"] | {"shrink": "as-frozen"}
-        return evolve(read_spec(table | {"train": train} | found), name=name or f"{base.name}_{self._word()}")
+        if scratch:
+            found |= {"prune": self.prune(BEFORE_THE_FIRST_STEP, "random")}
+            train |= {"teacher": {"run": base.name, "weight": 0.5}}
+        else:
+            found |= {"prune": self.prune(), "init": base.name}
+        return evolve(read_spec(table | {"train": train} | found), name=name or f"{base.name}_{self._word(scratch)}")
 
-    def to_toml(self, name: str | None = None) -> str:
+    def to_toml(self, name: str | None = None, scratch: bool = False) -> str:
         """The same as a TOML file, which `plan` shows and `fit` trains."""
-        return spec_to_toml(self.spec(name))
+        return spec_to_toml(self.spec(name, scratch))
 
     def _asked(self) -> str:
         return ", ".join(map(str, self.budgets))
 
-    def _word(self) -> str:
+    def _word(self, scratch: bool) -> str:
         words = [
             f"{budget.cost}{told(budget.cost, budget.most) if not budget.share else f'{100 * budget.most:.4g}'}"
             for budget in self.budgets
         ]
-        return "_".join([*words, *([] if self.method == "sensitivity" else [self.method])]).replace(" ", "")
+        words += [self.method] * (self.method != "sensitivity") + ["scratch"] * scratch
+        return "_".join(words).replace(" ", "")
 
     def __str__(self) -> str:
         blocks = [f"Found for {self._asked()}, by {self.method}; channels ranked by {self.importance}."]

@@ -9,6 +9,7 @@ import qprune
 from qprune.budget import Budget, Choice, Found, Group
 from qprune.errors import SpecError
 from qprune.spec import read_spec
+from qprune.training import Callback
 
 ONE = Group("stem.act.output", members=("stem.act", "add"), weights=("stem.conv",), channels=32, coupled=True)
 TWO = Group("deep.act.output", members=("deep.act",), weights=("deep.conv",), channels=64)
@@ -123,6 +124,24 @@ def test_training_it_leaves_a_network_of_these_costs(searched, runs):
     total = qprune.summary(history.run).total
     assert {"macs": total.macs_kept, "params": total.parameters_kept, "bytes": total.packed_bytes,
             "bops": total.bit_operations} == searched.costs  # fmt: skip
+
+
+def test_from_scratch_the_network_is_small_before_its_first_step_and_the_dense_one_teaches_it(searched, runs):
+    spec = searched.spec(scratch=True)
+    assert (spec.name, spec.init) == ("digits/baseline_macs30_scratch", None)
+    assert spec.about == "Found for macs = 30 %, by sensitivity, from scratch."
+    assert spec.train.teacher.run == "digits/baseline"
+    assert read_spec(searched.spec().to_dict() | {"name": spec.name}).train.teacher is None
+
+    class Watching(Callback):
+        def on_train_batch_begin(self, step, logs):
+            parameters.append(sum(p.numel() for p in self.trainer.net.parameters()))
+
+    parameters = []
+    history = qprune.fit(spec, runs=runs, verbose=0, callbacks=[Watching()])
+    total = qprune.summary(history.run).total
+    assert set(parameters) == {total.parameters_kept}
+    assert total.macs_kept == searched.costs["macs"]
 
 
 def test_other_methods_and_numbers_have_their_word_in_the_name(runs):
