@@ -158,7 +158,7 @@ def test_list_shows_every_spec_with_a_line_about_it(qprune):
 def test_list_shows_a_folder_with_many_specs_in_one_line(qprune):
     lines = qprune("list").splitlines()
     assert lines[lines.index("cifar100") + 1] == "  densenet121  23 specs"
-    assert len(lines) < 70
+    assert len(lines) < len(list_specs()) / 2
     told = f"{len(list_specs())} specs. Those of a part: qprune list PART. All of them: qprune list --full."
     assert lines[-2:] == ["", told]
     assert len(qprune("list", "cifar100/densenet121").splitlines()) == 2 + 23

@@ -16,7 +16,10 @@ SMALL = [
         "unet/a75_w4a4", "frrn_b/baseline", "frrn_b/a75_layerwise", "cyclegan/baseline", "cyclegan/a75_layerwise",
     )
 ]  # fmt: skip
-WINNERS = ["camvid/unet/weighted", "camvid/unet/searched", "camvid/unet/searched_w4a4"]  # of docs/results.md
+WINNERS = [
+    *(f"camvid/unet/{spec}" for spec in ("weighted", "searched", "searched_w4a4")),
+    *(f"cifar10/mobilenetv2/{spec}" for spec in ("baseline", "searched", "searched_taught", "searched_long")),
+]  # of docs/results.md
 CIFAR = ["baseline", "resnet20/baseline", "a75_layerwise", "a75_w4a4", "a75_w4a4_exact"]
 DIGITS = [
     "baseline", "baseline_half", "baseline_quarter", "a75_layerwise", "a75_oneshot", "a75_l0_layerwise",
