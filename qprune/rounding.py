@@ -63,25 +63,20 @@ def fake_quantize(
         raise ValueError("a per-channel scale needs axis, the channel axis of x")
     if axis is not None:
         scale, zero_point = along(scale, x, axis), zero_point if zero_point is None else along(zero_point, x, axis)
-    if x.is_meta and gradient == "straight":  # where there are no values, torch takes long to round none
+    values = x.float()
+    if gradient == "clipped":
+        result: Tensor = _Grid.apply(values, scale, zero_point, low, high)
+        return result.to(x.dtype)
+    if x.is_meta:  # where there are no values, torch takes long to round none
         return x if inplace and x.dtype == torch.float32 else x.clone()
     least = None if nonnegative else steps_to(low, zero_point)
     most = steps_to(high, zero_point)
-    values = x.float()
-    if gradient == "clipped":
-        values = _passing_inside(values, scale, least, most)
-    elif not inplace and x.dtype == torch.float32:  # values is x, or an alias of it within torch.func
+    if not inplace and x.dtype == torch.float32:  # values is x, or an alias of it within torch.func
         values = x.clone()
     # Overwritten beneath the gradient, which stays that of ``values``: x + (q - x).detach() is not q to the bit, and a
     # function of autograd's own takes longer. An alias, not no_grad: torch.func lets nothing be written there.
-    if not values.is_meta:
-        clamp_steps_(values.detach().div_(scale).round_(), least, most).mul_(scale)
+    clamp_steps_(values.detach().div_(scale).round_(), least, most).mul_(scale)
     return values.to(x.dtype)
-
-
-def _passing_inside(x: Tensor, scale: Tensor, least: Any, most: Any) -> Tensor:
-    """A copy of ``x`` through which gradients pass where it is not clamped."""
-    return torch.where(_between(x.detach(), scale, least, most), x, x.detach())
 
 
 def _between(x: Tensor, scale: Tensor, least: Any, most: Any) -> Tensor:
@@ -143,11 +138,11 @@ def fake_quantize_learned(
     """
     if axis is not None:
         scale, zero_point = along(scale, x, axis), zero_point if zero_point is None else along(zero_point, x, axis)
-    result: Tensor = _LearnedGrid.apply(x.float(), scale, zero_point, low, high)
+    result: Tensor = _Grid.apply(x.float(), scale, zero_point, low, high)
     return result.to(x.dtype)
 
 
-class _LearnedGrid(torch.autograd.Function):
+class _Grid(torch.autograd.Function):
     # Of plain operations the gradient by x would be (grad * scale) / scale, which is not grad to the bit.
     generate_vmap_rule = True
 
@@ -161,19 +156,25 @@ class _LearnedGrid(torch.autograd.Function):
         ctx.save_for_backward(x, scale, zero_point)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None, None]:
         x, scale, zero_point = ctx.saved_tensors
+        low, high = ctx.bounds
         quotient = x / scale
-        steps = quotient.round()
-        clamped = clamp_steps_(steps.clone(), *(steps_to(bound, zero_point) for bound in ctx.bounds))
-        inside = steps == clamped
-        passed = torch.where(inside, grad, 0)
-        slope = torch.where(inside, steps.sub_(quotient), clamped)
-        by_scale = slope.mul_(grad).sum_to_size(scale.shape)
-        by_zero_point = None
-        if zero_point is not None:
+        codes = quotient.round() if zero_point is None else quotient.round().add_(zero_point)
+        passed = _inside_or_0(grad, codes, low, high)
+        by_scale = by_zero_point = None
+        if ctx.needs_input_grad[1]:
+            inside = _inside_or_0(quotient, codes, low, high)
+            slope = codes.clamp(low, high) if zero_point is None else codes.clamp(low, high).sub_(zero_point)
+            by_scale = slope.sub_(inside).mul_(grad).sum_to_size(scale.shape)
+        if zero_point is not None and ctx.needs_input_grad[2]:
             by_zero_point = (passed.sum_to_size(scale.shape) - grad.sum_to_size(scale.shape)) * scale
         return passed, by_scale, by_zero_point, None, None
+
+
+def _inside_or_0(x: Tensor, codes: Tensor, low: int, high: int) -> Tensor:
+    """``x`` where codes, which are whole numbers, are not to be clamped, else 0: a tenth of the time of torch.where."""
+    return torch.ops.aten.hardtanh_backward(x, codes, low - 0.5, high + 0.5)
 
 
 def through(x: Tensor, value: Tensor, share: float = 1.0) -> Tensor:
