@@ -3,7 +3,7 @@
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +131,9 @@ class Run:
             if cls(path).exists:
                 return cls(path)
         names = [path.parent.relative_to(runs_root(root)).as_posix() for path in runs_root(root).rglob("spec.toml")]
-        near = similar(run, sorted(names))
-        hint = f"Nearest: {', '.join(near)}" if near else f"{runs_root(root)} has {len(names)} runs"
-        raise CheckpointError(f"There is no run {run}, neither as a folder nor in {runs_root(root)}. {hint}.")
+        raise CheckpointError(
+            f"There is no run {run}, neither as a folder nor in {runs_root(root)}. {_runs_there(run, sorted(names))}"
+        )
 
     spec = _Inside("spec.toml")
     history = _Inside("history.csv")
@@ -289,6 +289,17 @@ class Run:
             raise CheckpointError(
                 f"{reason}. Put the run's spec there again, or begin anew with --overwrite."
             ) from error
+
+
+def _runs_there(run: object, names: Sequence[str]) -> str:
+    """End a sentence of a run that is missing with those that are meant, or could be."""
+    near = similar(run, names)
+    if near:
+        return f"Nearest: {', '.join(near)}."
+    if not names:
+        return "No run is there: qprune fit SPEC makes one."
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"There are: {', '.join(names[:3])}{more}."
 
 
 def _table_in(content: Table, file: Path) -> Table:

@@ -150,6 +150,23 @@ def test_unknown_run_names_the_nearest(tmp_path: Path) -> None:
         Run.open("digits/a75_w4a5", root=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ((), r"No run is there: qprune fit SPEC makes one\.$"),
+        (("digits/a",), r"There are: digits/a\.$"),
+        (("d", "c", "b", "a"), r"There are: a, b, c and 1 more\.$"),
+    ],
+)
+def test_unknown_run_that_is_like_none_names_those_that_are_there(
+    names: tuple[str, ...], told: str, tmp_path: Path
+) -> None:
+    for name in names:
+        Run.create(tmp_path, name, SPEC)
+    with pytest.raises(CheckpointError, match=told):
+        Run.open("nothing/here", root=tmp_path)
+
+
 def test_resuming_may_change_where_and_how_often_but_not_what(tmp_path: Path) -> None:
     Run.create(tmp_path, "a", SPEC)
     other = SPEC.replace("[train]", "prefetch = 4\n[train]\ncheckpoint_every = '5ep'")
